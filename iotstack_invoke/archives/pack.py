@@ -86,7 +86,7 @@ class HashedFile:
         """Do nothing: the file is synced when it is whole."""
 
 
-class Said:
+class Messages:
     """Keeps what a program says, besides putting it into the log."""
 
     def __init__(self, scene: Scene) -> None:
@@ -135,7 +135,7 @@ class PackStack:
     def do(self, scene: Scene) -> None:
         """Write the archive under its partial name; raises StepFailed where tar failed."""
         host = scene.host(self.output.role)
-        said = Said(scene)
+        said = Messages(scene)
         scene.expect(self.expected_bytes)
         lying = lying_below(host, self.copies, self.as_root) if self.copies else Lying({})
         apart = (*self.at_rest, *self.linked)

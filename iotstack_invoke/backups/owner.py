@@ -27,7 +27,7 @@ Sizes = Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class OwnerNotes:
     """All that was said."""
 
     gone: tuple[Gone, ...]
@@ -55,7 +55,7 @@ class OwnerFile:
         self._host = host
         self._path = path
 
-    def read(self) -> Said:
+    def read(self) -> OwnerNotes:
         """Return what was said; what is no whole line is passed over.
 
         So is what was said in the future: a clock was ahead, and nobody knows of which sets.
@@ -74,7 +74,7 @@ class OwnerFile:
                     gone += [Gone(str(each), str(told["host"]), said) for each in told["gone"]]
                 elif "gone" not in told and is_runtag(told["adopted"]):
                     sizes[told["at"], told["adopted"]] = dict(told["sizes"])
-        return Said(tuple(gone), sizes)
+        return OwnerNotes(tuple(gone), sizes)
 
     def add_gone(
         self, names: Iterable[str], host: str, about: datetime | None, now: datetime

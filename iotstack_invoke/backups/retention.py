@@ -210,7 +210,7 @@ def judge(
     but for those of `adopted`, by runtag. `gone`: what newer sets need not hold.
     """
     verdicts = []
-    known, gone, sets = _Known(), tuple(gone), tuple(sets)
+    known, gone, sets = _NewerSets(), tuple(gone), tuple(sets)
     anywhere = frozenset[Holding]().union(*{holdings_of(each) for each in sets})
     for each in newest_first(sets):
         made, held = each.made(), answers_for(each, anywhere)
@@ -275,7 +275,7 @@ class _Good:
     stays: bool
 
 
-class _Known:
+class _NewerSets:
     """All good sets that are newer than the one that is judged, and those that replace it."""
 
     def __init__(self) -> None:

@@ -46,7 +46,7 @@ def hash_there(place: Place, path: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class SeenFile:
     """A file that was seen: where it lies, and what is recorded of it."""
 
     place: Place
@@ -55,7 +55,7 @@ class Found:
     record: Record | None
 
 
-def is_copy(copy: Found, original: Found) -> bool:
+def is_copy(copy: SeenFile, original: SeenFile) -> bool:
     """Tell whether one file is the copy of another: it was sent as such, or has the same hash.
 
     Raises StepFailed where either cannot be read: then nobody knows.

@@ -18,7 +18,7 @@ from ..backups.archive_records import records_in
 from ..backups.manifest import PIN_ENDING, RECORDS_ENDING, Manifest, read_manifest
 from ..backups.names import KINDS, TEXTS
 from ..backups.sets import BackupSet, State, gather_sets, runtags_in
-from ..backups.transfer import Found, is_copy
+from ..backups.transfer import SeenFile, is_copy
 from ..backups.verifications import CHECKS_FILE, HERE, failed_at, read_checks
 from ..core.dataclass import dataclass
 from ..core.errors import ExitCode, Interrupted, Refused, StepFailed, UsageError
@@ -331,7 +331,7 @@ class _Pull:
         What cannot be read there now is fetched anew.
         """
         found = {
-            file: Found(places[file.role], file, fact, records.get(str(file)))
+            file: SeenFile(places[file.role], file, fact, records.get(str(file)))
             for file, fact in files.items()
         }
         sources = {file.path: each for file, each in found.items() if file.role == FROM}

@@ -30,7 +30,7 @@ from ..backups.manifest import (
     records_of,
 )
 from ..backups.names import KINDS, LOCK, PARTS, TEXTS, split_set_name
-from ..backups.owner import OWNER_FILE, OwnerFile, Said
+from ..backups.owner import OWNER_FILE, OwnerFile, OwnerNotes
 from ..backups.sets import (
     GOOD,
     BackupSet,
@@ -41,7 +41,7 @@ from ..backups.sets import (
     removals_in,
     runtags_in,
 )
-from ..backups.transfer import Found, is_copy, manifest_there
+from ..backups.transfer import SeenFile, is_copy, manifest_there
 from ..backups.verifications import (
     CHECKS_FILE,
     HERE,
@@ -162,7 +162,7 @@ class Environment:
         folder = state_folder()
         return OwnerFile(LocalHost(folder), f"{folder}/{OWNER_FILE.removeprefix('.')}")
 
-    def gone(self, said: Said) -> tuple[Gone, ...]:
+    def gone(self, said: OwnerNotes) -> tuple[Gone, ...]:
         """Return what the owner says is gone of this machine's stack: here, and in hosts.toml."""
         host = host_name(self.host)
         skipped = (Gone(name, host, service=True) for name in self.settings.skipped)
@@ -732,8 +732,8 @@ def compared_copies(
     And those that could not be compared, each with the reason: these may be good.
     """
 
-    def found(file: File) -> Found:
-        return Found(places[file.role], file, files[file], records.get(str(file)))
+    def found(file: File) -> SeenFile:
+        return SeenFile(places[file.role], file, files[file], records.get(str(file)))
 
     pairs = (
         (copy, original)

@@ -129,7 +129,7 @@ class Line(fabric.Connection):  # type: ignore[misc]
             },
         )
         self._set(way=way, _proxy=None, _offers={})
-        self.client.set_missing_host_key_policy(_Known(way))
+        self.client.set_missing_host_key_policy(_KnownHostPolicy(way))
 
     def _begin(self, sock: Any, **given: Any) -> paramiko.Transport:
         """Return Paramiko's end of the line, which keeps what the server offers."""
@@ -319,7 +319,7 @@ def _is_revoked(file: str, key: paramiko.PKey) -> bool:
         return LocalHost("/").run(Command(words, ANY_EXIT)).exit_code != 0
 
 
-class _Known(paramiko.MissingHostKeyPolicy):
+class _KnownHostPolicy(paramiko.MissingHostKeyPolicy):
     """Lets in nobody but the machine whose key is known. Paramiko itself is told of no key."""
 
     def __init__(self, way: Way) -> None:

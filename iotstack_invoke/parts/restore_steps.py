@@ -41,7 +41,7 @@ POSTGRES = (
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class ManualStep:
     """One numbered step: its title, and its lines of prose and commands."""
 
     title: str
@@ -139,7 +139,7 @@ def told_of(part: Part) -> Iterator[str]:
         )
 
 
-def outside_step(part: Part) -> Step:
+def outside_step(part: Part) -> ManualStep:
     """Return how volumes and folders outside of the stack are put back; what is there stays."""
     rows = part.facts.get("outside", ())
     volumes = [each for each in rows if each.get("volume")]
@@ -163,16 +163,16 @@ def outside_step(part: Part) -> Step:
         )
         for each in paths:
             lines += guarded(*_path_lines(part.file, each))
-    return Step("Put back what lies outside of the stack", tuple(lines))
+    return ManualStep("Put back what lies outside of the stack", tuple(lines))
 
 
-def unnamed_step(part: Part) -> Step:
+def unnamed_step(part: Part) -> ManualStep:
     """Return how volumes are filled that Docker makes with their containers."""
     lines: list[str] = []
     for each in part.facts.get("outside", ()):
         if each.get("anonymous"):
             lines += guarded(*_unnamed_lines(part.file, each))
-    return Step(
+    return ManualStep(
         "Fill the volumes without a name",
         (
             *paragraph(
@@ -235,7 +235,7 @@ def _member(path: str) -> str:
     return f"{unquoted}{word(f'.{path}')}"
 
 
-def influx_step(part: Part) -> Step:
+def influx_step(part: Part) -> ManualStep:
     """Return how the dump of InfluxDB is loaded: influxd(1) and what it says, as it was seen."""
     (name,) = containers_of(part)
     ask = f"docker exec {name} influx -execute"
@@ -264,7 +264,7 @@ def influx_step(part: Part) -> Step:
         ),
         *block(f"# {ask} \\", "#   \"CREATE USER dba WITH PASSWORD 'NEW' WITH ALL PRIVILEGES\""),
     ]
-    return Step(f"Load InfluxDB ({part.facts.get('version', '1.x')})", tuple(lines))
+    return ManualStep(f"Load InfluxDB ({part.facts.get('version', '1.x')})", tuple(lines))
 
 
 def _query_words(part: Part, name: str, ask: str) -> Iterator[str]:
@@ -310,12 +310,12 @@ def _influx_words(part: Part, ask: str, load: str) -> Iterator[str]:
     yield from block(f"# {load} -db NAME \\", f"#   -newdb NAME_restored {DUMP_INSIDE}")
 
 
-def influx2_step(part: Part, manifest: Manifest) -> Step:
+def influx2_step(part: Part, manifest: Manifest) -> ManualStep:
     """Return how the part of InfluxDB 2 is loaded, by its documentation."""
     (name,) = containers_of(part)
     store, data = places_by_hand(part.facts, manifest)
     enter = f'cd "$STACK" && sudo mkdir -p {store}' if store else 'cd "$STACK"'
-    return Step(
+    return ManualStep(
         "Load InfluxDB 2",
         (
             *paragraph(
@@ -339,13 +339,13 @@ def _waiting(command: str) -> tuple[str, ...]:
     return ("for n in 1 2; do", "  sleep 15", f"  until {command}", "  do sleep 5; done", "done")
 
 
-def maria_step(part: Part, server: SqlServer, member: str) -> Step:
+def maria_step(part: Part, server: SqlServer, member: str) -> ManualStep:
     """Return how the dump of one MariaDB is loaded."""
     name = server.container
     told = next(e for e in part.facts["servers"] if e["container"] == name)
     ask = f'docker exec {name} sh -c "$MARIA" sh -e'
     folders = (f"  sed '{NO_FOLDERS}' |",) if told.get("apart") else ()
-    return Step(
+    return ManualStep(
         f"Load MariaDB in container {name}",
         (
             *paragraph(
@@ -367,17 +367,17 @@ def maria_step(part: Part, server: SqlServer, member: str) -> Step:
     )
 
 
-def postgres_step(part: Part, server: SqlServer, member: str) -> Step:
+def postgres_step(part: Part, server: SqlServer, member: str) -> ManualStep:
     """Return how the dump of one PostgreSQL is loaded, or where that is told."""
     told = next(e for e in part.facts["servers"] if e["container"] == server.container)
     title = f"Load PostgreSQL in container {server.container}"
     if told.get("timescaledb"):
-        return Step(title, tuple(_timescale(part, member, told["timescaledb"])))
+        return ManualStep(title, tuple(_timescale(part, member, told["timescaledb"])))
     name = server.container
     run = f'docker exec {name} sh -c "$PSQL" sh'
     folder = member.rpartition("/")[0]
     settings = f"./{folder}/{CONFIG}" if folder else f"./{CONFIG}"
-    return Step(
+    return ManualStep(
         title,
         (
             *paragraph(

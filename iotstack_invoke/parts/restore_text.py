@@ -22,7 +22,7 @@ from .restore_steps import (
     COMPOSE,
     GUARD,
     UNPACK,
-    Step,
+    ManualStep,
     block,
     clean,
     containers_of,
@@ -174,7 +174,7 @@ def _images(manifest: Manifest, part: Part) -> Iterator[str]:
             yield f"container {each.name} had the image {each.image}{digest}"
 
 
-def _steps(manifest: Manifest) -> Iterator[Step]:
+def _steps(manifest: Manifest) -> Iterator[ManualStep]:
     made = {part.kind: part for part in manifest.made}
     recipes = [part for kind, part in made.items() if kind in RECIPES]
     if made:
@@ -203,9 +203,9 @@ def _steps(manifest: Manifest) -> Iterator[Step]:
     yield _start_all([part.kind for part in recipes])
 
 
-def _check_step(parts: tuple[Part, ...]) -> Step:
+def _check_step(parts: tuple[Part, ...]) -> ManualStep:
     lines = (f"{word(f'{part.sha256}  {part.file}')} \\" for part in parts)
-    return Step(
+    return ManualStep(
         "Check the files",
         (
             *paragraph("Open a shell in the folder in which this file lies, with those above."),
@@ -218,7 +218,7 @@ def _check_step(parts: tuple[Part, ...]) -> Step:
     )
 
 
-def _place_step(manifest: Manifest, *, general: bool) -> Step:
+def _place_step(manifest: Manifest, *, general: bool) -> ManualStep:
     stack = word(manifest.folder) if manifest.folder else "~/IOTstack"
     lines = [
         *paragraph(
@@ -234,7 +234,7 @@ def _place_step(manifest: Manifest, *, general: bool) -> Step:
             "each database first (volumes/NAME), so that it begins empty."
         )
         lines += block(f"{COMPOSE.format('stop')} || unset STACK")
-        return Step("Where the stack is", tuple(lines))
+        return ManualStep("Where the stack is", tuple(lines))
     lines += paragraph(
         "Once only: a stack that is there already is stopped and moved aside, not removed. A set "
         "that lies in it moves along. Where that fails STACK is forgotten, and no block below "
@@ -248,10 +248,10 @@ def _place_step(manifest: Manifest, *, general: bool) -> Step:
         "fi",
         'mkdir -p "${STACK:?was not moved aside}" || unset STACK',
     )
-    return Step("Say where the stack is to be", tuple(lines))
+    return ManualStep("Say where the stack is to be", tuple(lines))
 
 
-def _unpack_step(parts: list[Part]) -> Step:
+def _unpack_step(parts: list[Part]) -> ManualStep:
     general = [part for part in parts if part.kind not in RECIPES]
     lines = paragraph("Owners are numbers, since containers know no names. tar says nothing:")
     commands: list[str] = []
@@ -272,9 +272,9 @@ def _unpack_step(parts: list[Part]) -> Step:
             free = f"if ! sudo test -e {folder} || sudo mv -T {folder} {folder}{ASIDE}; then"
             commands += (free, *(f"  {each}" for each in unpack), "fi")
     if not general:
-        return Step("Unpack the files", (*lines, *guarded(*commands)))
+        return ManualStep("Unpack the files", (*lines, *guarded(*commands)))
     empty = '[ -z "$(sudo ls -A "$STACK")" ]; then'
-    return Step(
+    return ManualStep(
         "Unpack the files",
         (
             *lines,
@@ -288,7 +288,7 @@ def _unpack_step(parts: list[Part]) -> Step:
     )
 
 
-def _start_databases(names: list[str]) -> Step:
+def _start_databases(names: list[str]) -> ManualStep:
     up = COMPOSE.format("up --no-start")
     lines = paragraph(
         "This fetches or builds the images, and may take long. Nothing runs yet. Where it fails "
@@ -297,7 +297,7 @@ def _start_databases(names: list[str]) -> Step:
     )
     if not names:
         lines += guarded(f"{up} || unset STACK")
-        return Step("Make the containers", tuple(lines))
+        return ManualStep("Make the containers", tuple(lines))
     lines += [""]
     lines += paragraph(
         "Then the databases alone: what else ran would write into them, or make databases that "
@@ -311,7 +311,7 @@ def _start_databases(names: list[str]) -> Step:
         f"then docker start {shlex.join(names)}",
         "else unset STACK; fi",
     )
-    return Step("Make the containers, and start the databases alone", tuple(lines))
+    return ManualStep("Make the containers, and start the databases alone", tuple(lines))
 
 
 def _each(option: str, names: Iterable[str]) -> Iterator[str]:
@@ -319,7 +319,7 @@ def _each(option: str, names: Iterable[str]) -> Iterator[str]:
         yield from (option, name)
 
 
-def _start_all(recipes: list[str]) -> Step:
+def _start_all(recipes: list[str]) -> ManualStep:
     lines = [
         *paragraph("When every step before went well:"),
         *guarded(COMPOSE.format("up -d"), "docker ps"),
@@ -337,4 +337,4 @@ def _start_all(recipes: list[str]) -> Step:
         "Look at your dashboards and flows. When all is well make a new backup; only then remove "
         "what was moved aside."
     )
-    return Step("Start everything", tuple(lines))
+    return ManualStep("Start everything", tuple(lines))

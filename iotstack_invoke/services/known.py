@@ -133,7 +133,7 @@ class Service:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class ServiceTable:
     """All services by name, and the images of databases, whoever saves them."""
 
     services: tuple[Service, ...]
@@ -239,14 +239,14 @@ def _by_image(services: Iterable[Service], image: str) -> Service | None:
     return min(found, key=lambda each: each.name != image_name(image), default=None)
 
 
-def cover(containers: Iterable[Container], table: Table) -> tuple[Cover, ...]:
+def cover(containers: Iterable[Container], table: ServiceTable) -> tuple[Cover, ...]:
     """Return how the data of each container are saved, by its name."""
     ordered = sorted(containers, key=lambda each: each.name)
     used = recipes_used(ordered, table)
     return tuple(_cover(each, table.service_of(each), table, used) for each in ordered)
 
 
-def recipes_used(containers: Iterable[Container], table: Table) -> Mapping[str, Recipe]:
+def recipes_used(containers: Iterable[Container], table: ServiceTable) -> Mapping[str, Recipe]:
     """Return the recipes by their services: of those of that kind whose database is dumped."""
     known = {each.name: each for each in containers}
     services = filter(None, map(table.service_of, known.values()))
@@ -260,7 +260,7 @@ def recipes_used(containers: Iterable[Container], table: Table) -> Mapping[str, 
     }
 
 
-def _is_dumped(database: Container, table: Table) -> bool:
+def _is_dumped(database: Container, table: ServiceTable) -> bool:
     """Tell whether a recipe may dump its database: nobody said otherwise, and it runs."""
     service = table.service_of(database)
     if service is None or not database.running:
@@ -269,7 +269,7 @@ def _is_dumped(database: Container, table: Table) -> bool:
 
 
 def _cover(
-    container: Container, service: Service | None, table: Table, used: Mapping[str, Recipe]
+    container: Container, service: Service | None, table: ServiceTable, used: Mapping[str, Recipe]
 ) -> Cover:
     for part, recipe in used.items():
         if container.name == recipe.database:
@@ -359,7 +359,7 @@ def _torn(container: Container, service: Service | None, database: str) -> Cover
     return Cover(container, service, why, covered=False)
 
 
-def read_table(overrides: Iterable[Service] = (), influx: str = "influxdb") -> Table:
+def read_table(overrides: Iterable[Service] = (), influx: str = "influxdb") -> ServiceTable:
     """Return the table of the package with the rows of hosts.toml in it.
 
     `influx` names the one container whose InfluxDB is dumped.
@@ -371,7 +371,7 @@ def read_table(overrides: Iterable[Service] = (), influx: str = "influxdb") -> T
         for each in rows.values()
     )
     known = (*packaged.values(), *rows.values())
-    return Table(
+    return ServiceTable(
         services=tuple(sorted(placed, key=lambda each: each.name)),
         databases=databases.union(*(each.images for each in known if each.dump)),
         caches=caches,

@@ -25,7 +25,7 @@ from ..services.known import (
     PART_OF_DUMP,
     Kind,
     Service,
-    Table,
+    ServiceTable,
     packaged_service,
     read_row,
     read_table,
@@ -222,7 +222,7 @@ class Settings:
     """Those of this machine."""
 
     @property
-    def table(self) -> Table:
+    def table(self) -> ServiceTable:
         """The table of services with these settings in it."""
         return read_table(self.services, self.influx.container)
 

@@ -95,7 +95,7 @@ class Volume:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class InspectedContainer:
     """A container as `docker inspect` tells of it."""
 
     container: Container
@@ -147,7 +147,7 @@ def top_files(names: Mapping[str, FileFact]) -> tuple[str, ...]:
 
 def inspect_all(
     host: Host, docker: tuple[str, ...] = ("docker",), limit_s: float = LOOK_LIMIT_S
-) -> tuple[Found, ...]:
+) -> tuple[InspectedContainer, ...]:
     """Return every container that Docker knows, running or not.
 
     `limit_s` is what each question may take. Raises StepFailed where Docker is missing or does
@@ -204,7 +204,9 @@ def _asked(host: Host, words: tuple[str, ...], limit_s: float) -> Outcome:
     return told
 
 
-def _without_links(host: Host, found: tuple[Found, ...]) -> tuple[Found, ...]:
+def _without_links(
+    host: Host, found: tuple[InspectedContainer, ...]
+) -> tuple[InspectedContainer, ...]:
     """Return what was found with links followed, which only its own machine can."""
     folders = {each.working_folder for each in found}
     folders |= {
@@ -295,14 +297,14 @@ def _digests(
     }
 
 
-def _found(told: JsonAnswer, digests: Mapping[str, str]) -> Found:
+def _found(told: JsonAnswer, digests: Mapping[str, str]) -> InspectedContainer:
     state, config, network = told["State"], told["Config"], told["NetworkSettings"]
     labels = config["Labels"].text_entries()
     folder = labels.get(WORKING_FOLDER_LABEL, "")
     published = network["Ports"]["8086/tcp"].items(or_none=True)
     addresses = [each["IPAddress"].text("") for each in network["Networks"].entries().values()]
     paused = state["Paused"].flag(default=False)
-    return Found(
+    return InspectedContainer(
         container=Container(
             name=told["Name"].text().lstrip("/"),
             image=config["Image"].text(""),
@@ -365,8 +367,8 @@ def compose_words(host: Host, docker: tuple[str, ...] = ("docker",)) -> tuple[st
 
 
 def of_stack(
-    found: Iterable[Found], folder: str, named_there: Collection[str] = ()
-) -> tuple[Found, ...]:
+    found: Iterable[InspectedContainer], folder: str, named_there: Collection[str] = ()
+) -> tuple[InspectedContainer, ...]:
     """Return the containers that belong to the stack in `folder`, by name.
 
     Those that bear the label of its compose project, that mount something of it (made with
@@ -384,7 +386,7 @@ def of_stack(
     return tuple(sorted(mine, key=lambda each: each.container.name))
 
 
-def _tops_mounted(found: Found, folder: str) -> Iterator[str]:
+def _tops_mounted(found: InspectedContainer, folder: str) -> Iterator[str]:
     for mount in found.mounts:
         place = place_in_stack(mount, folder)
         if place is not None:
@@ -403,13 +405,13 @@ def place_in_stack(mount: Mount, folder: str) -> str | None:
     return None
 
 
-def paths_in_stack(found: Found, folder: str) -> tuple[str, ...]:
+def paths_in_stack(found: InspectedContainer, folder: str) -> tuple[str, ...]:
     """Return what a container mounts of the stack's folder, such as `volumes/x/data`."""
     places = {place_in_stack(mount, folder) for mount in found.mounts}
     mine = (each for each in places if each and is_in_stack(each) and not is_of_restores(each))
     return tuple(sorted(mine))
 
 
-def named(found: Iterable[Found], name: str) -> Found | None:
+def named(found: Iterable[InspectedContainer], name: str) -> InspectedContainer | None:
     """Return the container of exactly that name."""
     return next((each for each in found if each.container.name == name), None)

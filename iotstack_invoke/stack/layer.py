@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from ..core.dataclass import dataclass
 from ..hosts.base import Command, Host
-from .compose import LOOK_LIMIT_S, Found
+from .compose import LOOK_LIMIT_S, InspectedContainer
 from .inside import is_in, mount_around
 
 OF_NO_WORTH = (
@@ -47,14 +47,14 @@ def changes_in_layer(host: Host, name: str) -> tuple[LayerChange, ...]:
     )
 
 
-def bare_places(found: Found, places: Iterable[str]) -> tuple[str, ...]:
+def bare_places(found: InspectedContainer, places: Iterable[str]) -> tuple[str, ...]:
     """Return at which of some places of a container nothing is mounted."""
     paths = (posixpath.normpath(each) for each in places)
     return tuple(each for each in paths if mount_around(found.mounts, each) is None)
 
 
 def written_in(
-    places: Iterable[str], changes: Iterable[LayerChange], found: Found
+    places: Iterable[str], changes: Iterable[LayerChange], found: InspectedContainer
 ) -> tuple[str, ...]:
     """Return in which of some places of a container it wrote anything."""
     paths = _but_ways(changes, found)
@@ -63,13 +63,13 @@ def written_in(
     )
 
 
-def _but_ways(changes: Iterable[LayerChange], found: Found) -> list[str]:
+def _but_ways(changes: Iterable[LayerChange], found: InspectedContainer) -> list[str]:
     """Return the paths, but for the folders that Docker makes on the way to a mount."""
     mounts = {each.inside.rstrip("/") for each in found.mounts}
     return [e.path for e in changes if not any(is_in(mount, e.path) for mount in mounts)]
 
 
-def told_of_layer(changes: Iterable[LayerChange], found: Found) -> str:
+def told_of_layer(changes: Iterable[LayerChange], found: InspectedContainer) -> str:
     """Return what the owner is told of a container that mounts no data; '' for nothing.
 
     What a program writes at each start is silent: in `/etc` what the image brought and is

@@ -12,11 +12,11 @@ from collections.abc import Iterator, Mapping
 
 from ..core.path_patterns import fits_all_of
 from ..services.known import is_in_stack
-from .compose import Found, Mount, Volume, place_in_stack
+from .compose import InspectedContainer, Mount, Volume, place_in_stack
 
 
 def places_of(
-    inside: str, found: Found, folder: str, volumes: Mapping[str, Volume]
+    inside: str, found: InspectedContainer, folder: str, volumes: Mapping[str, Volume]
 ) -> Iterator[str]:
     """Yield where that lies which a container calls `inside`, as patterns.
 

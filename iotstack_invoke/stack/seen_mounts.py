@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ..hosts.base import Command, Host
-from .compose import Found, Mount
+from .compose import InspectedContainer, Mount
 
 LOOK_LIMIT_S = 600.0
 MOUNTS_AT_ONCE = 100
@@ -41,7 +41,7 @@ done
 
 
 def seen_otherwise(
-    host: Host, mounts: Iterable[tuple[Found, Mount]], as_root: tuple[str, ...]
+    host: Host, mounts: Iterable[tuple[InspectedContainer, Mount]], as_root: tuple[str, ...]
 ) -> set[tuple[str, str]]:
     """Return the mounts at which a container keeps something else: its name, the path in it."""
     asked = [

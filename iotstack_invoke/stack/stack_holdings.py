@@ -25,7 +25,7 @@ from ..services.known import is_below_stack, is_in_stack, is_of_restores
 from ..settings.model import Exclusion, Inclusion, StackConfig
 from .answers import answer
 from .clone import own_in_clone
-from .compose import Found, Mount, Volume, is_top_file, place_in_stack
+from .compose import InspectedContainer, Mount, Volume, is_top_file, place_in_stack
 from .inside import above, is_in
 from .seen_mounts import seen_otherwise
 
@@ -225,13 +225,13 @@ class Databases:
 
 def look_at_holdings(
     host: Host,
-    mine: Iterable[Found],
+    mine: Iterable[InspectedContainer],
     volumes: Mapping[str, Volume],
     stack: StackConfig,
     folder: str,
     as_root: tuple[str, ...] = (),
     *,
-    planned: Iterable[Found] = (),
+    planned: Iterable[InspectedContainer] = (),
     reads: Iterable[str] = (),
     named: Iterable[str] = (),
     databases: Databases | None = None,
@@ -246,7 +246,7 @@ def look_at_holdings(
     `skipped`: why nothing of a container is saved, by its name. `caches`: containers that keep
     nothing of worth in volumes without a name.
     """
-    look = _Look(stack, folder, databases or Databases(), skipped or {}, frozenset(caches))
+    look = _MountScan(stack, folder, databases or Databases(), skipped or {}, frozenset(caches))
     links, reads, named = _links(host, folder, as_root), tuple(reads), tuple(named)
     there, planned = tuple(mine), tuple(planned)
     mounts = [(each, mount) for each in (*there, *planned) for mount in each.mounts]
@@ -366,7 +366,7 @@ def _is_only_read(path: str) -> bool:
     return whole or any(is_in(path, each) for each in places) or bool(_LIBRARIES.fullmatch(path))
 
 
-class _Look:
+class _MountScan:
     """Goes through the mounts of a stack, one after the other."""
 
     def __init__(

@@ -136,7 +136,7 @@ class WaitForContainers:
     def do(self, scene: Scene) -> None:
         """Raise StepFailed for a vital one that does not come up, warn of any other."""
         host = scene.host(self.host_role)
-        look = _Look(self, self._present(host))
+        look = _UptimeScan(self, self._present(host))
         while True:
             waiting = look.at(read_states(host, self.docker, look.names))
             failed = [f"Container {n} {why}." for n, why in look.down.items() if self._must(n)]
@@ -158,7 +158,7 @@ class WaitForContainers:
         return self.strict or name in self.vital
 
 
-class _Look:
+class _UptimeScan:
     """What several looks at containers found: how long each is up, and which do not come up."""
 
     def __init__(self, wait: WaitForContainers, names: tuple[str, ...]) -> None:

@@ -7,7 +7,7 @@ import shutil
 import pytest
 from scenes import PlainScene
 
-from iotstack_invoke.backups.transfer import Found, Send, hash_there, is_copy
+from iotstack_invoke.backups.transfer import SeenFile, Send, hash_there, is_copy
 from iotstack_invoke.core.errors import Interrupted, StepFailed
 from iotstack_invoke.engine.steps import File, Record
 from iotstack_invoke.hosts.base import Received
@@ -241,9 +241,9 @@ def test_a_copy_is_one_by_what_was_sent_or_by_its_hash(scene, source, target):
             stream.write(data)
         here, there = scene.places["pi"], scene.places["nas"]
         fact = there.look([target.absolute])[target.absolute]
-        copy = Found(place or there, target, fact, record)
+        copy = SeenFile(place or there, target, fact, record)
         original = here.look([source.absolute])[source.absolute]
-        return is_copy(copy, Found(here, source, original, sent))
+        return is_copy(copy, SeenFile(here, source, original, sent))
 
     other = bytes(len(DATA))
     assert judged(DATA)

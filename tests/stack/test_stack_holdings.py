@@ -12,7 +12,7 @@ from scenes import not_root
 from iotstack_invoke.hosts.local import LocalHost
 from iotstack_invoke.services.containers import Container
 from iotstack_invoke.settings.model import Exclusion, Inclusion, StackConfig, read_settings
-from iotstack_invoke.stack.compose import Found, Mount, Volume
+from iotstack_invoke.stack.compose import InspectedContainer, Mount, Volume
 from iotstack_invoke.stack.stack_holdings import (
     Databases,
     Outside,
@@ -52,7 +52,7 @@ class Machine:
     def of(self, containers, *, volumes=(), **more):
         known = {each.name: each for each in volumes}
         found = [
-            Found(
+            InspectedContainer(
                 Container(name, name, "", "", running=True), tuple(map(self._mount, of)), 0, "", ""
             )
             for name, of in containers.items()

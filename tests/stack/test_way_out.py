@@ -10,7 +10,7 @@ import pytest
 from iotstack_invoke.hosts.local import LocalHost
 from iotstack_invoke.services.containers import Container
 from iotstack_invoke.settings.model import Inclusion, StackConfig
-from iotstack_invoke.stack.compose import Found, Mount
+from iotstack_invoke.stack.compose import InspectedContainer, Mount
 from iotstack_invoke.stack.stack_holdings import Holdings, look_at_holdings
 
 
@@ -31,7 +31,9 @@ def held(stack: Path, *places: str, include: tuple[Inclusion, ...] = ()) -> Hold
         Mount(os.path.realpath(stack / each), f"/{number}", str(stack / each))
         for number, each in enumerate(places)
     )
-    found = Found(Container("one", "x", "", "", running=True), mounts, 0, "", str(stack))
+    found = InspectedContainer(
+        Container("one", "x", "", "", running=True), mounts, 0, "", str(stack)
+    )
     told = StackConfig(str(stack), inclusions=include)
     return look_at_holdings(LocalHost(root=str(stack)), [found], {}, told, str(stack))
 

@@ -25,7 +25,7 @@ from ...services.known import (
     Kind,
     Recipe,
     Service,
-    Table,
+    ServiceTable,
     cover,
     influxdb_version,
     is_in_stack,
@@ -36,7 +36,7 @@ from ...settings.model import ALWAYS_EXCLUDED, NEXTCLOUD, Exclusion, Settings
 from ...stack.cold_copy import AtRest, merged
 from ...stack.compose import (
     ANONYMOUS,
-    Found,
+    InspectedContainer,
     Mount,
     Volume,
     inspect_volumes,
@@ -103,7 +103,7 @@ class Services:
     """Those that have a part of their own, with their databases."""
     at_rest: tuple[AtRest, ...] = ()
     """Those that run and are stopped while they are copied."""
-    mine: tuple[Found, ...] = ()
+    mine: tuple[InspectedContainer, ...] = ()
     """The containers of the stack."""
     holdings: Holdings = field(default_factory=Holdings)
     """What they keep outside of services/ and volumes/."""
@@ -160,7 +160,7 @@ class Services:
 
 def look_at_services(
     host: Host,
-    found: Iterable[Found],
+    found: Iterable[InspectedContainer],
     settings: Settings,
     folder: str,
     as_root: tuple[str, ...] = (),
@@ -291,7 +291,7 @@ def look_at_services(
 
 def _beside_live_influx(
     host: Host,
-    mine: Iterable[Found],
+    mine: Iterable[InspectedContainer],
     exclusions: Collection[Exclusion],
     databases: Databases,
     settings: Settings,
@@ -323,7 +323,10 @@ def _beside_live_influx(
 
 
 def _of_inner_projects(
-    found: Iterable[Found], mine: Iterable[Found], settings: Settings, folder: str
+    found: Iterable[InspectedContainer],
+    mine: Iterable[InspectedContainer],
+    settings: Settings,
+    folder: str,
 ) -> Iterator[Uncovered]:
     """Yield the volumes of compose projects in folders of the stack, which are not the stack's."""
     names = {each.container.name for each in mine}
@@ -377,7 +380,10 @@ def _unsaved(
 
 
 def _ask_influx2(
-    host: Host, covers: tuple[Cover, ...], known: Mapping[str, Found], as_root: tuple[str, ...]
+    host: Host,
+    covers: tuple[Cover, ...],
+    known: Mapping[str, InspectedContainer],
+    as_root: tuple[str, ...],
 ) -> tuple[tuple[Cover, ...], Influx2Look | None]:
     """Return how each is saved once the InfluxDB 2s that run were asked, and what one answered.
 
@@ -405,7 +411,7 @@ def _ask_influx2(
     return tuple(asked), dumped
 
 
-def _given(found: Iterable[Found], folder: str) -> tuple[Given, ...]:
+def _given(found: Iterable[InspectedContainer], folder: str) -> tuple[Given, ...]:
     """Return from which files the containers of a stack were made, each group once."""
     return tuple(
         dict.fromkeys(
@@ -416,7 +422,9 @@ def _given(found: Iterable[Found], folder: str) -> tuple[Given, ...]:
     )
 
 
-def _named_there(host: Host, found: Iterable[Found], reads: ComposeReads) -> tuple[str, ...]:
+def _named_there(
+    host: Host, found: Iterable[InspectedContainer], reads: ComposeReads
+) -> tuple[str, ...]:
     """Return which containers the compose files name, but for those of another stack.
 
     One that bears the label of a folder that is gone is of this stack: it was moved.
@@ -471,7 +479,11 @@ def _nobody_knows(names: Iterable[str], volumes: Mapping[str, Volume]) -> Iterat
 
 
 def _forgotten(
-    host: Host, mine: Iterable[Found], reads: ComposeReads, folder: str, known: Collection[str]
+    host: Host,
+    mine: Iterable[InspectedContainer],
+    reads: ComposeReads,
+    folder: str,
+    known: Collection[str],
 ) -> Iterator[str]:
     """Yield the volumes that compose made for a stack, and nothing of it uses any more."""
     projects = {each.project for each in mine if is_in(each.working_folder, folder)}
@@ -483,7 +495,9 @@ def _forgotten(
         yield from (f"{VOLUME}{each}" for each in names if each not in known)
 
 
-def _planned(mine: Iterable[Found], reads: ComposeReads) -> tuple[Found, ...]:
+def _planned(
+    mine: Iterable[InspectedContainer], reads: ComposeReads
+) -> tuple[InspectedContainer, ...]:
     """Return the containers that compose would make, with what of theirs nobody mounts now.
 
     After `docker compose down` nothing but its files tells what a stack keeps where.
@@ -499,7 +513,7 @@ def _planned(mine: Iterable[Found], reads: ComposeReads) -> tuple[Found, ...]:
         if mounts:
             name = service.container_name or service.name
             container = Container(name, service.image, "", "", running=False)
-            planned.append(Found(container, mounts, 0, "", ""))
+            planned.append(InspectedContainer(container, mounts, 0, "", ""))
     return tuple(planned)
 
 
@@ -567,7 +581,10 @@ def rows_matched(containers: Iterable[Container], settings: Settings) -> set[str
 
 
 def _recipes(
-    host: Host, covers: tuple[Cover, ...], known: Mapping[str, Found], settings: Settings
+    host: Host,
+    covers: tuple[Cover, ...],
+    known: Mapping[str, InspectedContainer],
+    settings: Settings,
 ) -> Iterator[RecipeInUse]:
     """Yield the services that are saved by a recipe, with what the settings leave out of each."""
     used = recipes_used([each.container for each in covers], settings.table)
@@ -641,7 +658,7 @@ def live_of_influx2(look: Influx2Look | None, folder: str) -> Iterator[Exclusion
 def settings_for(
     host: Host,
     settings: Settings,
-    found: Iterable[Found],
+    found: Iterable[InspectedContainer],
     docker: tuple[str, ...] = ("docker",),
 ) -> Settings:
     """Return the settings with the InfluxDB 1.x of a stack that has only one, of another name.
@@ -678,14 +695,16 @@ def _is_influxdb_1(host: Host, container: Container, docker: tuple[str, ...]) ->
         return False
 
 
-def is_another(influx: Found, settings: Settings) -> bool:
+def is_another(influx: InspectedContainer, settings: Settings) -> bool:
     """Tell whether the owner says that the container of InfluxDB 1.x's name is another one."""
     service = settings.table.service_of(influx.container)
     is_second = influxdb_version(influx.container.image) == "2"
     return service is not None and (service.own or is_second) and service.dump != "influxdb"
 
 
-def influx_lies_there(found: Iterable[Found], settings: Settings, folder: str) -> bool:
+def influx_lies_there(
+    found: Iterable[InspectedContainer], settings: Settings, folder: str
+) -> bool:
     """Tell whether an InfluxDB 1.x that runs, and so is dumped, keeps data in volumes/influxdb."""
     influx = named(found, settings.influx.container)
     if influx is None or not influx.container.running or is_another(influx, settings):
@@ -695,7 +714,7 @@ def influx_lies_there(found: Iterable[Found], settings: Settings, folder: str) -
     return any(f"{path}/".startswith(INFLUX_PLACE) for path in paths_in_stack(influx, folder))
 
 
-def _told_of_pause(saved: SavedService, known: Mapping[str, Found]) -> SavedService:
+def _told_of_pause(saved: SavedService, known: Mapping[str, InspectedContainer]) -> SavedService:
     if saved.cover.how == AS_THEY_LIE and known[saved.cover.container.name].paused:
         return replace(saved, cover=replace(saved.cover, how=PAUSED))
     return saved
@@ -731,7 +750,7 @@ def _exclusions(
 
 
 def _defaults(
-    those: Collection[tuple[Service | None, Found]],
+    those: Collection[tuple[Service | None, InspectedContainer]],
     volumes: Mapping[str, Volume],
     said: tuple[Exclusion, ...],
     folder: str,
@@ -757,7 +776,7 @@ def _defaults(
 
 
 def _left_out_by(
-    service: Service | None, found: Found, volumes: Mapping[str, Volume], folder: str
+    service: Service | None, found: InspectedContainer, volumes: Mapping[str, Volume], folder: str
 ) -> dict[str, Exclusion]:
     """Return what the table leaves out of the paths of one container, by the patterns."""
     return {
@@ -768,8 +787,8 @@ def _left_out_by(
 
 
 def _usual(
-    those: Collection[tuple[Service | None, Found]],
-    table: Table,
+    those: Collection[tuple[Service | None, InspectedContainer]],
+    table: ServiceTable,
     said: tuple[Exclusion, ...],
     folder: str,
 ) -> Iterator[Exclusion]:
@@ -801,7 +820,7 @@ def _after_exclusions(
     saved: Cover,
     paths: tuple[str, ...],
     exclusions: tuple[Exclusion, ...],
-    table: Table,
+    table: ServiceTable,
     folder: str,
     said: Iterable[Exclusion] = (),
 ) -> Cover:
@@ -842,7 +861,9 @@ def _after_exclusions(
     return saved
 
 
-def _without_mount(saved: Cover, found: Found, table: Table, folder: str) -> Cover:
+def _without_mount(
+    saved: Cover, found: InspectedContainer, table: ServiceTable, folder: str
+) -> Cover:
     """Return how a database is saved that nobody dumps, where it mounts nothing for its data.
 
     A cache has nothing then that could be torn. Another's data lie in the container, in no part.
@@ -879,7 +900,7 @@ def _not_stopped_for(saved: Cover, elsewhere: Collection[str]) -> Cover:
     return replace(saved, how=how, advice=advice, covered=False)
 
 
-def _in_its_layer(host: Host, saved: Cover, found: Found) -> Cover:
+def _in_its_layer(host: Host, saved: Cover, found: InspectedContainer) -> Cover:
     """Return how a container is saved that wrote data where it mounts nothing.
 
     What a server dumps is saved wherever it lies, and what its owner skips he does not want.
@@ -904,7 +925,7 @@ def _in_its_layer(host: Host, saved: Cover, found: Found) -> Cover:
     return replace(saved, how=how, advice=advice, covered=False)
 
 
-def _may_be_of_worth(host: Host, saved: Cover, found: Found) -> str:
+def _may_be_of_worth(host: Host, saved: Cover, found: InspectedContainer) -> str:
     """Return what a container that mounts no data wrote into its own layer; '' for nothing.
 
     Of what hosts.toml has a row for, its owner knows; of some the table knows that they keep none.

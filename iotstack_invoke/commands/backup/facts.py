@@ -36,7 +36,7 @@ from ...settings.model import ALWAYS_EXCLUDED, Exclusion, Settings
 from ...settings.rows import rows_of
 from ...stack.compose import (
     COMPOSE_FILES,
-    Found,
+    InspectedContainer,
     Volume,
     chosen_files,
     inspect_all,
@@ -61,7 +61,7 @@ from .coverage import (
     why_skipped,
 )
 from .not_running import holds_files
-from .undumped import State, Undumped
+from .undumped import DumpProblem, Undumped
 
 if TYPE_CHECKING:  # brought in where there is such a container
     from ...databases.influxdb.part import InfluxFacts
@@ -309,7 +309,7 @@ def _as_root(host: Host, settings: Settings) -> tuple[str, ...]:
 class _InfluxLook:
     """What was found of InfluxDB: facts, or why there are none."""
 
-    found: tuple[Found, ...] = ()
+    found: tuple[InspectedContainer, ...] = ()
     facts: InfluxFacts | None = None
     error: str = ""
     left_out: tuple[LeftOut, ...] = ()
@@ -347,7 +347,7 @@ def _look_at_influx(
 def _look_at(
     host: Host,
     settings: Settings,
-    found: tuple[Found, ...],
+    found: tuple[InspectedContainer, ...],
     as_root: tuple[str, ...],
     *,
     has_volumes: bool,
@@ -381,7 +381,7 @@ def _look_at(
 def _without_container(
     host: Host,
     settings: Settings,
-    found: tuple[Found, ...],
+    found: tuple[InspectedContainer, ...],
     as_root: tuple[str, ...],
     *,
     has_volumes: bool,
@@ -393,7 +393,7 @@ def _without_container(
         why = f"there is no container named {name}: {said}"
         return _InfluxLook(found, left_out=(LeftOut("InfluxDB", why),) if answered else ())
     if has_volumes and holds_files(host, [f"{settings.stack.folder}/{INFLUX}"], as_root):
-        state = State.AWAY if answered else State.UNKNOWN
+        state = DumpProblem.AWAY if answered else DumpProblem.UNKNOWN
         return _InfluxLook(found, orphan=Undumped(name, "influxdb", state, INFLUX))
     left_out = (LeftOut("InfluxDB", f"there is no container named {name}"),) if answered else ()
     owned = settings.influx.named or may_be_there(host, f"{settings.stack.folder}/{INFLUX}")

@@ -14,19 +14,27 @@ from ...core.errors import StepFailed, Unreachable
 from ...hosts.base import Host
 from ...hosts.inspect import looked
 from ...services.containers import Container
-from ...services.known import AS_THEY_LIE, PAUSED, Cover, Kind, Service, Table, is_influxdb_3
+from ...services.known import (
+    AS_THEY_LIE,
+    PAUSED,
+    Cover,
+    Kind,
+    Service,
+    ServiceTable,
+    is_influxdb_3,
+)
 from ...settings.model import Settings
-from ...stack.compose import Found, Volume
+from ...stack.compose import InspectedContainer, Volume
 from ...stack.compose_files import ComposeReads
 from ...stack.inside import is_in
-from .undumped import State, Undumped
+from .undumped import DumpProblem, Undumped
 
 SETTINGS_INSIDE = re.compile(r"(/usr/local)?/etc(/|$)|.*\.(acl|cnf|conf)$")
 """Where a container has what it is set up by, and no data."""
 
 
 def at_rest_now(
-    covers: Iterable[tuple[Cover, bool]], known: Mapping[str, Found]
+    covers: Iterable[tuple[Cover, bool]], known: Mapping[str, InspectedContainer]
 ) -> Iterator[Undumped]:
     """Yield the servers whose containers stand still; one of kind stop may be stopped.
 
@@ -36,15 +44,17 @@ def at_rest_now(
         name, service = each.container.name, each.service
         if each.how not in (AS_THEY_LIE, PAUSED) or service is None:
             continue
-        state = State.PAUSED if known[name].paused else State.STOPPED
-        if state is State.STOPPED and (not service.dump or is_influxdb_3(each.container.image)):
+        state = DumpProblem.PAUSED if known[name].paused else DumpProblem.STOPPED
+        if state is DumpProblem.STOPPED and (
+            not service.dump or is_influxdb_3(each.container.image)
+        ):
             continue
         yield Undumped(name, service.dump, state, copied=copied)
 
 
 def away(
     host: Host,
-    mine: tuple[Found, ...],
+    mine: tuple[InspectedContainer, ...],
     reads: ComposeReads,
     volumes: Mapping[str, Volume],
     settings: Settings,
@@ -85,11 +95,11 @@ def away(
             held = {folder, *(e.mountpoint for e in volumes.values() if e.mountpoint)}
             held |= {each.path for each in settings.stack.inclusions}
             copied = any(is_in(path, each) for path in wanted for each in held)
-            state = State.AWAY if answered else State.UNKNOWN
+            state = DumpProblem.AWAY if answered else DumpProblem.UNKNOWN
             yield Undumped(name, dump, state, copied=copied)
 
 
-def _may_write(service: Service | None, image: str, table: Table) -> bool:
+def _may_write(service: Service | None, image: str, table: ServiceTable) -> bool:
     """Tell whether files of a service may be of no use if they are copied while it runs."""
     if service and (service.own or service.kind is Kind.STOP):
         return service.kind is Kind.STOP

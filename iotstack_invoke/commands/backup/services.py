@@ -14,7 +14,7 @@ from ...hosts.inspect import root_words_if_any
 from ...hosts.local import LocalHost
 from ...reporting.report import Report
 from ...settings.model import Exclusion, Settings
-from ...stack.compose import Found, inspect_all, named
+from ...stack.compose import InspectedContainer, inspect_all, named
 from .coverage import (
     SavedService,
     Services,
@@ -25,7 +25,7 @@ from .coverage import (
     why_skipped,
 )
 from .facts import look_at_folder
-from .undumped import State
+from .undumped import DumpProblem
 
 _, VOLUMES = FOLDERS
 INFLUX_DATA = f"{VOLUMES}/influxdb"
@@ -33,7 +33,7 @@ INFLUX_DATA = f"{VOLUMES}/influxdb"
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ServiceRow:
     """A container with what is saved of it, or a folder that none uses (`container` is '')."""
 
     container: str
@@ -60,7 +60,7 @@ def list_services(settings: Settings, report: Report, *, as_json: bool) -> int:
     host = LocalHost(folder)
     look_at_folder(host, settings)
     as_root = root_words_if_any(host, sudo=settings.stack.sudo)
-    found: tuple[Found, ...] | None = None
+    found: tuple[InspectedContainer, ...] | None = None
     try:
         found = inspect_all(host)
     except StepFailed as error:
@@ -86,7 +86,9 @@ def list_services(settings: Settings, report: Report, *, as_json: bool) -> int:
     ]
     covered = found is not None and all(each.covered for each in rows)
     rows += [
-        Row("", "", "", "not in a backup: nothing of the stack uses it", covered=False, paths=(e,))
+        ServiceRow(
+            "", "", "", "not in a backup: nothing of the stack uses it", covered=False, paths=(e,)
+        )
         for e in services.holdings.unused
     ]
     if as_json:
@@ -103,9 +105,9 @@ def list_services(settings: Settings, report: Report, *, as_json: bool) -> int:
     return ExitCode.GOOD if covered else ExitCode.WARNINGS
 
 
-def _row(each: SavedService, exclusions: Iterable[Exclusion]) -> Row:
+def _row(each: SavedService, exclusions: Iterable[Exclusion]) -> ServiceRow:
     cover = each.cover
-    return Row(
+    return ServiceRow(
         cover.container.name,
         cover.container.image,
         cover.service.kind.value if cover.service else "unknown",
@@ -124,7 +126,7 @@ def _left_out(exclusions: Iterable[Exclusion], paths: Iterable[str]) -> tuple[Ex
     return tuple(e for e in exclusions if e.by_default and f"{e.place}/".startswith(tops))
 
 
-def _told(row: Row) -> dict[str, Any]:
+def _told(row: ServiceRow) -> dict[str, Any]:
     """Return a row as programs are told it."""
     left_out = [{"path": each.path, "reason": each.reason} for each in row.left_out]
     return {**asdict(row), "left_out": left_out}
@@ -132,7 +134,7 @@ def _told(row: Row) -> dict[str, Any]:
 
 def _unused(
     folders: set[str], services: Services, stack: str, no_influx: str, *, asked: bool
-) -> Iterator[Row]:
+) -> Iterator[ServiceRow]:
     """Yield the folders that no container mounts anything of.
 
     `stack`: its folder; `no_influx`: why there is no InfluxDB to dump; `asked`: Docker told of the
@@ -143,7 +145,7 @@ def _unused(
     for folder in sorted(set(folders) - used):
         if folder == INFLUX_DATA and no_influx:
             why = f"NOT COVERED: {no_influx}; copied as files"
-            yield Row("", "", "", why, covered=False, paths=(folder,))
+            yield ServiceRow("", "", "", why, covered=False, paths=(folder,))
             continue
         reason = next((e.reason for e in services.exclusions if e.leaves_out(folder)), "")
         how = "files, no container uses it" if asked else "files; who uses it is unknown"
@@ -152,13 +154,13 @@ def _unused(
         lost = folder == services.unsaved
         how = f"NOT COVERED: {how}" if lost else how
         left_out = _left_out(services.exclusions, (folder,))
-        yield Row("", "", "", how, covered=not lost, paths=(folder,), left_out=left_out)
+        yield ServiceRow("", "", "", how, covered=not lost, paths=(folder,), left_out=left_out)
 
 
 def _in_compose_files(services: Services, folder: str) -> dict[str, str]:
     """Return what the compose files say of each folder of volumes/: which service has it."""
     found: dict[str, str] = {}
-    away = {e.container for e in services.undumped if e.dump and e.state is State.AWAY}
+    away = {e.container for e in services.undumped if e.dump and e.state is DumpProblem.AWAY}
     for each in sorted(services.reads.services, key=lambda service: not service.starts):
         name = each.container_name or each.name
         off = "" if each.starts else ", whose profile is off"
@@ -175,7 +177,7 @@ def _is_down(services: Services) -> bool:
     return not services.saved and any(each.starts for each in services.reads.services)
 
 
-def _print(rows: Iterable[Row], report: Report) -> None:
+def _print(rows: Iterable[ServiceRow], report: Report) -> None:
     containers = [each for each in rows if each.container]
     if containers:
         report.table(

@@ -21,7 +21,7 @@ TITLES = {
 }
 
 
-class State(Enum):
+class DumpProblem(Enum):
     """Why there is no dump."""
 
     STOPPED = "stopped"
@@ -31,20 +31,20 @@ class State(Enum):
 
 
 _WHY = {
-    State.STOPPED: "container {name} is stopped",
-    State.PAUSED: "container {name} is paused",
-    State.AWAY: "there is no container named {name}",
-    State.UNKNOWN: "Docker does not answer",
+    DumpProblem.STOPPED: "container {name} is stopped",
+    DumpProblem.PAUSED: "container {name} is paused",
+    DumpProblem.AWAY: "there is no container named {name}",
+    DumpProblem.UNKNOWN: "Docker does not answer",
 }
 _TORN = {
-    State.PAUSED: ", and may be torn, as after a power cut",
-    State.UNKNOWN: ", and are torn if it runs and writes",
+    DumpProblem.PAUSED: ", and may be torn, as after a power cut",
+    DumpProblem.UNKNOWN: ", and are torn if it runs and writes",
 }
 _CURE = {
-    State.STOPPED: "`docker start {name}`",
-    State.PAUSED: "`docker unpause {name}`",
-    State.AWAY: "`docker compose up -d`",
-    State.UNKNOWN: "Mend Docker",
+    DumpProblem.STOPPED: "`docker start {name}`",
+    DumpProblem.PAUSED: "`docker unpause {name}`",
+    DumpProblem.AWAY: "`docker compose up -d`",
+    DumpProblem.UNKNOWN: "Mend Docker",
 }
 
 
@@ -55,7 +55,7 @@ class Undumped:
     container: str
     dump: str
     """What it would be dumped by; '' for one that is only stopped for its copy."""
-    state: State
+    state: DumpProblem
     files: str = ""
     """Whose files are copied instead, if not its own."""
     copied: bool = True
@@ -68,7 +68,7 @@ class Undumped:
         if not self.copied:
             return f"{why}, and its files are in no part"
         whose = f"the files of {self.files or self.container}"
-        if self.state in (State.STOPPED, State.PAUSED):
+        if self.state in (DumpProblem.STOPPED, DumpProblem.PAUSED):
             whose = "its files"
         return f"{why}, so {whose} are {COPIED}{_TORN.get(self.state, '')}"
 

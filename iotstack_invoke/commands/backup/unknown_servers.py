@@ -9,7 +9,7 @@ from dataclasses import replace
 from ...hosts.base import Host
 from ...services.known import Cover, is_in_stack
 from ...settings.model import Exclusion
-from ...stack.compose import Found
+from ...stack.compose import InspectedContainer
 from ...stack.inside import is_in
 from ...stack.live_data import DUMPED, LiveData, live_data_in
 from ...stack.stack_holdings import Databases, Holdings
@@ -18,7 +18,7 @@ from ...stack.stack_holdings import Databases, Holdings
 def with_unknown_servers(
     host: Host,
     covers: Collection[Cover],
-    known: Mapping[str, Found],
+    known: Mapping[str, InspectedContainer],
     holdings: Holdings,
     databases: Databases,
     exclusions: Collection[Exclusion],
@@ -53,7 +53,7 @@ def with_unknown_servers(
     )
 
 
-def _packed_of(found: Found, holdings: Holdings, folder: str) -> tuple[str, ...]:
+def _packed_of(found: InspectedContainer, holdings: Holdings, folder: str) -> tuple[str, ...]:
     """Return what a container writes to that a backup packs, as absolute paths."""
     outside = [each.path for each in holdings.outside]
     return tuple(

@@ -25,7 +25,7 @@ from ..shared.vault_sets import is_of_set, sets_there, state_of_copy
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ListRow:
     """One runtag of one machine with what there is of it, here and in the vaults."""
 
     runtag: str
@@ -81,7 +81,7 @@ class Row:
         return text if there == {newest[-1].at} else f"{text} {in_places(newest[-1].at)}"
 
 
-def gather_rows(environment: Environment) -> tuple[tuple[Row, ...], Mapping[str, str]]:
+def gather_rows(environment: Environment) -> tuple[tuple[ListRow, ...], Mapping[str, str]]:
     """Return all backups, newest first, and what is told of each vault that did not answer."""
     checks = environment.checks.newest()
     checked: dict[str, dict[str, Verification]] = {}
@@ -114,7 +114,7 @@ def gather_rows(environment: Environment) -> tuple[tuple[Row, ...], Mapping[str,
             if (at in there or (own and (at == HERE or (at in notes and own.manifest))))
             and is_of_set(_told(at, there, own), check.made)
         }
-        rows.append(Row(tag, own, there, valid, pins.get((tag, owner), {}), owner))
+        rows.append(ListRow(tag, own, there, valid, pins.get((tag, owner), {}), owner))
     return newest_first(sorted(rows, key=lambda e: e.owner), lambda row: row.best), notes
 
 
@@ -206,7 +206,11 @@ def list_backups(settings: Settings, report: Report, *, as_json: bool) -> int:
 
 
 def _tell_rows(
-    rows: Sequence[Row], names: Sequence[str], away: Container[str], now: datetime, report: Report
+    rows: Sequence[ListRow],
+    names: Sequence[str],
+    away: Container[str],
+    now: datetime,
+    report: Report,
 ) -> None:
     """Print a row for each backup; `names`: the vaults, `away`: those that were not listed.
 
@@ -287,7 +291,7 @@ def check_text(check: Verification | None, now: datetime, *, short: bool = False
     return f"{age}, by rehearsal" if check.how == "restore" else age
 
 
-def _plain(row: Row, now: datetime) -> dict[str, object]:
+def _plain(row: ListRow, now: datetime) -> dict[str, object]:
     made = row.best.made()
     manifest = row.best.manifest
     return {

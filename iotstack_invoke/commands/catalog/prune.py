@@ -14,7 +14,7 @@ from dataclasses import field, replace
 from datetime import UTC, datetime
 
 from ...backups.holdings import Gone, holdings_of, lacks, lacks_cured, meanings, spelled_all
-from ...backups.owner import Said
+from ...backups.owner import OwnerNotes
 from ...backups.retention import (
     MOST_SETS,
     POLICY_KEYS,
@@ -82,7 +82,7 @@ class Known:
 
     now: datetime
     checks: Checks
-    said: Said
+    said: OwnerNotes
     gone: tuple[Gone, ...]
     pinned: frozenset[str]
     """Runtags that are pinned anywhere."""

@@ -24,7 +24,7 @@ from ...settings.model import Settings
 from ...stack.volume_options import options_text
 from ..shared.vault_sets import UNREAD
 from .copies import Copy, find_copy
-from .listing import Row, check_text, gather_rows, plain_check
+from .listing import ListRow, check_text, gather_rows, plain_check
 
 TOLD_IN_WORDS = frozenset(
     {
@@ -126,7 +126,7 @@ def manifest_of(copy: Copy) -> tuple[Manifest | None, str]:
         return None, f"The manifest is damaged: {error}."
 
 
-def _plain(copy: Copy, manifest: Manifest | None, damage: str, row: Row) -> dict[str, Any]:
+def _plain(copy: Copy, manifest: Manifest | None, damage: str, row: ListRow) -> dict[str, Any]:
     return {
         "runtag": copy.runtag,
         "at": copy.at,
@@ -141,19 +141,19 @@ def _plain(copy: Copy, manifest: Manifest | None, damage: str, row: Row) -> dict
     }
 
 
-def _copies(row: Row) -> dict[str, str]:
+def _copies(row: ListRow) -> dict[str, str]:
     """Return the state of each copy by its place."""
     here = {HERE: row.here.state.value} if row.here else {}
     return here | {name: row.state_in(name) for name in row.vaults}
 
 
-def _state(copy: Copy, row: Row) -> str:
+def _state(copy: Copy, row: ListRow) -> str:
     """Return the state of the copy that is shown: by its manifest, which a vault's names lack."""
     state = _copies(row).get(copy.at, UNREAD)
     return copy.backup.state.value if state == UNREAD else state
 
 
-def _lines(copy: Copy, manifest: Manifest | None, damage: str, row: Row) -> Iterator[str]:
+def _lines(copy: Copy, manifest: Manifest | None, damage: str, row: ListRow) -> Iterator[str]:
     now = datetime.now(UTC)
     sealed = ", sealed" if copy.sealed else ""
     yield f"{copy.runtag} {in_places(copy.at)}: {_state(copy, row)}{sealed}"

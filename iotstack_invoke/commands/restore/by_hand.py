@@ -12,7 +12,7 @@ from ...backups.names import PARTS
 from ...backups.sets import BackupSet
 from ...core.dataclass import dataclass
 from ...databases.influxdb2.part import TEMPLATE_STORE, data_folders, places_by_hand, steps_by_hand
-from ...stack.compose import Found
+from ...stack.compose import InspectedContainer
 from ...stack.inside import is_in
 from ...workflows.restore import Item
 
@@ -56,7 +56,9 @@ class Influx2ByHand:
         facts = {name: self._told(name) for name in ("store", "data")}
         return steps_by_hand(self.container, part, *places_by_hand(facts, self.manifest))
 
-    def without_data(self, items: Iterable[Item], found: Iterable[Found]) -> list[Item]:
+    def without_data(
+        self, items: Iterable[Item], found: Iterable[InspectedContainer]
+    ) -> list[Item]:
         """Return the items but those in which it keeps its data, here or in the backup.
 
         A general part leaves these data out, so a swap would put an empty folder in their place.

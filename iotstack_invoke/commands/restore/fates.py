@@ -14,7 +14,7 @@ from dataclasses import field, replace
 from ...backups.manifest import Manifest
 from ...core.dataclass import dataclass
 from ...environment.stack_host import StackHost
-from ...stack.compose import Found, inspect_all, of_stack
+from ...stack.compose import InspectedContainer, inspect_all, of_stack
 from ...stack.compose_files import compose_reads
 from ...stack.compose_needs import ComposeNeeds
 from ...workflows.restore import RestoreFacts
@@ -97,7 +97,7 @@ class Fates:
             yield f"is not there, and is not made: {', '.join(self.absent)}"
 
     def told_after(
-        self, facts: RestoreFacts, folder: str, found: tuple[Found, ...]
+        self, facts: RestoreFacts, folder: str, found: tuple[InspectedContainer, ...]
     ) -> Iterator[str]:
         """Yield what became of them, as they are `found` now."""
         running = {each.container.name for each in found if each.container.running}

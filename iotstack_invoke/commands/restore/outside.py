@@ -16,7 +16,13 @@ from ...environment.stack_host import StackHost
 from ...hosts.base import Command
 from ...hosts.inspect import may_be_there, mount_of, mount_points, points_away
 from ...settings.model import Settings
-from ...stack.compose import PROJECT_LABEL, VOLUME_LABEL, Found, Volume, inspect_volumes
+from ...stack.compose import (
+    PROJECT_LABEL,
+    VOLUME_LABEL,
+    InspectedContainer,
+    Volume,
+    inspect_volumes,
+)
 from ...stack.inside import is_in
 from ...stack.left_out import patterns_below
 from ...stack.path_owners import is_of_others, project_of, volume_in
@@ -41,7 +47,7 @@ class OutsidePart:
     target: StackHost
     settings: Settings
     manifest: Manifest | None
-    found: tuple[Found, ...]
+    found: tuple[InspectedContainer, ...]
     names: tuple[str, ...] = ()
     """The services that alone are restored; all, if none is named."""
     bare: bool = False
@@ -330,7 +336,7 @@ class OutsidePart:
             if (why := self._why_not(each))
         )
 
-    def users(self, found: Iterable[Found]) -> Iterator[Found]:
+    def users(self, found: Iterable[InspectedContainer]) -> Iterator[InspectedContainer]:
         """Yield the containers that mount what is put in place."""
         lives = [self._real(e.get("restore_to") or e["path"]) for e in self._plain]
         for each in found:
@@ -347,7 +353,7 @@ class OutsidePart:
         return (e for e in plain if not self._why_not(e))
 
 
-def unseen(items: Iterable[OutsideItem], found: Iterable[Found]) -> Iterator[str]:
+def unseen(items: Iterable[OutsideItem], found: Iterable[InspectedContainer]) -> Iterator[str]:
     """Yield what was put where its containers do not mount it, a sentence each with what to do.
 
     A compose file may name it by a variable, such as the home of whoever brings the stack up.
@@ -367,7 +373,7 @@ def unseen(items: Iterable[OutsideItem], found: Iterable[Found]) -> Iterator[str
             )
 
 
-def of_old_folder(old: str, new: str, found: Iterable[Found]) -> Iterator[str]:
+def of_old_folder(old: str, new: str, found: Iterable[InspectedContainer]) -> Iterator[str]:
     """Yield which containers mount something of the folder that the stack had at the source."""
     for each in found if old and old != new else ():
         for mount in each.mounts:

@@ -47,7 +47,7 @@ from ...stack.around import folders_around
 from ...stack.compose import (
     ANONYMOUS,
     COMPOSE_FILES,
-    Found,
+    InspectedContainer,
     chosen_files,
     compose_words,
     inspect_all,
@@ -73,7 +73,7 @@ from ..undo.old_states import is_called_like_state, states_told
 from .by_hand import Influx2ByHand
 from .outside import OutsidePart, place_there, placed, within_mount
 from .request import RestoreRequest, Source
-from .selection import Only
+from .selection import Selection
 from .sql_imports import SqlImports, recipe_folder, without_new_data
 from .stays import Stays
 from .target_checks import (
@@ -102,7 +102,7 @@ YOUNG_S = 60.0
 """A container that ended before, and is up for no longer than this, may end again."""
 
 
-def _sick(mine: Iterable[Found]) -> tuple[str, ...]:
+def _sick(mine: Iterable[InspectedContainer]) -> tuple[str, ...]:
     """Return the containers that run, and whose health check fails."""
     sick = (each.container for each in mine if each.health == "unhealthy")
     return tuple(each.name for each in sick if each.running)
@@ -138,7 +138,7 @@ def sizes_unpacked(
     }
 
 
-class Prospect:
+class Preflight:
     """A target as it is, and a backup as it would be restored there. Changes nothing."""
 
     def __init__(
@@ -170,7 +170,7 @@ class Prospect:
         """There are files of compose here, or a .env."""
         """The backup's compose file and `.env` are put in place, whatever is there."""
         self.influx = self._influx_container()
-        self.only = Only(request, backup, manifest, self.influx)
+        self.only = Selection(request, backup, manifest, self.influx)
         self._refuse_early()
         self.influx2 = Influx2ByHand(backup, manifest, target.folder)
 
@@ -314,7 +314,9 @@ class Prospect:
         facts = replace(facts, beyond=self._beyond(facts, found))
         return self._with_more(facts, found, self._loads_told(facts, found), staged=False)
 
-    def _loads_told(self, facts: RestoreFacts, found: tuple[Found, ...]) -> tuple[SqlImport, ...]:
+    def _loads_told(
+        self, facts: RestoreFacts, found: tuple[InspectedContainer, ...]
+    ) -> tuple[SqlImport, ...]:
         """Return what the manifest tells of the dumps that are loaded; none that is refused."""
         folder = self.target.folder
         places = (f"{folder}/{top}/{name}" for name in self.request.names for top in FOLDERS)
@@ -328,7 +330,7 @@ class Prospect:
     def _with_more(
         self,
         facts: RestoreFacts,
-        found: tuple[Found, ...],
+        found: tuple[InspectedContainer, ...],
         loads: tuple[SqlImport, ...],
         *,
         staged: bool,
@@ -336,7 +338,7 @@ class Prospect:
         stays = Stays(self.target, found, self.manifest, self.stage)
         return stays.add(facts, loads, staged=staged)
 
-    def _refuse_stack(self, mine: list[Found]) -> None:
+    def _refuse_stack(self, mine: list[InspectedContainer]) -> None:
         if self.request.bare and mine:
             names = ", ".join(each.container.name for each in mine)
             raise Refused(
@@ -439,7 +441,7 @@ class Prospect:
         lives += facts.server.folders if facts.server else ()
         refuse_mounts_since(self.target.host, lives, self.outside.mounts, "this restore")
 
-    def _vital(self, mine: list[Found], *, bare: bool) -> tuple[str, ...]:
+    def _vital(self, mine: list[InspectedContainer], *, bare: bool) -> tuple[str, ...]:
         """Return the containers of databases that run; on a bare machine, that ran."""
         told = self.manifest.containers if self.manifest else ()
         unsteady = self._unsteady(mine)
@@ -452,7 +454,7 @@ class Prospect:
             and self.settings.table.is_database(each.image)
         )
 
-    def _unsteady(self, mine: list[Found]) -> tuple[str, ...]:
+    def _unsteady(self, mine: list[InspectedContainer]) -> tuple[str, ...]:
         """Return the containers that do not stay up: which end, and are started again."""
         again = [each for each in mine if each.restarts or each.restarting]
         if not again:
@@ -464,7 +466,7 @@ class Prospect:
             if each.restarting or int(now) - _seconds_of(each.started) < YOUNG_S
         )
 
-    def _mine(self, found: tuple[Found, ...]) -> list[Found]:
+    def _mine(self, found: tuple[InspectedContainer, ...]) -> list[InspectedContainer]:
         """Return the containers of the stack, and those that mount what else is put in place."""
         mine = of_stack(found, self.target.folder)
         names = {each.container.name for each in (*mine, *self.outside.users(found))}
@@ -472,7 +474,7 @@ class Prospect:
 
     def _to_stop(
         self,
-        mine: list[Found],
+        mine: list[InspectedContainer],
         server: Server | None,
         outside: tuple[OutsideItem, ...],
         *,
@@ -485,7 +487,7 @@ class Prospect:
         name = server.container if server else ""
         return self.only.to_stop(mine, folder, name, places, idle=idle)
 
-    def _names_included(self, path: str, mine: Iterable[Found]) -> bool:
+    def _names_included(self, path: str, mine: Iterable[InspectedContainer]) -> bool:
         """Tell whether --only names an included path, or a container that mounts it."""
         live = f"{self.target.folder}/{path}"
         return posixpath.basename(path) in self.request.names or any(
@@ -495,7 +497,7 @@ class Prospect:
             for mount in each.mounts
         )
 
-    def _kinds(self, found: tuple[Found, ...]) -> tuple[str, ...]:
+    def _kinds(self, found: tuple[InspectedContainer, ...]) -> tuple[str, ...]:
         """Return the parts that are restored; raises Refused where one cannot be."""
         if self.influx2.container and {self.influx2.container, "influxdb2"} & {
             *self.request.names
@@ -834,7 +836,9 @@ class Prospect:
             if not any(is_in(path, each) for each in (*tops, *(e for e in rows if e != path)))
         ]
 
-    def _beyond(self, facts: RestoreFacts, found: tuple[Found, ...]) -> tuple[str, ...]:
+    def _beyond(
+        self, facts: RestoreFacts, found: tuple[InspectedContainer, ...]
+    ) -> tuple[str, ...]:
         """Return the volumes and the included paths here, outside, that the backup does not hold.
 
         Not what it left out on purpose, nor where data of a database lie.
@@ -1009,7 +1013,9 @@ class Prospect:
         self.kept.append(told)
         self.report.warn(f"  {told}")
 
-    def _undumped_influx(self, found: tuple[Found, ...], facts: RestoreFacts) -> list[SqlServer]:
+    def _undumped_influx(
+        self, found: tuple[InspectedContainer, ...], facts: RestoreFacts
+    ) -> list[SqlServer]:
         """Return the folders of an InfluxDB here that the backup has no dump for, one by one."""
         influx = named(found, self.influx)
         if influx is None or "influx" in facts.kinds:

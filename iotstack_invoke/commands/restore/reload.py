@@ -74,7 +74,7 @@ class Reload:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class InfluxFigures:
     """What is asked of a running InfluxDB before and after."""
 
     size_bytes: int
@@ -137,7 +137,7 @@ class _Reload:
         """Tell what would be done; raises Refused where it cannot be."""
         self._tell_what(*self._ready())
 
-    def _ready(self) -> tuple[ReloadFacts, Look]:
+    def _ready(self) -> tuple[ReloadFacts, InfluxFigures]:
         facts = self._facts()
         look = self._look(facts)
         self._refuse_without_room(facts, look)
@@ -242,16 +242,16 @@ class _Reload:
             values=self.asked.values,
         )
 
-    def _look(self, facts: ReloadFacts) -> Look:
+    def _look(self, facts: ReloadFacts) -> InfluxFigures:
         host = self.target.host
         measure = ("du", "-s", "-B1", "--", facts.server.data)
         size = looked(host, measure, facts.as_root, ASK_LIMIT_S).split("\t")[0]
         words = (*facts.docker, "exec", facts.server.container, *SHOW_DATABASES)
         started = time.monotonic()
         host.run(Command(words, ANY_EXIT, ASK_LIMIT_S))  # where it wants a password, it says so
-        return Look(int(size) if size.isdigit() else 0, time.monotonic() - started)
+        return InfluxFigures(int(size) if size.isdigit() else 0, time.monotonic() - started)
 
-    def _refuse_without_room(self, facts: ReloadFacts, look: Look) -> None:
+    def _refuse_without_room(self, facts: ReloadFacts, look: InfluxFigures) -> None:
         host, needed = self.target.host, int(look.size_bytes * ROOM_EACH)
         stage, data = self.target.folder, posixpath.dirname(facts.server.data)
         wanted = (
@@ -273,7 +273,7 @@ class _Reload:
 
     # What is said.
 
-    def _tell_what(self, facts: ReloadFacts, look: Look) -> None:
+    def _tell_what(self, facts: ReloadFacts, look: InfluxFigures) -> None:
         self.report.write(
             f"Reload InfluxDB on {self.target.name}: {size_text(look.size_bytes)} in "
             f"{facts.server.data}"
@@ -297,7 +297,7 @@ class _Reload:
     def _good(
         self,
         facts: ReloadFacts,
-        before: Look,
+        before: InfluxFigures,
         warnings: tuple[str, ...],
         log: RunLog,
         away: str,
@@ -331,7 +331,12 @@ class _Reload:
         remove_states(host, stack, lambda: root, self.report.tell)
 
     def _tell_good(
-        self, facts: ReloadFacts, before: Look, now: Look | None, away: str, kept: str
+        self,
+        facts: ReloadFacts,
+        before: InfluxFigures,
+        now: InfluxFigures | None,
+        away: str,
+        kept: str,
     ) -> None:
         self.report.write(f"InfluxDB is reloaded; it was away for {away}.")
         if now:
@@ -358,7 +363,7 @@ class _Reload:
 
 
 def _rows(
-    before: Count | None, after: Count | None, was: Look, is_now: Look
+    before: Count | None, after: Count | None, was: InfluxFigures, is_now: InfluxFigures
 ) -> Iterator[tuple[str, str, str]]:
     """Return the lines of the comparison."""
     if before and after:

@@ -72,7 +72,7 @@ from ..undo.undo import journal_of, recover, what_is_left
 from .fates import Fates
 from .needed import needed, top_texts
 from .outside import of_old_folder, place_there, unseen
-from .preflight import Prospect
+from .preflight import Preflight
 from .request import (
     RestoreRequest,
     Source,
@@ -205,7 +205,7 @@ class _Restore:
         self.backup, self.manifest, self.passed = chosen.backup, chosen.manifest, chosen.passed
         self.request = request
         self.runtag = self.backup.runtag
-        self.before = Prospect(
+        self.before = Preflight(
             settings, target, source, request, self.backup, self.manifest, report
         )
         self.stage = Stage(target, self.runtag, self.before.records())

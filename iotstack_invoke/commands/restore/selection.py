@@ -15,7 +15,7 @@ from ...core.errors import Refused
 from ...core.nearest import nearest
 from ...core.stack_folders import FOLDERS
 from ...services.known import COPIED
-from ...stack.compose import Found
+from ...stack.compose import InspectedContainer
 from ...stack.inside import is_in
 from ...workflows.restore import Item, SqlImport
 from ..backup.undumped import INFLUX
@@ -35,7 +35,7 @@ def left_out_text(container: str, what: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Only:
+class Selection:
     """The wish for one backup; without --only everything is chosen."""
 
     request: RestoreRequest
@@ -166,7 +166,7 @@ class Only:
 
     def to_stop(
         self,
-        mine: Iterable[Found],
+        mine: Iterable[InspectedContainer],
         folder: str,
         influx: str,
         swapped: Iterable[str] = (),

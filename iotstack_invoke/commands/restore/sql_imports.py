@@ -33,7 +33,7 @@ from ...environment.stack_host import StackHost
 from ...hosts.base import Command
 from ...hosts.inspect import entries, has_line, looked, mount_of
 from ...parts.bundle import DUMP, data_of
-from ...stack.compose import Found, named
+from ...stack.compose import InspectedContainer, named
 from ...stack.inside import is_in, path_on_host
 from ...stack.path_owners import volume_in
 from ...stack.stack_holdings import is_system
@@ -57,7 +57,7 @@ class SqlImports:
     """Chooses the loads of one restore."""
 
     target: StackHost
-    found: tuple[Found, ...]
+    found: tuple[InspectedContainer, ...]
     manifest: Manifest | None
     stage: str
     only: tuple[str, ...]

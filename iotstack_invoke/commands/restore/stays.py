@@ -24,7 +24,7 @@ from ...databases.sql.stays import SYSTEM, held_by_server, held_in_dump, lists_o
 from ...environment.stack_host import StackHost
 from ...hosts.base import Command
 from ...hosts.inspect import entries, looked
-from ...stack.compose import Found, named
+from ...stack.compose import InspectedContainer, named
 from ...workflows.restore import RestoreFacts, SqlImport
 
 META_LIMIT_S = 600.0
@@ -138,7 +138,7 @@ class Stays:
     """Looks for it, of one restore."""
 
     target: StackHost
-    found: tuple[Found, ...]
+    found: tuple[InspectedContainer, ...]
     manifest: Manifest | None
     stage: str
 

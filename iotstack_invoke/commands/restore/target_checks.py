@@ -28,7 +28,7 @@ from ...databases.influxdb.server import Server
 from ...environment.stack_host import StackHost
 from ...hosts.base import Command
 from ...hosts.inspect import ANY_EXIT, IN_ENGLISH, entries, mount_of, mount_points, points_away
-from ...stack.compose import Found, named
+from ...stack.compose import InspectedContainer, named
 from ...stack.inside import is_in
 from ...stack.path_owners import is_unnamed
 from ..shared.restore_id import STAMP_FORM, is_stamp
@@ -43,7 +43,9 @@ MOUNT_HIGHER = (
 )
 
 
-def server_in(target: StackHost, found: tuple[Found, ...], name: str, told: str = "") -> Server:
+def server_in(
+    target: StackHost, found: tuple[InspectedContainer, ...], name: str, told: str = ""
+) -> Server:
     """Return the InfluxDB of a stack, and where its data lie, or will lie once it is made.
 
     `told`: where a manifest says that they are to lie. A link on the way there is followed: what
@@ -70,7 +72,7 @@ def _real(target: StackHost, path: str) -> str:
 
 def server_to_load(
     target: StackHost,
-    found: tuple[Found, ...],
+    found: tuple[InspectedContainer, ...],
     name: str,
     told: str,
     apart: Mapping[str, str],
@@ -122,7 +124,7 @@ def refuse_away(target: StackHost, paths: Iterable[str]) -> None:
 
 
 def refuse_inner_mounts(
-    target: StackHost, found: tuple[Found, ...], name: str, *, apart: bool = False
+    target: StackHost, found: tuple[InspectedContainer, ...], name: str, *, apart: bool = False
 ) -> None:
     """Raise Refused where InfluxDB's data are mapped in pieces: they cannot be swapped whole.
 

@@ -28,7 +28,7 @@ from ...hosts.base import Outcome
 from ...reporting.report import age_text, size_text
 from ...services.known import Cover
 from ...settings.model import Hook
-from ...stack.compose import Found
+from ...stack.compose import InspectedContainer
 from ...stack.inside import is_in, path_on_host
 from ...stack.quiesce import Quiesce
 from .restore_id import change_in
@@ -350,7 +350,7 @@ def judge_clocks(told: Outcome, before_s: float, after_s: float) -> Finding:
 # Containers
 
 
-def judge_influx(found: Found | None, name: str, *, has_data: bool) -> Finding | None:
+def judge_influx(found: InspectedContainer | None, name: str, *, has_data: bool) -> Finding | None:
     """Judge InfluxDB's container before its version is asked; None where it runs."""
     topic = "influxdb"
     if found is None:
@@ -368,7 +368,7 @@ def judge_influx(found: Found | None, name: str, *, has_data: bool) -> Finding |
     return None
 
 
-def judge_influx_version(found: Found, version: str) -> Finding:
+def judge_influx_version(found: InspectedContainer, version: str) -> Finding:
     """Judge the version of a container that runs."""
     if not version.startswith("1."):
         said = f"{version} runs in {found.container.name}, and we know how to save 1.x"

@@ -25,7 +25,14 @@ from ...environment.stack_host import docker_words
 from ...hosts.base import Command, Host
 from ...hosts.inspect import read_text
 from ...settings.model import Settings
-from ...stack.compose import Found, Mount, chosen_files, compose_words, inspect_all, named
+from ...stack.compose import (
+    InspectedContainer,
+    Mount,
+    chosen_files,
+    compose_words,
+    inspect_all,
+    named,
+)
 from ...stack.inside import above, is_in, path_on_host
 from ...stack.path_owners import is_of_others, volume_in
 from ...stack.quiesce import MARK
@@ -71,7 +78,7 @@ _STAGED_DUMP = re.compile(r"restore\.(.+?)(\.partial)?")
 
 
 @dataclass(frozen=True)
-class Bound:
+class TargetBounds:
     """The steps that a journal of one target may hold."""
 
     settings: Settings
@@ -231,7 +238,7 @@ class Bound:
         return path in files | {posixpath.dirname(each) for each in files}
 
     @cached_property
-    def _found(self) -> tuple[Found, ...]:
+    def _found(self) -> tuple[InspectedContainer, ...]:
         return inspect_all(self.host, self.docker)
 
 

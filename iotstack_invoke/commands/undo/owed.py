@@ -100,7 +100,7 @@ class Owing:
         """Return the journal at a path."""
 
         def bind() -> Bound:
-            from .bounds import Bound as Bounds  # a backup that owes nothing needs it not
+            from .bounds import TargetBounds as Bounds  # a backup that owes nothing needs it not
 
             return Bounds(self.settings, self.host, self.folder, self.root, guard or self.guard)
 

@@ -147,7 +147,7 @@ class DumpCheck:
             problems.add(f"{name}: in no manifest, so left by another dump.")
 
     def _fact(
-        self, listed: _Listed, places: Mapping[int, ShardPlace] | None, problems: _Problems
+        self, listed: _ListedShard, places: Mapping[int, ShardPlace] | None, problems: _Problems
     ) -> ShardFact | None:
         """What is known of one file of the manifest; None if it is missing or damaged."""
         where = f"{listed.file} (database {listed.database}, shard {listed.id})"
@@ -194,7 +194,7 @@ _SMALL_BYTES: Final = 8 * 1024 * 1024  # a manifest of 40,000 shards
 
 
 @dataclass(frozen=True, slots=True)
-class _Listed:
+class _ListedShard:
     id: int
     database: str
     policy: str
@@ -207,7 +207,7 @@ class _Manifest:
     name: str
     meta_file: str
     meta_bytes: int
-    files: tuple[_Listed, ...]
+    files: tuple[_ListedShard, ...]
     damage: str
 
 
@@ -252,8 +252,8 @@ def _read_manifest(name: str, stream: IO[bytes]) -> _Manifest:
         return _Manifest(name, "", 0, (), f"the manifest cannot be read ({error})")
 
 
-def _listed(entry: Any) -> _Listed:
-    listed = _Listed(
+def _listed(entry: Any) -> _ListedShard:
+    listed = _ListedShard(
         id=int(entry["shardID"]),
         database=str(entry["database"]),
         policy=str(entry["policy"]),

@@ -43,7 +43,7 @@ class ShardGroup:
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class RetentionPolicy:
     """A retention policy; `duration_ns` 0 keeps data for ever."""
 
     name: str
@@ -61,12 +61,12 @@ class ContinuousQuery:
 
 
 @dataclass(frozen=True, slots=True)
-class Database:
+class InfluxDatabase:
     """A database as the catalogue describes it, with or without data."""
 
     name: str
     default_policy: str
-    policies: tuple[Policy, ...]
+    policies: tuple[RetentionPolicy, ...]
     continuous_queries: tuple[ContinuousQuery, ...]
 
 
@@ -112,7 +112,7 @@ class ShardPlace(NamedTuple):
 class Catalogue:
     """Everything the `.meta` file says that a backup or a restore needs."""
 
-    databases: tuple[Database, ...]
+    databases: tuple[InfluxDatabase, ...]
     users: tuple[User, ...]
     size_bytes: int  # of the inner message: this, not the file's size, is in the manifest
 
@@ -204,9 +204,9 @@ def with_databases(data: bytes, names: Collection[str]) -> bytes:
     return b"".join(kept)
 
 
-def _database(data: bytes) -> Database:
+def _database(data: bytes) -> InfluxDatabase:
     found = _fields(data)
-    return Database(
+    return InfluxDatabase(
         name=_text(found, 1),
         default_policy=_text(found, 2),
         policies=tuple(_policy(each) for each in _messages(found, 3)),
@@ -214,9 +214,9 @@ def _database(data: bytes) -> Database:
     )
 
 
-def _policy(data: bytes) -> Policy:
+def _policy(data: bytes) -> RetentionPolicy:
     found = _fields(data)
-    return Policy(
+    return RetentionPolicy(
         name=_text(found, 1),
         duration_ns=_signed(found, 2),
         shard_duration_ns=_signed(found, 3),

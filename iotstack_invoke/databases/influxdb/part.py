@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import IO, Any, Protocol
 
-from ...archives.pack import HashedFile, RemoveFolder, Said, judge_tar
+from ...archives.pack import HashedFile, Messages, RemoveFolder, judge_tar
 from ...core import processes as children
 from ...core.dataclass import dataclass
 from ...core.errors import StepFailed
@@ -23,7 +23,7 @@ from ...engine.steps import File, Scene
 from ...hosts.base import Command, Host
 from ...hosts.json_answers import read_json
 from ...hosts.local import CHUNK_BYTES, read_chunk
-from ...stack.compose import Found
+from ...stack.compose import InspectedContainer
 from ...stack.inside import mount_around, path_on_host
 from ...stack.stack import guarded
 from .check import QUERIES_FILE, DumpCheck, DumpReport
@@ -66,7 +66,7 @@ class InfluxFacts:
 
 def influx_facts(
     host: Host,
-    found: Found,
+    found: InspectedContainer,
     as_root: tuple[str, ...] = (),
     docker: tuple[str, ...] = ("docker",),
 ) -> InfluxFacts:
@@ -94,7 +94,7 @@ def influx_facts(
     )
 
 
-def mapped_apart(found: Found) -> tuple[tuple[str, str], ...]:
+def mapped_apart(found: InspectedContainer) -> tuple[tuple[str, str], ...]:
     """Return which of meta, data and wal have a mount of their own, each with its path here."""
     mounts = {each.inside.rstrip("/"): each.on_host for each in found.mounts}
     return tuple(
@@ -102,7 +102,9 @@ def mapped_apart(found: Found) -> tuple[tuple[str, str], ...]:
     )
 
 
-def seen_on_host(host: Host, found: Found, inside: str, as_root: tuple[str, ...]) -> str:
+def seen_on_host(
+    host: Host, found: InspectedContainer, inside: str, as_root: tuple[str, ...]
+) -> str:
     """Return a folder of dumps on the host, '' where it is not to be reached from here.
 
     A mount of its own for dumps is what IOTstack's template has; without one they lie among the
@@ -272,7 +274,7 @@ class DumpInflux:
         undo_dump(host, self, self._inner)
 
 
-class Dump(Protocol):
+class DumpStep(Protocol):
     """A step that lets a container write a dump into a folder of its own."""
 
     @property
@@ -296,7 +298,7 @@ class Dump(Protocol):
         """The words before Docker's own."""
 
 
-def undo_dump(host: Host, dump: Dump, inner: tuple[str, ...]) -> None:
+def undo_dump(host: Host, dump: DumpStep, inner: tuple[str, ...]) -> None:
     """End the processes of a container whose words are exactly these; remove their folder."""
     end_processes(host, dump.container, inner, dump.docker, dump.as_root)
     if dump.on_host:
@@ -410,7 +412,7 @@ class RemoveInside:
         scene.host(self.host_role).run(command)
 
 
-def reading_words(dump: Dump, tar: tuple[str, ...]) -> tuple[str, ...]:
+def reading_words(dump: DumpStep, tar: tuple[str, ...]) -> tuple[str, ...]:
     """Return the command that reads a dump as a tar: `tar` where it lies on the host.
 
     Else Docker gives it out of the container.
@@ -420,7 +422,7 @@ def reading_words(dump: Dump, tar: tuple[str, ...]) -> tuple[str, ...]:
     return (*dump.docker, "cp", f"{dump.container}:{dump.inside}/.", "-")
 
 
-def removal(dump: Dump, as_root: tuple[str, ...]) -> RemoveFolder | RemoveInside:
+def removal(dump: DumpStep, as_root: tuple[str, ...]) -> RemoveFolder | RemoveInside:
     """Return what removes a dump that is packed, wherever it lies."""
     if dump.on_host:
         return RemoveFolder("pi", dump.on_host, as_root)
@@ -474,7 +476,7 @@ def sweep(
     Size and hash are noted; raises StepFailed where tar failed, or its archive is damaged.
     """
     host = scene.host(output.role)
-    said = Said(scene)
+    said = Messages(scene)
     damage: StepFailed | None = None
     with host.pipe(command, said) as pipe, host.create(output.partial) as target:
         hashed = HashedFile(target)

@@ -108,7 +108,7 @@ class _File:
 
 
 @dataclass(slots=True)
-class _Listed:
+class _ListedFiles:
     """The files of one manifest with their sizes, and its buckets."""
 
     files: dict[str, int] = field(default_factory=dict)
@@ -121,7 +121,7 @@ class Influx2Check:
 
     def __init__(self) -> None:
         self._files: dict[str, _File] = {}
-        self._manifests: dict[str, _Listed] = {}
+        self._manifests: dict[str, _ListedFiles] = {}
         self._has_bolt = False
 
     def add(self, name: str, stream: IO[bytes]) -> None:
@@ -138,7 +138,7 @@ class Influx2Check:
         if plain.endswith(".manifest"):
             self._manifests[plain] = _read_manifest(stream)
             return
-        counted = _Counted(stream)
+        counted = _CountedStream(stream)
         damage = ""
         if plain.endswith(".tar.gz"):
             damage = read_shard(counted).damage  # type: ignore[arg-type]
@@ -158,7 +158,7 @@ class Influx2Check:
             if listed.damage:
                 problems.append(f"{name}: {listed.damage}.")
             problems += self._compare(listed.files)
-        newest = self._manifests[max(self._manifests)] if self._manifests else _Listed()
+        newest = self._manifests[max(self._manifests)] if self._manifests else _ListedFiles()
         return Influx2Report(tuple(dict.fromkeys(problems)), newest.buckets)
 
     def _compare(self, listed: Mapping[str, int]) -> Iterator[str]:
@@ -191,7 +191,7 @@ def facts_of(report: Influx2Report) -> dict[str, object]:
     }
 
 
-class _Counted:
+class _CountedStream:
     """A stream whose bytes are counted while they are read."""
 
     def __init__(self, source: IO[bytes]) -> None:
@@ -232,12 +232,12 @@ def _damage(name: str, stream: Any) -> str:
     return ""
 
 
-def _read_manifest(stream: IO[bytes]) -> _Listed:
+def _read_manifest(stream: IO[bytes]) -> _ListedFiles:
     data = bytearray()
     while piece := stream.read(_CHUNK):
         data += piece
         if len(data) > _SMALL_BYTES:
-            return _Listed(damage=f"it has more than {_SMALL_BYTES:,} bytes")
+            return _ListedFiles(damage=f"it has more than {_SMALL_BYTES:,} bytes")
     try:
         content = json.loads(bytes(data))
         entries = [content["kv"], *([content["sql"]] if content.get("sql") else [])]
@@ -250,8 +250,8 @@ def _read_manifest(stream: IO[bytes]) -> _Listed:
             buckets.append(Bucket(*names, len(shards), sum(sizes)))
         files = {_plain_name(each["fileName"]): int(each["size"]) for each in entries}
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        return _Listed(damage=f"the manifest cannot be read ({error!r})")
-    return _Listed(files, tuple(sorted(buckets, key=lambda e: (e.organization, e.name))))
+        return _ListedFiles(damage=f"the manifest cannot be read ({error!r})")
+    return _ListedFiles(files, tuple(sorted(buckets, key=lambda e: (e.organization, e.name))))
 
 
 def _shards(bucket: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:

@@ -24,7 +24,7 @@ from ...core.errors import StepFailed
 from ...engine.steps import File, Scene
 from ...hosts.base import Command, Host
 from ...services.known import NO_BACKUP_OF_3
-from ...stack.compose import Found
+from ...stack.compose import InspectedContainer
 from ...stack.inside import path_on_host
 from ..influxdb.part import influx_version, seen_on_host, sweep, undo_dump
 from .check import EXPERIMENTAL, Influx2Check, facts_of, judge_lines, shard_of
@@ -110,7 +110,7 @@ def server_version(host: Host, container: str, docker: tuple[str, ...] = ("docke
 
 def look_at_influx2(
     host: Host,
-    found: Found,
+    found: InspectedContainer,
     as_root: tuple[str, ...] = (),
     docker: tuple[str, ...] = ("docker",),
 ) -> Influx2Look:
@@ -133,7 +133,7 @@ def look_at_influx2(
 
 
 def influx2_facts(
-    host: Host, found: Found, version: str, as_root: tuple[str, ...] = ()
+    host: Host, found: InspectedContainer, version: str, as_root: tuple[str, ...] = ()
 ) -> Influx2Facts:
     """Return where a container keeps its data and its dumps; raises StepFailed."""
     name = found.container.name
@@ -149,7 +149,7 @@ def influx2_facts(
     return Influx2Facts(name, version, places[0], backup, store if as_template else "")
 
 
-def data_folders(found: Iterable[Found]) -> tuple[str, ...]:
+def data_folders(found: Iterable[InspectedContainer]) -> tuple[str, ...]:
     """Return where containers map the data of an InfluxDB 2."""
     mounts = (mount for each in found for mount in each.mounts)
     return tuple(m.on_host for m in mounts if m.inside.rstrip("/") == DATA_INSIDE)

@@ -23,7 +23,7 @@ LONGEST_NAMING_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class SqlTable:
     """A table as the dump names it; `name` is quoted already where the server needs that."""
 
     database: str
@@ -39,7 +39,7 @@ class SqlReport:
 
     problems: tuple[str, ...]
     databases: tuple[str, ...]
-    rows: Mapping[Table, int] = field(default_factory=dict)
+    rows: Mapping[SqlTable, int] = field(default_factory=dict)
     """For each table that has any rows in the dump, or was said to have none."""
     version: str = ""
     """Of the server that made it."""
@@ -51,9 +51,9 @@ class SqlReport:
     """What it puts into folders of its own: tables of MariaDB, tablespaces of PostgreSQL."""
     users: tuple[str, ...] = ()
     """The users of MariaDB, as `name@host`, or the roles that it makes."""
-    versioned: frozenset[Table] = frozenset()
+    versioned: frozenset[SqlTable] = frozenset()
     """The tables of MariaDB that keep what their rows were before: these are rows of them, too."""
-    in_memory: tuple[Table, ...] = ()
+    in_memory: tuple[SqlTable, ...] = ()
     """Those that have rows, and are held in memory only: a restart of the server empties them."""
 
 
@@ -78,7 +78,7 @@ class SqlReader(Protocol):
         ...
 
 
-class _Lines:
+class _LineSplitter:
     """Cuts pieces into lines; of a line that is too long its middle is left out."""
 
     def __init__(self) -> None:
@@ -107,11 +107,11 @@ class _Reader:
     """What is known of a dump amid its lines, whoever wrote it."""
 
     def __init__(self) -> None:
-        self._lines = _Lines()
+        self._lines = _LineSplitter()
         self._database = ""
         self._databases: list[str] = []
-        self._rows: dict[Table, int] = {}
-        self._table: Table | None = None
+        self._rows: dict[SqlTable, int] = {}
+        self._table: SqlTable | None = None
         self._complete = False
         self._version = ""
         self._begun = b""
@@ -152,7 +152,7 @@ _MARIA_VERSIONED = re.compile(
 """Not in a comment on the table, which is quoted."""
 _MARIA_IN_MEMORY = re.compile(rb"\) ENGINE=MEMORY\b")
 _MARIA_VERSION = re.compile(rb"-- Server version\s+(\S+)")
-_MARIA_USERS = (Table("mysql", "`global_priv`"), Table("mysql", "`user`"))
+_MARIA_USERS = (SqlTable("mysql", "`global_priv`"), SqlTable("mysql", "`user`"))
 _MARIA_USER = re.compile(rb"\('((?:[^'\\]|\\.|'')*)','((?:[^'\\]|\\.|'')*)',", re.DOTALL)
 _MARIA_ESCAPED = re.compile(rb"\\(.)|''", re.DOTALL)
 _TUPLE_ENDS = re.compile(rb"'(?:[^'\\]|\\.|'')*'|(\),\()", re.DOTALL)
@@ -168,10 +168,10 @@ class MariaReader(_Reader):
         super().__init__()
         self._in_body = False
         self._lacks_end = False
-        self._made: Table | None = None
+        self._made: SqlTable | None = None
         self._apart: dict[str, None] = {}
-        self._versioned: set[Table] = set()
-        self._in_memory: list[Table] = []
+        self._versioned: set[SqlTable] = set()
+        self._in_memory: list[SqlTable] = []
         self._users: dict[str, None] = {}
 
     def add(self, piece: bytes) -> None:
@@ -185,7 +185,7 @@ class MariaReader(_Reader):
             else:
                 at += self._count(self._table, lines, at)
 
-    def _count(self, table: Table, lines: list[bytes], start: int) -> int:
+    def _count(self, table: SqlTable, lines: list[bytes], start: int) -> int:
         """Count the rows of a table from a line on, and return how many lines they are."""
         rows = 0
         of_users = table in _MARIA_USERS
@@ -221,7 +221,7 @@ class MariaReader(_Reader):
             if self._database not in self._databases:
                 self._databases.append(self._database)
         elif found := _MARIA_TABLE.match(line):
-            self._made = Table(self._database, _text(found[1]))
+            self._made = SqlTable(self._database, _text(found[1]))
             self._rows.setdefault(self._made, 0)
             self._complete = False
         elif self._made and line.lstrip().startswith((b")", b"(", b"PARTITION", b"SUBPARTITION")):
@@ -229,7 +229,7 @@ class MariaReader(_Reader):
         elif not self._version and (found := _MARIA_VERSION.match(line)):
             self._version = _text(found[1])
 
-    def _heed_options(self, table: Table, line: bytes) -> None:
+    def _heed_options(self, table: SqlTable, line: bytes) -> None:
         """Note what a line behind the columns of a table tells of it."""
         if _MARIA_APART.match(line):
             self._apart[str(table)] = None
@@ -243,7 +243,7 @@ class MariaReader(_Reader):
         if not found:
             return
         self._complete = False
-        table = Table(self._database, _text(found[1]))
+        table = SqlTable(self._database, _text(found[1]))
         self._rows.setdefault(table, 0)
         if found[2]:
             self._rows[table] += 1 + sum(1 for end in _TUPLE_ENDS.finditer(found[2]) if end[1])
@@ -361,7 +361,7 @@ class PostgresReader(_Reader):
         found = _PG_COPY_NAME.match(line, len(b"COPY ")) if self._copy_follows else None
         if found and line.endswith(b" FROM stdin;"):
             self._copy_follows = False
-            self._table = Table(self._database, _text(found[1]))
+            self._table = SqlTable(self._database, _text(found[1]))
             self._rows.setdefault(self._table, 0)
 
     def _connect(self, line: bytes) -> None:

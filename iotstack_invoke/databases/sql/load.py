@@ -24,7 +24,7 @@ from ...hosts.local import read_chunk
 from ...stack.isolated import OUR_LABEL, remove_ours
 from ...stack.stack import STOP_LIMIT_S, guarded
 from ..inventory import STAYS
-from .dump import SqlReport, Table, in_memory_told
+from .dump import SqlReport, SqlTable, in_memory_told
 from .pack import wait_for_server
 from .servers import ENGINES, NOT_LET_IN, SqlServer, count_words, run_in
 
@@ -368,7 +368,7 @@ class LoadSql:
             words += [self._inside(dump), *questions]
         yield self._command(*words)
 
-    def _numbered(self, scene: Scene, dump: SqlDump) -> Iterator[dict[int, Table]]:
+    def _numbered(self, scene: Scene, dump: SqlDump) -> Iterator[dict[int, SqlTable]]:
         """Yield the tables whose rows are counted by numbers, no two of both dumps alike.
 
         What is loaded behind MariaDB's users comes to the rows of these.
@@ -507,7 +507,7 @@ def timescale_refusal(server: SqlServer) -> str:
     )
 
 
-def batched(tables: Iterable[Table], start: int = 0) -> Iterator[dict[int, Table]]:
+def batched(tables: Iterable[SqlTable], start: int = 0) -> Iterator[dict[int, SqlTable]]:
     """Return tables by number, at most a hundred of one database at once.
 
     The numbers go on from one to the next; the tables of a database are side by side.

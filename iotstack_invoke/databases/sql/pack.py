@@ -18,7 +18,7 @@ import time
 from dataclasses import replace
 from typing import IO, Any, cast
 
-from ...archives.pack import TAR_END_BYTES, HashedFile, Said, judge_tar, keeping_dates
+from ...archives.pack import TAR_END_BYTES, HashedFile, Messages, judge_tar, keeping_dates
 from ...archives.passing import Passing
 from ...archives.scan import Judge, shape_of
 from ...backups.manifest import LEFT_OUT
@@ -208,7 +208,7 @@ class PackDumps:
         self, scene: Scene, host: Host, server: SqlServer, spool: IO[bytes]
     ) -> tuple[SqlReport, int]:
         """Write a dump, compressed, and return what it holds and its size."""
-        said = Said(scene)
+        said = Messages(scene)
         reader = ENGINES[server.engine].reader()
         size = 0
         mark = mark_of(self.output.root)
@@ -268,7 +268,7 @@ class PackDumps:
 
         Returns how many bytes it gave.
         """
-        said = Said(scene)
+        said = Messages(scene)
         out = cast("IO[bytes]", archive.fileobj)
         _, kind = split_set_name(os.path.basename(self.output.path)) or ("", "")
         passing = Passing(Judge(shape_of(kind)))

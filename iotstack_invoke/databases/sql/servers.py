@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING
 
 from ...core.dataclass import dataclass
 from ...hosts.base import Command, Host
-from ...services.known import Table
-from ...stack.compose import Found
+from ...services.known import ServiceTable
+from ...stack.compose import InspectedContainer
 from ...stack.inside import path_on_host
 
 if TYPE_CHECKING:
     from .dump import SqlReader, SqlReport
-    from .dump import Table as SqlTable
+    from .dump import SqlTable as SqlTable
 
 ASK_LIMIT_S = 600.0
 WHERE_LIMIT_S = 30.0
@@ -147,7 +147,7 @@ class SqlServer:
         return f"{self.container}/{engine.member}"
 
 
-def server_of(found: Found, engine: str) -> SqlServer:
+def server_of(found: InspectedContainer, engine: str) -> SqlServer:
     """Return a container as a database server, with where its data lie."""
     mapped = {each.inside.rstrip("/"): each.on_host for each in found.mounts}
     name = found.container.name
@@ -158,7 +158,7 @@ def server_of(found: Found, engine: str) -> SqlServer:
     return SqlServer(name, engine)
 
 
-def servers_in(found: Iterable[Found], table: Table) -> tuple[SqlServer, ...]:
+def servers_in(found: Iterable[InspectedContainer], table: ServiceTable) -> tuple[SqlServer, ...]:
     """Return the containers that the table says are dumped as SQL, whether they run or not."""
     services = ((each, table.service_of(each.container)) for each in found)
     return tuple(
@@ -169,7 +169,7 @@ def servers_in(found: Iterable[Found], table: Table) -> tuple[SqlServer, ...]:
 
 
 def located(
-    host: Host, server: SqlServer, found: Found, docker: tuple[str, ...] = ("docker",)
+    host: Host, server: SqlServer, found: InspectedContainer, docker: tuple[str, ...] = ("docker",)
 ) -> SqlServer:
     """Return a server with its data where it says itself that they lie, mapped by its mounts.
 
@@ -186,7 +186,7 @@ def located(
     return replace(placed(server, found, inside), apart=tuple(sorted(filter(None, apart))))
 
 
-def placed(server: SqlServer, found: Found, inside: str) -> SqlServer:
+def placed(server: SqlServer, found: InspectedContainer, inside: str) -> SqlServer:
     """Return a server with its data in a folder of its container, wherever that is mapped to."""
     inside = posixpath.normpath(inside)
     data = path_on_host(found.mounts, inside)
@@ -194,7 +194,10 @@ def placed(server: SqlServer, found: Found, inside: str) -> SqlServer:
 
 
 def located_in(
-    host: Host, found: Iterable[Found], table: Table, docker: tuple[str, ...] = ("docker",)
+    host: Host,
+    found: Iterable[InspectedContainer],
+    table: ServiceTable,
+    docker: tuple[str, ...] = ("docker",),
 ) -> tuple[SqlServer, ...]:
     """Return the same as servers_in, with their data where those that run say that they lie."""
     known = {each.container.name: each for each in found}

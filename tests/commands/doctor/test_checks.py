@@ -17,7 +17,7 @@ from iotstack_invoke.databases.sql.servers import SqlServer
 from iotstack_invoke.hosts.base import Outcome
 from iotstack_invoke.services.containers import Container
 from iotstack_invoke.services.known import cover, read_table
-from iotstack_invoke.stack.compose import Found, Mount
+from iotstack_invoke.stack.compose import InspectedContainer, Mount
 
 GOOD, WARNING, FAILED = Severity.GOOD, Severity.WARNING, Severity.FAILED
 NOW = datetime(2026, 11, 23, 14, 0, tzinfo=UTC)
@@ -250,7 +250,9 @@ def test_clocks_are_compared_within_the_time_of_the_question(theirs_s, expected,
 
 
 def container(*mounts, running=True):
-    return Found(Container("influxdb", "influxdb:1.8", "", "", running), mounts, 0, "", "/s")
+    return InspectedContainer(
+        Container("influxdb", "influxdb:1.8", "", "", running), mounts, 0, "", "/s"
+    )
 
 
 MAPPED = Mount("/elsewhere", BACKUP_INSIDE)

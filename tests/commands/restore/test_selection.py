@@ -13,7 +13,7 @@ from iotstack_invoke.backups.manifest import Manifest, Part
 from iotstack_invoke.backups.names import KINDS
 from iotstack_invoke.backups.sets import BackupSet, State
 from iotstack_invoke.commands.restore.request import RestoreRequest
-from iotstack_invoke.commands.restore.selection import Only
+from iotstack_invoke.commands.restore.selection import Selection
 from iotstack_invoke.core.errors import Refused
 
 TAG = "t1"
@@ -123,7 +123,7 @@ def test_an_unknown_database_is_refused_as_early(databases):
 
     def asked(*names):
         only = tuple(f"influxdb:{name}" for name in names)
-        Only(RestoreRequest(TAG, only=only), backup, manifest, "influxdb").refuse_unknown(set)
+        Selection(RestoreRequest(TAG, only=only), backup, manifest, "influxdb").refuse_unknown(set)
 
     asked("home", "power")
     if databases is None:

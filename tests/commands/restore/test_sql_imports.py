@@ -12,7 +12,7 @@ from iotstack_invoke.core.errors import Refused
 from iotstack_invoke.databases.sql.servers import SqlServer
 from iotstack_invoke.hosts.local import LocalHost
 from iotstack_invoke.services.containers import Container
-from iotstack_invoke.stack.compose import Found, Mount
+from iotstack_invoke.stack.compose import InspectedContainer, Mount
 from iotstack_invoke.workflows.restore import Item, OutsideItem
 
 TIMES = ("2026-11-23T11:00:00Z", "2026-11-23T11:01:00Z")
@@ -38,7 +38,7 @@ def choose(tmp_path, dump, *, told=None, only=(), staged=True, outside=(), mount
         outside=outside,
     )
     made = Container("timescaledb", "postgres", "", "", running=False)
-    found = Found(made, (Mount(mount, "/var/lib/postgresql/data"),), 0, "", "")
+    found = InspectedContainer(made, (Mount(mount, "/var/lib/postgresql/data"),), 0, "", "")
     loads = SqlImports(target, (found,) if mount else (), manifest, str(stage), only)
     return loads.choose(facts, (), staged=staged)
 
@@ -103,7 +103,9 @@ def test_a_server_that_is_not_loaded_keeps_its_folders(tmp_path, place, runs):
     apart = (f"{folder}/volumes/fast",) if runs else ()
     server = SqlServer("db", "postgres", f"{folder}/volumes/pg", "", apart)
     mounts = (Mount(f"{folder}/volumes/fast", "/fast"),)
-    found = Found(Container("db", "postgres", "", "", running=runs), mounts, 0, "", "")
+    found = InspectedContainer(
+        Container("db", "postgres", "", "", running=runs), mounts, 0, "", ""
+    )
     item = Item(f"{stage}/{place}", f"{folder}/{place}", "", "")
     facts = SimpleNamespace(kinds=("general",))
     loads = SqlImports(target, (found,), None, str(stage), ())

@@ -13,7 +13,7 @@ from scenes import PlainScene
 from iotstack_invoke.backups.manifest import Manifest, Part
 from iotstack_invoke.backups.sets import BackupSet, State
 from iotstack_invoke.commands.restore.request import RestoreRequest
-from iotstack_invoke.commands.restore.selection import Only
+from iotstack_invoke.commands.restore.selection import Selection
 from iotstack_invoke.commands.restore.stays import (
     Stays,
     put_in_place,
@@ -39,7 +39,7 @@ from iotstack_invoke.databases.sql.servers import SqlServer
 from iotstack_invoke.databases.sql.stays import SaveStays, SeeSql, held_by_server, lists_of
 from iotstack_invoke.hosts.local import LocalHost
 from iotstack_invoke.services.containers import Container
-from iotstack_invoke.stack.compose import Found
+from iotstack_invoke.stack.compose import InspectedContainer
 from iotstack_invoke.stack.stack import MoveAside, PutAway
 from iotstack_invoke.workflows.restore import Item, RestoreFacts, SqlImport
 
@@ -163,13 +163,15 @@ def test_an_incomplete_backup_puts_nothing_aside(why):
     part = Part("postgres", "t.postgres-backup.sql.gz.tar", 1, "ab" * 32, error=error)
     manifest = None if why == "no manifest" else Manifest("t", "pi", "", *TIMES, "UTC", (part,))
     state = State.UNFINISHED if why == "unfinished" else State.COMPLETE
-    only = Only(RestoreRequest("t", exact=True), BackupSet("t", {}, state), manifest, "influxdb")
+    only = Selection(
+        RestoreRequest("t", exact=True), BackupSet("t", {}, state), manifest, "influxdb"
+    )
     if why:
         with pytest.raises(Refused, match=r"--exact would put aside.*Nothing was changed"):
             only.refuse_exact()
     else:
         only.refuse_exact()
-    Only(RestoreRequest("t"), BackupSet("t", {}, state), manifest, "influxdb").refuse_exact()
+    Selection(RestoreRequest("t"), BackupSet("t", {}, state), manifest, "influxdb").refuse_exact()
 
 
 @pytest.mark.parametrize("kind", ["", "data", "wal", "meta"])
@@ -299,7 +301,7 @@ def look(tmp_path, *, runs=True, data=True, users=None, staged=True, script=HELD
     manifest = Manifest("t", "pi", "", *TIMES, "UTC", (part,))
     host, words = LocalHost(str(tmp_path)), docker(tmp_path, script)
     target = SimpleNamespace(host=host, folder=str(tmp_path), as_root=(), docker=words)
-    found = (Found(Container("db", "postgres", "", "", running=runs), (), 0, "", ""),)
+    found = (InspectedContainer(Container("db", "postgres", "", "", running=runs), (), 0, "", ""),)
     server = SqlServer("db", "postgres", str(tmp_path / "data"))
     load = SqlImport(server, str(dump), "", "", "")
     return Stays(target, found, manifest, "").look(
@@ -454,7 +456,11 @@ def test_a_dump_of_influxdb_is_read_wherever_the_stack_lies(tmp_path):
     shutil.copy(next(HAPPY.glob("*.meta")), stage / "influx")
     host = LocalHost(str(tmp_path))
     target = SimpleNamespace(host=host, folder=str(tmp_path), as_root=(), docker=())
-    found = (Found(Container("influxdb", "influxdb:1.8", "", "", running=True), (), 0, "", ""),)
+    found = (
+        InspectedContainer(
+            Container("influxdb", "influxdb:1.8", "", "", running=True), (), 0, "", ""
+        ),
+    )
     asked = facts(kinds=("influx",), server=influx(tmp_path))
     told = Stays(target, found, None, str(stage)).look(asked, [], staged=True)
     assert (dict(told.unknown), told.later) == ({}, ())

@@ -18,9 +18,9 @@ from iotstack_invoke.databases.influxdb.dump import (
 from iotstack_invoke.databases.influxdb.meta import (
     Catalogue,
     ContinuousQuery,
-    Database,
     Grant,
-    Policy,
+    InfluxDatabase,
+    RetentionPolicy,
     ShardGroup,
     User,
 )
@@ -34,7 +34,7 @@ QUERY = ContinuousQuery("means", "CREATE …")
 
 def database(name, *groups, queries=()):
     """A database with one policy."""
-    return Database(name, "autogen", (Policy("autogen", 0, 1, groups),), queries)
+    return InfluxDatabase(name, "autogen", (RetentionPolicy("autogen", 0, 1, groups),), queries)
 
 
 def group(*shards, deleted=0):

@@ -15,7 +15,7 @@ from scenes import PlainScene
 from iotstack_invoke.archives.pack import tar_words
 from iotstack_invoke.core.errors import StepFailed
 from iotstack_invoke.databases.influxdb import part as influx
-from iotstack_invoke.databases.influxdb.meta import ContinuousQuery, Database
+from iotstack_invoke.databases.influxdb.meta import ContinuousQuery, InfluxDatabase
 from iotstack_invoke.databases.influxdb.part import (
     BACKUP_INSIDE,
     FOLDERS_INSIDE,
@@ -30,7 +30,7 @@ from iotstack_invoke.engine.steps import File
 from iotstack_invoke.hosts.local import LocalHost
 from iotstack_invoke.parts.verify_archive import read_dump, read_whole
 from iotstack_invoke.services.containers import Container
-from iotstack_invoke.stack.compose import Found, Mount
+from iotstack_invoke.stack.compose import InspectedContainer, Mount
 from iotstack_invoke.stack.inside import path_on_host
 
 HAPPY = folders.FIXTURES / "influx-backups/v1.8.10-happy"
@@ -99,7 +99,7 @@ def test_queries_of_any_number_and_length_are_written(tmp_path, docker, monkeypa
     texts = [f"CREATE CONTINUOUS QUERY q{i} ON d\nBEGIN {'x' * 90} END" for i in range(3000)]
     queries = tuple(ContinuousQuery(f"q{i}", text) for i, text in enumerate(texts))
     held = influx.read_meta((next(HAPPY.glob("*.meta"))).read_bytes())
-    held = type(held)((Database("d", "", (), queries),), (), 1)
+    held = type(held)((InfluxDatabase("d", "", (), queries),), (), 1)
     monkeypatch.setattr(influx, "read_meta", lambda _content: held)
     dump = Path(shutil.copytree(HAPPY, tmp_path / "dump"))
     WriteQueries("pi", "influxdb", str(dump), docker).do(scene_of(tmp_path))
@@ -128,7 +128,7 @@ def server(tmp_path, mounts, config=PLAIN, args=()):
     )
     path.chmod(0o755)
     container = Container("influxdb", "influxdb:1.8", "", "", running=True)
-    return Found(container, mounts, 0, "", ""), (str(path),)
+    return InspectedContainer(container, mounts, 0, "", ""), (str(path),)
 
 
 def facts_of(tmp_path, mounts, **told):

@@ -31,7 +31,7 @@ from iotstack_invoke.engine.steps import File
 from iotstack_invoke.hosts.local import LocalHost
 from iotstack_invoke.parts.verify_archive import read_whole
 from iotstack_invoke.services.containers import Container
-from iotstack_invoke.stack.compose import Found, Mount
+from iotstack_invoke.stack.compose import InspectedContainer, Mount
 
 TAG = "before the (2nd) move"
 SHARD = next((folders.FIXTURES / "influx-backups").rglob("*.s*.tar.gz"))
@@ -243,7 +243,7 @@ def test_one_that_does_not_answer_is_told(stack):
 
 def container(**mounts):
     known = Container("influxdb2", "influxdb:latest", "", "", running=True)
-    return Found(known, tuple(Mount(*each) for each in mounts.items()), 0, "", "")
+    return InspectedContainer(known, tuple(Mount(*each) for each in mounts.items()), 0, "", "")
 
 
 MOUNTS = little_influx2.INSIDE

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from iotstack_invoke.databases.sql.dump import MariaReader, PostgresReader, Table
+from iotstack_invoke.databases.sql.dump import MariaReader, PostgresReader, SqlTable
 
 FIXTURES = folders.FIXTURES / "sql"
 MARIA = (FIXTURES / "mariadb-10.11.sql").read_bytes()
@@ -33,13 +33,13 @@ def test_a_whole_dump_of_mariadb():
     assert found.version.startswith("10.11.")
     counted = {table: rows for table, rows in found.rows.items() if table.database != "mysql"}
     assert counted == {
-        Table(ODD, "`ar`"): 2,
-        Table(ODD, "`e`"): 0,
-        Table(ODD, "`g`"): 2,
-        Table(ODD, "`t ``a(1)`"): 3,
-        Table("plain", "`old`"): 2,
+        SqlTable(ODD, "`ar`"): 2,
+        SqlTable(ODD, "`e`"): 0,
+        SqlTable(ODD, "`g`"): 2,
+        SqlTable(ODD, "`t ``a(1)`"): 3,
+        SqlTable("plain", "`old`"): 2,
     }
-    assert found.rows[Table("mysql", "`global_priv`")] == len(found.users) == 8
+    assert found.rows[SqlTable("mysql", "`global_priv`")] == len(found.users) == 8
     assert {"anna@%", "r1@", "@vm", "root@localhost"} < {*found.users}
 
 
@@ -51,11 +51,11 @@ def test_a_whole_dump_of_postgresql():
     assert found.users == ("anna", "postuser")
     assert found.version.startswith("15.")
     assert found.rows == {
-        Table('o\'dd "x" \\ db', "public.z"): 1,
-        Table("postdb", 'public."T ""q (x"'): 0,
-        Table("postdb", "public.par1"): 2,
-        Table("postdb", "public.t"): 3,
-        Table("postdb", '"s p".e'): 0,
+        SqlTable('o\'dd "x" \\ db', "public.z"): 1,
+        SqlTable("postdb", 'public."T ""q (x"'): 0,
+        SqlTable("postdb", "public.par1"): 2,
+        SqlTable("postdb", "public.t"): 3,
+        SqlTable("postdb", '"s p".e'): 0,
     }
 
 
@@ -103,7 +103,7 @@ def test_rows_on_one_line_are_counted():
     """Older programs write all rows of a statement on one line, with any text in them."""
     rows = rb"(1,'a'),(2,'),('),(3,'it\'s \\'),(4,'double '' quote'),(5,0x00FF)"
     told = b"USE `a`;\nINSERT INTO `t` VALUES " + rows + b";\n-- Dump completed on 2020\n"
-    assert report(MariaReader(), told).rows == {Table("a", "`t`"): 5}
+    assert report(MariaReader(), told).rows == {SqlTable("a", "`t`"): 5}
 
 
 def test_users_on_one_line_are_told():
@@ -140,7 +140,7 @@ def test_a_row_may_be_longer_than_what_is_kept_of_a_line():
     """A row of many megabytes is one row, and the next one another."""
     pieces = [b"USE `a`;\nINSERT INTO `t` VALUES\n('", *[b"x" * (1 << 20)] * 9, b"'),\n(2);\n"]
     found = report(MariaReader(), *pieces, b"-- Dump completed")
-    assert found.rows == {Table("a", "`t`"): 2}
+    assert found.rows == {SqlTable("a", "`t`"): 2}
 
 
 def test_a_dump_of_one_database_names_none():
@@ -148,7 +148,7 @@ def test_a_dump_of_one_database_names_none():
     found = report(MariaReader(), (FIXTURES / "mariadb-unnamed.sql").read_bytes())
     assert found.problems == ()
     assert found.databases == ()
-    assert found.rows == {Table("", "`old`"): 2}
+    assert found.rows == {SqlTable("", "`old`"): 2}
 
 
 TIMESCALE = (
@@ -193,11 +193,11 @@ def test_names_with_newlines_in_a_dump_of_mariadb():
     found = report(MariaReader(), NEWLINES_MARIA)
     assert found.problems == ()
     assert found.databases == ("a\nb",)
-    assert found.rows == {Table("a\nb", "`t\n\nx`"): 2, Table("a\nb", "`old`"): 2}
+    assert found.rows == {SqlTable("a\nb", "`t\n\nx`"): 2, SqlTable("a\nb", "`old`"): 2}
 
 
 def test_names_with_newlines_in_a_dump_of_postgresql():
     """The line that begins a table's rows is several where a name in it has a newline."""
     begin = b"\\connect a\n-- Data for Name: t x; Type: TABLE DATA; Schema: public; Owner: x\n"
     copy = b'COPY public."t\n-- x" ("c\nd") FROM stdin;\n1\n2\n\\.\n'
-    assert report(PostgresReader(), begin + copy).rows == {Table("a", 'public."t\n-- x"'): 2}
+    assert report(PostgresReader(), begin + copy).rows == {SqlTable("a", 'public."t\n-- x"'): 2}

@@ -23,7 +23,7 @@ from iotstack_invoke.engine.steps import File
 from iotstack_invoke.hosts.local import LocalHost
 from iotstack_invoke.parts.verify_archive import read_members, read_whole
 from iotstack_invoke.services.containers import Container
-from iotstack_invoke.stack.compose import Found, Mount
+from iotstack_invoke.stack.compose import InspectedContainer, Mount
 from iotstack_invoke.stack.stack import Unpack
 
 FIXTURES = folders.FIXTURES / "sql"
@@ -312,7 +312,7 @@ def asked(tmp_path, answer, code=0, *, running=True, engine="postgres", mounts=(
     docker = tmp_path / "docker"
     docker.write_text(f"#!/bin/sh\nprintf '%s\\n' '{answer}'; exit {code}\n")
     docker.chmod(0o755)
-    found = Found(Container("db", engine, "", "", running), tuple(mounts), 0, "", "")
+    found = InspectedContainer(Container("db", engine, "", "", running), tuple(mounts), 0, "", "")
     server = located(LocalHost("/"), server_of(found, engine), found, (str(docker),))
     return server.data, server.inside
 

@@ -31,7 +31,7 @@ from iotstack_invoke.engine.steps import File
 from iotstack_invoke.hosts.local import LocalHost
 from iotstack_invoke.parts.restore_text import restore_text_of
 from iotstack_invoke.services.containers import Container
-from iotstack_invoke.stack.compose import Found, Mount
+from iotstack_invoke.stack.compose import InspectedContainer, Mount
 
 # `docker` without containers: what is called `away` does not run, of others the answers to a
 # question come in reverse, and all of them see one server.
@@ -674,7 +674,7 @@ def test_a_tablespace_is_live_data_of_its_server(tablespace):
     server = located(
         LocalHost(str(top)),
         SqlServer("postgres", "postgres"),
-        Found(container, mounts, 0, "", ""),
+        InspectedContainer(container, mounts, 0, "", ""),
         (str(tablespace.docker),),
     )
     assert server.inside == f"{top}/data"
