@@ -23,7 +23,7 @@ from ..stack.stack_holdings import (
     WATCHED,
     advice,
     is_system,
-    look_at_paths,
+    stat_paths,
 )
 
 MOST_LOOKED_AT = 2000
@@ -77,7 +77,7 @@ class LinksOut:
         if not self._links:
             return
         try:
-            facts = look_at_paths(host, sorted(self._links), as_root)
+            facts = stat_paths(host, sorted(self._links), as_root)
         except StepFailed as error:
             scene.warn(f"Where links of the stack lead cannot be looked at: {error}")
             return

@@ -687,7 +687,7 @@ def write_pin(place: Place, folder: str, runtag: str, note: bytes) -> None:
         raise StepFailed(f"On {place.name} {path} was written, and is not there.")
 
 
-def look_everywhere(
+def stat_everywhere(
     files: frozenset[File],
     places: Mapping[str, Place],
     listed: Mapping[str, Mapping[str, FileFact]] | None = None,

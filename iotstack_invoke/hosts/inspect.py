@@ -75,7 +75,7 @@ def on_host(host: Host) -> str:
     return "" if isinstance(host, LocalHost) else f"On {host.name}: "
 
 
-def looked(
+def stat_on(
     host: Host, words: tuple[str, ...], as_root: tuple[str, ...] = (), limit_s: float = 120.0
 ) -> str:
     """Return what a program says that looks at files, of which some may not be there.
@@ -117,7 +117,7 @@ def is_folder(host: Host, path: str) -> bool:
     if isinstance(host, LocalHost):
         inside = f"{path}/."
         return inside in host.look([inside])
-    return looked(host, ("stat", "-L", "-c", "%F", "--", path)).strip() == "directory"
+    return stat_on(host, ("stat", "-L", "-c", "%F", "--", path)).strip() == "directory"
 
 
 def may_write(host: Host, folder: str) -> bool:
@@ -217,10 +217,10 @@ def read_text(host: Host, path: str, as_root: tuple[str, ...] = ()) -> str:
 
     Raises StepFailed where it cannot be read.
     """
-    return looked_as_it_is(host, ("cat", "--", path), as_root, limit_s=60)
+    return stat_unfollowed(host, ("cat", "--", path), as_root, limit_s=60)
 
 
-def looked_as_it_is(
+def stat_unfollowed(
     host: Host, words: tuple[str, ...], as_root: tuple[str, ...] = (), limit_s: float = 120.0
 ) -> str:
     """Return the same as `looked`, and any byte of it: names that are no UTF-8 can be acted on."""
@@ -240,13 +240,13 @@ def entries(host: Host, folder: str, as_root: tuple[str, ...] = ()) -> dict[str,
     Raises StepFailed where it cannot be read to its end.
     """
     words = ("find", folder, "-mindepth", "1", "-maxdepth", "1", "-printf", "%y %f\\0")
-    told = looked_as_it_is(host, words, as_root)
+    told = stat_unfollowed(host, words, as_root)
     return {each[2:]: each[0] for each in told.split("\0") if len(each) > 2}  # noqa: PLR2004
 
 
 def mount_points(host: Host) -> frozenset[str]:
     """Return the folders of a host on which a file system is mounted (proc_pid_mountinfo(5))."""
-    told = looked(host, ("cat", "/proc/self/mountinfo"))
+    told = stat_on(host, ("cat", "/proc/self/mountinfo"))
     fields = (line.split(" ") for line in told.splitlines())
     octal = re.compile(r"\\([0-7]{3})")
     return frozenset(
@@ -277,7 +277,7 @@ def device(host: Host, path: str, as_root: tuple[str, ...] = ()) -> str:
     Raises StepFailed where that cannot be told.
     """
     while path:
-        told = looked(host, ("stat", "-L", "-c", "%d", "--", path), as_root).strip()
+        told = stat_on(host, ("stat", "-L", "-c", "%d", "--", path), as_root).strip()
         if told:
             return told
         path = posixpath.dirname(path) if path != "/" else ""
@@ -291,7 +291,7 @@ def mount_of(host: Host, path: str, as_root: tuple[str, ...] = ()) -> str:
     a folder that is bound to another place the device is the same.
     """
     number = device(host, path, as_root)
-    real = looked(host, ("realpath", "-m", "--", path), as_root).removesuffix("\n")
+    real = stat_on(host, ("realpath", "-m", "--", path), as_root).removesuffix("\n")
     points = mount_points(host)
     while real not in points and real.strip("/"):
         real = posixpath.dirname(real)

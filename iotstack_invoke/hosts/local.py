@@ -361,13 +361,13 @@ def while_it_moves(patience: Patience, what: str, do: Callable[[], Answer]) -> A
 
     A change that was given up may still happen, whenever what it waits for comes back.
     """
-    answer = _together({what: do}, patience)[what]
+    answer = _parallel({what: do}, patience)[what]
     if isinstance(answer, StepFailed):
         raise answer
     return answer
 
 
-def asked_together(
+def run_parallel(
     asks: Mapping[str, Callable[[], Answer]], limit_s: float
 ) -> dict[str, Answer | StepFailed]:
     """Return what several questions answer, or why they failed, by name; all are asked at once.
@@ -376,10 +376,10 @@ def asked_together(
     ended then. A thread that is at work still, then or at the limit, is left behind, and ends with
     us: no program can be stopped that looks into a share whose server is gone.
     """
-    return _together(asks, Patience(limit_s))
+    return _parallel(asks, Patience(limit_s))
 
 
-def _together(
+def _parallel(
     asks: Mapping[str, Callable[[], Answer]], patience: Patience
 ) -> dict[str, Answer | StepFailed]:
     answers: dict[str, Answer | StepFailed] = {}

@@ -223,7 +223,7 @@ class Databases:
         return any(is_in(data, path) for data in self.parts)
 
 
-def look_at_holdings(
+def gather_holdings(
     host: Host,
     mine: Iterable[InspectedContainer],
     volumes: Mapping[str, Volume],
@@ -255,9 +255,7 @@ def look_at_holdings(
     places = {*links, *reads, *named, *(each.path for each in stack.inclusions)}
     asked |= {posixpath.normpath(posixpath.join(folder, each)) for each in places}
     asked |= {above for path in asked for above in _between(folder, path)}
-    look.facts = look_at_paths(
-        host, sorted(path for path in asked if path.startswith("/")), as_root
-    )
+    look.facts = stat_paths(host, sorted(path for path in asked if path.startswith("/")), as_root)
     for each, mount in mounts:
         if each not in planned or look.is_there(mount, volumes):
             look.take_mount(each.container.name, mount, volumes)
@@ -756,7 +754,7 @@ def _links(host: Host, folder: str, as_root: tuple[str, ...]) -> tuple[str, ...]
     return tuple(sorted(filter(None, out)))
 
 
-def look_at_paths(host: Host, paths: list[str], as_root: tuple[str, ...]) -> dict[str, PathFact]:
+def stat_paths(host: Host, paths: list[str], as_root: tuple[str, ...]) -> dict[str, PathFact]:
     """Return what lies at each path; raises StepFailed if nobody tells."""
     found: dict[str, PathFact] = {}
     for start in range(0, len(paths), PATHS_AT_ONCE):

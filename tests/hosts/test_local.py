@@ -23,15 +23,15 @@ from iotstack_invoke.core.errors import Busy, Interrupted, StepFailed
 from iotstack_invoke.core.processes import signals_raised
 from iotstack_invoke.hosts import local as hosts
 from iotstack_invoke.hosts.base import Command
-from iotstack_invoke.hosts.inspect import looked
+from iotstack_invoke.hosts.inspect import stat_on
 from iotstack_invoke.hosts.invoke_runners import LineStream, MendedLocal, local_context
 from iotstack_invoke.hosts.local import (
     EARLY_BYTES,
     PIPE_BYTES,
     LocalHost,
-    asked_together,
     locked,
     read_chunk,
+    run_parallel,
     within,
 )
 
@@ -119,14 +119,14 @@ def test_folders_that_may_not_be_read_are_named(host, words):
             (top / f"data {number}").mkdir(mode=0)
         user = ("setpriv", "--reuid=65534", "--clear-groups") if os.geteuid() == 0 else ()
         with pytest.raises(StepFailed) as failure:
-            looked(host, (*words, str(top)), user)
+            stat_on(host, (*words, str(top)), user)
         told = str(failure.value)
         assert told.startswith(f"On {host.name}: this user may not read {name}/data ")
         assert told.count(f"{name}/data ") == 3
         assert " and 2 more. With sudo = true in hosts.toml root reads it" in told
         assert "denied" not in told
         with pytest.raises(StepFailed, match=r"exit 2 from .*Permission denied"):
-            looked(host, ("env", "ls", str(top / "data 0")), user)
+            stat_on(host, ("env", "ls", str(top / "data 0")), user)
 
 
 def test_the_text_of_a_script_is_not_told(host):
@@ -742,10 +742,10 @@ def test_questions_to_several_are_asked_at_the_same_time():
         met.wait()
         raise failure
 
-    assert asked_together({"one": met.wait, "two": fail}, 60)["two"] is failure
-    assert asked_together({}, 60) == {}
+    assert run_parallel({"one": met.wait, "two": fail}, 60)["two"] is failure
+    assert run_parallel({}, 60) == {}
     with pytest.raises(KeyError, match="x"):
-        asked_together({"one": lambda: {}["x"], "two": lambda: 2}, 60)
+        run_parallel({"one": lambda: {}["x"], "two": lambda: 2}, 60)
 
 
 def test_a_signal_ends_the_wait_for_several(host, tmp_path):
@@ -759,7 +759,7 @@ def test_a_signal_ends_the_wait_for_several(host, tmp_path):
 
     threading.Thread(target=interrupt).start()
     with pytest.raises(Interrupted), signals_raised():
-        asked_together({"one": lambda: host.run(command), "two": lambda: asked.wait(300)}, 300)
+        run_parallel({"one": lambda: host.run(command), "two": lambda: asked.wait(300)}, 300)
     assert not alive(int(pid.read_text()))
     assert not children.ending()
     asked.set()

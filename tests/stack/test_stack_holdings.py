@@ -16,7 +16,7 @@ from iotstack_invoke.stack.compose import InspectedContainer, Mount, Volume
 from iotstack_invoke.stack.stack_holdings import (
     Databases,
     Outside,
-    look_at_holdings,
+    gather_holdings,
     outermost,
     outside_exclusions,
     unused_told,
@@ -58,7 +58,7 @@ class Machine:
             for name, of in containers.items()
         ]
         stack = StackConfig(str(self.folder), **self.rows)
-        return look_at_holdings(
+        return gather_holdings(
             LocalHost(str(self.folder)), found, known, stack, str(self.folder), **more
         )
 

@@ -11,7 +11,7 @@ from iotstack_invoke.hosts.local import LocalHost
 from iotstack_invoke.services.containers import Container
 from iotstack_invoke.settings.model import Inclusion, StackConfig
 from iotstack_invoke.stack.compose import InspectedContainer, Mount
-from iotstack_invoke.stack.stack_holdings import Holdings, look_at_holdings
+from iotstack_invoke.stack.stack_holdings import Holdings, gather_holdings
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def held(stack: Path, *places: str, include: tuple[Inclusion, ...] = ()) -> Hold
         Container("one", "x", "", "", running=True), mounts, 0, "", str(stack)
     )
     told = StackConfig(str(stack), inclusions=include)
-    return look_at_holdings(LocalHost(root=str(stack)), [found], {}, told, str(stack))
+    return gather_holdings(LocalHost(root=str(stack)), [found], {}, told, str(stack))
 
 
 def where(holdings: Holdings) -> list[tuple[str, str]]:

@@ -15,7 +15,7 @@ from ...environment.stack_host import journal_paths
 from ...reporting.report import Report
 from ...settings.model import Options, Settings
 from ..shared.vault_listing import list_vaults
-from ..vaults.replication import look_at_vaults
+from ..vaults.replication import compare_vaults
 from .preflight import Start, free_of, refuse_folder
 
 
@@ -69,7 +69,7 @@ def _show_plan(
     for line in hook_lines(environment.settings.hooks, "backup"):
         report.write(line)
     checks = environment.checks.newest()
-    for late in look_at_vaults(
+    for late in compare_vaults(
         environment, environment.vaults, environment.sets(), checks, skipped=runtag
     ):
         if late.lacking and not late.error:

@@ -53,18 +53,18 @@ from ..vaults.replication import (
     DELIVERED,
     Delivery,
     carry_pin,
+    compare_vaults,
     copy_log,
     damaged_here_told,
     deliver,
     differs_there,
     drop_mark,
-    look_at_vaults,
     manifest_copy,
     owed_here,
     unmark,
     write_damages,
 )
-from .facts import look_at_folder
+from .facts import gather_folder
 from .namesakes import RENAME, namesake_in, namesake_told
 from .preflight import Start, free_of, refuse_folder
 
@@ -105,7 +105,7 @@ def _make_folder(environment: Environment) -> None:
     if not is_folder(environment.host, environment.backups):
         folder, hooks = environment.settings.stack.folder, environment.settings.hooks.before_backup
         if not (hooks and is_folder(environment.host, folder)):
-            look_at_folder(environment.host, environment.settings)  # refuses, with the way out
+            gather_folder(environment.host, environment.settings)  # refuses, with the way out
         refuse_folder(environment)
         if environment.far:
             environment.host.run(Command(("mkdir", "-p", "-m", "0700", "--", environment.backups)))
@@ -337,12 +337,12 @@ class _BackupRun:
         for name in answered:
             with contextlib.suppress(StepFailed):  # then it tells so when it is looked at
                 drop_mark(self.environment.vaults[name], self.runtag, records)
-        away += look_at_vaults(self.environment, answered, here, checks)
+        away += compare_vaults(self.environment, answered, here, checks)
         for each in away:
             if each.name in taken:
                 each.lacking.pop(self.runtag, None)
                 each.refused.pop(self.runtag, None)
-        late = look_at_vaults(self.environment, reached, here, checks, skipped=self.runtag)
+        late = compare_vaults(self.environment, reached, here, checks, skipped=self.runtag)
         unlike = self._compare()
         for each in late:
             why = unlike(each.names, ()) if each.looked else "it cannot be listed"

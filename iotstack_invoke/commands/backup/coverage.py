@@ -51,7 +51,7 @@ from ...stack.hook_files import paths_named
 from ...stack.inside import is_in
 from ...stack.layer import bare_places, changes_in_layer, told_of_layer, written_in
 from ...stack.leave_out import place_of, places_of
-from ...stack.stack_holdings import Databases, Holdings, Uncovered, advice, look_at_holdings
+from ...stack.stack_holdings import Databases, Holdings, Uncovered, advice, gather_holdings
 from .not_running import SETTINGS_INSIDE, at_rest_now, away, holds_files
 from .undumped import Undumped
 from .unknown_servers import with_unknown_servers
@@ -158,7 +158,7 @@ class Services:
         )
 
 
-def look_at_services(
+def gather_services(
     host: Host,
     found: Iterable[InspectedContainer],
     settings: Settings,
@@ -218,7 +218,7 @@ def look_at_services(
         if mount.inside.rstrip("/") in INFLUX_DATA[name]
     }
     databases |= dict.fromkeys(live_influx, PART_OF_DUMP["influxdb"])
-    holdings = look_at_holdings(
+    holdings = gather_holdings(
         host,
         mine,
         volumes,
@@ -397,11 +397,11 @@ def _ask_influx2(
         if not (is_one and each.covered and each.container.running):
             asked.append(each)
             continue
-        from ...databases.influxdb2.part import Influx2Look, look_at_influx2
+        from ...databases.influxdb2.part import Influx2Look, gather_influx2
 
         look = Influx2Look(uncovered=f"of all InfluxDB 2s only container {name} is dumped")
         if dumped is None:
-            look = look_at_influx2(host, known[each.container.name], as_root)
+            look = gather_influx2(host, known[each.container.name], as_root)
         if look.uncovered:
             how, advice = look.uncovered, look.advice
             asked.append(replace(each, how=how, advice=advice, covered=False))

@@ -50,13 +50,13 @@ from ...stack.volume_options import told_options
 from ...workflows.backup import BackupFacts
 from .coverage import (
     Services,
+    gather_services,
     idle_in_files,
     in_layer_told,
     is_another,
     live_files,
     live_of_influx,
     live_of_influx2,
-    look_at_services,
     settings_for,
     why_skipped,
 )
@@ -69,7 +69,7 @@ if TYPE_CHECKING:  # brought in where there is such a container
 INFLUX = "volumes/influxdb"
 
 
-def look_at_stack(host: Host, settings: Settings) -> BackupFacts:
+def gather_facts(host: Host, settings: Settings) -> BackupFacts:
     """Return what a backup of the stack needs to know.
 
     Raises Refused where there is no stack, or where sudo would ask for a password.
@@ -78,12 +78,12 @@ def look_at_stack(host: Host, settings: Settings) -> BackupFacts:
     if isinstance(host, LocalHost):  # another machine's is known without links
         folder = os.path.realpath(folder)
         settings = replace(settings, stack=replace(settings.stack, folder=folder))
-    names = look_at_folder(host, settings)
+    names = gather_folder(host, settings)
     as_root = _as_root(host, settings)
     usual = settings.influx.container
     settings, influx = _look_at_influx(host, settings, as_root, has_volumes="volumes" in names)
     live_influx = influx.facts.live if influx.facts else ()
-    services = look_at_services(
+    services = gather_services(
         host, influx.found, settings, folder, as_root, live_influx, answered=influx.answered
     )
     undumped = services.undumped
@@ -245,7 +245,7 @@ def _with_options(volumes: Iterable[Volume]) -> Iterator[Mapping[str, Any]]:
             yield {"name": each.name, "key": each.key, **more}
 
 
-def look_at_folder(host: Host, settings: Settings) -> dict[str, FileFact]:
+def gather_folder(host: Host, settings: Settings) -> dict[str, FileFact]:
     """Return the entries of the stack's folder; raises Refused where it is none to back up."""
     folder = settings.stack.folder
     names = host.names(folder)  # another machine tells no folders

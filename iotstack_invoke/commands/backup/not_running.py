@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from ...core.errors import StepFailed, Unreachable
 from ...hosts.base import Host
-from ...hosts.inspect import looked
+from ...hosts.inspect import stat_on
 from ...services.containers import Container
 from ...services.known import (
     AS_THEY_LIE,
@@ -110,7 +110,7 @@ def holds_files(host: Host, folders: Iterable[str], as_root: tuple[str, ...]) ->
     """Tell whether there is anything but folders below some folders, or we cannot look."""
     words = ("find", *folders, "-mindepth", "1", "-not", "-type", "d", "-print", "-quit")
     try:
-        return bool(looked(host, words, as_root, 600))
+        return bool(stat_on(host, words, as_root, 600))
     except Unreachable:
         raise
     except StepFailed:

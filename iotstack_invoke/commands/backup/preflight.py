@@ -32,7 +32,7 @@ from ...workflows.backup import BackupFacts, backup_book, set_targets
 from ..shared.vault_listing import Listing
 from .coverage import rows_matched
 from .disk_space import estimate_space, refuse_without_space
-from .facts import look_at_stack
+from .facts import gather_facts
 from .replaced import has_manifest, known_of, refuse_damaged, refuse_to_lose, with_kept
 
 TICK_S = 0.05
@@ -93,7 +93,7 @@ class Start:
         """
         sets = environment.sets()
         _refuse_a_second(environment, runtag, sets)
-        facts = look_at_stack(environment.host, environment.settings)
+        facts = gather_facts(environment.host, environment.settings)
         space = estimate_space(environment.host, facts, sets)
         made = is_folder(environment.host, environment.backups)
         folder = environment.backups if made else environment.settings.stack.folder

@@ -18,13 +18,13 @@ from ...stack.compose import InspectedContainer, inspect_all, named
 from .coverage import (
     SavedService,
     Services,
+    gather_services,
     idle_rows,
     in_layer_told,
-    look_at_services,
     settings_for,
     why_skipped,
 )
-from .facts import look_at_folder
+from .facts import gather_folder
 from .undumped import DumpProblem
 
 _, VOLUMES = FOLDERS
@@ -58,7 +58,7 @@ def list_services(settings: Settings, report: Report, *, as_json: bool) -> int:
     """
     folder = settings.stack.folder
     host = LocalHost(folder)
-    look_at_folder(host, settings)
+    gather_folder(host, settings)
     as_root = root_words_if_any(host, sudo=settings.stack.sudo)
     found: tuple[InspectedContainer, ...] | None = None
     try:
@@ -68,7 +68,7 @@ def list_services(settings: Settings, report: Report, *, as_json: bool) -> int:
             f"{ended(error)} What each container is saved by is unknown; the folders are listed."
         )
     settings = settings_for(host, settings, found or ())
-    services = look_at_services(
+    services = gather_services(
         host, found or (), settings, folder, as_root, answered=found is not None
     )
     for text in idle_rows(services, settings).values():

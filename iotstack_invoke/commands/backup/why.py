@@ -18,7 +18,7 @@ from ...environment.environment import Environment, RecordFile, look_everywhere,
 from ...reporting.report import GRAPH_FORMS, Report
 from ...settings.model import Settings
 from ...workflows.backup import BackupFacts, backup_book, log_targets, set_targets
-from .facts import look_at_stack
+from .facts import gather_facts
 
 
 def show_graph(settings: Settings, report: Report, form: str) -> None:
@@ -49,7 +49,7 @@ def show_why(settings: Settings, report: Report, target: str) -> None:
         name = _with_role(target, environment.roots)
         wanted = bind(name, environment.roots)
         found = split_set_name(wanted.path.rpartition("/")[2])
-        facts = look_at_stack(environment.host, settings)
+        facts = gather_facts(environment.host, settings)
         vaults = tuple(environment.vaults)
         graph = resolve(backup_book(vaults), [name], environment.roots, facts)
         records = RecordFile(environment, found[0]) if found else None

@@ -46,7 +46,7 @@ from ...reporting.report import Report, age_text
 from ...settings.model import Settings
 from ..shared.confirm import ask
 from ..undo.old_states import remove_old_here
-from ..vaults.replication import DELIVERED, Delivery, look_at_vaults
+from ..vaults.replication import DELIVERED, Delivery, compare_vaults
 from .adopt import adopt
 
 EVERY_VAULT = "vault"
@@ -321,7 +321,7 @@ def _hold(
         if any(each.state in DELIVERED for each in here.going):
             names = [each.name for each in environment.settings.vaults]
             asked = [name for name in names if name not in away]
-            found = look_at_vaults(environment, asked, here.sets, known.checks)
+            found = compare_vaults(environment, asked, here.sets, known.checks)
             found += [
                 Delivery(name, environment.vaults[name], error=str(away[name]))
                 for name in names

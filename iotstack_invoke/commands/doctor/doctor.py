@@ -65,9 +65,9 @@ from ...stack.inside import is_in
 from ...stack.stack_holdings import unused_told
 from ...vaults.age import sealing
 from ...vaults.folder import unnamed_mount
-from ..backup.coverage import idle_rows, is_another, look_at_services, settings_for, why_skipped
+from ..backup.coverage import gather_services, idle_rows, is_another, settings_for, why_skipped
 from ..backup.disk_space import SpaceEstimate, estimate_space
-from ..backup.facts import compose_file_in, look_at_folder, look_at_stack
+from ..backup.facts import compose_file_in, gather_facts, gather_folder
 from ..backup.namesakes import RENAME, is_namesake, namesake_in, namesake_told
 from ..shared.checks import (
     APART,
@@ -524,7 +524,7 @@ class _Examined:
             yield finding
         if ask(self.host, *self.as_root, "test", "-d", self.folder).exit_code == 1:
             return  # a bare machine: there is nothing yet to be in a backup
-        services = look_at_services(
+        services = gather_services(
             self.host,
             found,
             settings,
@@ -558,7 +558,7 @@ class _Backups:
 
     def folder(self) -> Iterator[Finding]:
         try:
-            names = look_at_folder(self.environment.host, self.environment.settings)
+            names = gather_folder(self.environment.host, self.environment.settings)
         except Refused as error:
             yield failed(
                 "stack", str(error), "correct [stack] folder in hosts.toml, or the folder"
@@ -578,7 +578,7 @@ class _Backups:
     def _measure(self) -> SpaceEstimate:
         if self.stack.docker[1].exit_code == UNANSWERED_EXIT:
             raise StepFailed("Docker does not answer.")
-        facts = look_at_stack(self.environment.host, self.environment.settings)
+        facts = gather_facts(self.environment.host, self.environment.settings)
         return estimate_space(self.environment.host, facts, self.environment.sets(), DU_LIMIT_S)
 
     def space(self) -> Iterator[Finding]:

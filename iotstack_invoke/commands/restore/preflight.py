@@ -31,12 +31,12 @@ from ...hosts.inspect import (
     entries,
     free_bytes,
     is_read_only,
-    looked,
     may_be_there,
     mount_of,
     mount_points,
     read_text,
     refuse_read_only,
+    stat_on,
     which_may_be_there,
 )
 from ...hosts.pasted import host_flag
@@ -528,7 +528,7 @@ class Preflight:
         needed = sizes_unpacked(self.backup, self.manifest, facts.kinds, fetched=fetched)
         if facts.server and facts.databases:
             words = ("du", "-sbc", "--", *facts.server.folders)
-            told = looked(self.target.host, words, facts.as_root, 600).split()
+            told = stat_on(self.target.host, words, facts.as_root, 600).split()
             needed["the copy of InfluxDB's data"] = int(told[-2]) if told else 0
         if facts.stays_bytes:
             needed["databases that stay"] = facts.stays_bytes
@@ -1028,7 +1028,7 @@ class Preflight:
         if there:
             path = f"{above}/{posixpath.basename(name)}"
             words = ("find", path, "-mindepth", "1", "-not", "-type", "d", "-print", "-quit")
-            return bool(looked(self.target.host, words, self.target.as_root, 600))
+            return bool(stat_on(self.target.host, words, self.target.as_root, 600))
         left_out = self.manifest.left_out if self.manifest else ()
         return bool(left_out) and not any(each.what == f"{name}/*" for each in left_out)
 

@@ -25,7 +25,7 @@ from ...engine.memory_ledger import MemoryRecords
 from ...engine.plan import Plan, decide, resolve
 from ...environment.stack_host import Lock, StackHost, locked_target, open_target, require_stack
 from ...hosts.base import Command
-from ...hosts.inspect import ANY_EXIT, looked, mount_points, read_text
+from ...hosts.inspect import ANY_EXIT, mount_points, read_text, stat_on
 from ...hosts.pasted import host_flag
 from ...reporting.report import CompositeReporter, Report, duration_text, size_text
 from ...reporting.run_log import LogReporter, RunLog
@@ -215,7 +215,7 @@ class _Reload:
         refuse_inner_mounts(target, found, name)
         server = server_in(target, found, name)
         meta = ("stat", "-c", "%i", "--", f"{server.data}/meta/meta.db")
-        if not looked(host, meta, target.as_root):
+        if not stat_on(host, meta, target.as_root):
             raise Refused(
                 f"On {target.name} {server.data} holds no data of InfluxDB: container {name} "
                 "must map /var/lib/influxdb to a folder. Nothing was changed."
@@ -245,7 +245,7 @@ class _Reload:
     def _look(self, facts: ReloadFacts) -> InfluxFigures:
         host = self.target.host
         measure = ("du", "-s", "-B1", "--", facts.server.data)
-        size = looked(host, measure, facts.as_root, ASK_LIMIT_S).split("\t")[0]
+        size = stat_on(host, measure, facts.as_root, ASK_LIMIT_S).split("\t")[0]
         words = (*facts.docker, "exec", facts.server.container, *SHOW_DATABASES)
         started = time.monotonic()
         host.run(Command(words, ANY_EXIT, ASK_LIMIT_S))  # where it wants a password, it says so

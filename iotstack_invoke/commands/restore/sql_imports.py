@@ -31,7 +31,7 @@ from ...databases.sql.servers import (
 )
 from ...environment.stack_host import StackHost
 from ...hosts.base import Command
-from ...hosts.inspect import entries, has_line, looked, mount_of
+from ...hosts.inspect import entries, has_line, mount_of, stat_on
 from ...parts.bundle import DUMP, data_of
 from ...stack.compose import InspectedContainer, named
 from ...stack.inside import is_in, path_on_host
@@ -281,7 +281,7 @@ class SqlImports:
             return server.apart
         words = ("find", server.data, "-maxdepth", "4", "-type", "l")
         links = ("-path", "*/pg_tblspc/*", "-printf", "%l\\n")
-        told = looked(self.target.host, (*words, *links), self.target.as_root, READ_LIMIT_S)
+        told = stat_on(self.target.host, (*words, *links), self.target.as_root, READ_LIMIT_S)
         return [path_on_host(there.mounts, each) for each in told.splitlines()]
 
     def _holds(self, folder: str) -> bool:

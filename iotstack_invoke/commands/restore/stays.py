@@ -23,7 +23,7 @@ from ...databases.sql.servers import run_in
 from ...databases.sql.stays import SYSTEM, held_by_server, held_in_dump, lists_of
 from ...environment.stack_host import StackHost
 from ...hosts.base import Command
-from ...hosts.inspect import entries, looked
+from ...hosts.inspect import entries, stat_on
 from ...stack.compose import InspectedContainer, named
 from ...workflows.restore import RestoreFacts, SqlImport
 
@@ -240,7 +240,7 @@ class Stays:
             paths = [f"{folder}/{name}" for folder in folders for name in names]
             words = ("du", "-sbc", "--", *paths)
             if paths:  # of which the log may have none
-                told = looked(self.target.host, words, self.target.as_root, META_LIMIT_S)
+                told = stat_on(self.target.host, words, self.target.as_root, META_LIMIT_S)
                 total += self._number(told, ", ".join(names))
         return total
 

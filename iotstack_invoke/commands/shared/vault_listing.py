@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from ...core.errors import StepFailed
 from ...environment.environment import Environment
 from ...hosts.base import FileFact
-from ...hosts.local import asked_together
+from ...hosts.local import run_parallel
 
 Listing = Mapping[str, FileFact]
 
@@ -26,5 +26,5 @@ def list_vaults(environment: Environment) -> dict[str, Listing]:
         name: functools.partial(place.names, place.root)
         for name, place in environment.vaults.items()
     }
-    told = asked_together(asks, VAULTS_LIMIT_S)
+    told = run_parallel(asks, VAULTS_LIMIT_S)
     return {name: each for name, each in told.items() if not isinstance(each, StepFailed)}

@@ -25,9 +25,9 @@ from ...hosts.inspect import (
     ANY_EXIT,
     GONE,
     IN_ENGLISH,
-    looked,
     read_text,
     root_words,
+    stat_on,
     which_may_be_there,
 )
 from ...hosts.trust import Trust
@@ -100,7 +100,7 @@ def find_states(host: Host, stack: str, as_root: tuple[str, ...] = ()) -> tuple[
     places = (f"{stack}/{RESTORE}", f"{stack}/volumes")
     pattern = ("-name", "previous-*", "-o", "-name", ".previous-*")
     words = ("find", *places, "-mindepth", "1", "-maxdepth", "1", "-type", "d", "(", *pattern, ")")
-    told = looked(host, (*words, "-printf", "%T@ %p\\0"), as_root)
+    told = stat_on(host, (*words, "-printf", "%T@ %p\\0"), as_root)
     found: dict[str, dict[str, float]] = {}
     for each in filter(None, told.split("\0")):
         changed, _, path = each.partition(" ")

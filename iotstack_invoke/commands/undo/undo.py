@@ -21,7 +21,7 @@ from ...environment.stack_host import (
     with_docker,
 )
 from ...hosts.base import Host
-from ...hosts.inspect import looked, read_text, refuse_read_only, which_may_be_there
+from ...hosts.inspect import read_text, refuse_read_only, stat_on, which_may_be_there
 from ...hosts.local import LocalHost, words_of
 from ...hosts.pasted import host_flag
 from ...reporting.report import Report
@@ -367,7 +367,7 @@ def _last_journal(target: StackHost) -> str:
     folder = f"{target.folder}/{RESTORE}"
     words = ("find", folder, "-mindepth", "2", "-maxdepth", "2", "-type", "f")
     names = ("(", "-name", "journal", "-o", "-name", GONE_MARK, ")")
-    told = looked(target.host, (*words, *names, "-print0"), target.as_root)
+    told = stat_on(target.host, (*words, *names, "-print0"), target.as_root)
     # Each folder's name ends with the time at which its run began; what was live until an undo
     # (`-undone`) is in nobody's way back, whether its data are there or were removed.
     ours = (each for each in told.split("\0") if is_stamp(_stamp(each)))

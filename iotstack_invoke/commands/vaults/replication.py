@@ -280,7 +280,7 @@ def _is_whole_there(copy: BackupSet, backup: BackupSet, host: str) -> bool:
     return copy.manifest == backup.manifest if backup.manifest else copy.manifest.host == host
 
 
-def look_at_vaults(
+def compare_vaults(
     environment: Environment,
     names: Iterable[str],
     here: Sequence[BackupSet],

@@ -24,11 +24,11 @@ from ..undo.crash_recovery import recover_here
 from ..undo.owed import Owing
 from .replication import (
     Delivery,
+    compare_vaults,
     damaged_here_told,
     deliver,
     lacking_in,
     log_plan,
-    look_at_vaults,
     plan_for,
 )
 
@@ -60,7 +60,7 @@ def sync(settings: Settings, asked: Sequence[str], report: Report, *, dry_run: b
                 recover_here(environment, journal, report)
             checks = environment.checks.newest()
             here = environment.sets(checks)
-            found = look_at_vaults(environment, names, here, checks)
+            found = compare_vaults(environment, names, here, checks)
             if dry_run:
                 _show_plan(environment, found, report)
             else:

@@ -13,7 +13,7 @@ from ...core.dataclass import dataclass
 from ...core.errors import StepFailed
 from ...engine.steps import Scene
 from ...hosts.base import Command, Host
-from ...hosts.inspect import looked
+from ...hosts.inspect import stat_on
 from ...stack.stack import CopyFolder, guarded
 from ..inventory import EXACT_HINT, STAYS, Held, came_meanwhile
 from .catalogue import catalogue_within
@@ -65,7 +65,7 @@ def present_catalogue(
         return catalogue_within(host, server.container, docker)
     path = posixpath.join(server.folder("meta"), "meta.db")
     # test(1) ends with 1 as well where it cannot look: then all that is here would be lost.
-    if not looked(host, ("stat", "-c", "%i", "--", path), as_root):
+    if not stat_on(host, ("stat", "-c", "%i", "--", path), as_root):
         return b""
     with host.pipe(Command((*as_root, "cat", "--", path), limit_s=60)) as pipe:
         content = pipe.stdout.read()

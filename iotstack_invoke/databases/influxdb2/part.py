@@ -108,7 +108,7 @@ def server_version(host: Host, container: str, docker: tuple[str, ...] = ("docke
         raise
 
 
-def look_at_influx2(
+def gather_influx2(
     host: Host,
     found: InspectedContainer,
     as_root: tuple[str, ...] = (),

@@ -18,7 +18,7 @@ from ...core.dataclass import dataclass
 from ...core.errors import StepFailed
 from ...engine.steps import Scene
 from ...hosts.base import Command, Host
-from ...hosts.inspect import free_bytes, looked
+from ...hosts.inspect import free_bytes, stat_on
 from ...hosts.json_answers import read_json
 from ...hosts.local import read_chunk
 from ...stack.isolated import OUR_LABEL, remove_ours
@@ -171,7 +171,7 @@ def staged_dumps(host: Host, folder: str, engine: str, as_root: tuple[str, ...])
     """Return the dumps in a folder, by the container that each is of; packed or not."""
     plain = ENGINES[engine].member.removesuffix(".gz")
     words = ("find", folder, "-mindepth", "1", "-maxdepth", "2", "-type", "f")
-    told = looked(host, (*words, "-printf", "%P\\n"), as_root, 600)
+    told = stat_on(host, (*words, "-printf", "%P\\n"), as_root, 600)
     found = {}
     for name in sorted(told.splitlines()):
         above, _, last = name.removesuffix(".gz").rpartition("/")
