@@ -18,7 +18,7 @@ from iotstack_invoke.backups.transfer import Send
 from iotstack_invoke.engine.steps import File
 from iotstack_invoke.hosts.local import LocalHost
 from iotstack_invoke.settings.model import VaultConfig
-from iotstack_invoke.vaults.access import vault_place
+from iotstack_invoke.vaults.access import vault_storage
 
 NAME = "2026-11-23_1100.general-backup.tar.gz"
 
@@ -34,7 +34,7 @@ def main():
         os.mkdir(f"{top}/usb")
 
         def copy(recipients):
-            place = vault_place(VaultConfig("usb", f"{top}/usb", recipients=recipients))
+            place = vault_storage(VaultConfig("usb", f"{top}/usb", recipients=recipients))
             return lambda: send.do(Scene(LocalHost(top), usb=place))
 
         age = ["age", "-r", public, "-o", f"{top}/alone.age", f"{top}/{NAME}"]

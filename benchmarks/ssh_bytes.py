@@ -27,7 +27,7 @@ from iotstack_invoke.engine.steps import File, Record
 from iotstack_invoke.hosts.local import LocalHost
 from iotstack_invoke.hosts.ssh_connection import Login
 from iotstack_invoke.settings.model import VaultConfig
-from iotstack_invoke.vaults.access import vault_place
+from iotstack_invoke.vaults.access import vault_storage
 
 NAME = "2026-11-23_1100.influx-backup.tar"
 PROVE = 'sync "$1" && sha256sum "$1" > /dev/null'
@@ -89,7 +89,7 @@ def main():
             stream.writelines(os.urandom(1 << 20) for _ in range(megabytes))
         server = Sshd(Path(top) / "sshd")
         login = server.login()
-        place = vault_place(VaultConfig("nas", there, login))
+        place = vault_storage(VaultConfig("nas", there, login))
         try:
             compare_all(login, place, here, there, back)
         finally:

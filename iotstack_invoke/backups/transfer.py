@@ -12,7 +12,7 @@ from ..core.dataclass import dataclass
 from ..core.errors import StepFailed
 from ..engine.space import reserve
 from ..engine.steps import File, Record, Scene
-from ..hosts.base import Command, FileFact, Host, Place, Received
+from ..hosts.base import Command, FileFact, Host, Received, Storage
 from ..hosts.hashing import HashedStream, hash_command
 from ..hosts.inspect import ANY_EXIT
 from ..hosts.local import CHUNK_BYTES
@@ -24,12 +24,12 @@ MOST_HOST_LETTERS = 100
 OTHER_COPY = "Take another copy, or another backup: inv list shows them."
 
 
-def can_hash(place: Place) -> bool:
+def can_hash(place: Storage) -> bool:
     """Tell whether a place reckons the SHA-256 of its files itself, without their being read."""
     return hasattr(place, "run")
 
 
-def hash_there(place: Place, path: str) -> str:
+def hash_there(place: Storage, path: str) -> str:
     """Return the SHA-256 of a file: reckoned where it lies, or read from there.
 
     Of one that lies sealed in a vault, it is that of what was sealed. Raises StepFailed.
@@ -49,7 +49,7 @@ def hash_there(place: Place, path: str) -> str:
 class SeenFile:
     """A file that was seen: where it lies, and what is recorded of it."""
 
-    place: Place
+    place: Storage
     file: File
     fact: FileFact
     record: Record | None
@@ -179,7 +179,7 @@ class Send:
             again=True,
         )
 
-    def _arrived(self, target: Place, fact: FileFact) -> int:
+    def _arrived(self, target: Storage, fact: FileFact) -> int:
         """Return how many bytes an earlier try left there to go on with.
 
         What is no file goes: to write into a pipe would wait for its other end.
@@ -217,7 +217,7 @@ class Claim:
         """
         scene.once(f"claim {self.file}", lambda: self._make(scene.place(self.file)))
 
-    def _make(self, place: Place) -> None:
+    def _make(self, place: Storage) -> None:
         line = json.dumps({"host": self.host, "claim": self.claim})
         found = place.claim(self.file.absolute, line)
         if found != line:
@@ -240,7 +240,7 @@ class Claim:
 ADVICE = 'Give each machine a folder of its own in a vault (layout = "by-host" in hosts.toml).'
 
 
-def manifest_there(place: Place, folder: str, runtag: str) -> Manifest | None:
+def manifest_there(place: Storage, folder: str, runtag: str) -> Manifest | None:
     """Return the manifest of a set in a place, None where there is none, or a damaged one.
 
     Raises StepFailed where it cannot be read. One that is larger than any manifest is stays shut:
@@ -358,7 +358,7 @@ class _Shown:
         return content
 
 
-def drop_unnamed(place: Place, folder: str, manifest: Manifest) -> tuple[str, ...]:
+def drop_unnamed(place: Storage, folder: str, manifest: Manifest) -> tuple[str, ...]:
     """Remove what the set before has left that the new manifest of its name does not name.
 
     Returns the files. Raises StepFailed.

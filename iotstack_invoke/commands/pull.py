@@ -32,14 +32,14 @@ from ..engine.plan import decide, resolve
 from ..engine.steps import File, Record
 from ..environment.environment import contents_told, counts_at_once, look_everywhere, write_pin
 from ..environment.stack_host import find_machine, open_machine
-from ..hosts.base import FileFact, Host, Place
+from ..hosts.base import FileFact, Host, Storage
 from ..hosts.inspect import host_name, read_text
 from ..hosts.local import LocalHost, locked, state_folder, words_of
 from ..hosts.pasted import host_flag
 from ..hosts.trust import believed
 from ..reporting.report import CompositeReporter, Report, size_text
 from ..settings.model import Settings, VaultConfig
-from ..vaults.access import vault_place
+from ..vaults.access import vault_storage
 from ..vaults.apart import OwnFolder
 from ..workflows.pull import FROM, PullFacts, pull_book, pull_targets
 from .catalog.copies import none_finished, not_found
@@ -76,7 +76,7 @@ def pull_sets(settings: Settings, request: PullRequest, report: Report) -> int:
             whose = host_name(source) if vault.by_host else ""
             theirs = f"{source.root}/{BACKUPS}"
             own = OwnFolder(source, theirs, far=True)
-            target = vault_place(vault, whose, made=True, own=own)
+            target = vault_storage(vault, whose, made=True, own=own)
             opened.callback(target.close)
             shelf = _Shelf.of(source, theirs)
             chosen = _Pull(name, shelf, target, vault.name, report)
@@ -117,7 +117,7 @@ def _only_one(vault: VaultConfig, host: str) -> Iterator[None]:
 class _Shelf:
     """The sets of a folder of a place, with the bytes of their manifests."""
 
-    place: Place
+    place: Storage
     folder: str
     names: Mapping[str, FileFact]
     manifests: Mapping[str, bytes]
@@ -126,7 +126,7 @@ class _Shelf:
     """As of failed_at."""
 
     @classmethod
-    def of(cls, place: Place, folder: str) -> _Shelf:
+    def of(cls, place: Storage, folder: str) -> _Shelf:
         """Return what lies there now; what failed its verification there is damaged."""
         names = place.names(folder)
         tags = sorted(runtags_in(names))
@@ -155,7 +155,7 @@ class _Pull:
     """The sets of one machine, and the vault that they are fetched into."""
 
     def __init__(
-        self, host: str, shelf: _Shelf, target: Place, vault: str, report: Report
+        self, host: str, shelf: _Shelf, target: Storage, vault: str, report: Report
     ) -> None:
         self.host = host
         self.shelf = shelf
@@ -323,7 +323,7 @@ class _Pull:
     def _unlike(
         self,
         files: Mapping[File, FileFact],
-        places: Mapping[str, Place],
+        places: Mapping[str, Storage],
         records: Mapping[str, Record],
     ) -> frozenset[File]:
         """Return the files there that bear the name of one that is fetched and are another.

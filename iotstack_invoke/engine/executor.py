@@ -23,7 +23,7 @@ from ..core import processes as children
 from ..core.dataclass import dataclass
 from ..core.errors import Interrupted, IotstackError, StepFailed, TimedOut, ended
 from ..core.processes import signals_noted
-from ..hosts.base import Disk, Host, Place
+from ..hosts.base import Disk, Host, Storage
 from .journal import Journal
 from .plan import Plan, PlannedJob, parameters_of
 from .rules import Job
@@ -188,7 +188,7 @@ class _Scene:
     step: Step | None = None
     """The one that was begun last."""
 
-    def place(self, file: File) -> Place:
+    def place(self, file: File) -> Storage:
         return self.run.places[file.role]
 
     def host(self, role: str) -> Host:
@@ -286,7 +286,7 @@ class Run:
     def __init__(
         self,
         plan: Plan,
-        places: Mapping[str, Place],
+        places: Mapping[str, Storage],
         *,
         store: RecordStore,
         journal: Journal,

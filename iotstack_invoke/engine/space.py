@@ -5,12 +5,12 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Callable
 
-from ..hosts.base import Disk, Place
+from ..hosts.base import Disk, Storage
 from .steps import Scene, Space
 
 
 def reserve(
-    scene: Scene, place: Place, folder: str, size_bytes: int, *, for_all: bool = False
+    scene: Scene, place: Storage, folder: str, size_bytes: int, *, for_all: bool = False
 ) -> Space | None:
     """Keep space where a folder lies, or will, for what a job is to write there.
 
@@ -19,7 +19,7 @@ def reserve(
     return scene.reserve(lambda: _disk(place, folder), size_bytes, for_all=for_all)
 
 
-def _disk(place: Place, folder: str) -> Disk | None:
+def _disk(place: Storage, folder: str) -> Disk | None:
     """Return the disk of a folder; one for all of a place that cannot tell which it is."""
     look: Callable[[str], Disk | None] | None = getattr(place, "disk", None)
     if look is None:

@@ -11,7 +11,7 @@ from dataclasses import field
 from typing import Any, Protocol, runtime_checkable
 
 from ..core.dataclass import dataclass
-from ..hosts.base import PARTIAL, Disk, Host, Place
+from ..hosts.base import PARTIAL, Disk, Host, Storage
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ class Scene(Protocol):
         """What the steps of this attempt noted, by file."""
         ...
 
-    def place(self, file: File) -> Place:
+    def place(self, file: File) -> Storage:
         """Return the place of a file's role."""
         ...
 

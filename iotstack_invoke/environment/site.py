@@ -55,12 +55,12 @@ from ..core.errors import StepFailed, Unreachable, ended
 from ..core.runtag import runtag_time
 from ..core.stack_folders import BACKUPS
 from ..engine.steps import LACKING, File, Record
-from ..hosts.base import PARTIAL, FileFact, Host, Place
+from ..hosts.base import PARTIAL, FileFact, Host, Storage
 from ..hosts.inspect import host_name
 from ..hosts.local import LocalHost, locked, state_folder
 from ..hosts.trust import believed
 from ..settings.model import Settings
-from ..vaults.access import at_address, vault_place
+from ..vaults.access import at_address, vault_storage
 from ..vaults.apart import OwnFolder
 from .stack_host import find_machine, open_machine
 
@@ -94,7 +94,7 @@ class Environment:
 
     settings: Settings
     host: Host
-    vaults: dict[str, Place] = field(default_factory=dict)
+    vaults: dict[str, Storage] = field(default_factory=dict)
     """By name; of one with a folder for each machine, that of the stack's machine."""
     own: OwnFolder | None = None
     """The folder of the backups, as vaults know it."""
@@ -107,7 +107,7 @@ class Environment:
         environment = cls(settings, host or LocalHost(settings.stack.folder))
         environment.own = OwnFolder(environment.host, environment.backups, far=environment.far)
         environment.vaults = {
-            each.name: vault_place(
+            each.name: vault_storage(
                 each, whose, made=bool(whose), of_others=bool(host), own=environment.own
             )
             for each in settings.vaults
@@ -126,7 +126,7 @@ class Environment:
         """
         found = at_address(self.settings.vaults, at)
         if at not in self.vaults and found:
-            self.vaults[at] = vault_place(*found, own=self.own)
+            self.vaults[at] = vault_storage(*found, own=self.own)
         return at in self.vaults
 
     @property
@@ -135,7 +135,7 @@ class Environment:
         return f"{self.settings.stack.folder}/{BACKUPS}"
 
     @property
-    def places(self) -> dict[str, Place]:
+    def places(self) -> dict[str, Storage]:
         """What the roles of the rules are bound to."""
         return {"pi": self.host, **self.vaults}
 
@@ -172,7 +172,7 @@ class Environment:
         """Return the runtags that are pinned here or in a vault, and why a place cannot tell."""
         found = frozenset[str]()
         away = dict[str, StepFailed]()
-        folders: dict[str, tuple[Place, str]] = {HERE: (self.host, self.backups)}
+        folders: dict[str, tuple[Storage, str]] = {HERE: (self.host, self.backups)}
         folders |= {name: (place, place.root) for name, place in self.vaults.items()}
         for name, (place, folder) in folders.items():
             try:
@@ -363,7 +363,7 @@ def _is_part(record: Record) -> bool:
 
 
 def sets_in(
-    place: Place,
+    place: Storage,
     folder: str,
     failed: Mapping[str, str] | None = None,
     names: Mapping[str, FileFact] | None = None,
@@ -392,7 +392,7 @@ class _UnlikeListed(StepFailed):
 
 
 def _listed_twice(
-    place: Place,
+    place: Storage,
     folder: str,
     judge: Callable[[Mapping[str, FileFact]], Judged],
     names: Mapping[str, FileFact] | None = None,
@@ -405,7 +405,7 @@ def _listed_twice(
 
 
 def _read_as_listed(
-    place: Place, folder: str, names: Mapping[str, FileFact], runtags: Sequence[str]
+    place: Storage, folder: str, names: Mapping[str, FileFact], runtags: Sequence[str]
 ) -> dict[str, Manifest | None]:
     """Return the manifests of some runtags, None for a damaged one.
 
@@ -430,7 +430,7 @@ def _read_as_listed(
 
 
 def manifests_in(
-    place: Place,
+    place: Storage,
     folder: str,
     names: Mapping[str, FileFact],
     limit_s: float,
@@ -474,7 +474,7 @@ def counts_at_once(listed: Sequence[str], names: Mapping[str, FileFact]) -> Iter
 
 
 def contents_told(
-    place: Place, folder: str, names: Sequence[str], listed: Mapping[str, FileFact]
+    place: Storage, folder: str, names: Sequence[str], listed: Mapping[str, FileFact]
 ) -> dict[str, bytes]:
     """Return small files of a folder, but for those of which each alone cannot be read.
 
@@ -512,7 +512,7 @@ def _not_grown(answer: dict[str, bytes], listed: Mapping[str, FileFact]) -> dict
 
 
 def still_failed(
-    place: Place, folder: str, names: Mapping[str, FileFact], failed: Mapping[str, str]
+    place: Storage, folder: str, names: Mapping[str, FileFact], failed: Mapping[str, str]
 ) -> dict[str, str]:
     """Return those of `failed` that no other set of their name lies in the place of by now.
 
@@ -527,7 +527,7 @@ def still_failed(
 
 
 def sets_read(
-    place: Place, folder: str, limit_s: float, failed: Mapping[str, str] | None = None
+    place: Storage, folder: str, limit_s: float, failed: Mapping[str, str] | None = None
 ) -> tuple[BackupSet, ...]:
     """Return the sets of a place of which the manifest was opened in time, newest first."""
     names = place.names(folder)
@@ -556,7 +556,7 @@ class Newest:
 
 
 def newest_good(
-    place: Place,
+    place: Storage,
     folder: str,
     now: datetime,
     *,
@@ -577,7 +577,7 @@ def newest_good(
 
 
 def _newest_in(
-    place: Place,
+    place: Storage,
     folder: str,
     names: Mapping[str, FileFact],
     now: datetime,
@@ -614,7 +614,7 @@ def _newest_in(
 
 
 def _newest_first(
-    place: Place,
+    place: Storage,
     folder: str,
     names: Mapping[str, FileFact],
     begun_by_s: Mapping[str, float],
@@ -678,7 +678,7 @@ def _when(backup: BackupSet, files: Mapping[str, FileFact]) -> datetime:
     return backup.made() or datetime.fromtimestamp(written, UTC)
 
 
-def write_pin(place: Place, folder: str, runtag: str, note: bytes) -> None:
+def write_pin(place: Storage, folder: str, runtag: str, note: bytes) -> None:
     """Put a pin beside a set; raises StepFailed also where it is not seen there afterwards."""
     path = f"{folder}/{runtag}.{PIN_ENDING}"
     place.receive(path + PARTIAL, io.BytesIO(note), time.time())
@@ -689,7 +689,7 @@ def write_pin(place: Place, folder: str, runtag: str, note: bytes) -> None:
 
 def stat_everywhere(
     files: frozenset[File],
-    places: Mapping[str, Place],
+    places: Mapping[str, Storage],
     listed: Mapping[str, Mapping[str, FileFact]] | None = None,
 ) -> tuple[dict[File, FileFact], tuple[str, ...]]:
     """Return what is there of all files, one look a place, and which places did not answer.
@@ -714,7 +714,7 @@ def stat_everywhere(
 
 
 def unlike_copies(
-    files: Mapping[File, FileFact], places: Mapping[str, Place], records: Mapping[str, Record]
+    files: Mapping[File, FileFact], places: Mapping[str, Storage], records: Mapping[str, Record]
 ) -> frozenset[File]:
     """Return the files of vaults that bear the name of a copy and are not known to be one.
 
@@ -725,7 +725,7 @@ def unlike_copies(
 
 
 def compared_copies(
-    files: Mapping[File, FileFact], places: Mapping[str, Place], records: Mapping[str, Record]
+    files: Mapping[File, FileFact], places: Mapping[str, Storage], records: Mapping[str, Record]
 ) -> tuple[frozenset[File], dict[File, StepFailed]]:
     """Return the files of vaults that bear the name of a copy and are no copy of what is here.
 
@@ -751,7 +751,7 @@ def compared_copies(
     return frozenset(unlike), unread
 
 
-def sweep_stale_copies(place: Place, names: Mapping[str, FileFact] | None = None) -> None:
+def sweep_stale_copies(place: Storage, names: Mapping[str, FileFact] | None = None) -> None:
     """Remove the partial copies of dead runs; a young one may be another Pi's that is sending.
 
     By the clock of the place, which is asked only where one may be old, and by the mark of its
@@ -784,7 +784,7 @@ def _age(fact: FileFact, now_s: float) -> timedelta:
     return timedelta(seconds=now_s - fact.modified_s)
 
 
-def clock_of(place: Place) -> float:
+def clock_of(place: Storage) -> float:
     """Return what time it is in a place, by the date of a file that is made there for that."""
     path = f"{place.root}/.now-{os.urandom(6).hex()}"
     place.claim(path, "what time is it")
@@ -795,7 +795,7 @@ def clock_of(place: Place) -> float:
     return fact.modified_s if fact else time.time()
 
 
-def remove_set(place: Place, folder: str, runtag: str) -> None:
+def remove_set(place: Storage, folder: str, runtag: str) -> None:
     """Remove all files of a set; one that is half removed is listed by nobody.
 
     The first of its files, the manifest where it has one, becomes the mark of the removal and
@@ -818,7 +818,7 @@ def remove_set(place: Place, folder: str, runtag: str) -> None:
         ) from error
 
 
-def finish_removals(place: Place, folder: str) -> tuple[str, ...]:
+def finish_removals(place: Storage, folder: str) -> tuple[str, ...]:
     """Remove what is left of sets that are half removed, and return their runtags.
 
     One that cannot be removed keeps no other; raises StepFailed with the last of them.

@@ -194,7 +194,7 @@ class Disk:
     free_bytes: int
 
 
-class Place(Protocol):
+class Storage(Protocol):
     """Where the files of a role live. Paths are absolute on that machine."""
 
     name: str
@@ -274,7 +274,7 @@ class Place(Protocol):
         ...
 
 
-class Host(Place, Protocol):
+class Host(Storage, Protocol):
     """A place that also runs commands."""
 
     def run(self, command: Command, heard: Heard | None = None) -> Outcome:

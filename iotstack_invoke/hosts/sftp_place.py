@@ -32,7 +32,7 @@ FULL_BELOW_BYTES = 1 << 20
 """So little is free where a disk refused to take more."""
 
 
-class SftpPlace:
+class SftpStorage:
     """Another machine that offers only SFTP: it cannot hash, so what it holds is read back."""
 
     resumes = True

@@ -41,7 +41,7 @@ from .local import (
     read_chunk,
 )
 from .login_shell import START_FILES, Lines, LoginPrints, not_begun, shown
-from .sftp_place import MAKE_ROOM, MOST_CONTENT_BYTES, SftpPlace, not_listed, too_much
+from .sftp_place import MAKE_ROOM, MOST_CONTENT_BYTES, SftpStorage, not_listed, too_much
 from .ssh_config import ANY_EXIT, CONNECT_LIMIT_S
 from .ssh_connection import (
     FIRST_SESSION_TRIES,
@@ -177,7 +177,7 @@ _CALLED = {
 """What people are shown of a script, with the path that it is about."""
 
 
-def open_place(ssh: Ssh, root: str, name: str) -> SshHost | SftpPlace:
+def open_storage(ssh: Ssh, root: str, name: str) -> SshHost | SftpStorage:
     """Return the machine as a host, or as a mere place where it offers only SFTP.
 
     Raises Unreachable, also where it offers neither.
@@ -199,7 +199,7 @@ def open_place(ssh: Ssh, root: str, name: str) -> SshHost | SftpPlace:
             "nothing can be listed, proven or put in place. Allow SFTP there (`Subsystem sftp "
             "internal-sftp` and `ForceCommand internal-sftp` in sshd_config), or a shell."
         ) from error
-    return SftpPlace(login, root)
+    return SftpStorage(login, root)
 
 
 def _of_sftp(error: Unreachable) -> str:
@@ -225,7 +225,7 @@ def _no_shell(host: SshHost) -> str:
 
 def open_host(ssh: Ssh, root: str, name: str) -> SshHost:
     """Return the machine as a host; raises Unreachable, also where it has no shell."""
-    place = open_place(ssh, root, name)
+    place = open_storage(ssh, root, name)
     if isinstance(place, SshHost):
         return place
     place.close()

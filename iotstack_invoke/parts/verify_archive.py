@@ -26,7 +26,7 @@ from ..databases.influxdb.shard import check_tsm_blocks
 from ..databases.influxdb2.check import Influx2Check, Influx2Report
 from ..databases.sql.dump import SqlReport
 from ..databases.sql.servers import ENGINES, MARIADB
-from ..hosts.base import Place
+from ..hosts.base import Storage
 from ..hosts.hashing import HashedStream
 from ..hosts.local import CHUNK_BYTES, words_of
 from .bundle import DUMP
@@ -191,7 +191,7 @@ def _look_at_end(rest: IO[bytes]) -> None:
         raise Damaged(NO_END)
 
 
-def read_whole(place: Place, path: str, kind: str, included: Collection[str] = ()) -> Reading:
+def read_whole(place: Storage, path: str, kind: str, included: Collection[str] = ()) -> Reading:
     """Return what an archive of one kind of part is, read to its last byte.
 
     Each member is judged as before a restore; `included` is what the manifest says of a general
@@ -285,7 +285,9 @@ class _Begun:
         return bytes(first + more)
 
 
-def _read_again(place: Place, path: str, stream: IO[bytes], opened: ExitStack) -> IO[bytes] | None:
+def _read_again(
+    place: Storage, path: str, stream: IO[bytes], opened: ExitStack
+) -> IO[bytes] | None:
     """Return the archive opened a second time where one can seek in it, else None."""
     try:
         seekable = isinstance(stream, io.BufferedReader) and stream.seekable()

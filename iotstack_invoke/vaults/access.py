@@ -30,14 +30,14 @@ from ..core.errors import (
     WrongFolder,
     ended,
 )
-from ..hosts.base import FileFact, Place, Received
+from ..hosts.base import FileFact, Received, Storage
 from ..hosts.pasted import over_ssh
 from ..settings.model import VaultConfig
 from .apart import OwnFolder, refuse_twin
 from .rate_limit import Pace
 
 if TYPE_CHECKING:
-    from .encrypted import SealedPlace
+    from .encrypted import EncryptedStorage
 
 OWN_FOLDER = "."
 """In the place of a host: what lies in the folder of the vault itself."""
@@ -59,14 +59,14 @@ HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 Held = TypeVar("Held")
 
 
-def vault_place(
+def vault_storage(
     vault: VaultConfig,
     host: str = "",
     *,
     made: bool = False,
     of_others: bool = False,
     own: OwnFolder | None = None,
-) -> Place:
+) -> Storage:
     """Return the place of a vault; using it raises Unreachable where it does not answer.
 
     And WrongFolder where no second copy can be: also where it leads back to `own`, the folder of
@@ -82,7 +82,7 @@ def vault_place(
     if vault.by_host and host not in ("", OWN_FOLDER) and not made:
         name = f"{vault.name}/{host}"
 
-        def opener() -> SealedPlace:
+        def opener() -> EncryptedStorage:
             return _open_folder(vault, host, name, of_others=of_others)
 
         return cast("Place", _Lazy(name, root, opener, pace, own=own))
@@ -122,7 +122,7 @@ def other_hosts(vault: VaultConfig) -> tuple[str, ...]:
 
     Raises StepFailed where it does not answer.
     """
-    place = vault_place(vault, OWN_FOLDER)
+    place = vault_storage(vault, OWN_FOLDER)
     try:
         names = place.names(place.root)
     finally:
@@ -146,7 +146,7 @@ def _own_host() -> str:
     return name
 
 
-def _open_folder(vault: VaultConfig, host: str, name: str, *, of_others: bool) -> SealedPlace:
+def _open_folder(vault: VaultConfig, host: str, name: str, *, of_others: bool) -> EncryptedStorage:
     """Open a vault at the folder of another host; raises Unreachable where there is none."""
     place, root = _open(vault, host, of_others=of_others), _root_of(vault, host)
     if not place.names(root) and root not in place.look([root]):
@@ -155,7 +155,7 @@ def _open_folder(vault: VaultConfig, host: str, name: str, *, of_others: bool) -
     return place
 
 
-def sealed_side(place: Place) -> SealedPlace | None:
+def sealed_side(place: Storage) -> EncryptedStorage | None:
     """Return what knows of a vault what lies sealed there, None for a place that is no vault.
 
     Raises Unreachable where the vault does not answer.
@@ -166,13 +166,13 @@ def sealed_side(place: Place) -> SealedPlace | None:
     return cast("SealedPlace", place)
 
 
-def is_signed(place: Place, manifest: str) -> bool:
+def is_signed(place: Storage, manifest: str) -> bool:
     """Tell whether a manifest is the one that its set was sealed with."""
     side = sealed_side(place)
     return side is None or side.is_signed(manifest)
 
 
-def refuse_shut(place: Place, paths: Iterable[str]) -> None:
+def refuse_shut(place: Storage, paths: Iterable[str]) -> None:
     """Raise Refused where a file lies sealed in a vault, and nothing is there to open it.
 
     A passphrase of the key is asked for now, before several files are read at once.
@@ -189,11 +189,11 @@ def refuse_shut(place: Place, paths: Iterable[str]) -> None:
             read_identity(side.identity)
 
 
-def _open(vault: VaultConfig, host: str, *, of_others: bool) -> SealedPlace:
-    from .encrypted import SealedPlace
+def _open(vault: VaultConfig, host: str, *, of_others: bool) -> EncryptedStorage:
+    from .encrypted import EncryptedStorage
 
     plain = _open_plain(vault, host, of_others=of_others)
-    return SealedPlace(plain, vault.recipients, vault.identity)
+    return EncryptedStorage(plain, vault.recipients, vault.identity)
 
 
 def _before(vault: VaultConfig, host: str) -> Iterator[tuple[VaultConfig, str]]:
@@ -211,7 +211,7 @@ def _whose(vault: VaultConfig) -> tuple[str, str, int] | None:
     return (vault.ssh.host, vault.ssh.user, vault.ssh.port) if vault.ssh else None
 
 
-def _open_plain(vault: VaultConfig, host: str, *, of_others: bool) -> Place:
+def _open_plain(vault: VaultConfig, host: str, *, of_others: bool) -> Storage:
     root = _root_of(vault, host)
     twins = [(each.name, where) for each, where in _before(vault, host)]
     for name, where in twins if vault.is_far else ():
@@ -222,17 +222,17 @@ def _open_plain(vault: VaultConfig, host: str, *, of_others: bool) -> Place:
 
         cloud = open_rclone(vault.folder, vault.name, write_once=vault.write_once)
         if vault.write_once:
-            from .once import OncePlace
+            from .once import WriteOnceStorage
 
-            return OncePlace(cloud)
+            return WriteOnceStorage(cloud)
         return cloud
     if vault.ssh is None:
         from .folder import open_folder
 
         return open_folder(vault, root, twins, of_others=of_others)
-    from ..hosts.ssh import open_place  # Fabric takes a fifth of a second to import
+    from ..hosts.ssh import open_storage  # Fabric takes a fifth of a second to import
 
-    place = open_place(vault.ssh, vault.folder, vault.name)
+    place = open_storage(vault.ssh, vault.folder, vault.name)
     inside = f"{vault.folder}/."  # so a link to a folder is one
     found = place.look([inside, vault.folder])
     if inside not in found or not found[inside].is_folder:
@@ -258,7 +258,7 @@ class _Lazy:
         self,
         name: str,
         root: str,
-        opener: Callable[[], SealedPlace],
+        opener: Callable[[], EncryptedStorage],
         pace: Pace | None,
         *,
         makes_root: bool = False,
@@ -273,7 +273,7 @@ class _Lazy:
         """The stack's own backups; None once this is known to be another folder."""
         self._until_s = 0.0
         """When this run sends no more large files; it is known once the first is sent."""
-        self._place: SealedPlace | None = None
+        self._place: EncryptedStorage | None = None
         self._lock = threading.Lock()
         self._refusal: tuple[float, Unreachable] | None = None
         """Until when the vault is left alone, and why."""
@@ -291,7 +291,7 @@ class _Lazy:
 
         return asked
 
-    def opened(self) -> SealedPlace:
+    def opened(self) -> EncryptedStorage:
         """Return the place; raises Unreachable where it does not answer, or did not of late."""
         with self._lock:
             if self._refusal and time.monotonic() < self._refusal[0]:
@@ -360,7 +360,7 @@ class _Lazy:
             self._refuse_own(own, place, found)
         return found
 
-    def _refuse_own(self, own: OwnFolder, place: SealedPlace, listed: Container[str]) -> None:
+    def _refuse_own(self, own: OwnFolder, place: EncryptedStorage, listed: Container[str]) -> None:
         """Leave a vault alone for good that is the folder of the stack's own backups."""
         try:
             with self._waiting():
@@ -376,7 +376,7 @@ class _Lazy:
         with self._waiting():
             return place.contents(folder, names)
 
-    def _writable(self) -> SealedPlace:
+    def _writable(self) -> EncryptedStorage:
         """Return the place, its root being there from the first time on."""
         place = self.opened()
         if self._makes_root:

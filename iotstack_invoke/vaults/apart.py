@@ -18,7 +18,7 @@ from typing import TypeVar
 from ..backups.names import BADGE, LOCK
 from ..core.errors import StepFailed, Unreachable, WrongFolder
 from ..core.stack_folders import BACKUPS, FOLDERS, RESTORE
-from ..hosts.base import PARTIAL, FileFact, Place
+from ..hosts.base import PARTIAL, FileFact, Storage
 from ..hosts.local import within
 from ..settings.model import StackConfig, VaultConfig
 
@@ -45,7 +45,7 @@ class OwnFolder:
     lock. Where nothing can be written, what may be the folder is not counted.
     """
 
-    def __init__(self, host: Place, folder: str, *, far: bool = False) -> None:
+    def __init__(self, host: Storage, folder: str, *, far: bool = False) -> None:
         self.far = far
         """It is on another machine: no inode of it is seen here, and who only looks makes nothing
         there."""
@@ -66,7 +66,7 @@ class OwnFolder:
             return tuple(name for path, name in paths.items() if path in found)
         return ()
 
-    def refuse(self, place: Place, listed: Container[str]) -> None:
+    def refuse(self, place: Storage, listed: Container[str]) -> None:
         """Raise WrongFolder where a vault's root, of which that is listed, is this folder.
 
         And Unreachable where that cannot be told.
@@ -90,7 +90,7 @@ class OwnFolder:
                 f"{ANOTHER}"
             )
 
-    def _sees_new_word(self, place: Place) -> bool | None:
+    def _sees_new_word(self, place: Storage) -> bool | None:
         """Tell whether a vault has the word that is new here; None where that cannot be told.
 
         Another run may change it as well meanwhile: then it is tried again.
@@ -125,7 +125,7 @@ class OwnFolder:
             return False
         return True
 
-    def _is_alike(self, place: Place, mark: str) -> bool:
+    def _is_alike(self, place: Storage, mark: str) -> bool:
         """Tell whether the file that is both here and there is one by its size and its date."""
         before = _fact_in(self._host, self._folder, mark)
         there = _fact_in(place, place.root, mark)
@@ -142,12 +142,12 @@ def _new_word() -> str:
     return secrets.token_hex(16)
 
 
-def _word_in(place: Place, folder: str) -> str:
+def _word_in(place: Storage, folder: str) -> str:
     """Return the word in the badge of a folder, '' where there is none."""
     return place.contents(folder, [BADGE]).get(BADGE, b"").decode("utf-8", "replace").strip()
 
 
-def _fact_in(place: Place, folder: str, name: str) -> FileFact | None:
+def _fact_in(place: Storage, folder: str, name: str) -> FileFact | None:
     path = f"{folder}/{name}"
     return place.look([path]).get(path)
 

@@ -22,7 +22,7 @@ from ..backups.names import PARTS, split_set_name
 from ..backups.transfer import hash_there
 from ..core.dataclass import dataclass
 from ..core.errors import StepFailed
-from ..hosts.base import PARTIAL, FileFact, Place, Received
+from ..hosts.base import PARTIAL, FileFact, Received, Storage
 from ..hosts.hashing import HashedStream
 from ..hosts.local import CHUNK_BYTES
 from .age import SealDamaged, opening, sealed_size, sealing
@@ -99,14 +99,14 @@ class _Whole:
         return content
 
 
-class SealedPlace:
+class EncryptedStorage:
     """A vault's place: what `recipients` are named for is sealed on its way there.
 
     Without recipients all goes there in plain. To read what is sealed an identity is needed, the
     file with the secret key.
     """
 
-    def __init__(self, inner: Place, recipients: tuple[str, ...], identity: str = "") -> None:
+    def __init__(self, inner: Storage, recipients: tuple[str, ...], identity: str = "") -> None:
         self.name = inner.name
         self.root = inner.root
         self.resumes = inner.resumes and not recipients

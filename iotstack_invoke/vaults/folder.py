@@ -42,7 +42,7 @@ OCTAL = re.compile(r"\\([0-7]{3})")
 Answer = TypeVar("Answer")
 
 
-class FolderPlace(LocalHost):
+class FolderStorage(LocalHost):
     """The folder, looked at before anything is made in it."""
 
     def __init__(self, vault: VaultConfig) -> None:
@@ -241,13 +241,13 @@ ADVICE = "Mount the drive, and run the same command again. Without it nothing is
 
 def open_folder(
     vault: VaultConfig, root: str, twins: Iterable[tuple[str, str]], *, of_others: bool = False
-) -> FolderPlace:
+) -> FolderStorage:
     """Return the place of a vault in a folder; raises Unreachable where it is not there now.
 
     `root`: where the copies lie, in it; `twins`: the vaults that come before it, with where theirs
     do. Raises WrongFolder where those are no second ones; copies `of_others` are other machines'.
     """
-    place = FolderPlace(vault)
+    place = FolderStorage(vault)
     place.check()
     place.refuse_wrong(root, twins, of_others=of_others)
     return place

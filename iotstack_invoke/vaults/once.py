@@ -20,7 +20,7 @@ from ..core.dataclass import dataclass
 from ..core.errors import StepFailed
 from ..hosts.base import PARTIAL, FileFact, Received
 from .claims import DIGITS, mark_of
-from .rclone import RclonePlace
+from .rclone import RcloneStorage
 
 _AGAIN = re.compile(r"(.+)\.([2-9]|[1-9]\d+)", re.ASCII)
 """The name of a later try."""
@@ -37,14 +37,14 @@ class _Try:
     fact: FileFact
 
 
-class OncePlace:
+class WriteOnceStorage:
     """The place of a vault that takes files, and lets none go."""
 
     resumes = False
     keeps_all = True
     """A copy that is damaged stays, and does not keep another from being sent."""
 
-    def __init__(self, inner: RclonePlace) -> None:
+    def __init__(self, inner: RcloneStorage) -> None:
         self.name = inner.name
         self.root = inner.root
         self._inner = inner

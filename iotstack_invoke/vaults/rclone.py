@@ -127,7 +127,7 @@ SHUT_OUT = re.compile(
 INSTALL = "sudo apt-get install rclone"
 
 
-def open_rclone(root: str, name: str, *, write_once: bool = False) -> RclonePlace:
+def open_rclone(root: str, name: str, *, write_once: bool = False) -> RcloneStorage:
     """Return the place; raises Unreachable where there is no rclone here.
 
     `write_once`: files there are under a lock from their first byte on.
@@ -135,10 +135,10 @@ def open_rclone(root: str, name: str, *, write_once: bool = False) -> RclonePlac
     if shutil.which("rclone") is None:
         why, fix = f"Vault '{name}' needs the program rclone, which is not here.", INSTALL
         raise Unreachable(f"{why} Install it: {fix}", why=why, fix=fix)
-    return RclonePlace(root, name, UNDER_LOCK if write_once else ())
+    return RcloneStorage(root, name, UNDER_LOCK if write_once else ())
 
 
-class RclonePlace:
+class RcloneStorage:
     """A folder of one of rclone's remotes; its paths are `remote:folder/name`.
 
     It is made by the first copy: many clouds know no empty folders. A file bears the time when it

@@ -44,7 +44,7 @@ from ..databases.sql.servers import SqlServer
 from ..databases.sqlite.files import COPIES, OUTSIDE_COPIES, CopySqlite
 from ..engine.rules import Job, Rule, RuleBook, rule
 from ..engine.steps import LACKING, File, Record, Scene, Step
-from ..hosts.base import Place
+from ..hosts.base import Storage
 from ..parts.bundle import RecipeInUse
 from ..services.containers import Container
 from ..stack.cold_copy import AtRest, CopyLinked, copy_at_rest
@@ -594,7 +594,7 @@ class MakeWay:
         if not getattr(place, "keeps_all", False):
             place.remove([self._manifest])
 
-    def _why_it_stays(self, place: Place, old: Manifest, new: Manifest) -> str:
+    def _why_it_stays(self, place: Storage, old: Manifest, new: Manifest) -> str:
         pin = posixpath.join(self.mark.root, f"{self.runtag}.{PIN_ENDING}")
         paths = {posixpath.join(self.mark.root, part.file): part for part in old.made}
         there = place.look([pin, *paths])

@@ -29,10 +29,10 @@ from sshd import Sshd, require_sshd
 
 from iotstack_invoke.core.errors import StepFailed
 from iotstack_invoke.hosts import ssh as remote
-from iotstack_invoke.hosts.sftp_place import SftpPlace
+from iotstack_invoke.hosts.sftp_place import SftpStorage
 from iotstack_invoke.hosts.ssh import SshHost
 from iotstack_invoke.settings.model import VaultConfig
-from iotstack_invoke.vaults.access import vault_place
+from iotstack_invoke.vaults.access import vault_storage
 
 DISK_BYTES = 48 << 20
 
@@ -70,7 +70,7 @@ class Kind:
 
     def open(self, vault):
         """Return a place that is closed at the end."""
-        self.places.append(vault_place(vault))
+        self.places.append(vault_storage(vault))
         return self.places[-1]
 
     def close(self):
@@ -245,7 +245,7 @@ class SftpOnlyKind(SshKind):
     """A machine that gives files and no shell."""
 
     extra = ("ForceCommand internal-sftp",)
-    class_of_place = SftpPlace
+    class_of_place = SftpStorage
 
 
 class OldSftpKind(SftpOnlyKind):

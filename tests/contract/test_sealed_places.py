@@ -13,7 +13,7 @@ from test_places import BIG, MODIFIED_S, Copy, Source, tried, tried_once_connect
 from iotstack_invoke.backups.transfer import hash_there
 from iotstack_invoke.core.errors import StepFailed
 from iotstack_invoke.hosts import ssh as remote
-from iotstack_invoke.vaults.encrypted import SealBroken, SealedPlace
+from iotstack_invoke.vaults.encrypted import EncryptedStorage, SealBroken
 
 RUNTAG = "2026-11-23_1100"
 NAME = f"{RUNTAG}.general-backup.tar.gz"
@@ -34,11 +34,11 @@ def sealed(kind, key, tmp_path):
     """A file of the Pi whose copy is sealed, and a place that can open it."""
     identity, public = key
     inner = kind.place.opened()._inner
-    kind.place = SealedPlace(inner, (public,))
+    kind.place = EncryptedStorage(inner, (public,))
     (tmp_path / "pi").mkdir()
     copy = Copy(Source(str(tmp_path / "pi")), kind, NAME)
     copy.sealed = kind.raw / f"{NAME}.age"
-    copy.opener = SealedPlace(inner, (), identity)
+    copy.opener = EncryptedStorage(inner, (), identity)
     copy.path = copy.target.absolute
     return copy
 

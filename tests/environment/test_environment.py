@@ -25,7 +25,7 @@ from iotstack_invoke.core.errors import StepFailed, Unreachable
 from iotstack_invoke.hosts.base import FileFact
 from iotstack_invoke.hosts.local import LocalHost
 from iotstack_invoke.settings.model import VaultConfig
-from iotstack_invoke.vaults.access import vault_place
+from iotstack_invoke.vaults.access import vault_storage
 
 NOW = datetime(2026, 11, 23, 14, 0, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -139,7 +139,7 @@ def test_an_old_manifest_that_cannot_be_read_hides_no_newer_one(tmp_path):
 
 def test_a_place_that_does_not_answer_is_no_empty_place(tmp_path):
     """A drive that is not mounted is told as such, not as one without backups."""
-    place = vault_place(VaultConfig("usb", str(tmp_path / "usb")))
+    place = vault_storage(VaultConfig("usb", str(tmp_path / "usb")))
     with pytest.raises(Unreachable, match="Is the drive mounted"):
         newest_good(place, place.root, NOW)
 

@@ -17,7 +17,7 @@ from sshd import make_key
 from iotstack_invoke.core.errors import KeyRefused, Refused, Unreachable
 from iotstack_invoke.hosts import ssh_config
 from iotstack_invoke.hosts.known_hosts import KeyVerdict, fits, hashed, keys_in, known_keys
-from iotstack_invoke.hosts.ssh import open_place
+from iotstack_invoke.hosts.ssh import open_storage
 from iotstack_invoke.hosts.ssh_connection import Login, offered_key, remember_key
 from iotstack_invoke.hosts.ssh_line import judge
 
@@ -224,7 +224,7 @@ def test_revoked_keys_of_the_configuration_are_refused(nas, kind, tmp_path):
     ssh_config._answer.cache_clear()
     assert [nas.refused_by_ssh(), nas.refused_by_us()] == [True, True]
     with pytest.raises(KeyRefused, match=re.escape(str(file))) as failure:
-        open_place(nas.ssh, "/", "nas")
+        open_storage(nas.ssh, "/", "nas")
     assert "--trust" not in failure.value.fix
 
 
@@ -263,10 +263,10 @@ def test_a_certificate_by_a_revoked_authority_is_refused(certified):
         ssh_config._answer.cache_clear()
         assert certified.refused_by_ssh() == (right == "refused"), text
         if right == "accepted":
-            open_place(certified.ssh, "/", "nas").close()
+            open_storage(certified.ssh, "/", "nas").close()
             continue
         with pytest.raises(KeyRefused, match=r"known: .*revoked.*Keys are revoked in") as failure:
-            open_place(certified.ssh, "/", "nas")
+            open_storage(certified.ssh, "/", "nas")
         assert str(list_of_keys if revoked else file) in str(failure.value)
 
 
@@ -280,9 +280,9 @@ def test_a_key_that_a_command_revokes_is_refused(certified):
         ssh_config._answer.cache_clear()
         assert certified.refused_by_ssh() == (who == "other")
         if who == "stranger":
-            open_place(certified.ssh, "/", "nas").close()
+            open_storage(certified.ssh, "/", "nas").close()
     with pytest.raises(KeyRefused, match=r"`ssh` refuses its host key, .*: .*CERT"):
-        open_place(certified.ssh, "/", "nas")
+        open_storage(certified.ssh, "/", "nas")
 
 
 def test_revoked_certificates_of_a_krl_are_refused(certified):
@@ -298,15 +298,15 @@ def test_revoked_certificates_of_a_krl_are_refused(certified):
         assert certified.refused_by_ssh() == right
         if right:
             with pytest.raises(KeyRefused, match=re.escape(str(krl))):
-                open_place(certified.ssh, "/", "nas")
+                open_storage(certified.ssh, "/", "nas")
         else:
-            open_place(certified.ssh, "/", "nas").close()
+            open_storage(certified.ssh, "/", "nas").close()
 
 
 def test_without_ssh_a_machine_is_refused_where_keys_are_revoked(nas, tmp_path, monkeypatch):
     """Only the program reads certificates of machines; where it does not get in, we do not."""
     nas.server.known_hosts.write_text("{name} {key}\n@revoked * {other}".format(**nas.words))
-    open_place(nas.ssh, "/", "nas").close()
+    open_storage(nas.ssh, "/", "nas").close()
     programs = tmp_path / "programs"
     programs.mkdir()
     (programs / "ssh").write_text(
@@ -315,10 +315,10 @@ def test_without_ssh_a_machine_is_refused_where_keys_are_revoked(nas, tmp_path, 
     (programs / "ssh").chmod(0o755)
     monkeypatch.setenv("PATH", str(programs))
     with pytest.raises(Unreachable, match="`ssh` does not get in: too bad"):
-        open_place(nas.ssh, "/", "nas")
+        open_storage(nas.ssh, "/", "nas")
     (programs / "ssh").unlink()
     with pytest.raises(KeyRefused, match="Install openssh-client"):
-        open_place(nas.ssh, "/", "nas")
+        open_storage(nas.ssh, "/", "nas")
 
 
 ADDRESS = "::ffff:127.0.0.1"
@@ -402,7 +402,7 @@ def test_what_ssh_alone_verifies_is_told_where_there_is_none(nas, monkeypatch, l
     nas.server.config.write_text(f"{line}\n")
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(KeyRefused) as failure:
-        open_place(nas.ssh, "/", "nas")
+        open_storage(nas.ssh, "/", "nas")
     assert str(failure.value) == (
         "nas (127.0.0.1) cannot be verified. Only `ssh` does what CheckHostIP and "
         "KnownHostsCommand want. Install openssh-client."
@@ -413,7 +413,7 @@ def refused(nas, text):
     """Return what is said of a server of which known_hosts says this."""
     nas.server.known_hosts.write_text(text.format(**nas.words))
     with pytest.raises(KeyRefused) as failure:
-        open_place(nas.ssh, "/", "nas")
+        open_storage(nas.ssh, "/", "nas")
     return failure.value
 
 
@@ -444,7 +444,7 @@ def trust(nas, config, name="127.0.0.1"):
     assert not key.is_known
     file = remember_key(key)
     assert not nas.refused_by_ssh()
-    open_place(nas.ssh, "/", "nas").close()
+    open_storage(nas.ssh, "/", "nas").close()
     assert offered_key(nas.ssh, "nas").is_known
     with open(file) as stream:
         return stream.read().splitlines()[-1]
@@ -478,7 +478,7 @@ def test_a_trusted_key_goes_to_the_first_of_the_users_files(nas, tmp_path):
         with pytest.raises(Refused, match="Nothing was written"):
             remember_key(offered_key(nas.ssh, "nas"))
     with pytest.raises(Unreachable, match="is not known"):
-        open_place(nas.ssh, "/", "nas")
+        open_storage(nas.ssh, "/", "nas")
 
 
 def test_a_host_that_is_known_by_its_certificate_alone_is_told(nas, start_sshd):
@@ -502,10 +502,10 @@ def test_a_host_that_is_known_by_its_certificate_alone_is_told(nas, start_sshd):
     other.known_hosts.write_text(known)
     assert not nas.refused_by_ssh()
     with pytest.raises(KeyRefused, match=r"by a certificate alone .*, which `ssh` verifies"):
-        open_place(nas.ssh, "/", "nas")
+        open_storage(nas.ssh, "/", "nas")
     remember_key(offered_key(nas.ssh, "nas"))
     assert not nas.refused_by_ssh()
-    open_place(nas.ssh, "/", "nas").close()
+    open_storage(nas.ssh, "/", "nas").close()
 
 
 def name_it(stack, nas):

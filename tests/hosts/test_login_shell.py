@@ -14,9 +14,9 @@ from iotstack_invoke.core.errors import StepFailed, TimedOut, Unreachable
 from iotstack_invoke.hosts import ssh as remote
 from iotstack_invoke.hosts.base import Command
 from iotstack_invoke.hosts.login_shell import LoginPrints, Mark
-from iotstack_invoke.hosts.ssh import SftpPlace, SshHost, open_host, open_place
+from iotstack_invoke.hosts.ssh import SftpStorage, SshHost, open_host, open_storage
 from iotstack_invoke.settings.model import VaultConfig
-from iotstack_invoke.vaults.access import vault_place
+from iotstack_invoke.vaults.access import vault_storage
 
 SFTP_SERVER = shutil.which("sftp-server", path="/usr/lib/openssh:/usr/libexec/openssh")
 SHELLS = ("sh", "bash", "dash", "fish", "tcsh", "busybox sh")
@@ -59,7 +59,7 @@ def noisy(start_sshd, tmp_path):
     def make(start_file, **given):
         server = start_sshd("noisy", **given)
         (server.folder / ".bashrc").write_text(start_file)
-        place = open_place(server.login(), str(root), "nas")
+        place = open_storage(server.login(), str(root), "nas")
         place.server = server
         made.append(place)
         return place
@@ -132,7 +132,7 @@ def test_a_login_that_prints_without_end_is_told(start_sshd, tmp_path, monkeypat
         server = start_sshd(name, sftp=SFTP_SERVER)
         (server.folder / ".bashrc").write_text(start_file)
         with pytest.raises(Unreachable, match=r"Hi.*Look there in ~/\.bashrc"):
-            open_place(server.login(), str(tmp_path), "nas")
+            open_storage(server.login(), str(tmp_path), "nas")
 
 
 def test_sftp_serves_where_the_shell_runs_nothing(start_sshd, tmp_path):
@@ -140,8 +140,8 @@ def test_sftp_serves_where_the_shell_runs_nothing(start_sshd, tmp_path):
     for name, start_file in (("exit", "exit\n"), ("prints", "yes Hi\n")):
         server = start_sshd(name)
         (server.folder / ".bashrc").write_text(start_file)
-        place = open_place(server.login(), str(tmp_path), "nas")
-        assert isinstance(place, SftpPlace)
+        place = open_storage(server.login(), str(tmp_path), "nas")
+        assert isinstance(place, SftpStorage)
         place.close()
         with pytest.raises(Unreachable, match="no commands can be run"):
             open_host(server.login(), str(tmp_path), "nas")
@@ -197,7 +197,7 @@ def test_a_server_that_opens_no_session_is_told_soon(start_sshd, tmp_path, monke
     """MaxSessions 0 lets no command and no SFTP be: it is asked a few times, and not for long."""
     monkeypatch.setattr(remote, "FIRST_SESSION_TRIES", 2)
     with pytest.raises(Unreachable, match=r"opens no session: Connect failed\. .*MaxSessions"):
-        open_place(start_sshd("none", "MaxSessions 0").login(), str(tmp_path), "nas")
+        open_storage(start_sshd("none", "MaxSessions 0").login(), str(tmp_path), "nas")
 
 
 def test_a_vault_whose_login_prints_is_a_vault(start_sshd, tmp_path):
@@ -205,7 +205,7 @@ def test_a_vault_whose_login_prints_is_a_vault(start_sshd, tmp_path):
     (tmp_path / "far away").mkdir()
     server = start_sshd("nas", sftp=SFTP_SERVER)
     (server.folder / ".bashrc").write_text(GREETING)
-    place = vault_place(VaultConfig("nas", str(tmp_path / "far away"), server.login()))
+    place = vault_storage(VaultConfig("nas", str(tmp_path / "far away"), server.login()))
     all_done(place, tmp_path / "far away")
     place.close()
 
@@ -285,7 +285,7 @@ def test_a_user_with_another_login_shell(odd_shell, tmp_path, shell):
     root = tmp_path / "far! away"
     root.mkdir()
     (server.folder / ".tcshrc").write_text("echo Welcome\n")
-    place = open_place(server.login(), str(root), "nas")
+    place = open_storage(server.login(), str(root), "nas")
     told = place.run(Command(("sh", "-c", 'echo "$0" "$@"', *WORDS[:5], "a!b")))
     assert told.out == " ".join((*WORDS[:5], "a!b")) + "\n"
     all_done(place, root)

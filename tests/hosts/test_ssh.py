@@ -29,7 +29,7 @@ from iotstack_invoke.core.processes import signals_raised
 from iotstack_invoke.hosts import ssh as remote
 from iotstack_invoke.hosts.base import Command, Outcome, Received
 from iotstack_invoke.hosts.local import LocalHost
-from iotstack_invoke.hosts.ssh import SftpPlace, SshHost, open_place
+from iotstack_invoke.hosts.ssh import SftpStorage, SshHost, open_storage
 from iotstack_invoke.hosts.ssh_connection import Limit, Login, MendedRemote, end_input
 from iotstack_invoke.hosts.ssh_settings import Ssh
 
@@ -58,7 +58,7 @@ def root(tmp_path):
 @pytest.fixture
 def nas(sshd, root):
     """The other machine, as a host."""
-    place = open_place(sshd.login(), str(root), "nas")
+    place = open_storage(sshd.login(), str(root), "nas")
     assert isinstance(place, SshHost)
     yield place
     place.close()
@@ -75,8 +75,8 @@ def no_ssh(tmp_path, monkeypatch):
 def sftp(start_sshd, root):
     """A machine that offers only SFTP."""
     server = start_sshd("sftp", "ForceCommand internal-sftp")
-    place = open_place(server.login(), str(root), "box")
-    assert isinstance(place, SftpPlace)
+    place = open_storage(server.login(), str(root), "box")
+    assert isinstance(place, SftpStorage)
     place.server = server
     yield place
     place.close()
@@ -464,7 +464,7 @@ def test_a_file_that_goes_during_the_listing_spoils_nothing(start_sshd, root, tm
     server = start_sshd("racing", path=f"{tools}:/usr/bin:/bin")
     for name in ("gone", "stays"):
         (root / name).touch()
-    place = open_place(server.login(), str(root), "nas")
+    place = open_storage(server.login(), str(root), "nas")
     assert set(place.names(str(root))) == {"stays"}
     place.close()
 
@@ -504,7 +504,7 @@ def test_a_machine_with_bsd_tools_is_as_good(start_sshd, root, tmp_path):
         (tools / name).write_text("#!/bin/sh\n" + script.replace("REAL", shutil.which(name) or ""))
         (tools / name).chmod(0o755)
     server = start_sshd("bsd", path=tools)
-    place = open_place(server.login(), str(root), "mac")
+    place = open_storage(server.login(), str(root), "mac")
     data = os.urandom(100_000)
     received = place.receive(f"{root}/a b.partial", io.BytesIO(data), 1e9)
     assert received.sha256 == hashlib.sha256(data).hexdigest()
@@ -528,7 +528,7 @@ def test_what_the_disk_says_at_the_sync_is_told(start_sshd, root, tmp_path, take
     (tools / "sync").write_text(f'#!/bin/sh\n[ $# = 0 ] || {{ echo "{said}" >&2; exit 1; }}\n')
     (tools / "sync").chmod(0o755)
     server = start_sshd(f"sync-{takes_files}", path=f"{tools}:/usr/bin:/bin")
-    place = open_place(server.login(), str(root), "nas")
+    place = open_storage(server.login(), str(root), "nas")
 
     def rename():
         place.rename(f"{root}/x", f"{root}/y")
@@ -555,7 +555,7 @@ def test_a_file_is_on_its_way_to_the_disk_before_its_sync(start_sshd, root, tmp_
         (tools / "dd").write_text(f"#!/bin/sh\n{script}\n")
         (tools / "dd").chmod(0o755)
         server = start_sshd(f"dd-{name}", path=f"{tools}:/usr/bin:/bin")
-        place = open_place(server.login(), str(root), "nas")
+        place = open_storage(server.login(), str(root), "nas")
         place.receive(f"{root}/{name}", io.BytesIO(data[:1_000_001]), 0)
         received = place.receive(f"{root}/{name}", io.BytesIO(data[1_000_001:]), 0, 1_000_001)
         assert received == Received(len(data), hashlib.sha256(data).hexdigest())
@@ -806,7 +806,7 @@ def test_a_request_that_finds_the_line_broken_is_not_the_end_of_the_file(
 ):
     """Paramiko says EOFError for a socket that is closed while it sends, as for a file's end."""
     request.getfixturevalue("no_ssh")
-    place = nas if way == "channel" else SftpPlace(nas.login, str(root))
+    place = nas if way == "channel" else SftpStorage(nas.login, str(root))
     with open(root / "big", "wb") as stream:
         stream.truncate(1 << 25)
 
@@ -829,7 +829,7 @@ def test_a_line_that_breaks_while_small_files_are_read_hides_none(
     """A file that was not read is not one that is not there."""
     monkeypatch.setattr(remote, "MOST_CONTENT_BYTES", 1 << 30)
     monkeypatch.setattr("iotstack_invoke.hosts.sftp_place.MOST_CONTENT_BYTES", 1 << 30)
-    place = SftpPlace(nas.login, str(root)) if way == "sftp" else nas
+    place = SftpStorage(nas.login, str(root)) if way == "sftp" else nas
     names = ["big", *(f"{number}" for number in range(1 if way == "channel" else 20))]
     for name in names:
         (root / name).write_bytes(b"x")
@@ -848,7 +848,7 @@ def test_small_files_have_one_limit_together(nas, root, way, monkeypatch):
     """A far end may list a few bytes of each of many, and send megabytes."""
     for module in ("ssh", "sftp_place"):
         monkeypatch.setattr(f"iotstack_invoke.hosts.{module}.MOST_CONTENT_BYTES", 1000)
-    place = SftpPlace(nas.login, str(root)) if way == "sftp" else nas
+    place = SftpStorage(nas.login, str(root)) if way == "sftp" else nas
     names = [f"{number}" for number in range(20 if way == "ssh" else 5)]
     for name in names:
         (root / name).write_bytes(b"x" * (1000 // len(names)))
@@ -864,7 +864,7 @@ def test_what_still_writes_for_an_earlier_line_reaches_no_copy(nas, root, way, r
     """A program that hung over there may go on when another run's copy has its name."""
     if way == "channel":
         request.getfixturevalue("no_ssh")
-    place = SftpPlace(nas.login, str(root)) if way == "sftp" else nas
+    place = SftpStorage(nas.login, str(root)) if way == "sftp" else nas
     partial = root / "x.partial"
     partial.write_bytes(b"earlier" * 9)
     with open(partial, "r+b", buffering=0) as earlier:
@@ -876,7 +876,7 @@ def test_what_still_writes_for_an_earlier_line_reaches_no_copy(nas, root, way, r
 
 @pytest.mark.parametrize("way", ["ssh", "sftp"])
 def test_a_copy_follows_no_link_that_lies_under_its_partial_name(nas, root, way):
-    place = SftpPlace(nas.login, str(root)) if way == "sftp" else nas
+    place = SftpStorage(nas.login, str(root)) if way == "sftp" else nas
     (root / "other").write_text("of somebody")
     (root / "x.partial").symlink_to("other")
     place.receive(f"{root}/x.partial", io.BytesIO(b"whole"), 0)
@@ -891,7 +891,7 @@ def test_a_file_that_grows_while_it_is_read_moves_no_other(start_sshd, root, tmp
     (tools / "wc").write_text(f'#!/bin/sh\n/usr/bin/wc "$@"\necho 12345 >> "{root}/a"\n')
     (tools / "wc").chmod(0o755)
     server = start_sshd("growing", path=f"{tools}:/usr/bin:/bin")
-    place = open_place(server.login(), str(root), "nas")
+    place = open_storage(server.login(), str(root), "nas")
     texts = {"a": b"one", "b": b"two"}
     for name, text in texts.items():
         (root / name).write_bytes(text)
@@ -904,7 +904,7 @@ def test_a_server_that_takes_no_more_sessions_is_told(start_sshd, root, request,
     monkeypatch.setattr("iotstack_invoke.hosts.ssh_connection.SESSION_TRIES", 1)
     server = start_sshd("busy", "MaxSessions 1")
     request.getfixturevalue("no_ssh")
-    place = open_place(server.login(), str(root), "nas")
+    place = open_storage(server.login(), str(root), "nas")
     (root / "x").write_bytes(bytes(1 << 26))
     with place.read(f"{root}/x") as stream:
         with pytest.raises(StepFailed) as failure:
@@ -1027,7 +1027,7 @@ def test_a_copy_over_sftp_is_on_the_disk_before_it_is_read_back(start_sshd, root
     listening.write_text(f"#!/bin/sh\ntee -a {asked} | {server}\n")
     listening.chmod(0o755)
     box = start_sshd("box", f"ForceCommand {listening}")
-    place = SftpPlace(Login(box.login(), "box"), str(root))
+    place = SftpStorage(Login(box.login(), "box"), str(root))
     place.receive(f"{root}/x", io.BytesIO(b"its first bytes" + b"x" * 100_000 + b"its end"), 0)
     place.close()
     told = asked.read_bytes()
@@ -1048,7 +1048,7 @@ def test_what_an_sftp_server_refuses_is_a_failure(sftp, root):
 def test_a_server_that_takes_nothing_says_so(start_sshd, root):
     """Where a claim is refused, the reason is told, with the path, and not that there is none."""
     (root / "shut").write_text("x")
-    place = open_place(start_sshd("shut", "ForceCommand internal-sftp -R").login(), "/", "box")
+    place = open_storage(start_sshd("shut", "ForceCommand internal-sftp -R").login(), "/", "box")
     for path in (f"{root}/x.unfinished.jsonl", f"{root}/none/x.unfinished.jsonl"):
         with pytest.raises(StepFailed, match=f"On box: {path} cannot be written: Permission den"):
             place.claim(path, "me")
@@ -1117,7 +1117,7 @@ def test_an_sftp_server_that_hangs_on_a_good_line_is_given_up(start_sshd, root, 
         pytest.skip("there is no sftp-server as a program")
     monkeypatch.setattr("iotstack_invoke.hosts.ssh_connection.SFTP_SILENCE_S", 1.0)
     server = start_sshd("own-sftp", f"Subsystem sftp {program}", sftp=False)
-    place = SftpPlace(Login(server.login(), "box"), str(root))
+    place = SftpStorage(Login(server.login(), "box"), str(root))
 
     def hang(session):
         for pid in offspring(server.process.pid):
@@ -1172,7 +1172,7 @@ def test_where_there_is_no_sftp_people_fetch_with_the_old_scp(start_sshd, root, 
 def refused(ssh, match, root="/"):
     """Expect that a login is refused, and return the failure."""
     with pytest.raises(Unreachable, match=match) as failure:
-        open_place(ssh, root, "nas")
+        open_storage(ssh, root, "nas")
     assert "Errno" not in str(failure.value)
     return failure.value
 
@@ -1274,7 +1274,7 @@ def jump_config(inner, *gateways):
 def test_a_machine_behind_a_gateway_is_reached(start_sshd, root):
     """Commands and bytes go through the gateway when both keys are known."""
     inner, gate = start_sshd("inner"), start_sshd("gate")
-    place = open_place(jump_config(inner, gate), str(root), "nas")
+    place = open_storage(jump_config(inner, gate), str(root), "nas")
     data = os.urandom(500_000)
     received = place.receive(f"{root}/x", io.BytesIO(data), 0)
     assert received.sha256 == hashlib.sha256(data).hexdigest()

@@ -20,7 +20,7 @@ from sshd import make_key
 from iotstack_invoke.core.errors import KeyRefused, Unreachable
 from iotstack_invoke.hosts import ssh_config
 from iotstack_invoke.hosts.base import Command
-from iotstack_invoke.hosts.ssh import open_place
+from iotstack_invoke.hosts.ssh import open_storage
 from iotstack_invoke.hosts.ssh_config import find_way
 from iotstack_invoke.hosts.ssh_connection import Login, offered_key
 from iotstack_invoke.hosts.ssh_settings import Ssh
@@ -225,7 +225,7 @@ def test_ssh_is_asked_once(tmp_path, monkeypatch):
 def reached(ssh, root="/"):
     """Expect that both ways in lead to a machine; return what `ssh -G` had to say."""
     ssh_config._answer.cache_clear()
-    place = open_place(ssh, root, "nas")
+    place = open_storage(ssh, root, "nas")
     assert place.run(Command(("echo", "there"))).out == "there\n"
     words = [*Login(ssh, "nas").words(), "echo there"]
     assert subprocess.run(words, check=True, capture_output=True, timeout=60).stdout == b"there\n"
@@ -273,7 +273,7 @@ def test_a_host_is_reached_through_a_command(sshd):
     ssh = settings(sshd, host_lines(sshd, "nas", "ProxyCommand echo no such way >&2"))
     ssh_config._answer.cache_clear()
     with pytest.raises(Unreachable, match=r"^nas: its ProxyCommand says: no such way"):
-        open_place(ssh, "/", "nas")
+        open_storage(ssh, "/", "nas")
 
 
 def test_of_what_a_command_says_the_end_is_kept(sshd):
@@ -282,7 +282,7 @@ def test_of_what_a_command_says_the_end_is_kept(sshd):
     ssh = settings(sshd, host_lines(sshd, "nas", f"ProxyCommand sh -c '{said}'"))
     tracemalloc.start()
     with pytest.raises(Unreachable, match=r"^nas: its ProxyCommand says: no such way"):
-        open_place(ssh, "/", "nas")
+        open_storage(ssh, "/", "nas")
     _, most_bytes = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert most_bytes < 20_000_000
@@ -300,7 +300,7 @@ def test_a_command_may_hand_its_line_over(sshd):
     ssh = settings(sshd, host_lines(sshd, "nas", "ProxyCommand true", "ProxyUseFdpass yes"))
     ssh_config._answer.cache_clear()
     with pytest.raises(Unreachable, match="its ProxyCommand handed over no line"):
-        open_place(ssh, "/", "nas")
+        open_storage(ssh, "/", "nas")
 
 
 def test_the_program_of_a_line_ends_with_it(sshd):
@@ -310,13 +310,13 @@ def test_the_program_of_a_line_ends_with_it(sshd):
     command = f"sh -c 'echo $$ > {note}; exec {sys.executable} {sshd.folder}/relay %h %p'"
     ssh = settings(sshd, host_lines(sshd, "nas", f"ProxyCommand {command}"))
     ssh_config._answer.cache_clear()
-    place = open_place(ssh, "/", "nas")
+    place = open_storage(ssh, "/", "nas")
     assert os.path.exists(f"/proc/{note.read_text().strip()}")
     place.close()
     until(lambda: not os.path.exists(f"/proc/{note.read_text().strip()}"))
     sshd.known_hosts.write_text("")
     with pytest.raises(KeyRefused):
-        open_place(ssh, "/", "nas")
+        open_storage(ssh, "/", "nas")
     until(lambda: not os.path.exists(f"/proc/{note.read_text().strip()}"))
 
 
@@ -359,19 +359,19 @@ def test_each_machine_on_the_way_has_its_own_key_and_user(start_sshd):
     reached(settings(inner, text))
     near.known_hosts.write_text("")
     with pytest.raises(KeyRefused, match="host key of the-near, on the way to nas") as failure:
-        open_place(Ssh("nas", config=str(inner.config)), "/", "nas")
+        open_storage(Ssh("nas", config=str(inner.config)), "/", "nas")
     assert "--trust" not in failure.value.fix
     near.known_hosts.write_text(f"the-near {public}")
     inner.stop()
     with pytest.raises(Unreachable, match=r"near does not reach \[127.0.0.1\]:\d+") as failure:
-        open_place(Ssh("nas", config=str(inner.config)), "/", "nas")
+        open_storage(Ssh("nas", config=str(inner.config)), "/", "nas")
     assert failure.value.again
     near.user_key.write_text("")
     with pytest.raises(Unreachable, match=r"^near, on the way to nas, did not let us in"):
-        open_place(Ssh("nas", config=str(inner.config)), "/", "nas")
+        open_storage(Ssh("nas", config=str(inner.config)), "/", "nas")
     far.stop()
     with pytest.raises(Unreachable, match=r"far, on the way to nas, does not answer"):
-        open_place(Ssh("nas", config=str(inner.config)), "/", "nas")
+        open_storage(Ssh("nas", config=str(inner.config)), "/", "nas")
 
 
 FOR_PEOPLE = (
@@ -464,7 +464,7 @@ def test_keys_of_the_agent_are_shown_as_ssh_shows_them(sshd, agent, tmp_path):
     only = lines + "  IdentitiesOnly yes\n"
     ssh_config._answer.cache_clear()
     with pytest.raises(Unreachable, match="did not let us in"):
-        open_place(settings(sshd, only.replace(f"{socket_path}", "none")), "/", "nas")
+        open_storage(settings(sshd, only.replace(f"{socket_path}", "none")), "/", "nas")
 
 
 @pytest.mark.parametrize("kind", ["ed25519", "rsa", "ecdsa"])
@@ -479,7 +479,7 @@ def test_a_key_with_which_the_agent_does_not_sign_hides_no_other(sshd, agent, tm
     public.write_text((tmp_path / "asked.pub").read_text())
     ssh_config._answer.cache_clear()
     with pytest.raises(Unreachable, match=r"The agent does not sign with .*confirmed") as failure:
-        open_place(settings(sshd, host_lines(sshd, "nas", *more)), "/", "nas")
+        open_storage(settings(sshd, host_lines(sshd, "nas", *more)), "/", "nas")
     assert "ssh-copy-id" not in str(failure.value)
 
 
@@ -490,7 +490,7 @@ def test_more_keys_of_the_agent_than_may_be_tried_are_told(start_sshd, agent, tm
     lines = host_lines(server, "nas", f"IdentityAgent {socket_path}")
     ssh_config._answer.cache_clear()
     with pytest.raises(Unreachable, match=r"hung up after .*IdentitiesOnly yes") as failure:
-        open_place(settings(server, lines), "/", "nas")
+        open_storage(settings(server, lines), "/", "nas")
     assert "ssh-copy-id" not in str(failure.value)
     reached(settings(server, f"{lines}  IdentitiesOnly yes\n"))
 
@@ -564,7 +564,7 @@ def refusal(server, advised="chmod|ssh-add|ssh-keygen|public key of which"):
     with pytest.raises(
         Unreachable, match=r"did not let us in .*: we have no key to show"
     ) as failure:
-        open_place(server.login(), "/", "nas")
+        open_storage(server.login(), "/", "nas")
     assert re.search(advised, str(failure.value))
     assert "ssh-copy-id" not in str(failure.value)
     return str(failure.value)
@@ -658,7 +658,7 @@ def test_old_algorithms_are_used_where_the_configuration_allows_them(start_sshd)
     ssh = settings(server, host_lines(server))
     ssh_config._answer.cache_clear()
     with pytest.raises(Unreachable, match=r"(?i)cipher"):
-        open_place(ssh, "/", "nas")
+        open_storage(ssh, "/", "nas")
     reached(settings(server, host_lines(server, "nas", "Ciphers +aes256-cbc")))
 
 
@@ -704,7 +704,7 @@ def test_paramiko_reads_where_there_is_no_ssh(start_sshd, request):
         + "Host *\n  ProxyJump never.invalid\n"
     )
     ssh = replace(settings(inner, text), host=f"{ME}@nas")
-    place = open_place(ssh, "/", "nas")
+    place = open_storage(ssh, "/", "nas")
     assert place.run(Command(("echo", "there"))).out == "there\n"
     place.close()
 
@@ -714,11 +714,11 @@ def test_what_paramiko_cannot_read_is_told(tmp_path, no_ssh):
     file = tmp_path / "config"
     file.write_text("Include config.d/*\n")
     with pytest.raises(Unreachable, match=f"What {file} includes was not read: .*openssh-client"):
-        open_place(Ssh("nas.invalid", config=str(file)), "/", "nas")
+        open_storage(Ssh("nas.invalid", config=str(file)), "/", "nas")
     for text in ("Host nas\n  Port x\n", "CanonicalizeHostname yes\n", "Match nonsense\n", "x"):
         file.write_text(text)
         with pytest.raises(Unreachable, match="nas"):
-            open_place(Ssh("nas.invalid", config=str(file)), "/", "nas")
+            open_storage(Ssh("nas.invalid", config=str(file)), "/", "nas")
 
 
 # Another machine never keeps the backup here from being made

@@ -153,10 +153,10 @@ def dump(tmp_path):
 
 def test_a_whole_dump_has_no_problems_here_and_afar(dump, tmp_path, sshd):
     """Each file and block is sound, whether one can seek in the archive or it comes by a line."""
-    from iotstack_invoke.hosts.ssh import open_place
+    from iotstack_invoke.hosts.ssh import open_storage
 
     here = read(tar(dump), tmp_path, packed=False)
-    place = open_place(sshd.login(), str(tmp_path), "nas")
+    place = open_storage(sshd.login(), str(tmp_path), "nas")
     try:
         assert read_whole(place, str(tmp_path / "archive"), "influx") == here
     finally:
@@ -188,9 +188,9 @@ def test_a_block_that_does_not_fit_its_checksum_is_told(dump, tmp_path):
 
 def test_a_line_that_breaks_is_no_damage(dump, tmp_path, sshd):
     """Where the archive could not be read to its end, that is told, and not what was lacking."""
-    from iotstack_invoke.hosts.ssh import open_place
+    from iotstack_invoke.hosts.ssh import open_storage
 
-    place = open_place(sshd.login(), str(tmp_path), "nas")
+    place = open_storage(sshd.login(), str(tmp_path), "nas")
     try:
         with pytest.raises(StepFailed, match="cannot be read"):
             read_whole(place, str(tmp_path / "nothing"), "influx")
@@ -200,12 +200,12 @@ def test_a_line_that_breaks_is_no_damage(dump, tmp_path, sshd):
 
 def test_a_full_tmp_is_told_and_no_damage(dump, tmp_path, sshd, mount_disk, monkeypatch):
     """A shard that comes by a line is checked in a temporary file; without room that is told."""
-    from iotstack_invoke.hosts.ssh import open_place
+    from iotstack_invoke.hosts.ssh import open_storage
 
     (tmp_path / "archive").write_bytes(tar(dump))
     full = mount_disk(tmp_path / "tmp", "4k")
     (full / "file").write_bytes(bytes(4096))
-    place = open_place(sshd.login(), str(tmp_path), "nas")
+    place = open_storage(sshd.login(), str(tmp_path), "nas")
     try:
         for folder in (tmp_path / "gone", full):
             monkeypatch.setattr(tempfile, "tempdir", str(folder))

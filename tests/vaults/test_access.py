@@ -20,12 +20,12 @@ from iotstack_invoke.reporting.report import Report
 from iotstack_invoke.settings.model import VaultConfig, load_settings
 from iotstack_invoke.vaults import access as vaults
 from iotstack_invoke.vaults import folder as folders
-from iotstack_invoke.vaults.access import vault_place
+from iotstack_invoke.vaults.access import vault_storage
 
 
 def test_a_folder_that_is_not_there_is_not_made(tmp_path):
     """A drive that is not mounted is told as such, and found as soon as it is."""
-    place = vault_place(VaultConfig("usb", str(tmp_path / "usb")))
+    place = vault_storage(VaultConfig("usb", str(tmp_path / "usb")))
     assert (place.name, place.root) == ("usb", str(tmp_path / "usb"))
     for _ in range(2):
         with pytest.raises(Unreachable, match="Is the drive mounted"):
@@ -38,28 +38,28 @@ def test_a_folder_that_is_not_there_is_not_made(tmp_path):
 
 def test_a_folder_that_is_missing_here_is_told_with_what_makes_it(tmp_path):
     """Once the drive is mounted; a file in its place is told as one."""
-    place = vault_place(VaultConfig("usb", str(tmp_path / "My Backups")))
+    place = vault_storage(VaultConfig("usb", str(tmp_path / "My Backups")))
     with pytest.raises(Unreachable, match="drive is mounted, make it") as failure:
         place.names(place.root)
     pasted = str(failure.value).partition("`")[2].partition("`")[0]
     subprocess.run(["sh", "-c", pasted], check=True)
     assert place.names(place.root) == {}
     (tmp_path / "file").write_text("")
-    place = vault_place(VaultConfig("usb", str(tmp_path / "file")))
+    place = vault_storage(VaultConfig("usb", str(tmp_path / "file")))
     with pytest.raises(Unreachable, match="is a file, and no folder"):
         place.names(place.root)
 
 
 def test_a_vault_that_nobody_used_opens_nothing(sshd):
     """Making a place of a vault, and closing it, costs no login."""
-    place = vault_place(VaultConfig("nas", "/", sshd.login()))
+    place = vault_storage(VaultConfig("nas", "/", sshd.login()))
     place.close()
     assert "Accepted" not in (sshd.folder / "log").read_text()
 
 
 def test_a_folder_that_is_missing_over_there_is_told_with_the_way_out(sshd, tmp_path):
     """Where the other machine lacks the folder, the message has the command that makes it."""
-    place = vault_place(VaultConfig("nas", str(tmp_path / "far"), sshd.login()))
+    place = vault_storage(VaultConfig("nas", str(tmp_path / "far"), sshd.login()))
     with pytest.raises(Unreachable, match=r"has no folder .*far.*mkdir -p") as failure:
         place.names(place.root)
     found = unreached("vault nas", failure.value, sshd.login())
@@ -74,7 +74,7 @@ def test_a_folder_that_is_missing_over_there_is_told_with_the_way_out(sshd, tmp_
 )
 def test_the_command_that_makes_the_folder_does_so(sshd, tmp_path, name):
     """Pasted into a shell it makes that one folder, whatever both shells make of its name."""
-    place = vault_place(VaultConfig("nas", str(tmp_path / "there" / name), sshd.login()))
+    place = vault_storage(VaultConfig("nas", str(tmp_path / "there" / name), sshd.login()))
     with pytest.raises(Unreachable) as failure:
         place.names(place.root)
     pasted = str(failure.value).partition("for example with `")[2].removesuffix("`.")
@@ -88,7 +88,7 @@ def test_the_command_that_makes_the_folder_does_so(sshd, tmp_path, name):
 def test_a_file_over_there_is_told_as_one(start_sshd, tmp_path, extra):
     """Nobody is told to make a folder where a file lies."""
     (tmp_path / "far").write_text("")
-    place = vault_place(
+    place = vault_storage(
         VaultConfig("nas", str(tmp_path / "far"), start_sshd("nas", *extra).login())
     )
     with pytest.raises(Unreachable, match=r"is a file, and no folder.*`folder` in hosts.toml"):
@@ -102,7 +102,7 @@ def test_the_folder_over_there_may_be_a_link(start_sshd, tmp_path, extra):
     (tmp_path / "disk").mkdir()
     (tmp_path / "far").symlink_to("disk")
     server = start_sshd("nas", *extra)
-    place = vault_place(VaultConfig("nas", str(tmp_path / "far"), server.login()))
+    place = vault_storage(VaultConfig("nas", str(tmp_path / "far"), server.login()))
     place.receive(f"{place.root}/x", io.BytesIO(b"x"), 0)
     assert set(place.names(place.root)) == {"x"}
     assert (tmp_path / "disk/x").read_bytes() == b"x"
@@ -113,7 +113,7 @@ def test_a_vault_that_came_back_is_used(sshd, tmp_path):
     """A machine that refused us once is asked again by the next who needs it."""
     known = sshd.known_hosts.read_text()
     sshd.known_hosts.write_text("")
-    place = vault_place(VaultConfig("nas", str(tmp_path), sshd.login()))
+    place = vault_storage(VaultConfig("nas", str(tmp_path), sshd.login()))
     with pytest.raises(Unreachable, match="not known"):
         place.look([place.root])
     sshd.known_hosts.write_text(known)
@@ -174,7 +174,7 @@ def test_a_copy_is_read_back_from_the_drive(tmp_path, monkeypatch):
 
     watched("fsync")
     watched("posix_fadvise")
-    place = vault_place(VaultConfig("usb", str(tmp_path)))
+    place = vault_storage(VaultConfig("usb", str(tmp_path)))
     for start in (0, 1_000_000):
         path.write_bytes(bytes(start))
         done.clear()
@@ -211,12 +211,12 @@ def refused_everywhere(place, match):
 def test_where_nothing_is_mounted_nothing_is_written(tmp_path, small_disk):
     """A vault that names its mount point is there only while something is mounted on that."""
     (tmp_path / "media/backups").mkdir(parents=True)
-    place = vault_place(
+    place = vault_storage(
         VaultConfig("usb", f"{tmp_path}/media/backups", mount=str(tmp_path / "media"))
     )
     refused_everywhere(place, "Vault 'usb': nothing is mounted at .*/media. Mount the drive")
     (small_disk / "backups").mkdir()
-    place = vault_place(VaultConfig("usb", f"{small_disk}/backups", mount=str(small_disk)))
+    place = vault_storage(VaultConfig("usb", f"{small_disk}/backups", mount=str(small_disk)))
     assert place.receive(f"{place.root}/x", io.BytesIO(b"x"), 0).size_bytes == 1
 
 
@@ -224,7 +224,7 @@ def test_a_link_away_from_the_drive_is_refused(tmp_path, small_disk):
     """A folder that only seems to lie on the drive is not written into."""
     (tmp_path / "elsewhere").mkdir()
     (small_disk / "backups").symlink_to(tmp_path / "elsewhere")
-    place = vault_place(VaultConfig("usb", f"{small_disk}/backups", mount=str(small_disk)))
+    place = vault_storage(VaultConfig("usb", f"{small_disk}/backups", mount=str(small_disk)))
     refused_everywhere(place, "does not lie below")
 
 
@@ -232,14 +232,14 @@ def test_what_fstab_expects_must_be_mounted(tmp_path, fstab, small_disk):
     """Without a word in the settings, /etc/fstab is asked whether a drive belongs there."""
     drive = tmp_path / "my drive"
     (drive / "backups").mkdir(parents=True)
-    place = vault_place(VaultConfig("usb", f"{drive}/backups"))
+    place = vault_storage(VaultConfig("usb", f"{drive}/backups"))
     written = str(drive).replace(" ", r"\040")
     fstab.write_text(f"# UUID=1 {written} ext4\n\nUUID=2 none swap sw 0 0\nnonsense\n")
     assert place.names(place.root) == {}
     fstab.write_text(f"UUID=1 {written} ext4 noauto 0 0\n")
     refused_everywhere(place, "says that a drive belongs at .*/my drive, and nothing is mounted")
     fstab.write_text(f"tmpfs {small_disk} tmpfs noauto 0 0\n")
-    place = vault_place(VaultConfig("usb", str(small_disk)))
+    place = vault_storage(VaultConfig("usb", str(small_disk)))
     assert place.names(place.root) == {}
 
 
@@ -258,7 +258,7 @@ def test_a_share_whose_server_hangs_is_given_up(tmp_path, monkeypatch):
     asked = threading.Event()
     monkeypatch.setattr(folders, "ANSWER_LIMIT_S", 0.2)
     monkeypatch.setattr(folders, "fstab_points", lambda: asked.wait(60) and frozenset())
-    place = vault_place(VaultConfig("share", str(tmp_path)))
+    place = vault_storage(VaultConfig("share", str(tmp_path)))
     with pytest.raises(Unreachable, match=r"'share': .* did not answer within 0.2 s"):
         place.names(place.root)
     asked.set()
@@ -271,7 +271,7 @@ def test_only_a_drive_that_may_be_away_is_asked_for(tmp_path, monkeypatch, numbe
     def scandir(_folder):
         raise OSError(number, os.strerror(number))
 
-    place = vault_place(VaultConfig("share", str(tmp_path)))
+    place = vault_storage(VaultConfig("share", str(tmp_path)))
     place.look([])
     monkeypatch.setattr(os, "scandir", scandir)
     with pytest.raises(Unreachable, match=os.strerror(number)) as failure:

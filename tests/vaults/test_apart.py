@@ -19,7 +19,7 @@ from iotstack_invoke.core.errors import WrongFolder
 from iotstack_invoke.hosts.local import locked
 from iotstack_invoke.settings.model import Inclusion, StackConfig, VaultConfig
 from iotstack_invoke.vaults import apart
-from iotstack_invoke.vaults.access import vault_place
+from iotstack_invoke.vaults.access import vault_storage
 
 OWN = "is the folder of the stack's own backups"
 NO_COPY = "so it holds no second copy"
@@ -309,14 +309,14 @@ def test_copies_of_another_machine_may_lie_beside_this_ones(pi, inside, fits):
     """It is a second copy of those, unless this one's backups pack it."""
     (pi.folder / inside).mkdir(parents=True)
     vault = VaultConfig("usb", str(pi.folder / inside), stack=StackConfig(str(pi.folder)))
-    place = vault_place(vault, of_others=True)
+    place = vault_storage(vault, of_others=True)
     if fits:
         assert place.names(place.root) == {}
     else:
         with pytest.raises(WrongFolder, match="each backup would pack"):
             place.names(place.root)
     with pytest.raises(WrongFolder):
-        vault_place(vault).look([])
+        vault_storage(vault).look([])
 
 
 @pytest.fixture
@@ -345,7 +345,7 @@ def test_a_share_that_hangs_costs_no_other_vault(tmp_path, monkeypatch, hung):
     (tmp_path / "usb").mkdir()
     stack = StackConfig(str(tmp_path), inclusions=(Inclusion(f"{hung}/more"),))
     before = (VaultConfig("share", f"{hung}/copies"),)
-    place = vault_place(VaultConfig("usb", str(tmp_path / "usb"), stack=stack, before=before))
+    place = vault_storage(VaultConfig("usb", str(tmp_path / "usb"), stack=stack, before=before))
     assert place.names(place.root) == {}
 
 

@@ -22,8 +22,8 @@ from iotstack_invoke.core.errors import SettingsError, StepFailed, UsageError
 from iotstack_invoke.hosts.ssh_settings import Ssh
 from iotstack_invoke.settings.model import VaultConfig, read_settings
 from iotstack_invoke.vaults.age import INSTALL, opening, read_identity, sealed_size, sealing
-from iotstack_invoke.vaults.encrypted import Seal, SealedFile, SealedPlace
-from iotstack_invoke.vaults.folder import FolderPlace
+from iotstack_invoke.vaults.encrypted import EncryptedStorage, Seal, SealedFile
+from iotstack_invoke.vaults.folder import FolderStorage
 
 PART = "t1.general-backup.tar.gz"
 
@@ -147,13 +147,13 @@ def test_a_line_that_breaks_is_no_damage(pi):
     """The far side's program may end as if all had come; that is tried again."""
     done(pi, "backup --runtag t1")
 
-    class Cut(FolderPlace):
+    class Cut(FolderStorage):
         @contextlib.contextmanager
         def read(self, path, start=0):
             with super().read(path, start) as stream:
                 yield io.BytesIO(stream.read()[:-30])
 
-    place = SealedPlace(Cut(VaultConfig("usb", str(pi.usb))), (), str(pi.key))
+    place = EncryptedStorage(Cut(VaultConfig("usb", str(pi.usb))), (), str(pi.key))
     broke = pytest.raises(StepFailed, match="broke off: 30 bytes did not come")
     with broke as failure, place.read(f"{pi.usb}/{PART}") as stream:
         stream.read()
@@ -402,14 +402,14 @@ def test_the_size_of_what_is_sealed_is_known_beforehand(pi, tmp_path, size):
 def test_what_does_not_arrive_as_it_was_sealed_gets_no_final_name(pi, what):
     """A disk that loses a bit of what it took makes no copy, and it is tried again."""
 
-    class Rots(FolderPlace):
+    class Rots(FolderStorage):
         def receive(self, path, source, modified_s, start=0, size_bytes=None):
             content = bytearray(source.read())
             content[-1] ^= 1
             return super().receive(path, io.BytesIO(content), modified_s)
 
     path = f"{pi.usb}/{PART if what == 'archive' else 't1.manifest.json'}.partial"
-    place = SealedPlace(Rots(VaultConfig("usb", str(pi.usb))), (pi.public,), str(pi.key))
+    place = EncryptedStorage(Rots(VaultConfig("usb", str(pi.usb))), (pi.public,), str(pi.key))
     if what == "manifest":  # it is plain: who sends it compares
         sent = hashlib.sha256(b"data").hexdigest()
         assert place.receive(path, io.BytesIO(b"data"), 0).sha256 != sent

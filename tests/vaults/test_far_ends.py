@@ -33,7 +33,7 @@ from iotstack_invoke.hosts import ssh_config
 from iotstack_invoke.hosts.base import Command
 from iotstack_invoke.hosts.local import LocalHost
 from iotstack_invoke.settings.model import VaultConfig
-from iotstack_invoke.vaults.access import vault_place
+from iotstack_invoke.vaults.access import vault_storage
 
 TAG = "2026-11-30_0900"
 SFTP_SERVER = shutil.which("sftp-server", path="/usr/lib/openssh:/usr/libexec/openssh")
@@ -256,7 +256,7 @@ def test_a_vault_that_misbehaves_costs_its_own_copy(tmp_path, far_end, name):
 )
 def test_an_answer_that_cannot_be_read_is_told(far_end, tmp_path, way):
     """It is a failure of that machine, told with what it said, and bounded."""
-    place = remote.open_place(far_end(f"answer {way}"), str(tmp_path), "nas")
+    place = remote.open_storage(far_end(f"answer {way}"), str(tmp_path), "nas")
     (tmp_path / "x").write_bytes(b"1")
     with pytest.raises(StepFailed, match="On nas: ") as failure:
         place.look([f"{tmp_path}/x"])
@@ -282,7 +282,7 @@ def test_a_far_end_that_takes_nothing_is_given_up(sshd, tmp_path, monkeypatch, w
     monkeypatch.setattr(remote, "SLOWEST_BYTES_S", 1 << 40)
     if way == "channel":
         monkeypatch.setattr(remote.shutil, "which", lambda _name: None)
-    place = remote.open_place(sshd.login(), str(tmp_path), "nas")
+    place = remote.open_storage(sshd.login(), str(tmp_path), "nas")
     with pytest.raises(Unreachable, match="Sending to nas failed: it stood still") as failure:
         place.receive(f"{tmp_path}/x", io.BytesIO(bytes(size)), 0)
     assert failure.value.again
@@ -381,7 +381,7 @@ def test_a_disk_that_hangs_is_waited_for_once(far_end, monkeypatch, tmp_path):
     """The shell answers, and the folder does not: no other job waits for it as well."""
     monkeypatch.setattr(remote, "QUESTION_LIMIT_S", 0.5)
     ssh = far_end("shell hung disk")
-    place = vault_place(VaultConfig("nas", str(tmp_path), ssh))
+    place = vault_storage(VaultConfig("nas", str(tmp_path), ssh))
     with pytest.raises(TimedOut, match=r"did not end within 0\.5 s: stat .*Does its disk answer"):
         place.names(str(tmp_path))
     asked = Path(ssh.config).with_name("asked")
@@ -419,7 +419,7 @@ def test_a_line_that_ends_at_any_byte_of_the_handshake_is_told(sshd, tmp_path, c
         sshd.known_hosts.read_text().replace(f":{sshd.port}", f":{listener.port}")
     )
     with pytest.raises(Unreachable) as failure:
-        remote.open_place(sshd.login(port=listener.port), str(tmp_path), "nas")
+        remote.open_storage(sshd.login(port=listener.port), str(tmp_path), "nas")
     assert failure.value.again
     assert not [each for each in WORDS_OF_A_TRACEBACK if each in str(failure.value)]
     listener.stop()
@@ -436,7 +436,7 @@ def test_a_line_that_ends_while_a_channel_is_opened_is_told(sshd, tmp_path, monk
 
     monkeypatch.setattr(paramiko.Channel, "_set_transport", late)
     with pytest.raises(Unreachable):
-        remote.open_place(sshd.login(), str(tmp_path), "nas")
+        remote.open_storage(sshd.login(), str(tmp_path), "nas")
 
 
 HANDSHAKE_BYTES = 1150
@@ -485,7 +485,7 @@ def test_a_byte_of_the_handshake_that_is_another_is_told(
     told = []
     for flips.at in offsets:
         try:
-            remote.open_place(sshd.login(port=listener.port), str(tmp_path), "nas").close()
+            remote.open_storage(sshd.login(port=listener.port), str(tmp_path), "nas").close()
         except Unreachable as error:
             told.append(str(error))
     assert len(told) > 0.9 * len(offsets)
@@ -536,7 +536,7 @@ def test_a_message_that_cannot_be_read_is_told(sshd, tmp_path, message, why):
         sshd.known_hosts.read_text().replace(f":{sshd.port}", f":{listener.port}")
     )
     with pytest.raises(Unreachable, match=f"what it sends is no SSH: {why}") as failure:
-        remote.open_place(sshd.login(port=listener.port), str(tmp_path), "nas")
+        remote.open_storage(sshd.login(port=listener.port), str(tmp_path), "nas")
     assert "neither a shell nor SFTP" not in str(failure.value)
     listener.stop()
 
@@ -551,7 +551,7 @@ def passed_on(source, target):
 def test_a_file_that_never_ends_is_read_as_far_as_it_goes(far_end, tmp_path):
     """A server may answer each question for more with more: to hash that would never end."""
     (tmp_path / "x").write_bytes(b"its own bytes")
-    place = remote.open_place(far_end("sftp other@read"), str(tmp_path), "nas")
+    place = remote.open_storage(far_end("sftp other@read"), str(tmp_path), "nas")
     assert hash_there(place, f"{tmp_path}/x") == hashlib.sha256(b"?" * 13).hexdigest()
     assert place.contents(str(tmp_path), ["x"]) == {"x": b"?" * 13}
     place.close()
@@ -564,7 +564,7 @@ def test_what_never_ends_is_no_answer(sshd, tmp_path, monkeypatch, way):
     monkeypatch.setattr(remote, "RECEIVE", "exec yes")
     if way == "channel":
         monkeypatch.setattr(remote.shutil, "which", lambda _name: None)
-    place = remote.open_place(sshd.login(), str(tmp_path), "nas")
+    place = remote.open_storage(sshd.login(), str(tmp_path), "nas")
     if way == "run":
         for host in (place, LocalHost("/")):
             for words in (("yes",), ("sh", "-c", "yes >&2")):
@@ -600,7 +600,7 @@ def test_a_listing_that_cannot_be_read_is_no_empty_folder(start_sshd, tmp_path, 
         f"done; sed {shlex.quote(LISTINGS[way])}; }} < <({RUN});;\n*) {RUN};;\nesac\n"
     )
     script.chmod(0o755)
-    place = remote.open_place(
+    place = remote.open_storage(
         start_sshd("nas", f"ForceCommand {script}").login(), str(root), "nas"
     )
     with pytest.raises(Unreachable, match=f"On nas: its listing of {root} cannot be read") as told:
@@ -613,7 +613,7 @@ def test_a_listing_that_cannot_be_read_is_no_empty_folder(start_sshd, tmp_path, 
 @pytest.mark.parametrize("way", ["unsized@readdir", "negative@readdir"])
 def test_a_listing_over_sftp_without_sizes_is_none(far_end, tmp_path, way):
     """A file that has no size there would be a damaged one here."""
-    place = remote.open_place(far_end(f"sftp {way}"), str(tmp_path), "nas")
+    place = remote.open_storage(far_end(f"sftp {way}"), str(tmp_path), "nas")
     with pytest.raises(
         Unreachable, match=r"cannot be read: it tells no size of x\.manifest\.json"
     ):

@@ -15,8 +15,8 @@ from iotstack_invoke.core.errors import StepFailed, TimedOut, Unreachable
 from iotstack_invoke.hosts import local as hosts
 from iotstack_invoke.settings.model import VaultConfig
 from iotstack_invoke.vaults import folder as folders
-from iotstack_invoke.vaults.access import vault_place
-from iotstack_invoke.vaults.folder import FolderPlace
+from iotstack_invoke.vaults.access import vault_storage
+from iotstack_invoke.vaults.folder import FolderStorage
 from iotstack_invoke.vaults.rate_limit import SMALL_BYTES
 
 PROGRAM = """
@@ -68,7 +68,7 @@ def hanging(monkeypatch):
 @pytest.mark.parametrize("call", CHANGES)
 def test_a_change_that_hangs_is_given_up(tmp_path, monkeypatch, hanging, call):
     """Nothing more is asked of that vault: the change may still happen, whenever it likes."""
-    place = vault_place(VaultConfig("share", str(tmp_path)))
+    place = vault_storage(VaultConfig("share", str(tmp_path)))
     assert place.names(place.root) == {}
     monkeypatch.setattr(folders, "ANSWER_LIMIT_S", 0.2)
     hanging(call)
@@ -83,7 +83,7 @@ def test_a_change_that_hangs_is_given_up(tmp_path, monkeypatch, hanging, call):
 
 def test_a_folder_that_was_given_up_stays_so(tmp_path, monkeypatch, hanging):
     """Also when a vault that failed once is asked again."""
-    place = FolderPlace(VaultConfig("share", str(tmp_path)))
+    place = FolderStorage(VaultConfig("share", str(tmp_path)))
     monkeypatch.setattr(folders, "ANSWER_LIMIT_S", 0.2)
     hanging("unlink")
     with pytest.raises(TimedOut):
@@ -105,7 +105,7 @@ def test_a_large_copy_has_time_as_long_as_it_moves(tmp_path, monkeypatch):
             super().allow(limit_s)
 
     monkeypatch.setattr(folders, "Patience", Noting)
-    place = FolderPlace(VaultConfig("share", str(tmp_path)))
+    place = FolderStorage(VaultConfig("share", str(tmp_path)))
     size = 3 * SMALL_BYTES
     received = place.receive(f"{tmp_path}/x", io.BytesIO(bytes(size)), 0, 0, size)
     assert received.size_bytes == size
@@ -120,7 +120,7 @@ def test_a_large_copy_has_time_as_long_as_it_moves(tmp_path, monkeypatch):
 
 def test_a_small_change_waits_behind_a_large_copy(tmp_path, monkeypatch, hanging):
     """A slow disk writes those bytes first; one on which no copy moves is given up as such."""
-    place = FolderPlace(VaultConfig("share", str(tmp_path)))
+    place = FolderStorage(VaultConfig("share", str(tmp_path)))
     monkeypatch.setattr(folders, "STALL_S", 0.5)
     monkeypatch.setattr(folders, "ANSWER_LIMIT_S", 0.2)
     told = []
@@ -141,7 +141,7 @@ def test_a_small_change_waits_behind_a_large_copy(tmp_path, monkeypatch, hanging
 
 def test_a_large_copy_that_stands_still_is_given_up(tmp_path, monkeypatch, hanging):
     """Its source is read no further by the thread that is left behind."""
-    place = FolderPlace(VaultConfig("share", str(tmp_path)))
+    place = FolderStorage(VaultConfig("share", str(tmp_path)))
     monkeypatch.setattr(folders, "STALL_S", 0.2)
     monkeypatch.setattr(folders, "SLOWEST_BYTES_S", 1 << 40)
     hanging("fsync")
@@ -159,7 +159,7 @@ def test_what_a_disk_refuses_is_told_as_before(tmp_path, monkeypatch):
     def full(*_words, **_more):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    place = FolderPlace(VaultConfig("usb", str(tmp_path)))
+    place = FolderStorage(VaultConfig("usb", str(tmp_path)))
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(StepFailed, match=r"No space left on device\. Free some space") as failure:
         place.receive(f"{tmp_path}/x", io.BytesIO(b"x"), 0)

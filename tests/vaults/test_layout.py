@@ -10,7 +10,7 @@ from scenes import put_set
 from iotstack_invoke.commands.restore.request import RestoreRequest, choose_set, source_of
 from iotstack_invoke.core.errors import NotFound, Unreachable, UsageError
 from iotstack_invoke.settings.model import Settings, StackConfig, VaultConfig
-from iotstack_invoke.vaults.access import at_address, other_hosts, vault_place
+from iotstack_invoke.vaults.access import at_address, other_hosts, vault_storage
 
 HOST = socket.gethostname()
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -158,17 +158,17 @@ def test_the_hosts_of_a_vault_over_ssh_are_listed(sshd, tmp_path):
     (far / "file").write_text("x")
     vault = VaultConfig("nas", str(far), sshd.login(), by_host=True)
     assert other_hosts(vault) == ("nas/pi-1", "nas/pi-2", "nas/.")
-    place = vault_place(vault, "pi-1")
+    place = vault_storage(vault, "pi-1")
     assert place.names(place.root) == {}
     place.close()
-    place = vault_place(vault, "pi-3")
+    place = vault_storage(vault, "pi-3")
     with pytest.raises(Unreachable, match="no folder"):
         place.names(place.root)
 
 
 def test_the_folder_of_a_machine_that_is_backed_up_from_here_is_made(tmp_path):
     """Who copies for another machine makes its folder, by the first claim."""
-    place = vault_place(VaultConfig("usb", str(tmp_path), by_host=True), "pi-1", made=True)
+    place = vault_storage(VaultConfig("usb", str(tmp_path), by_host=True), "pi-1", made=True)
     assert place.claim(f"{tmp_path}/pi-1/x", "mine") == "mine"
 
 
@@ -185,4 +185,4 @@ def test_a_machine_whose_name_is_no_folder_is_told(monkeypatch):
     """A name that could lead elsewhere is refused before anything is opened."""
     monkeypatch.setattr(socket, "gethostname", lambda: "../x")
     with pytest.raises(UsageError, match="cannot be that of a folder"):
-        vault_place(VaultConfig("nas", "/n", by_host=True))
+        vault_storage(VaultConfig("nas", "/n", by_host=True))

@@ -25,7 +25,7 @@ from iotstack_invoke.backups.transfer import hash_there
 from iotstack_invoke.core.errors import StepFailed, Unreachable
 from iotstack_invoke.settings.model import VaultConfig
 from iotstack_invoke.vaults import rclone
-from iotstack_invoke.vaults.access import vault_place
+from iotstack_invoke.vaults.access import vault_storage
 
 SET = "2026-11-23_1100"
 LIMIT_S = 3.0
@@ -84,7 +84,7 @@ EVERY = [
 def test_what_no_server_should_answer_is_told_in_a_line(odd, way, kind):
     """Nothing passes for an empty vault or a copy; it ends within the limits, and says so plainly."""
     odd(WAYS[way], kind)
-    place = vault_place(VaultConfig("cloud", "s3:bucket/backups", remote="s3:"))
+    place = vault_storage(VaultConfig("cloud", "s3:bucket/backups", remote="s3:"))
     began_s = time.monotonic()
     failures = []
     try:
@@ -123,7 +123,7 @@ def test_what_no_server_should_answer_is_told_in_a_line(odd, way, kind):
 def test_what_s3_says_is_told_with_the_way_out(odd, way, told):
     """A wrong key, region or clock is named as such, and another try is not made."""
     odd(way)
-    place = vault_place(VaultConfig("cloud", "s3:bucket/backups", remote="s3:"))
+    place = vault_storage(VaultConfig("cloud", "s3:bucket/backups", remote="s3:"))
     with pytest.raises(Unreachable, match=told) as failure:
         place.names(place.root)
     assert not failure.value.again
@@ -133,7 +133,7 @@ def test_what_rclone_says_without_end_is_not_kept(tmp_path, monkeypatch):
     """Of an endless answer, or an endless line of words, no more than a part is held."""
     program = tmp_path / "rclone"
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    place = vault_place(VaultConfig("cloud", "s3:bucket/backups", remote="s3:"))
+    place = vault_storage(VaultConfig("cloud", "s3:bucket/backups", remote="s3:"))
     program.write_text("#!/bin/sh\nexec yes '[1, 2, 3]'\n")
     program.chmod(0o755)
     with pytest.raises(StepFailed, match="has more than"):
@@ -152,7 +152,7 @@ def test_a_bucket_of_another_region_is_told_soon(odd, monkeypatch, head):
     moved = s3_error("301 Moved Permanently", "PermanentRedirect", "Use another endpoint.")
     nothing = answer("301 Moved Permanently", b"", "x-amz-bucket-region: eu-west-1\r\n")
     odd(moved, HEAD=nothing if head else WAYS["404"])
-    place = vault_place(VaultConfig("cloud", "s3:bucket/backups", remote="s3:"))
+    place = vault_storage(VaultConfig("cloud", "s3:bucket/backups", remote="s3:"))
     with pytest.raises(Unreachable, match=r"another region: correct `region`") as failure:
         place.names(place.root)
     assert not failure.value.again
@@ -164,7 +164,7 @@ def test_an_rclone_that_is_killed_is_told_as_such(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     program.write_text("#!/bin/sh\nkill -9 $$\n")
     program.chmod(0o755)
-    place = vault_place(VaultConfig("cloud", "cloud:backups", remote="cloud:"))
+    place = vault_storage(VaultConfig("cloud", "cloud:backups", remote="cloud:"))
     with pytest.raises(Unreachable, match="rclone was ended by SIGKILL, and not by us"):
         place.names(place.root)
     with (
@@ -182,7 +182,7 @@ def test_an_rclone_that_is_too_old_is_told_as_such(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     program.write_text(f'#!/bin/sh\nexec {real} "$@" --an-option-of-later\n')
     program.chmod(0o755)
-    place = vault_place(VaultConfig("cloud", "cloud:backups", remote="cloud:"))
+    place = vault_storage(VaultConfig("cloud", "cloud:backups", remote="cloud:"))
     with pytest.raises(Unreachable, match="The rclone here is too old") as failure:
         place.names(place.root)
     assert not failure.value.again
@@ -203,7 +203,7 @@ def listing_of(size):
 def test_a_size_that_no_file_has_makes_no_empty_vault(odd, size, is_told):
     """-1 is what a document has of which nobody knows the size; all else below 0 is no answer."""
     odd(listing_of(size), HEAD=WAYS["404"])
-    place = vault_place(VaultConfig("cloud", "s3:bucket/backups", remote="s3:"))
+    place = vault_storage(VaultConfig("cloud", "s3:bucket/backups", remote="s3:"))
     if is_told:
         with pytest.raises(Unreachable, match="the listing of s3:bucket/backups cannot be read"):
             place.names(place.root)
@@ -232,7 +232,7 @@ def test_an_answer_of_another_shape_is_told(tmp_path, monkeypatch, told):
     (tmp_path / "told").write_text(told)
     program.write_text(f"#!/bin/sh\nexec cat {tmp_path}/told\n")
     program.chmod(0o755)
-    place = vault_place(VaultConfig("cloud", "cloud:backups", remote="cloud:"))
+    place = vault_storage(VaultConfig("cloud", "cloud:backups", remote="cloud:"))
     paths = [f"{place.root}/x"]
     for ask in (lambda: place.names(place.root), lambda: place.look(paths)):
         with pytest.raises(Unreachable, match=r"cannot be read") as failure:
@@ -311,7 +311,7 @@ def lying(start_cloud):
 def test_what_is_read_back_otherwise_is_no_copy(lying):
     """The hash of what comes back is told, and never of what was sent; so is it a second time."""
     _, line = lying
-    place = vault_place(VaultConfig("cloud", "cloud:backups", remote="cloud:"))
+    place = vault_storage(VaultConfig("cloud", "cloud:backups", remote="cloud:"))
     content, wrong = (begin + b"x" * 50_000 for begin in (MAGIC, WRONG))
     sent = place.receive(f"{place.root}/x", io.BytesIO(content), 0, size_bytes=len(content))
     assert sent.size_bytes == len(content)
@@ -382,7 +382,7 @@ def disk(tmp_path, monkeypatch):
     tools.mkdir()
     monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
     monkeypatch.setattr(rclone, "SETTLED_S", (0.1, 1.0))
-    return files, vault_place(VaultConfig("cloud", "disk:x", remote="disk:"))
+    return files, vault_storage(VaultConfig("cloud", "disk:x", remote="disk:"))
 
 
 @pytest.mark.parametrize("received", [True, False], ids=["a copy", "a file of before"])

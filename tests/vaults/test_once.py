@@ -18,7 +18,7 @@ from scenes import LittleStack
 from iotstack_invoke.backups.manifest import PIN_ENDING
 from iotstack_invoke.core.errors import StepFailed
 from iotstack_invoke.settings.model import VaultConfig
-from iotstack_invoke.vaults.access import vault_place
+from iotstack_invoke.vaults.access import vault_storage
 
 SET, SECOND = "2026-11-23_1100", "2026-11-24_1100"
 ARCHIVE = f"{SET}.general-backup.tar.gz"
@@ -35,7 +35,7 @@ def bucket(s3, request, monkeypatch):
 @pytest.fixture
 def place(bucket):
     root = f"s3:{bucket.bucket}/backups"
-    return vault_place(VaultConfig("cloud", root, remote="s3:", write_once=True))
+    return vault_storage(VaultConfig("cloud", root, remote="s3:", write_once=True))
 
 
 def put(place, name, content):
@@ -225,7 +225,7 @@ def test_what_was_plain_is_sealed_beside_it(bucket, key):
     file, public = key
     vault = VaultConfig("cloud", f"s3:{bucket.bucket}/backups", remote="s3:", write_once=True)
     plain, sealed = (
-        vault_place(replace(vault, recipients=keys, identity=str(file)))
+        vault_storage(replace(vault, recipients=keys, identity=str(file)))
         for keys in ((), (public,))
     )
     path = put(plain, ARCHIVE, b"from before")

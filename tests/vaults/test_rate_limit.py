@@ -16,7 +16,7 @@ from iotstack_invoke.core.errors import Interrupted, TimedOut
 from iotstack_invoke.core.units import read_rate, read_rates
 from iotstack_invoke.settings.model import VaultConfig
 from iotstack_invoke.vaults import access as vaults
-from iotstack_invoke.vaults.access import vault_place
+from iotstack_invoke.vaults.access import vault_storage
 from iotstack_invoke.vaults.rate_limit import Pace
 
 DATA = os.urandom(1_000_000)
@@ -103,7 +103,7 @@ def test_a_run_that_is_to_end_waits_no_longer(clock, monkeypatch):
 
 def test_a_vault_with_a_limit_sends_and_fetches_no_faster(tmp_path):
     """What goes to a vault and what comes back is whole, and takes its time on one line."""
-    place = vault_place(VaultConfig("usb", str(tmp_path), limit_rate=read_rates("4M")))
+    place = vault_storage(VaultConfig("usb", str(tmp_path), limit_rate=read_rates("4M")))
     path = f"{tmp_path}/x"
     began_s = time.monotonic()
     received = place.receive(path, io.BytesIO(DATA), 1.0)
@@ -117,26 +117,26 @@ def test_a_vault_with_a_limit_sends_and_fetches_no_faster(tmp_path):
 def test_a_run_ends_sending_before_the_next_night(tmp_path, monkeypatch, rates):
     """What has arrived stays, and the next run goes on with it; small files are sent all the same."""
     monkeypatch.setattr(vaults, "SENDING_H", 0.0)
-    late = vault_place(VaultConfig("usb", str(tmp_path), limit_rate=rates))
+    late = vault_storage(VaultConfig("usb", str(tmp_path), limit_rate=rates))
     path = tmp_path / "x"
     with pytest.raises(TimedOut, match=r"Vault 'usb' is slow.*`inv sync` goes on"):
         late.receive(str(path), io.BytesIO(DATA), 1.0)
     arrived = path.read_bytes()
     assert 0 < len(arrived) < len(DATA)
     monkeypatch.undo()
-    next_run = vault_place(VaultConfig("usb", str(tmp_path), limit_rate=rates))
+    next_run = vault_storage(VaultConfig("usb", str(tmp_path), limit_rate=rates))
     rest = io.BytesIO(DATA[len(arrived) :])
     received = next_run.receive(str(path), rest, 1.0, len(arrived))
     assert received.sha256 == hashlib.sha256(DATA).hexdigest()
     monkeypatch.setattr(vaults, "SENDING_H", 0.0)
-    again = vault_place(VaultConfig("usb", str(tmp_path), limit_rate=rates))
+    again = vault_storage(VaultConfig("usb", str(tmp_path), limit_rate=rates))
     assert again.receive(f"{path}.small", io.BytesIO(DATA[:1000]), 1.0).size_bytes == 1000
 
 
 def test_a_paced_file_is_still_sought_in(tmp_path):
     """Who reads an archive a second time at random places can do so in a folder with a limit."""
     (tmp_path / "x").write_bytes(DATA)
-    place = vault_place(VaultConfig("usb", str(tmp_path), limit_rate=read_rates("1G")))
+    place = vault_storage(VaultConfig("usb", str(tmp_path), limit_rate=read_rates("1G")))
     with place.read(f"{tmp_path}/x") as stream:
         assert isinstance(stream, io.BufferedReader)
         assert stream.seekable()

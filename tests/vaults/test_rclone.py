@@ -20,7 +20,7 @@ from iotstack_invoke.core.errors import StepFailed, Unreachable
 from iotstack_invoke.engine.steps import File
 from iotstack_invoke.hosts.local import LocalHost
 from iotstack_invoke.settings.model import VaultConfig
-from iotstack_invoke.vaults.access import vault_place
+from iotstack_invoke.vaults.access import vault_storage
 from iotstack_invoke.vaults.claims import DEAD_S, DIGITS
 
 ROOT = "cloud:IOTstack/backups"
@@ -29,7 +29,7 @@ RECORDS = f"{SET}.unfinished.jsonl"
 
 
 def place_in(root=ROOT):
-    return vault_place(VaultConfig("dropbox", root, remote=f"{root.partition(':')[0]}:"))
+    return vault_storage(VaultConfig("dropbox", root, remote=f"{root.partition(':')[0]}:"))
 
 
 def files_of(cloud):

@@ -13,7 +13,7 @@ from scenes import LittleStack
 
 from iotstack_invoke.core.errors import StepFailed, Unreachable
 from iotstack_invoke.settings.model import VaultConfig
-from iotstack_invoke.vaults.access import other_hosts, vault_place
+from iotstack_invoke.vaults.access import other_hosts, vault_storage
 
 SET, SECOND = "2026-11-23_1100", "2026-11-24_1100"
 
@@ -26,7 +26,7 @@ def bucket(s3, request, monkeypatch):
 
 
 def place_in(root, **more):
-    return vault_place(VaultConfig("cloud", root, remote="s3:", **more))
+    return vault_storage(VaultConfig("cloud", root, remote="s3:", **more))
 
 
 @pytest.fixture
@@ -120,10 +120,10 @@ def test_a_folder_of_each_machine_needs_no_folder(bucket, monkeypatch):
     assert set(place.names(place.root)) == {"a"}
     seen = VaultConfig("cloud", root, remote="s3:", **vault)
     assert other_hosts(seen) == ("cloud/other-pi", "cloud/.")
-    other = vault_place(seen, "other-pi")
+    other = vault_storage(seen, "other-pi")
     assert set(other.names(other.root)) == {"x"}
     with pytest.raises(Unreachable, match="has no folder"):
-        vault_place(seen, "none").names(f"{root}/none")
+        vault_storage(seen, "none").names(f"{root}/none")
 
 
 @pytest.mark.long

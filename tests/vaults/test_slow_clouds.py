@@ -17,7 +17,7 @@ from iotstack_invoke.core.errors import Unreachable
 from iotstack_invoke.settings.model import VaultConfig
 from iotstack_invoke.vaults import access as vaults
 from iotstack_invoke.vaults import rclone
-from iotstack_invoke.vaults.access import vault_place
+from iotstack_invoke.vaults.access import vault_storage
 
 SET = "2026-11-23_1100"
 ARCHIVE, MANIFEST = f"{SET}.general-backup.tar.gz", f"{SET}.manifest.json"
@@ -158,7 +158,7 @@ def test_a_vault_is_asked_again_after_a_while(tmp_path, monkeypatch):
         know(monkeypatch, file)
         monkeypatch.setattr(rclone, "ASKED", ("--timeout=200ms",))
         monkeypatch.setattr(vaults, "IN_VAIN_S", 0.3)
-        place = vault_place(VaultConfig("cloud", "s3:bucket/backups", remote="s3:"))
+        place = vault_storage(VaultConfig("cloud", "s3:bucket/backups", remote="s3:"))
         came = []
         for _ in range(2):
             with pytest.raises(Unreachable):

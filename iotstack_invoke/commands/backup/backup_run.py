@@ -37,7 +37,7 @@ from ...engine.plan import Plan
 from ...environment.environment import Environment, RecordFile, remove_set, sweep_stale_copies
 from ...environment.hooks import HooksResult, Occasion
 from ...environment.stack_host import Lock, locked_stack
-from ...hosts.base import Command, Place
+from ...hosts.base import Command, Storage
 from ...hosts.inspect import is_folder
 from ...hosts.local import words_of
 from ...reporting.report import CompositeReporter, Report, duration_text, size_text
@@ -445,7 +445,7 @@ class _BackupRun:
             again = f"What can be done: inv verify --runtag '{self.runtag}' --at here"
         return self._verdict(problems, late, warnings, hooked.failures, again, made_all=made_all)
 
-    def _drop(self, place: Place, folder: str, manifest: Manifest) -> list[str]:
+    def _drop(self, place: Storage, folder: str, manifest: Manifest) -> list[str]:
         """Remove what the set before had and the new one has not; return what went wrong."""
         try:
             if manifest_there(place, folder, self.runtag) == manifest:

@@ -20,7 +20,7 @@ from ...environment.environment import (
     newest_runtags,
 )
 from ...environment.stack_host import machine_mark
-from ...hosts.base import Host, Place
+from ...hosts.base import Host, Storage
 from ...hosts.inspect import host_name
 from ...hosts.local import LocalHost
 
@@ -61,7 +61,7 @@ def is_namesake(host: Host) -> bool:
     return host_name(host) == host_name(here) and len(marks - {""}) > 1
 
 
-def _newest(place: Place) -> Iterator[Manifest]:
+def _newest(place: Storage) -> Iterator[Manifest]:
     """Yield the manifests of a place, those first that may be newest."""
     names = place.names(place.root)
     tags = newest_runtags(names, begun_by(names))

@@ -17,9 +17,9 @@ from ...core.dataclass import dataclass
 from ...core.errors import NotFound, StepFailed, Unreachable, UsageError, ended
 from ...core.runtag import LATEST, read_runtag
 from ...environment.environment import Environment, still_failed
-from ...hosts.base import Place
+from ...hosts.base import Storage
 from ...settings.model import VaultConfig
-from ...vaults.access import other_hosts, sealed_side, vault_place
+from ...vaults.access import other_hosts, sealed_side, vault_storage
 from ..shared.latest import Latest, PassedOver, latest_in, newer_than, passed_told
 
 VAULT = "vault"
@@ -32,7 +32,7 @@ class Copy:
     """A set as it lies in one place."""
 
     at: str
-    place: Place
+    place: Storage
     folder: str
     backup: BackupSet
     far: bool
@@ -193,7 +193,7 @@ def _others_with(vault: VaultConfig, asked: str) -> Iterator[str]:
     """Yield whose folders of a vault hold a set, or any; nothing where it does not answer."""
     with contextlib.suppress(StepFailed):
         for address in other_hosts(vault):
-            place = vault_place(vault, address.partition("/")[2])
+            place = vault_storage(vault, address.partition("/")[2])
             try:
                 sets = gather_sets(place.names(place.root), None)
             finally:

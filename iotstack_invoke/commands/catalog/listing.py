@@ -17,7 +17,7 @@ from ...backups.verifications import HERE, Verification, failed_at, in_places
 from ...core.dataclass import dataclass
 from ...core.errors import ExitCode, StepFailed
 from ...environment.environment import Environment
-from ...hosts.base import Place
+from ...hosts.base import Storage
 from ...reporting.report import Report, age_text, one_line, size_text
 from ...settings.model import Settings
 from ...vaults.access import other_hosts
@@ -118,7 +118,7 @@ def gather_rows(environment: Environment) -> tuple[tuple[ListRow, ...], Mapping[
     return newest_first(sorted(rows, key=lambda e: e.owner), lambda row: row.best), notes
 
 
-def _places(environment: Environment) -> Iterator[tuple[str, Place]]:
+def _places(environment: Environment) -> Iterator[tuple[str, Storage]]:
     """Yield each vault, and what one with a folder for each machine holds of others."""
     by_host = {each.name: each for each in environment.settings.vaults if each.by_host}
     for name, place in tuple(environment.vaults.items()):
@@ -138,7 +138,7 @@ def _add_pins(
     pins: dict[tuple[str, str], dict[str, str]],
     owner: str,
     at: str,
-    place: Place,
+    place: Storage,
     folder: str,
     sets: Iterable[BackupSet],
 ) -> None:

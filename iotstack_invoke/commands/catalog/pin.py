@@ -10,7 +10,7 @@ from ...backups.sets import gather_sets
 from ...core.errors import ExitCode, StepFailed, UsageError
 from ...core.runtag import LATEST, Runtag, read_runtag
 from ...environment.environment import Environment, write_pin
-from ...hosts.base import Place
+from ...hosts.base import Storage
 from ...reporting.report import Report
 from ...settings.model import Settings
 from .copies import find_copy, not_found
@@ -24,7 +24,7 @@ def pin(settings: Settings, asked: str, note: str, report: Report) -> ExitCode:
     if any(unicodedata.category(character) in BREAKING for character in note):
         raise UsageError("--note: a note is one line of text.")
 
-    def write(place: Place, folder: str, runtag: str) -> None:
+    def write(place: Storage, folder: str, runtag: str) -> None:
         write_pin(place, folder, runtag, f"{note}\n".encode())
 
     return _change(settings, asked, write, report, said=lambda: "is pinned")
@@ -34,7 +34,7 @@ def unpin(settings: Settings, asked: str, report: Report) -> ExitCode:
     """Take the pin of a set away wherever it is, and return the exit code; raises NotFound."""
     pinned = []
 
-    def remove(place: Place, folder: str, runtag: str) -> None:
+    def remove(place: Storage, folder: str, runtag: str) -> None:
         path = f"{folder}/{runtag}.{PIN_ENDING}"
         if place.look([path]):
             pinned.append(path)
@@ -59,14 +59,14 @@ def _runtag_of(environment: Environment, asked: str, report: Report) -> Runtag:
 def _change(
     settings: Settings,
     asked: str,
-    change: Callable[[Place, str, str], None],
+    change: Callable[[Storage, str, str], None],
     report: Report,
     *,
     said: Callable[[], str],
 ) -> ExitCode:
     """Change the pin of a set in each place that has the set; one that fails stops no other."""
     environment = Environment.of(settings)
-    places: dict[str, tuple[Place, str]] = {"here": (environment.host, environment.backups)}
+    places: dict[str, tuple[Storage, str]] = {"here": (environment.host, environment.backups)}
     places |= {name: (place, place.root) for name, place in environment.vaults.items()}
     known = dict[str, None]()
     done, troubles = [], []

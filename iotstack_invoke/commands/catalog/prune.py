@@ -41,7 +41,7 @@ from ...core.errors import ExitCode, Interrupted, Refused, StepFailed, UsageErro
 from ...core.nearest import nearest
 from ...core.processes import signals_raised
 from ...environment.environment import Environment, finish_removals, remove_set, sets_in
-from ...hosts.base import FileFact, Place
+from ...hosts.base import FileFact, Storage
 from ...reporting.report import Report, age_text
 from ...settings.model import Settings
 from ..shared.confirm import ask
@@ -93,7 +93,7 @@ class Pruning:
     """One place, its policy, and what comes of it; without a policy all stays."""
 
     name: str
-    place: Place
+    place: Storage
     folder: str
     policy: Policy | None
     write_once: bool = False
@@ -501,7 +501,7 @@ def _staying(environment: Environment, prunings: list[Pruning]) -> set[str]:
     """Return the sets with a manifest that stay somewhere, as far as a place answers."""
     found = {e.backup.runtag for one in prunings for e in one.verdicts if e.keep}
     pruned = {each.name for each in prunings if each.verdicts}
-    places: dict[str, tuple[Place, str]] = {HERE: (environment.host, environment.backups)}
+    places: dict[str, tuple[Storage, str]] = {HERE: (environment.host, environment.backups)}
     places |= {name: (place, place.root) for name, place in environment.vaults.items()}
     for name, (place, folder) in places.items():
         if name not in pruned:

@@ -28,7 +28,7 @@ from ...environment.environment import (
     sets_read,
 )
 from ...environment.stack_host import journal_paths
-from ...hosts.base import Place
+from ...hosts.base import Storage
 from ...hosts.inspect import host_name
 from ...hosts.local import holder_ended, within
 from ...hosts.pasted import host_flag
@@ -149,7 +149,7 @@ def _cure(seen: Sequence[Seen]) -> str:
 def _see(environment: Environment, at: str, name: str) -> list[Seen]:
     """Return what was seen of each place; the stack's own is called by the name of its host."""
     environment.knows(at)
-    places: dict[str, Place] = {HERE: environment.host, **environment.vaults}
+    places: dict[str, Storage] = {HERE: environment.host, **environment.vaults}
     if at and at not in places:
         every = "; every place, if it is left out" if len(places) > 1 else ""
         raise UsageError(f"--at {at}: write one place, of {', '.join(places)}{every}.")
@@ -198,7 +198,7 @@ def _with_unfinished(seen: Seen, name: str, *, ended: bool) -> Seen:
 
 def _look(
     name: str,
-    place: Place,
+    place: Storage,
     folder: str,
     now: datetime,
     host: str,

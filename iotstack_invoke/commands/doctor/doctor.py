@@ -41,7 +41,7 @@ from ...databases.sql.servers import run_in, servers_in
 from ...environment.environment import Environment, Newest, newest_good
 from ...environment.hooks import FIND_PROGRAM
 from ...environment.stack_host import find_machine
-from ...hosts.base import Command, Host, Outcome, Place
+from ...hosts.base import Command, Host, Outcome, Storage
 from ...hosts.inspect import (
     ANY_EXIT,
     entries,
@@ -604,7 +604,7 @@ class _Backups:
         newest = self._newest_good(HERE, self.environment.host, self.environment.backups)
         return judge_age("last backup here", newest, self.now)
 
-    def _newest_good(self, at: str, place: Place, folder: str) -> Newest:
+    def _newest_good(self, at: str, place: Storage, folder: str) -> Newest:
         failed = failed_at(self.environment.checks.newest(), at)
         return newest_good(place, folder, self.now, host=socket.gethostname(), failed=failed)
 
@@ -701,7 +701,7 @@ def space_there(vault: VaultConfig) -> str:
     )
 
 
-def probe(topic: str, place: Place, space: str = "") -> Finding:
+def probe(topic: str, place: Storage, space: str = "") -> Finding:
     """Write a small file into a vault, read it back and remove it; return how that went.
 
     `room`: what to do about a full one.

@@ -17,7 +17,7 @@ from ...core.dataclass import dataclass
 from ...core.errors import StepFailed
 from ...core.stack_folders import FOLDERS
 from ...environment.stack_host import StackHost
-from ...hosts.base import Command, Place
+from ...hosts.base import Command, Storage
 from ...hosts.inspect import entries, read_text
 from ...stack.compose import COMPOSE_FILES, chosen_files, is_top_file
 from ...stack.compose_needs import ComposeNeeds, compose_needs
@@ -54,7 +54,7 @@ class _Enough(Exception):
     """No more of a stream is wanted: whoever sends it is ended, as where reading fails."""
 
 
-def top_texts(place: Place, archive: str) -> dict[str, str] | None:
+def top_texts(place: Storage, archive: str) -> dict[str, str] | None:
     """Return the top files of a general part, which come before its first folder.
 
     None where they are not found near its begin, or it cannot be read.

@@ -20,12 +20,12 @@ from ...core.errors import NotFound, Refused, StepFailed, UsageError
 from ...core.runtag import LATEST, read_runtag
 from ...environment.environment import Environment, newest_good, sets_read, still_failed
 from ...environment.stack_host import StackHost
-from ...hosts.base import Place
+from ...hosts.base import Storage
 from ...hosts.inspect import host_name, read_text
 from ...hosts.local import LocalHost
 from ...hosts.trust import believed
 from ...settings.model import Settings, VaultConfig
-from ...vaults.access import HOST, at_address, refuse_shut, vault_place
+from ...vaults.access import HOST, at_address, refuse_shut, vault_storage
 from ..catalog.copies import not_found, told_of_others
 from ..shared.latest import PassedOver, latest_in, newer_than, passed_over, passed_told
 
@@ -69,7 +69,7 @@ class RestoreRequest:
 class Source:
     """Where the archives come from: a place, and the folder in it."""
 
-    place: Place
+    place: Storage
     folder: str
     in_place: bool
     """It is the target's own backups/: nothing has to be fetched."""
@@ -124,7 +124,7 @@ def source_of(settings: Settings, request: RestoreRequest, target: StackHost) ->
         yield Source(LocalHost(folder, asked), folder, False, asked)
         return
     if other:
-        place = vault_place(*other)
+        place = vault_storage(*other)
     else:
         place, name = _meant(vaults[name], request, target)
     try:
@@ -140,18 +140,18 @@ def _runtag_in(name: str) -> str:
     return found[0] if found else "RUNTAG"
 
 
-def _meant(vault: VaultConfig, request: RestoreRequest, target: StackHost) -> tuple[Place, str]:
+def _meant(vault: VaultConfig, request: RestoreRequest, target: StackHost) -> tuple[Storage, str]:
     """Return whose folder of a vault is meant by its name alone, and its address (0038).
 
     This machine's, or that of the host that is restored: the first that has what is asked for.
     """
     whose = host_name(target.host) if request.host and vault.by_host else ""
     if whose in ("", socket.gethostname()) or not HOST.fullmatch(whose):
-        return vault_place(vault), vault.name
+        return vault_storage(vault), vault.name
     own = (whose, f"{vault.name}/{whose}")
     both = (own, ("", vault.name)) if target.role == "live" else (("", vault.name), own)
     for host, address in both:
-        place = vault_place(vault, host, made=bool(host))
+        place = vault_storage(vault, host, made=bool(host))
         try:
             found = gather_sets(place.names(place.root), None)
         except StepFailed:  # whoever reads from it tells why
@@ -159,7 +159,7 @@ def _meant(vault: VaultConfig, request: RestoreRequest, target: StackHost) -> tu
         if any(request.runtag in (each.runtag, LATEST) for each in found):
             return place, address
         place.close()
-    return vault_place(vault), vault.name
+    return vault_storage(vault), vault.name
 
 
 @dataclass(frozen=True, slots=True)

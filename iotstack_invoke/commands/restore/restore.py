@@ -46,7 +46,7 @@ from ...engine.steps import File, Record
 from ...environment.environment import Environment
 from ...environment.hooks import HooksResult, Occasion, hook_lines
 from ...environment.stack_host import Lock, StackHost, find_machine, locked_target, open_target
-from ...hosts.base import Command, FileFact, Place
+from ...hosts.base import Command, FileFact, Storage
 from ...hosts.inspect import ANY_EXIT, may_be_there, read_text, which_may_be_there
 from ...hosts.pasted import host_flag
 from ...reporting.report import CompositeReporter, Report, duration_text, shown, size_text
@@ -405,7 +405,7 @@ class _Restore:
         return [each.format(runtag=self.runtag) for each in stages({}, facts)]
 
     @property
-    def _places(self) -> dict[str, Place]:
+    def _places(self) -> dict[str, Storage]:
         return {"pi": self.target.host, "from": self.source.place}
 
     def _plan(self, targets: list[str], facts: RestoreFacts) -> Plan:

@@ -15,7 +15,7 @@ from ...backups.verifications import in_places
 from ...core.dataclass import dataclass
 from ...core.errors import StepFailed, Unreachable, ended
 from ...environment.environment import Newest, newest_good
-from ...hosts.base import Place
+from ...hosts.base import Storage
 
 MOST_TOLD = 3
 MOST_NAMED = 20
@@ -63,7 +63,7 @@ class Latest:
 
 def latest_in(
     sets: Sequence[BackupSet],
-    place: Place,
+    place: Storage,
     folder: str,
     failed: Mapping[str, str],
     at: str,

@@ -7,7 +7,7 @@ from collections.abc import Container, Mapping
 from ...backups.names import KINDS
 from ...backups.sets import BackupSet, State, files_of, gather_sets, judged
 from ...environment.environment import manifests_in
-from ...hosts.base import FileFact, Place
+from ...hosts.base import FileFact, Storage
 
 MANIFESTS_LIMIT_S = 10.0
 """How long the manifests of one vault may take; each set whose time does not come is unread."""
@@ -36,7 +36,7 @@ def state_of_copy(here: BackupSet | None, copy: BackupSet) -> str:
 
 
 def sets_there(
-    place: Place,
+    place: Storage,
     names: Mapping[str, FileFact],
     here: Mapping[str, BackupSet],
     failed: Mapping[str, str],

@@ -39,7 +39,7 @@ from ...environment.environment import (
     unlike_copies,
     write_pin,
 )
-from ...hosts.base import PARTIAL, FileFact, Place
+from ...hosts.base import PARTIAL, FileFact, Storage
 from ...hosts.inspect import host_name
 from ...workflows.backup import BackupFacts, copies_book, copy_targets, log_targets, restore_text
 from ..shared.backup_log import finish_log, open_log
@@ -61,7 +61,7 @@ class Delivery:
     """What one vault lacks of this machine's sets, and what comes of it; all by runtag."""
 
     name: str
-    place: Place
+    place: Storage
     policy: Policy | None = None
     lacking: dict[str, BackupSet] = field(default_factory=dict)
     """The sets here that the vault lacks, wholly or in part, and is to have; newest first."""
@@ -464,7 +464,7 @@ def lacking_in(deliveries: Sequence[Delivery]) -> Iterator[tuple[BackupSet, list
         )
 
 
-def carry_pin(environment: Environment, runtag: str, place: Place) -> str:
+def carry_pin(environment: Environment, runtag: str, place: Storage) -> str:
     """Pin a set in a vault as it is pinned here; return why it could not be, or ''."""
     name = f"{runtag}.{PIN_ENDING}"
     try:
@@ -543,7 +543,7 @@ def _deliver_one(
     return damages
 
 
-def drop_mark(place: Place, runtag: str, records: RecordFile) -> None:
+def drop_mark(place: Storage, runtag: str, records: RecordFile) -> None:
     """Take the mark of this run from a vault that has nothing of its set; raises StepFailed."""
     names = place.names(place.root)
     mark = f"{runtag}.{RECORDS_ENDING}"
@@ -554,7 +554,7 @@ def drop_mark(place: Place, runtag: str, records: RecordFile) -> None:
             place.remove([f"{place.root}/{mark}"])
 
 
-def takes_files(place: Place) -> bool:
+def takes_files(place: Storage) -> bool:
     """Tell whether a file can be made in a vault, and removed; one that keeps all is not asked."""
     try:
         if not getattr(place, "keeps_all", False):
@@ -751,7 +751,7 @@ def copy_log(
     return do(log_plan(environment, runtag, vaults), records)
 
 
-def unmark(place: Place, runtag: str) -> str:
+def unmark(place: Storage, runtag: str) -> str:
     """Remove the mark of a set that is copied; return why it could not be, or ''."""
     try:
         place.remove([f"{place.root}/{runtag}.{RECORDS_ENDING}"])

@@ -13,7 +13,7 @@ from sshd import make_key
 from iotstack_invoke.commands.doctor import doctor
 from iotstack_invoke.commands.shared.checks import Severity, good
 from iotstack_invoke.settings.model import load_settings
-from iotstack_invoke.vaults.access import vault_place
+from iotstack_invoke.vaults.access import vault_storage
 
 DOCKER = """case "$1" in
 version) echo 28.2.2 ;;
@@ -387,7 +387,7 @@ def test_a_vault_that_offers_files_only_is_probed(start_sshd, tmp_path):
         f'[[vaults]]\nname = "nas"\nkind = "ssh"\nfolder = "{tmp_path}/far"\n{login_lines(server)}'
     )
     (vault,) = load_settings(str(settings)).vaults
-    place = vault_place(vault)
+    place = vault_storage(vault)
     assert doctor.probe("vault nas", place).verdict is Severity.GOOD
     assert os.listdir(tmp_path / "far") == []
     place.close()
