@@ -37,12 +37,12 @@ def far_vault(megabytes):
         stack, server = LittleStack(Path(top)), Sshd(Path(top) / "sshd")
         try:
             corpus.make(str(stack.folder), megabytes=megabytes)
-            scene = FarVault(top, stack, server.login(), Path(top) / "vault")
-            scene.vault.mkdir()
+            context = FarVault(top, stack, server.login(), Path(top) / "vault")
+            context.vault.mkdir()
             with stack.settings.open("a") as stream:
                 stream.write("exclude_defaults = false\n")  # the rivals pack all of it
-                stream.write(vault_text(scene.login, scene.vault))
-            yield scene
+                stream.write(vault_text(context.login, context.vault))
+            yield context
         finally:
             server.stop()
 

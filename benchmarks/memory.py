@@ -69,13 +69,13 @@ def main():
     print("|---|---|---|---|---|---|")
     sizes_gb, rests_mib, walls_s, most_mib = [], [], [], 0.0
     for megabytes in map(int, sys.argv[1:] or ("1000", "2000", "4000", "8000")):
-        with far_vault(megabytes) as scene:
+        with far_vault(megabytes) as context:
             begun = time.perf_counter()
-            process = scene.stack.start("backup --runtag r")
+            process = context.stack.start("backup --runtag r")
             peak, tar = peaks_mib(process)
             walls_s.append(time.perf_counter() - begun)
             assert process.returncode == 0, process.stderr.read()
-            seed = seed_mib(scene.stack.folder)
+            seed = seed_mib(context.stack.folder)
         sizes_gb.append(megabytes / 1000)
         rests_mib.append(peak - tar)
         most_mib = max(most_mib, peak)

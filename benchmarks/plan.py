@@ -65,8 +65,8 @@ class Touch:
     def commands(self):
         return (f"touch {self.output.partial}",)
 
-    def do(self, scene):
-        host = scene.host("pi")
+    def do(self, context):
+        host = context.host("pi")
         if self.by_command:
             host.run(Command(("touch", self.output.partial)))
         else:

@@ -21,29 +21,29 @@ from line import address, far_vault, scp_words
 
 def main():
     megabytes = int(sys.argv[1]) if len(sys.argv) > 1 else 200
-    with far_vault(megabytes) as scene:
+    with far_vault(megabytes) as context:
         numbers = itertools.count()
         name = "r.general-backup.tar.gz"
 
         def ours():
-            scene.run("restore --runtag r --from nas --yes")
+            context.run("restore --runtag r --from nas --yes")
 
         def plain(*, checked=False):
-            folder = f"{scene.top}/plain{next(numbers)}"
+            folder = f"{context.top}/plain{next(numbers)}"
             os.mkdir(folder)
-            there = address(scene.login, f"{scene.vault}/{name}")
+            there = address(context.login, f"{context.vault}/{name}")
             unpack = ["tar", "-xzf", f"{folder}/{name}", "-C", folder]
             check = (["sha256sum", f"{folder}/{name}"], ["tar", "-tvzf", f"{folder}/{name}"])
             sync = ["sync", "--file-system", folder]
             for words in (
-                [*scp_words(scene.login), there, folder],
+                [*scp_words(context.login), there, folder],
                 *(check if checked else ()),
                 unpack,
                 *((sync,) if checked else ()),
             ):
                 subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
 
-        scene.run("backup --runtag r")
+        context.run("backup --runtag r")
         pairs.compare(
             ("inv restore", ours), ("scp, then tar -xzf", plain), rounds=3, reach={"wall": 1.1}
         )

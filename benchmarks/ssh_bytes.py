@@ -42,12 +42,12 @@ def compare_all(login, place, here, there, back):
     files = [File("pi", NAME, here), File("nas", NAME, there), File("pi", NAME, back)]
     sha256 = hash_there(LocalHost(here), files[0].absolute)
     records = {str(each): Record(str(each), sha256=sha256) for each in files}
-    scene = Scene(LocalHost(here), records, nas=place)
+    context = Scene(LocalHost(here), records, nas=place)
     scp, ssh = scp_words(login), Login(login, "nas").words()
 
     def send(source, target):
-        Send(source, target).do(scene)
-        scene.place(target).rename(target.partial, target.absolute)
+        Send(source, target).do(context)
+        context.place(target).rename(target.partial, target.absolute)
 
     def compare(way, source, target, words, prove):
         copy = f"{target.root}/scp"

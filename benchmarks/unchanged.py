@@ -53,9 +53,9 @@ class Ours:
 
     name = "inv backup"
 
-    def __init__(self, scene):
-        self.scene, self.numbers = scene, itertools.count()
-        self.here, self.there = scene.stack.folder / "backups", scene.vault
+    def __init__(self, context):
+        self.context, self.numbers = context, itertools.count()
+        self.here, self.there = context.stack.folder / "backups", context.vault
 
     def begin(self):
         """Forget all nights."""
@@ -63,15 +63,15 @@ class Ours:
             path.unlink()
 
     def back_up(self):
-        self.scene.run(f"backup --runtag r{next(self.numbers)}")
+        self.context.run(f"backup --runtag r{next(self.numbers)}")
 
 
 class Restic:
     """restic into a repository here or, with `ssh`, over SFTP into one there."""
 
-    def __init__(self, scene, name, ssh=None):
-        self.scene, self.name = scene, name
-        folder, nothing = Path(scene.top) / name.replace(" ", "-"), Path(scene.top) / "nothing"
+    def __init__(self, context, name, ssh=None):
+        self.context, self.name = context, name
+        folder, nothing = Path(context.top) / name.replace(" ", "-"), Path(context.top) / "nothing"
         self.here, self.there = (nothing, folder) if ssh else (folder, nothing)
         self.cache = f"{folder}.cache"
         self.words = ["restic", "--quiet", "--cache-dir", self.cache, "-r", str(folder)]
@@ -94,7 +94,7 @@ class Restic:
 
     def back_up(self):
         members = ("docker-compose.yml", "services", "volumes")
-        self.run("backup", *members, folder=self.scene.stack.folder)
+        self.run("backup", *members, folder=self.context.stack.folder)
 
 
 def change(folder, number):
@@ -122,16 +122,16 @@ def main():
     if not shutil.which("restic"):
         sys.exit("There is no restic here: apt-get install restic")
     megabytes = int(sys.argv[1]) if len(sys.argv) > 1 else 200
-    with far_vault(megabytes) as scene:
-        ours = Ours(scene)
-        ways = (ours, Restic(scene, "restic here"), Restic(scene, "restic far", scene.login))
+    with far_vault(megabytes) as context:
+        ours = Ours(context)
+        ways = (ours, Restic(context, "restic here"), Restic(context, "restic far", context.login))
         found = {(each, way): [] for each in NIGHTS for way in ways}
         for number in range(ROUNDS):
             for way in ways:
                 way.begin()
             for each in NIGHTS:
                 if each is NIGHTS[-1]:
-                    change(scene.stack.folder, number)
+                    change(context.stack.folder, number)
                 for way in ways:
                     found[each, way].append(night(way))
         version = subprocess.run(["restic", "version"], check=True, capture_output=True, text=True)

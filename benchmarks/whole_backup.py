@@ -26,36 +26,36 @@ ENDED = re.compile(r"(\w+): done after ([0-9.]+) s")
 def main():
     for megabytes in map(int, sys.argv[1:] or (200, 1000)):
         print(f"{megabytes} MB:")
-        with far_vault(megabytes) as scene:
-            measure(scene)
+        with far_vault(megabytes) as context:
+            measure(context)
 
 
-def measure(scene):
+def measure(context):
     """Print how long a backup takes, what of it each rule takes, and what the rivals take."""
     numbers = itertools.count()
 
     def ours():
-        scene.run(f"backup --runtag r{next(numbers)}")
+        context.run(f"backup --runtag r{next(numbers)}")
 
     def seed():
-        archive = f"{scene.top}/seed{next(numbers)}.tar.gz"
+        archive = f"{context.top}/seed{next(numbers)}.tar.gz"
         members = ("./docker-compose.yml", "./services", "./volumes")
-        subprocess.run(["tar", "-czf", archive, "-C", scene.stack.folder, *members], check=True)
-        send = (*scp_words(scene.login), archive, address(scene.login, f"{scene.vault}/"))
+        subprocess.run(["tar", "-czf", archive, "-C", context.stack.folder, *members], check=True)
+        send = (*scp_words(context.login), archive, address(context.login, f"{context.vault}/"))
         subprocess.run(send, check=True)
 
     def bare():
         archive = f"bare{next(numbers)}.tar.gz"
-        tar = f"tar -cf - -C {scene.stack.folder} ./docker-compose.yml ./services ./volumes"
+        tar = f"tar -cf - -C {context.stack.folder} ./docker-compose.yml ./services ./volumes"
         pack = f"{sys.executable} -m isal.igzip -2"
-        send = shlex.join((*ssh_words(scene.login), f"cat > {scene.vault}/{archive}"))
-        pipe = f"{tar} | {pack} | tee {scene.top}/{archive} | {send}"
+        send = shlex.join((*ssh_words(context.login), f"cat > {context.vault}/{archive}"))
+        pipe = f"{tar} | {pack} | tee {context.top}/{archive} | {send}"
         subprocess.run(pipe, shell=True, check=True)
 
     pairs.compare(
         ("inv backup", ours), ("tar -czf, then scp", seed), rounds=3, reach={"wall": 0.2}
     )
-    logs = scene.stack.folder.glob("backups/*.backup-log.txt")
+    logs = context.stack.folder.glob("backups/*.backup-log.txt")
     log = max(logs, key=lambda path: path.stat().st_mtime).read_text()
     print("of it", ", ".join(f"{rule} {s} s" for rule, s in ENDED.findall(log)))
     pairs.compare(("inv backup", ours), ("a bare pipe", bare), rounds=3)

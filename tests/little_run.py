@@ -64,8 +64,8 @@ class Write:
     def commands(self):
         return (f"write {self.output}",)
 
-    def do(self, scene):
-        host = scene.host(self.output.role)
+    def do(self, context):
+        host = context.host(self.output.role)
         host.did(str(self.output))
         with host.create(self.output.partial) as target:
             target.write(b"half")
@@ -90,7 +90,7 @@ class MakeScratch:
     def commands(self):
         return (f"mkdir {self.folder}",)
 
-    def do(self, scene):
+    def do(self, context):
         boundary()
         os.mkdir(self.folder)
         boundary()
@@ -113,7 +113,7 @@ class RemoveScratch:
     def commands(self):
         return (f"rm -r {self.folder}",)
 
-    def do(self, scene):
+    def do(self, context):
         boundary()
         shutil.rmtree(self.folder)
         boundary()
@@ -128,8 +128,8 @@ class Sleep:
     def commands(self):
         return ("sleep 300",)
 
-    def do(self, scene):
-        host = scene.host("pi")
+    def do(self, context):
+        host = context.host("pi")
         with host.create(self.output.partial) as target:
             target.write(b"half")
         script = 'sleep 300 & echo $! > "$1.new"; mv "$1.new" "$1"; wait'
@@ -145,11 +145,11 @@ class Move:
     def commands(self):
         return ("move",)
 
-    def do(self, scene):
-        with scene.host("pi").create(self.output.partial) as target:
+    def do(self, context):
+        with context.host("pi").create(self.output.partial) as target:
             for _ in range(30_000):
                 target.write(b"x")
-                scene.moved(1)
+                context.moved(1)
                 time.sleep(0.01)
 
 

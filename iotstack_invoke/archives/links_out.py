@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from ..core.dataclass import dataclass
 from ..core.errors import StepFailed
 from ..core.path_patterns import fits_all_of
-from ..engine.steps import Scene
+from ..engine.steps import StepContext
 from ..hosts.base import Command, Host
 from ..services.known import is_in_stack
 from ..stack.inside import is_in
@@ -72,14 +72,14 @@ class LinksOut:
         if to not in self._links and not self._packed.answers_for(to):
             self._links[to] = link
 
-    def warn(self, scene: Scene, host: Host, as_root: tuple[str, ...]) -> None:
+    def warn(self, context: StepContext, host: Host, as_root: tuple[str, ...]) -> None:
         """Warn of those that lead to something: one to nothing may mean a path in a container."""
         if not self._links:
             return
         try:
             facts = stat_paths(host, sorted(self._links), as_root)
         except StepFailed as error:
-            scene.warn(f"Where links of the stack lead cannot be looked at: {error}")
+            context.warn(f"Where links of the stack lead cannot be looked at: {error}")
             return
         found = {
             fact.real: self._links[path]
@@ -90,10 +90,10 @@ class LinksOut:
         found = {e: link for e, link in found.items() if self._holds_more(host, e, as_root)}
         told = tuple(self._told(found))
         for line in told[:MOST_TOLD]:
-            scene.warn(line)
+            context.warn(line)
         if told[MOST_TOLD:]:
             more = f"{len(told) - MOST_TOLD:,} more links lead to what is in no part of the backup"
-            scene.warn(f"NOT COVERED: {more}.")
+            context.warn(f"NOT COVERED: {more}.")
 
     def _holds_more(self, host: Host, path: str, as_root: tuple[str, ...]) -> bool:
         """Tell whether something lies at a path beside what of it is packed, or we cannot look."""

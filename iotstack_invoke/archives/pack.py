@@ -20,7 +20,7 @@ from ..core import gzip_streams as gzips
 from ..core.dataclass import dataclass
 from ..core.errors import StepFailed, ended
 from ..core.stack_folders import FOLDERS
-from ..engine.steps import File, Scene
+from ..engine.steps import File, StepContext
 from ..hosts.base import Command, Host, is_telling
 from ..hosts.local import LocalHost, read_chunk
 from ..services.known import is_of_restores
@@ -89,14 +89,14 @@ class HashedFile:
 class Messages:
     """Keeps what a program says, besides putting it into the log."""
 
-    def __init__(self, scene: Scene) -> None:
-        self.scene = scene
+    def __init__(self, context: StepContext) -> None:
+        self.context = context
         self.lines: list[str] = []
 
     def __call__(self, stream: str, line: str) -> None:
         """Take one line."""
         self.lines.append(line)
-        self.scene.hear(stream, line)
+        self.context.hear(stream, line)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,11 +132,11 @@ class PackStack:
             return (pipe,)
         return (f"{pipe}  # each file below '{self.copies}' in place of the live one",)
 
-    def do(self, scene: Scene) -> None:
+    def do(self, context: StepContext) -> None:
         """Write the archive under its partial name; raises StepFailed where tar failed."""
-        host = scene.host(self.output.role)
-        said = Messages(scene)
-        scene.expect(self.expected_bytes)
+        host = context.host(self.output.role)
+        said = Messages(context)
+        context.expect(self.expected_bytes)
         lying = lying_below(host, self.copies, self.as_root) if self.copies else Lying({})
         apart = (*self.at_rest, *self.linked)
         whole = tuple(f"{each}/" for each in apart)
@@ -161,19 +161,19 @@ class PackStack:
                     if self.sized is not None:
                         sizes.take(chunk)
                     end = (end + chunk)[-TAR_END_BYTES:]
-                    scene.moved(len(chunk))
+                    context.moved(len(chunk))
                 if passing:
                     packer.write(passing.end())
                     unpacked_bytes += len(passing.end())
             folders = {posixpath.dirname(f"./{name}") for name in copies.sizes_bytes}
             emptied = (_EMPTIED.fullmatch(word) for word in self.tar)
             folders |= {found[1] for found in emptied if found}
-            judge_tar(pipe.finish(), said.lines, scene, folders)
+            judge_tar(pipe.finish(), said.lines, context, folders)
             if end != bytes(TAR_END_BYTES) or unpacked_bytes % 512:
                 # sudo that asks for a password ends with 1, as tar does when a file changed.
                 why = f": {ended(said.lines[-1])}{_advice(said.lines)}" if said.lines else "."
                 raise StepFailed(f"tar ended without the end of its archive{why}", again=True)
-        scene.learn(
+        context.learn(
             self.output,
             size_bytes=hashed.size_bytes,
             sha256=hashed.digest.hexdigest(),
@@ -182,18 +182,18 @@ class PackStack:
             **self.told,
         )
         if self.sized is not None and sizes.holds_none:
-            warn_of_nothing(scene, host, _base(self.tar))
+            warn_of_nothing(context, host, _base(self.tar))
         if passing:
-            passing.warn(scene)
+            passing.warn(context)
         if links:
-            links.warn(scene, host, self.as_root)
+            links.warn(context, host, self.as_root)
         if self.at_rest:
-            scene.learn(self.output, at_rest=list(self.at_rest))
+            context.learn(self.output, at_rest=list(self.at_rest))
         if copies.sizes_bytes:
             beside = copies.names_beside
             databases = [name for name in copies.sizes_bytes if name not in beside]
             raw = [os.fsencode(name) for name in databases[:MOST_NAMES]]
-            scene.learn(
+            context.learn(
                 self.output,
                 sqlite_files=len(databases),
                 sqlite_bytes=sum(copies.sizes_bytes.values()),
@@ -359,9 +359,9 @@ class CompareUnpacked:
         """Return the command."""
         return (str(self._command()),)
 
-    def do(self, scene: Scene) -> None:
+    def do(self, context: StepContext) -> None:
         """Raise StepFailed with the first of what differs."""
-        host = scene.host(self.host_role)
+        host = context.host(self.host_role)
         told = host.run(self._command(here=isinstance(host, LocalHost)))
         if told.exit_code:
             lines = (told.out + told.err).strip().splitlines() or ["tar said nothing"]
@@ -400,7 +400,7 @@ def keeping_dates(host: Host, words: tuple[str, ...], limit_s: float) -> tuple[s
     return tuple(ALL_DATES if odd and each == WHOLE_SECONDS else each for each in words)
 
 
-def warn_of_nothing(scene: Scene, host: Host, base: str) -> None:
+def warn_of_nothing(context: StepContext, host: Host, base: str) -> None:
     """Warn of an archive that holds nothing of the folders of a stack, if these hold something."""
     there = []
     for top in FOLDERS:
@@ -411,7 +411,7 @@ def warn_of_nothing(scene: Scene, host: Host, base: str) -> None:
         else:
             there += [top] if any(not is_of_restores(f"{top}/{each}") for each in names) else []
     if there:
-        scene.warn(
+        context.warn(
             f"It holds nothing of {' and '.join(f'{each}/' for each in there)}, though something "
             "lies there. If that is not meant, look at [[stack.exclude]] and [[services]] in "
             "hosts.toml."
@@ -429,7 +429,7 @@ def literal(path: str) -> str:
 
 
 def judge_tar(
-    exit_code: int, said: list[str], scene: Scene, may_change: Container[str] = ()
+    exit_code: int, said: list[str], context: StepContext, may_change: Container[str] = ()
 ) -> None:
     """Warn of each file that changed while tar read it; raise StepFailed where tar failed.
 
@@ -450,9 +450,9 @@ def judge_tar(
     for found in changed:
         if found["file"] in may_change and found["what"].startswith("file changed"):
             continue
-        scene.warn(f"{found['file']}: {found['what']}")
+        context.warn(f"{found['file']}: {found['what']}")
     if exit_code == 1 and not changed:
-        scene.warn(f"tar ended with exit 1: {(others or said or ['it said nothing'])[-1]}")
+        context.warn(f"tar ended with exit 1: {(others or said or ['it said nothing'])[-1]}")
 
 
 def _advice(lines: list[str]) -> str:
@@ -482,6 +482,6 @@ class RemoveFolder:
     def _command(self) -> Command:
         return Command((*self.as_root, "rm", "-rf", "--", self.path), limit_s=600)
 
-    def do(self, scene: Scene) -> None:
+    def do(self, context: StepContext) -> None:
         """Remove it."""
-        scene.host(self.host_role).run(self._command)
+        context.host(self.host_role).run(self._command)

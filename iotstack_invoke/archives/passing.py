@@ -11,7 +11,7 @@ import posixpath
 from collections.abc import Iterable
 
 from ..core.stack_folders import FOLDERS
-from ..engine.steps import Scene
+from ..engine.steps import StepContext
 from ..stack.compose import is_top_file
 from .links_out import LinksOut
 from .scan import BLOCK_BYTES, MOST_NAMES, TOO_LONG, Judge, shape_of
@@ -91,12 +91,12 @@ class Passing:
         """Return what still waits: the beginning of a header that never came."""
         return self._waiting
 
-    def warn(self, scene: Scene) -> None:
+    def warn(self, context: StepContext) -> None:
         """Warn of what was left out and of what a restore will refuse, by the reason."""
         for why, names in self.left_out.items():
-            scene.warn(f"left out, for no restore takes it: {why}: {_listed(names)}")
+            context.warn(f"left out, for no restore takes it: {why}: {_listed(names)}")
         for why, names in self.refused.items():
-            scene.warn(f"a restore will refuse this backup: {why}: {_listed(names)}")
+            context.warn(f"a restore will refuse this backup: {why}: {_listed(names)}")
 
     def _is_kept(self, letter: str, name: bytes, size: int, link: bytes) -> bool:
         told = name.decode("utf-8", "surrogateescape")

@@ -19,7 +19,7 @@ from ..core.errors import StepFailed
 from ..core.gzip_streams import padded_words
 from ..core.stack_folders import FOLDERS
 from ..engine.space import reserve
-from ..engine.steps import File, Scene, Space
+from ..engine.steps import File, Space, StepContext
 from ..hosts.base import Command, Host, is_telling
 from ..hosts.local import LocalHost
 from ..stack.compose import is_top_file
@@ -321,7 +321,7 @@ def _is_packed(host: Host, archive: str) -> bool:
 
 
 def refuse_size(
-    scene: Scene,
+    context: StepContext,
     host: Host,
     what: str,
     size_bytes: int,
@@ -335,7 +335,7 @@ def refuse_size(
     Raises StepFailed where there is less. `at_least`: it was not counted to its end. `for_all`: it
     is written by another job of the run.
     """
-    space = reserve(scene, host, folder, size_bytes, for_all=for_all) or Space()
+    space = reserve(context, host, folder, size_bytes, for_all=for_all) or Space()
     free, left = space.free_bytes, space.left_bytes
     if size_bytes > left:
         told = f"{free:,} are free"
@@ -374,15 +374,15 @@ class ScanArchive:
         """Return the listing."""
         return (str(Command((*self.as_root, *LIST_WORDS, f"--file={self.archive.absolute}"))),)
 
-    def do(self, scene: Scene) -> None:
+    def do(self, context: StepContext) -> None:
         """Raise StepFailed, naming the members, where one must not be unpacked, or has no room."""
-        scene.say("looking at every member")
-        host = scene.host(self.archive.role)
+        context.say("looking at every member")
+        host = context.host(self.archive.role)
         path = self.archive.absolute
         contents = list_archive(host, path, self.as_root, self.kind, self.included)
         refuse_members(self.archive.path, contents)
         apart = contents.volumes_bytes if self.volumes else 0
         what = self.archive.path
-        refuse_size(scene, host, what, contents.unpacked_bytes - apart, self.folder)
+        refuse_size(context, host, what, contents.unpacked_bytes - apart, self.folder)
         if apart:
-            refuse_size(scene, host, f"volumes/ of {what}", apart, self.volumes, for_all=True)
+            refuse_size(context, host, f"volumes/ of {what}", apart, self.volumes, for_all=True)

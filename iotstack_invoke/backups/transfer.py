@@ -11,7 +11,7 @@ from typing import IO, cast
 from ..core.dataclass import dataclass
 from ..core.errors import StepFailed
 from ..engine.space import reserve
-from ..engine.steps import File, Record, Scene
+from ..engine.steps import File, Record, StepContext
 from ..hosts.base import Command, FileFact, Host, Received, Storage
 from ..hosts.hashing import HashedStream, hash_command
 from ..hosts.inspect import ANY_EXIT
@@ -94,22 +94,22 @@ class Send:
         where = "" if of_rclone else f"{self.target.role}:"
         return (f"copy '{self.source.absolute}' to {where}'{target}'",)
 
-    def do(self, scene: Scene) -> None:
+    def do(self, context: StepContext) -> None:
         """Write the copy under its partial name; raises StepFailed where it is not the same."""
-        failures = scene.failures()
+        failures = context.failures()
         for original, copy in self.after:
             if str(copy) in failures and str(original) not in failures:
                 raise StepFailed(f"it is not copied, since {copy.path} did not arrive there.")
-        source, target = scene.place(self.source), scene.place(self.target)
+        source, target = context.place(self.source), context.place(self.target)
         fact = source.look([self.source.absolute]).get(self.source.absolute)
         if fact is None:
             raise StepFailed(f"{self.source.absolute} is not there.")
-        known = self._known(scene)
+        known = self._known(context)
         overwrites = getattr(target, "overwrites", False)
         start = 0 if overwrites else self._arrived(target, fact)
         start = start if known and target.resumes else 0
         needed = fact.size_bytes - start
-        space = reserve(scene, target, os.path.dirname(self.target.absolute) or ".", needed)
+        space = reserve(context, target, os.path.dirname(self.target.absolute) or ".", needed)
         if space and space.left_bytes < needed:
             told = f"{_megabytes(space.free_bytes)} are free"
             if space.left_bytes < space.free_bytes:
@@ -119,10 +119,10 @@ class Send:
                 f"On {target.name} {told}, which is too little for a file of "
                 f"{_megabytes(fact.size_bytes)}. Make room there and run the same command again."
             )
-        scene.expect(fact.size_bytes)
-        scene.moved(start)
+        context.expect(fact.size_bytes)
+        context.moved(start)
         with source.read(self.source.absolute, start) as stream:
-            shown = _Shown(stream, scene)
+            shown = _Shown(stream, context)
             hashed = HashedStream(shown.stream)
             received = target.receive(
                 self.target.partial,
@@ -133,19 +133,19 @@ class Send:
             )
         sent = Received(start + shown.size_bytes, known or hashed.sha256)
         if received != sent:
-            raise self._why_not_proven(scene, received, sent, start)
-        scene.learn(self.target, size_bytes=received.size_bytes, sha256=received.sha256)
+            raise self._why_not_proven(context, received, sent, start)
+        context.learn(self.target, size_bytes=received.size_bytes, sha256=received.sha256)
 
-    def _known(self, scene: Scene) -> str:
+    def _known(self, context: StepContext) -> str:
         """Return the SHA-256 that is recorded of the file, "" where none is."""
-        record = scene.records().get(str(self.source))
+        record = context.records().get(str(self.source))
         return record.sha256 if record else ""
 
     def _why_not_proven(
-        self, scene: Scene, received: Received, sent: Received, start: int
+        self, context: StepContext, received: Received, sent: Received, start: int
     ) -> StepFailed:
         """Return the failure of a copy that is not what was to be sent; none of it is left."""
-        source, target = scene.place(self.source), scene.place(self.target)
+        source, target = context.place(self.source), context.place(self.target)
         target.remove([self.target.partial])
         if start:
             return StepFailed(
@@ -153,7 +153,7 @@ class Send:
                 "the source is damaged: it is sent anew, from its first byte.",
                 again=True,
             )
-        known = self._known(scene)
+        known = self._known(context)
         found = hash_there(source, self.source.absolute) if known else ""
         if found != known:
             runtag = (split_set_name(os.path.basename(self.source.path)) or ("RUNTAG",))[0]
@@ -210,12 +210,12 @@ class Claim:
         """Return what is marked."""
         return (f"claim {self.file}",)
 
-    def do(self, scene: Scene) -> None:
+    def do(self, context: StepContext) -> None:
         """Make the mark, or find it; raises StepFailed where the name is another machine's.
 
         While it lies there no other run makes one, so a run asks once for several of its jobs.
         """
-        scene.once(f"claim {self.file}", lambda: self._make(scene.place(self.file)))
+        context.once(f"claim {self.file}", lambda: self._make(context.place(self.file)))
 
     def _make(self, place: Storage) -> None:
         line = json.dumps({"host": self.host, "claim": self.claim})
@@ -278,13 +278,13 @@ class CheckHash:
         """Return the command."""
         return (self._command.shown,)
 
-    def do(self, scene: Scene) -> None:
+    def do(self, context: StepContext) -> None:
         """Raise StepFailed where it is no longer what was written."""
-        scene.learn(self.file, seen=_seen(scene, self.file, self.as_root))
-        record = scene.records().get(str(self.file))
+        context.learn(self.file, seen=_seen(context, self.file, self.as_root))
+        record = context.records().get(str(self.file))
         if record is None or not record.sha256:
             return
-        found = scene.host(self.file.role).run(self._command).out.split(" ")[0]
+        found = context.host(self.file.role).run(self._command).out.split(" ")[0]
         if found != record.sha256:
             damage = (
                 f"{self.file.absolute} is damaged: its SHA-256 is {found}, and the manifest says "
@@ -309,16 +309,16 @@ class CheckSame:
         """Return the command."""
         return (_seen_command(self.file, self.as_root).shown,)
 
-    def do(self, scene: Scene) -> None:
+    def do(self, context: StepContext) -> None:
         """Raise StepFailed where it is another file, or gone: what was read of it is unproven."""
-        before = scene.learnt.get(str(self.file), {}).get("seen")
-        now = _seen(scene, self.file, self.as_root)
+        before = context.learnt.get(str(self.file), {}).get("seen")
+        now = _seen(context, self.file, self.as_root)
         if now and now == before:
             return
-        record = scene.records().get(str(self.file))
+        record = context.records().get(str(self.file))
         if now and record and record.sha256:
             command = hash_command(self.file.absolute, self.as_root)
-            if scene.host(self.file.role).run(command).out.split(" ")[0] == record.sha256:
+            if context.host(self.file.role).run(command).out.split(" ")[0] == record.sha256:
                 return
         raise StepFailed(
             f"{self.file.absolute} was {'changed' if now else 'removed'} while it was read, so "
@@ -332,17 +332,17 @@ def _seen_command(file: File, as_root: tuple[str, ...]) -> Command:
     return Command((*as_root, *words), ANY_EXIT, 60)
 
 
-def _seen(scene: Scene, file: File, as_root: tuple[str, ...]) -> str:
+def _seen(context: StepContext, file: File, as_root: tuple[str, ...]) -> str:
     """Return what changes with each change of a file, '' where it is not seen."""
-    return scene.host(file.role).run(_seen_command(file, as_root)).out.strip()
+    return context.host(file.role).run(_seen_command(file, as_root)).out.strip()
 
 
 class _Shown:
     """A stream that is counted, and whose progress is shown."""
 
-    def __init__(self, source: IO[bytes], scene: Scene) -> None:
+    def __init__(self, source: IO[bytes], context: StepContext) -> None:
         self._source = source
-        self._scene = scene
+        self._scene = context
         self.size_bytes = 0
 
     @property

@@ -174,7 +174,7 @@ class Disks:
 
 
 @dataclass(slots=True)
-class _Scene:
+class _StepContext:
     """What the steps of one attempt at one job may use."""
 
     run: Run
@@ -306,8 +306,8 @@ class Run:
         self.once = _Once()
         self._failed = ""
         """The job that failed first."""
-        self._undiscarded: list[_Scene] = []
-        self._unended: list[_Scene] = []
+        self._undiscarded: list[_StepContext] = []
+        self._unended: list[_StepContext] = []
         self._lock = threading.Lock()
 
     def do(self) -> RunResult:
@@ -383,16 +383,16 @@ class Run:
             if not each.cancelled():
                 each.exception()
         children.resume()
-        for scene in self._unended:
-            if isinstance(scene.step, LeavingStep):
+        for context in self._unended:
+            if isinstance(context.step, LeavingStep):
                 with contextlib.suppress(IotstackError):
-                    scene.step.end_left(scene)
+                    context.step.end_left(context)
         if any(each.job.rule.transaction for each in self.plan.to_run):
             self.journal.settle()
         self.journal.undo()
-        for scene in self._undiscarded:
+        for context in self._undiscarded:
             with contextlib.suppress(IotstackError):
-                self._discard(scene)
+                self._discard(context)
 
     def _blocked(self, planned: PlannedJob, results: Mapping[int, JobResult]) -> JobResult | None:
         """Return why a job is not started, or None when it may be."""
@@ -426,20 +426,20 @@ class Run:
         self.reporter.started(planned)
         started = time.monotonic()
         for attempt in range(job.rule.retries + 1):
-            scene = _Scene(self, job)
+            context = _StepContext(self, job)
             try:
-                self._steps(scene)
-                self._finish(scene, time.monotonic() - started)
+                self._steps(context)
+                self._finish(context, time.monotonic() - started)
             except IotstackError as error:
                 again = isinstance(error, StepFailed) and error.again
                 passing = again or isinstance(error, TimedOut)
-                message = self._clean(scene, str(error), passing=passing)
-                self.disks.release(scene, written=False)
+                message = self._clean(context, str(error), passing=passing)
+                self.disks.release(context, written=False)
                 if children.ending():
                     return JobResult(job, JobStatus.SKIPPED, message="interrupted")
                 if again and attempt < job.rule.retries and message == str(error):
                     wait_s = RETRY_WAIT_S * 2**attempt
-                    scene.say(f"{ended(error)} Trying again in {wait_s:g} s.")
+                    context.say(f"{ended(error)} Trying again in {wait_s:g} s.")
                     time.sleep(wait_s)
                     continue
                 return JobResult(
@@ -447,83 +447,83 @@ class Run:
                     JobStatus.FAILED,
                     time.monotonic() - started,
                     message,
-                    tuple(scene.warnings),
+                    tuple(context.warnings),
                     damage=error.damage if isinstance(error, StepFailed) else "",
                 )
             except BaseException as error:
-                self._clean(scene, str(error))
+                self._clean(context, str(error))
                 raise
-            self.disks.release(scene, written=True)
+            self.disks.release(context, written=True)
             return JobResult(
-                job, JobStatus.DONE, time.monotonic() - started, warnings=tuple(scene.warnings)
+                job, JobStatus.DONE, time.monotonic() - started, warnings=tuple(context.warnings)
             )
         raise AssertionError("the last attempt returns")
 
-    def _steps(self, scene: _Scene) -> None:
-        for number, step in enumerate(scene.job.steps, 1):
-            self.reporter.stepped(scene.job, number, step)
+    def _steps(self, context: _StepContext) -> None:
+        for number, step in enumerate(context.job.steps, 1):
+            self.reporter.stepped(context.job, number, step)
             if children.ending():
                 raise Interrupted(signal.SIGTERM)
             if isinstance(step, Commit):
-                self.journal.forget(scene.job.identity, keep=step.keep)
+                self.journal.forget(context.job.identity, keep=step.keep)
                 children.put_signals_off()
             elif isinstance(step, UndoableStep):
-                self.journal.write(scene.job.identity, step)
-            scene.owns_partials |= not isinstance(step, ClaimingStep)
-            scene.step = step
-            step.do(scene)
+                self.journal.write(context.job.identity, step)
+            context.owns_partials |= not isinstance(step, ClaimingStep)
+            context.step = step
+            step.do(context)
 
-    def _finish(self, scene: _Scene, seconds: float) -> None:
+    def _finish(self, context: _StepContext, seconds: float) -> None:
         """Record the outputs, give them their final names, and forget the job's journal."""
-        job = scene.job
+        job = context.job
         for output in () if job.rule.transaction else job.outputs:
-            facts = scene.learnt.get(str(output), {})
+            facts = context.learnt.get(str(output), {})
             record = Record(
                 output=str(output),
                 size_bytes=facts.pop("size_bytes", 0),
                 sha256=facts.pop("sha256", ""),
                 seconds=round(seconds, 3),
                 parameters=parameters_of(job),
-                warnings=tuple(scene.warnings),
+                warnings=tuple(context.warnings),
                 facts=facts,
             )
             with self._lock:
                 self.store.add(record)
-            scene.place(output).rename(output.partial, output.absolute)
+            context.place(output).rename(output.partial, output.absolute)
         self.journal.forget(job.identity)
 
-    def _clean(self, scene: _Scene, message: str, *, passing: bool = False) -> str:
+    def _clean(self, context: _StepContext, message: str, *, passing: bool = False) -> str:
         """Undo and remove what a failed attempt left; return the message, and if that failed.
 
         `passing`: the reason may pass, so a rule that resumes keeps its partial file.
         """
         if children.ending():
             # Nothing can be run now; the main thread undoes the steps when all have ended.
-            self._unended.append(scene)
-            if scene.job.rule.resumes:
+            self._unended.append(context)
+            if context.job.rule.resumes:
                 return message
             try:
-                self._discard(scene)
+                self._discard(context)
             except IotstackError:  # the line was closed under it
-                self._undiscarded.append(scene)
+                self._undiscarded.append(context)
             return message
         try:
-            if scene.job.rule.transaction:  # others work on while a job that makes files fails
-                if self.journal.owes(scene.job.identity):
-                    scene.say("it failed: what was done is undone, newest step first")
+            if context.job.rule.transaction:  # others work on while a job that makes files fails
+                if self.journal.owes(context.job.identity):
+                    context.say("it failed: what was done is undone, newest step first")
                 self.journal.settle()
-            self.journal.undo(scene.job.identity)
+            self.journal.undo(context.job.identity)
         except IotstackError as error:
             return f"{message}\n{error}"
         # Over a line that broke it cannot be removed: the next attempt, or a later run, does it.
-        if not (passing and scene.job.rule.resumes):
+        if not (passing and context.job.rule.resumes):
             with contextlib.suppress(IotstackError):
-                self._discard(scene)
+                self._discard(context)
         return message
 
-    def _discard(self, scene: _Scene) -> None:
-        if scene.job.rule.transaction or not scene.owns_partials:
+    def _discard(self, context: _StepContext) -> None:
+        if context.job.rule.transaction or not context.owns_partials:
             return
-        for output in scene.job.outputs:
+        for output in context.job.outputs:
             if not output.is_folder:
-                scene.place(output).remove([output.partial])
+                context.place(output).remove([output.partial])

@@ -6,17 +6,17 @@ import posixpath
 from collections.abc import Callable
 
 from ..hosts.base import Disk, Storage
-from .steps import Scene, Space
+from .steps import Space, StepContext
 
 
 def reserve(
-    scene: Scene, place: Storage, folder: str, size_bytes: int, *, for_all: bool = False
+    context: StepContext, place: Storage, folder: str, size_bytes: int, *, for_all: bool = False
 ) -> Space | None:
     """Keep space where a folder lies, or will, for what a job is to write there.
 
     Nothing is kept where less is left, or where nobody can say (None).
     """
-    return scene.reserve(lambda: _disk(place, folder), size_bytes, for_all=for_all)
+    return context.reserve(lambda: _disk(place, folder), size_bytes, for_all=for_all)
 
 
 def _disk(place: Storage, folder: str) -> Disk | None:

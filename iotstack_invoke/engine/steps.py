@@ -78,7 +78,7 @@ class Record:
         return bool(self.facts.get(LACKING))
 
 
-class Scene(Protocol):
+class StepContext(Protocol):
     """What a step may use while it acts."""
 
     @property
@@ -149,7 +149,7 @@ class Step(Protocol):
         """Return what will be run, as a person could type it."""
         ...
 
-    def do(self, scene: Scene) -> None:
+    def do(self, context: StepContext) -> None:
         """Do it. Raises StepFailed."""
         ...
 
@@ -173,7 +173,7 @@ class UndoableStep(Step, Protocol):
 class LeavingStep(Step, Protocol):
     """One thing to do that may go on when all programs of ours have ended: in a container."""
 
-    def end_left(self, scene: Scene) -> None:
+    def end_left(self, context: StepContext) -> None:
         """End what goes on of it; where that cannot be done, a later run does it."""
         ...
 
@@ -201,7 +201,7 @@ class Commit:
         """Return nothing: it is no command."""
         return ()
 
-    def do(self, scene: Scene) -> None:
+    def do(self, context: StepContext) -> None:
         """Do nothing: the engine forgets the journal here."""
 
 

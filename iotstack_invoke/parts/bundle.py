@@ -14,7 +14,7 @@ from ..core import processes as children
 from ..core.dataclass import dataclass
 from ..core.errors import StepFailed
 from ..databases.sql.servers import MARIADB, SqlServer
-from ..engine.steps import Scene
+from ..engine.steps import StepContext
 from ..hosts.base import Command
 from ..services.known import Recipe
 from ..stack.quiesce import MARK, QUIET_LIMIT_S, Quiesce, exec_words, quiet_of
@@ -69,12 +69,12 @@ class EndQuiet:
         """Return the commands."""
         return (str(Command(self.ask)), str(Command(self.leave)))
 
-    def do(self, scene: Scene) -> None:
+    def do(self, context: StepContext) -> None:
         """Wait until it answers; raises StepFailed where it runs, and does not go on."""
         if not self.runs:
-            self._warn(scene, "was not running, so it was not started")
+            self._warn(context, "was not running, so it was not started")
             return
-        host = scene.host(self.host_role)
+        host = context.host(self.host_role)
         deadline = time.monotonic() + ANSWER_LIMIT_S
         while True:
             told = host.run(Command(self.ask, frozenset(range(256)), QUIET_LIMIT_S))
@@ -82,17 +82,17 @@ class EndQuiet:
                 return
             if told.exit_code == 0:
                 left = Command(self.leave, frozenset(range(256)), QUIET_LIMIT_S)
-                host.run(left, scene.hear)
+                host.run(left, context.hear)
             if _NOT_UP.search(told.err):
-                self._warn(scene, "is not up")
+                self._warn(context, "is not up")
                 return
             if time.monotonic() > deadline:
                 raise StepFailed(f"Container {self.container} does not go on: {told.last_words}")
-            scene.say(f"waiting for {self.container}")
+            context.say(f"waiting for {self.container}")
             children.pause(ANSWER_PAUSE_S)
 
-    def _warn(self, scene: Scene, why: str) -> None:
-        scene.warn(
+    def _warn(self, context: StepContext, why: str) -> None:
+        context.warn(
             f"Container {self.container} {why}, and what was restored says that it is quiet. "
             f"When it runs: {Command(self.leave)}"
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 
 from ..core.dataclass import dataclass
-from ..engine.steps import Scene
+from ..engine.steps import StepContext
 from ..hosts.base import Host
 from .inside import above, is_in
 from .stack import guarded
@@ -43,10 +43,10 @@ class MakeAround:
         """Return the command as a person would type it."""
         return (f"mkdir '{self.path}'  # it belongs to whom the archive says",)
 
-    def do(self, scene: Scene) -> None:
+    def do(self, context: StepContext) -> None:
         """Make it, if it is still missing."""
         words = (*self.as_root, "sh", "-c", _MAKE, "sh", self.path, self.like)
-        scene.host(self.host_role).run(guarded(self.guard, words))
+        context.host(self.host_role).run(guarded(self.guard, words))
 
     def undo(self, host: Host) -> None:
         """Remove it, unless something came into it since."""
@@ -69,10 +69,10 @@ class GiveStack:
         """Return the command."""
         return (f"chown --reference='{self.like}' '{self.path}'",)
 
-    def do(self, scene: Scene) -> None:
+    def do(self, context: StepContext) -> None:
         """Give it away."""
         words = ("chown", f"--reference={self.like}", "--", self.path)
-        scene.host(self.host_role).run(guarded(self.guard, words))
+        context.host(self.host_role).run(guarded(self.guard, words))
 
     def undo(self, host: Host) -> None:
         """Take it back."""

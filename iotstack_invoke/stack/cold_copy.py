@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from ..core.dataclass import dataclass
 from ..core.errors import StepFailed
 from ..engine.space import reserve
-from ..engine.steps import Scene, Step
+from ..engine.steps import Step, StepContext
 from ..hosts.base import Command
 from .quiesce import Resume, stopped
 from .stack import guarded
@@ -95,10 +95,10 @@ class CopyAtRest:
         """Return the command."""
         return (str(self.command),)
 
-    def do(self, scene: Scene) -> None:
+    def do(self, context: StepContext) -> None:
         """Copy them; raises StepFailed where one cannot be."""
-        scene.say(f"copying {', '.join(self.paths)}")
-        scene.host(self.host_role).run(self.command, scene.hear)
+        context.say(f"copying {', '.join(self.paths)}")
+        context.host(self.host_role).run(self.command, context.hear)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,12 +116,12 @@ class CheckSpace:
         """Return the command."""
         return (str(self._command),)
 
-    def do(self, scene: Scene) -> None:
+    def do(self, context: StepContext) -> None:
         """Raise StepFailed, with the numbers, where it does not fit."""
-        host = scene.host(self.copy.host_role)
+        host = context.host(self.copy.host_role)
         needed = int(host.run(self._command).out.splitlines()[-1].split("\t")[0])
         above = posixpath.dirname(self.copy.target)
-        space = reserve(scene, host, above, needed + FREE_BYTES)
+        space = reserve(context, host, above, needed + FREE_BYTES)
         if space and space.left_bytes < needed + FREE_BYTES:
             raise StepFailed(
                 f"The copy of {', '.join(self.copy.paths)} needs {needed:,} bytes in "
@@ -152,6 +152,6 @@ class CopyLinked:
         """Return the command."""
         return (str(self.command),)
 
-    def do(self, scene: Scene) -> None:
+    def do(self, context: StepContext) -> None:
         """Copy them; raises StepFailed where one cannot be."""
-        scene.host(self.host_role).run(self.command, scene.hear)
+        context.host(self.host_role).run(self.command, context.hear)

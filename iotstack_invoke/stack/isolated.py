@@ -10,7 +10,7 @@ import time
 from ..core import processes as children
 from ..core.dataclass import dataclass
 from ..core.errors import StepFailed
-from ..engine.steps import Scene
+from ..engine.steps import StepContext
 from ..hosts.base import Command, Host
 from .stack import STOP_LIMIT_S, guarded
 
@@ -59,7 +59,7 @@ class EndAlone:
         remove = (*self.docker, "rm", "--volumes", self.alone)
         return tuple(guarded(self.guard, words, STOP_LIMIT_S) for words in (stop, remove))
 
-    def do(self, scene: Scene) -> None:
+    def do(self, context: StepContext) -> None:
         """Stop and remove it."""
         for command in self._commands:
-            scene.host(self.host_role).run(command)
+            context.host(self.host_role).run(command)

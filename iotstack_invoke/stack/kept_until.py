@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 
 from ..backups.manifest import read_utc, utc_text
 from ..core.dataclass import dataclass
-from ..engine.steps import Scene
+from ..engine.steps import StepContext
 from ..hosts.base import PARTIAL, Host
 
 UNTIL_FILE = "keep-until.json"
@@ -59,6 +59,6 @@ class KeepUntil:
         """Return the file that is written."""
         return (f"write '{self.folders[0]}/{UNTIL_FILE}'",)
 
-    def do(self, scene: Scene) -> None:
+    def do(self, context: StepContext) -> None:
         """Write it."""
-        keep_until(scene.host(self.host_role), self.folders, self.days, datetime.now(UTC))
+        keep_until(context.host(self.host_role), self.folders, self.days, datetime.now(UTC))

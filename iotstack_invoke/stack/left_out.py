@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 
 from ..core.dataclass import dataclass
-from ..engine.steps import Scene
+from ..engine.steps import StepContext
 from ..hosts.base import Command, Host
 from .stack import RENAME_AGAIN, UNDO_AGAIN, guarded, rename_by
 from .swap_entries import KEPT
@@ -77,9 +77,9 @@ class KeepLeftOut:
         words = ("sh", "-c", _FIND, "sh", start, end, *find, *move)
         return guarded(self.guard, (*self.as_root, *words))
 
-    def do(self, scene: Scene) -> None:
+    def do(self, context: StepContext) -> None:
         """Move each by one rename."""
-        host = scene.host(self.host_role)
+        host = context.host(self.host_role)
         rename_by(host, self._command(self.aside, self.live), self._told("kept"), RENAME_AGAIN)
 
     def undo(self, host: Host) -> None:

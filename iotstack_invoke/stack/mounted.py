@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable
 
 from ..core.dataclass import dataclass
 from ..core.errors import StepFailed
-from ..engine.steps import Scene
+from ..engine.steps import StepContext
 from ..hosts.base import Host
 from ..hosts.inspect import mount_points, on_host
 from .inside import is_in
@@ -53,6 +53,6 @@ class CheckMounts:
         """Return nothing: it only reads what the kernel tells of its mounts."""
         return ()
 
-    def do(self, scene: Scene) -> None:
+    def do(self, context: StepContext) -> None:
         """Raise StepFailed where a drive came or went."""
-        refuse_mounts_since(scene.host(self.host_role), self.paths, self.points, self.what)
+        refuse_mounts_since(context.host(self.host_role), self.paths, self.points, self.what)

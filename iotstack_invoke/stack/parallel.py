@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 from ..core.dataclass import dataclass
-from ..engine.steps import Scene, Step
+from ..engine.steps import Step, StepContext
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +21,9 @@ class Together:
         """Return those of all, in their order."""
         return tuple(line for step in self.steps for line in step.commands())
 
-    def do(self, scene: Scene) -> None:
+    def do(self, context: StepContext) -> None:
         """Do them; raises StepFailed."""
         with ThreadPoolExecutor(len(self.steps)) as pool:
-            tasks = [pool.submit(step.do, scene) for step in self.steps]
+            tasks = [pool.submit(step.do, context) for step in self.steps]
         for task in tasks:
             task.result()

@@ -15,7 +15,7 @@ from typing import Any
 from ..core import processes as children
 from ..core.dataclass import dataclass
 from ..core.errors import StepFailed
-from ..engine.steps import Scene
+from ..engine.steps import StepContext
 from ..hosts.base import Command, Host
 from ..hosts.trust import believed
 from ..services.known import Recipe, packaged_recipes
@@ -134,25 +134,25 @@ class Quiesce:
         """Return the command."""
         return (str(Command(self.enter)),)
 
-    def do(self, scene: Scene) -> None:
+    def do(self, context: StepContext) -> None:
         """Enter the quiet; raises StepFailed where nobody tells whether it is there already."""
-        host = scene.host(self.host_role)
+        host = context.host(self.host_role)
         if not believed(host, self.mark):  # whoever owns it could hold it, as a lock, for ever
             host.remove([self.mark])
         if not self._is_awake(host):
-            scene.say(f"{self.name} is quiet already, and stays so")
+            context.say(f"{self.name} is quiet already, and stays so")
             return
         # What is not left until here is owed: the mark lasts before anybody is disturbed.
         host.append(self.mark, self.name)
         leave = self._bounded(self.leave)
         watch = ("sh", "-c", WATCH, "sh", self.lock, self.mark, str(QUIET_LIMIT_S), *leave)
         host.run(Command(("sh", "-c", DETACH, "sh", *watch), called=f"watch {self.mark}"))
-        scene.say(f"{self.name} is made quiet")
+        context.say(f"{self.name} is made quiet")
         called = str(Command(self.enter))
         enter = self._bounded(self.enter)
         words = ("flock", self.mark, "timeout", str(QUIET_LIMIT_S), *enter)
         command = Command(words, frozenset({0, TIMED_OUT}), QUIET_LIMIT_S + 10, called)
-        if host.run(command, scene.hear).exit_code:
+        if host.run(command, context.hear).exit_code:
             raise StepFailed(
                 f"{self.name} was not made quiet: `{called}` did not end within {self._limit_s} s "
                 f"and was ended. Nothing of it was copied, and it is let go on. Its state tells: "
@@ -224,15 +224,15 @@ class Resume:
         """Return the command."""
         return (str(Command(self.quiet.leave)),)
 
-    def do(self, scene: Scene) -> None:
+    def do(self, context: StepContext) -> None:
         """Let it go on; warns, with what to type, where it is not up in a minute."""
-        host = scene.host(self.quiet.host_role)
+        host = context.host(self.quiet.host_role)
         if host.look([self.quiet.mark]):
             try:
                 self.quiet.undo(host)
                 self.quiet.wait(host)
             except StepFailed as error:
-                scene.warn(f"{error} Its files were saved before.")
+                context.warn(f"{error} Its files were saved before.")
 
 
 def exec_words(

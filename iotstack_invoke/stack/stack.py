@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 from ..core.dataclass import dataclass
 from ..core.errors import OldDataGone, StepFailed, ended
 from ..core.gzip_streams import reading_words
-from ..engine.steps import Scene
+from ..engine.steps import StepContext
 from ..hosts.base import PARTIAL, Command, Host, Outcome, is_telling
 from ..hosts.inspect import ANY_EXIT, which_may_be_there
 from ..hosts.json_answers import read_json
@@ -243,11 +243,11 @@ class StopContainers:
     def _command(self) -> Command:
         return _stop(self.docker, self.names, self.guard)
 
-    def do(self, scene: Scene) -> None:
+    def do(self, context: StepContext) -> None:
         """Stop them, all at once; each has a minute to put its data away."""
         if self.names:
-            scene.say(f"{STOPPING}{', '.join(self.names)}; each may take a minute")
-            scene.host(self.host_role).run(self._command)
+            context.say(f"{STOPPING}{', '.join(self.names)}; each may take a minute")
+            context.host(self.host_role).run(self._command)
 
     def undo(self, host: Host) -> str:
         """Start them; one that Docker itself started after a power cut sees what was swapped.
@@ -295,10 +295,10 @@ class StartContainers:
     def _command(self) -> Command:
         return _start(self.docker, self.names, self.guard)
 
-    def do(self, scene: Scene) -> None:
+    def do(self, context: StepContext) -> None:
         """Start them in the order of their names."""
         if self.names:
-            scene.host(self.host_role).run(self._command)
+            context.host(self.host_role).run(self._command)
 
     def undo(self, host: Host) -> None:
         """Stop them; one that is not there any more needs none.
@@ -397,15 +397,15 @@ class ComposeUp:
         accept = frozenset(range(256)) if may_fail else frozenset({0})
         return Command(words, accept, STEP_LIMIT_S)
 
-    def do(self, scene: Scene) -> None:
+    def do(self, context: StepContext) -> None:
         """Bring them up; all at once, or one by one where that failed."""
-        host = scene.host(self.host_role)
+        host = context.host(self.host_role)
         can_be_parted = not (self.services or self.strict)
-        told = host.run(self._command(self.services, may_fail=can_be_parted), scene.hear)
+        told = host.run(self._command(self.services, may_fail=can_be_parted), context.hear)
         if told.exit_code:
-            self._one_by_one(scene, host, compose_error(told))
+            self._one_by_one(context, host, compose_error(told))
 
-    def _one_by_one(self, scene: Scene, host: Host, failed: str) -> None:
+    def _one_by_one(self, context: StepContext, host: Host, failed: str) -> None:
         """Bring up each service by itself, again while that gets any further.
 
         Compose v2 begins no other when one has failed; one may need another's network.
@@ -418,8 +418,8 @@ class ComposeUp:
         while waiting and len(waiting) < before:
             before = len(waiting)
             for service in tuple(waiting):
-                scene.say(f"bringing up {service} by itself, as all at once failed")
-                told = host.run(self._command((service,), may_fail=True), scene.hear)
+                context.say(f"bringing up {service} by itself, as all at once failed")
+                told = host.run(self._command((service,), may_fail=True), context.hear)
                 if told.exit_code:
                     waiting[service] = compose_error(told)
                 else:
@@ -432,7 +432,7 @@ class ComposeUp:
         for service, why in waiting.items() if self.start else ():
             names = made_by(host, self.compose, self.docker, service)
             if not {*names} & {*self.waited_for}:
-                scene.warn(
+                context.warn(
                     f"Service {service} is not up: {ended(why)} When that is mended: "
                     f"{shlex.join(self.compose)} up --detach {service}"
                 )
@@ -501,13 +501,13 @@ class SwapItem:
         words = ("sh", "-c", script, "sh", self.live, self.staged, self.aside, self.used)
         return guarded(self.guard, (*self.as_root, *words), self.limit_s)
 
-    def do(self, scene: Scene) -> None:
+    def do(self, context: StepContext) -> None:
         """Rename twice; between the two the item is missing, never half there."""
         told = (
             f"{self.what}{self.live} was not replaced (it was to be renamed to {self.aside}, and "
             f"{self.staged} to its place)"
         )
-        host = scene.host(self.host_role)
+        host = context.host(self.host_role)
         rename_by(host, self._command(self.swap), told, RENAME_AGAIN)
 
     def undo(self, host: Host) -> None:
@@ -576,10 +576,10 @@ class MoveAside:
         words = ("sh", "-c", script, "sh", self.live, self.aside, self.used)
         return guarded(self.guard, (*self.as_root, *words))
 
-    def do(self, scene: Scene) -> None:
+    def do(self, context: StepContext) -> None:
         """Rename it; what is gone by now needs nothing."""
         told = f"{self.live} was not moved aside (it was to be renamed to {self.aside})"
-        host = scene.host(self.host_role)
+        host = context.host(self.host_role)
         rename_by(host, self._command(self.move), told, RENAME_AGAIN)
 
     def undo(self, host: Host) -> None:
@@ -623,7 +623,7 @@ class LeaveGone:
         """Return nothing."""
         return ()
 
-    def do(self, scene: Scene) -> None:
+    def do(self, context: StepContext) -> None:
         """Do nothing."""
 
     def undo(self, host: Host) -> str:  # noqa: ARG002 - each step has it
@@ -647,11 +647,11 @@ class CheckStopped:
     def _command(self) -> Command:
         return Command((*self.docker, "inspect", "--format", RUNNING_FORM, *self.names))
 
-    def do(self, scene: Scene) -> None:
+    def do(self, context: StepContext) -> None:
         """Raise StepFailed with those that run."""
         if not self.names:
             return
-        told = scene.host(self.host_role).run(self._command).out.split()
+        told = context.host(self.host_role).run(self._command).out.split()
         running = [name.lstrip("/") for name in told if name.startswith("/")]
         if running:
             raise StepFailed(
@@ -679,10 +679,10 @@ class UseStage:
         """Return nothing: what it removes are marks of ours."""
         return ()
 
-    def do(self, scene: Scene) -> None:
+    def do(self, context: StepContext) -> None:
         """Let none of the folders count as whole any more."""
         words = unmark_words(self.as_root, *self.folders)
-        scene.host(self.host_role).run(guarded(self.guard, words))
+        context.host(self.host_role).run(guarded(self.guard, words))
 
     def undo(self, host: Host) -> None:
         """Remove the folders."""
@@ -717,9 +717,9 @@ class MakeFolder:
         words = (*self.as_root, "sh", "-c", script, "sh", self.path, self.like)
         return guarded(self.guard, words)
 
-    def do(self, scene: Scene) -> None:
+    def do(self, context: StepContext) -> None:
         """Make it; raises StepFailed where it is there already."""
-        scene.host(self.host_role).run(self._command)
+        context.host(self.host_role).run(self._command)
 
     def undo(self, host: Host) -> None:
         """Remove it."""
@@ -749,11 +749,11 @@ class CopyFolder:
         words = ("sh", "-c", script, "sh", self.source, self.target)
         return guarded(self.guard, (*self.as_root, *words), self.limit_s)
 
-    def do(self, scene: Scene) -> None:
+    def do(self, context: StepContext) -> None:
         """Copy it, where the file system can as a clone, and make it last through a power cut."""
-        host = scene.host(self.host_role)
+        host = context.host(self.host_role)
         self.undo(host)
-        host.run(self._command, scene.hear)
+        host.run(self._command, context.hear)
         words = (*self.as_root, "sync", "--file-system", self.target)
         host.run(guarded(self.guard, words, self.limit_s))
 
@@ -782,10 +782,10 @@ class MakeLink:
         words = (*self.as_root, "sh", "-c", script, "sh", self.leads_to, self.path)
         return guarded(self.guard, words)
 
-    def do(self, scene: Scene) -> None:
+    def do(self, context: StepContext) -> None:
         """Make it; raises StepFailed where something lies there by now."""
         script = 'umask 022; mkdir -p "$(dirname "$2")" && ln -s -T "$1" "$2"'
-        scene.host(self.host_role).run(self._command(script))
+        context.host(self.host_role).run(self._command(script))
 
     def undo(self, host: Host) -> None:
         """Remove it, if it is ours."""
@@ -823,9 +823,9 @@ class MakeVolume:
         words += [word for each in self.options for word in ("--opt", each)]
         return guarded(self.guard, (*self.docker, "volume", "create", *words, self.name))
 
-    def do(self, scene: Scene) -> None:
+    def do(self, context: StepContext) -> None:
         """Make it; of one that is there, made meanwhile, nothing is changed."""
-        scene.host(self.host_role).run(self._command)
+        context.host(self.host_role).run(self._command)
 
     def undo(self, host: Host) -> str:
         """Remove it; one that is in use, or gone, or not of this run, is left as it is.
@@ -872,16 +872,16 @@ class FillVolume:
         """Return what is copied."""
         return (f"cp -a '{self.staged}' to the volume of {self.container} at {self.inside}",)
 
-    def do(self, scene: Scene) -> None:
+    def do(self, context: StepContext) -> None:
         """Copy them; warn where the container has no such volume."""
-        host = scene.host(self.host_role)
+        host = context.host(self.host_role)
         found = named(inspect_all(host, self.docker), self.container)
         mounts = found.mounts if found else ()
         mount = next((each for each in mounts if each.inside == self.inside), None)
         volumes = inspect_volumes(host, [mount.volume], self.docker) if mount else {}
         volume = volumes.get(mount.volume) if mount else None
         if not (volume and volume.anonymous and volume.is_local):
-            scene.warn(
+            context.warn(
                 f"What container {self.container} kept at {self.inside} is not restored: it has "
                 "no volume without a name there. It is in the outside part: unpack it by hand."
             )
@@ -891,7 +891,7 @@ class FillVolume:
             'sync --file-system "$2"'
         )
         words = ("sh", "-c", script, "sh", self.staged, volume.mountpoint)
-        host.run(guarded(self.guard, (*self.as_root, *words), FILL_LIMIT_S), scene.hear)
+        host.run(guarded(self.guard, (*self.as_root, *words), FILL_LIMIT_S), context.hear)
 
 
 @dataclass(frozen=True, slots=True)
@@ -916,9 +916,9 @@ class MakeAside:
     def _command(self) -> Command:
         return guarded(self.guard, ("mkdir", "-m", "0700", "--", self.path))
 
-    def do(self, scene: Scene) -> None:
+    def do(self, context: StepContext) -> None:
         """Make it, as the user's own: the journal becomes a file of it."""
-        scene.host(self.host_role).run(self._command)
+        context.host(self.host_role).run(self._command)
 
     def undo(self, host: Host) -> None:
         """Remove its empty folders, and before them the note how long it was to stay.
@@ -972,12 +972,12 @@ class Unpack:
             guarded(self.guard, (*self.as_root, "sync", "--file-system", self.folder)),
         )
 
-    def do(self, scene: Scene) -> None:
+    def do(self, context: StepContext) -> None:
         """Unpack it, and make it last through a power cut."""
-        host = scene.host(self.host_role)
+        host = context.host(self.host_role)
         self.undo(host)
         for command in self._commands(here=isinstance(host, LocalHost)):
-            host.run(command, scene.hear)
+            host.run(command, context.hear)
 
     def undo(self, host: Host) -> None:
         """Remove the folder."""

@@ -10,7 +10,7 @@ import posixpath
 
 from ..core.dataclass import dataclass
 from ..core.errors import StepFailed
-from ..engine.steps import File, Scene
+from ..engine.steps import File, StepContext
 from ..hosts.base import Command, Host
 
 MEASURE_LIMIT_S = 3600.0
@@ -84,10 +84,10 @@ class Measure:
         """Return what is measured."""
         return (f"count the members and bytes of '{self.output.absolute}'",)
 
-    def do(self, scene: Scene) -> None:
+    def do(self, context: StepContext) -> None:
         """Measure it under its partial name."""
-        host, folder = scene.host(self.output.role), self.output.partial
+        host, folder = context.host(self.output.role), self.output.partial
         words = (*self.as_root, "sync", "--file-system", folder)
         host.run(Command(words, limit_s=MEASURE_LIMIT_S))
         members, size_bytes = measure(host, folder, self.as_root)
-        scene.learn(self.output, members=members, bytes=size_bytes)
+        context.learn(self.output, members=members, bytes=size_bytes)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 
 from ..core.dataclass import dataclass
 from ..core.errors import StepFailed
-from ..engine.steps import Scene
+from ..engine.steps import StepContext
 from ..hosts.base import Command, Host
 from ..hosts.json_answers import JsonAnswer, read_json
 from .compose import inspected
@@ -133,9 +133,9 @@ class WaitForContainers:
         found = made_by(host, self.compose, self.docker)
         return tuple(name for name in self.names if name in found)
 
-    def do(self, scene: Scene) -> None:
+    def do(self, context: StepContext) -> None:
         """Raise StepFailed for a vital one that does not come up, warn of any other."""
-        host = scene.host(self.host_role)
+        host = context.host(self.host_role)
         look = _UptimeScan(self, self._present(host))
         while True:
             waiting = look.at(read_states(host, self.docker, look.names))
@@ -145,14 +145,16 @@ class WaitForContainers:
             if not waiting:
                 break
             limit = f"up to {HEALTH_LIMIT_S:g} s"
-            scene.say(f"waiting, {limit}, for {'; '.join(waiting)}")
+            context.say(f"waiting, {limit}, for {'; '.join(waiting)}")
             time.sleep(1)
         for name, why in look.down.items():
             before = ", as before this restore" if name in self.unsteady else ""
-            scene.warn(f"Container {name} {why}{before}. When that is mended: docker start {name}")
+            context.warn(
+                f"Container {name} {why}{before}. When that is mended: docker start {name}"
+            )
         if look.sick:
             sick = ", ".join(look.sick)
-            scene.warn(f"Up, but not healthy after {HEALTH_LIMIT_S:g} s: {sick}.")
+            context.warn(f"Up, but not healthy after {HEALTH_LIMIT_S:g} s: {sick}.")
 
     def _must(self, name: str) -> bool:
         return self.strict or name in self.vital

@@ -43,7 +43,7 @@ from ..core.stack_folders import BACKUPS
 from ..databases.sql.servers import SqlServer
 from ..databases.sqlite.files import COPIES, OUTSIDE_COPIES, CopySqlite
 from ..engine.rules import Job, Rule, RuleBook, rule
-from ..engine.steps import LACKING, File, Record, Scene, Step
+from ..engine.steps import LACKING, File, Record, Step, StepContext
 from ..hosts.base import Storage
 from ..parts.bundle import RecipeInUse
 from ..services.containers import Container
@@ -514,9 +514,9 @@ def _without_parts(left_out: tuple[LeftOut, ...], parts: list[Part]) -> tuple[Le
     )
 
 
-def _is_there(scene: Scene, file: File, record: Record) -> bool:
+def _is_there(context: StepContext, file: File, record: Record) -> bool:
     """Tell whether an archive lies there as an earlier run has made it, to its last byte."""
-    place = scene.place(file)
+    place = context.place(file)
     fact = place.look([file.absolute]).get(file.absolute)
     return bool(fact) and hash_there(place, file.absolute) == record.sha256
 
@@ -533,10 +533,10 @@ class KeepMore:
         """Return nothing: it runs no command."""
         return ()
 
-    def do(self, scene: Scene) -> None:
+    def do(self, context: StepContext) -> None:
         """Raise StepFailed where it holds less: then the set is incomplete."""
         (old,) = self.before.parts
-        made = Part(old.kind, old.file, facts=dict(scene.learnt.get(str(self.output), {})))
+        made = Part(old.kind, old.file, facts=dict(context.learnt.get(str(self.output), {})))
         after = replace(self.before, parts=(made,), left_out=self.facts.left_out, warnings=())
         needed = needed_of(_set_of(self.before), self.facts.gone)
         missing = needed - answers_for(_set_of(after), needed)
@@ -574,15 +574,15 @@ class MakeWay:
     def _manifest(self) -> str:
         return posixpath.join(self.mark.root, f"{self.runtag}.{KINDS['manifest']}")
 
-    def do(self, scene: Scene) -> None:
+    def do(self, context: StepContext) -> None:
         """Remove it; raises StepFailed where the set there stays, with our mark taken away."""
-        scene.once(f"make way {self.mark}", lambda: self._make_way(scene))
+        context.once(f"make way {self.mark}", lambda: self._make_way(context))
 
-    def _make_way(self, scene: Scene) -> None:
-        place = scene.place(self.mark)
+    def _make_way(self, context: StepContext) -> None:
+        place = context.place(self.mark)
         old = manifest_there(place, self.mark.root, self.runtag)
         here = posixpath.dirname(self.new.absolute)
-        new = manifest_there(scene.place(self.new), here, self.runtag)
+        new = manifest_there(context.place(self.new), here, self.runtag)
         if new is None:
             raise StepFailed("it is not copied, since the manifest could not be made here.")
         if old is None or old == new:
@@ -632,16 +632,16 @@ class WriteManifest:
         """Return what is written."""
         return (f"write '{self.output.absolute}'",)
 
-    def do(self, scene: Scene) -> None:
+    def do(self, context: StepContext) -> None:
         """Write it under its partial name."""
-        records, failures = scene.records(), scene.failures()
+        records, failures = context.records(), context.failures()
         parts = []
         warnings = list(self.facts.warnings)
         for file, kind in zip(self.parts, self.facts.kinds, strict=True):
             record = records.get(str(file))
             name = posixpath.basename(file.path)
             why = failures.get(str(file), "")
-            if record is None or (why and not _is_there(scene, file, record)):
+            if record is None or (why and not _is_there(context, file, record)):
                 parts.append(Part(kind, name, error=why or "not made"))
                 continue
             warnings += record.warnings
@@ -683,10 +683,10 @@ class WriteManifest:
             made = replace(made, warnings=(*made.warnings, *told))
         text = made.to_json()
         content = text.encode("utf-8", "backslashreplace")  # a warning may quote a raw file name
-        with scene.host(self.output.role).create(self.output.partial) as target:
+        with context.host(self.output.role).create(self.output.partial) as target:
             target.write(content)
         sha256 = hashlib.sha256(content).hexdigest()
-        scene.learn(self.output, size_bytes=len(content), sha256=sha256)
+        context.learn(self.output, size_bytes=len(content), sha256=sha256)
 
     def _stays(self, kind: str) -> dict[str, list[str]]:
         """Return what a part of files says of what was left out and stays."""
@@ -709,9 +709,9 @@ class WriteRestoreText:
         """Return what is written."""
         return (f"write '{self.output.absolute}'",)
 
-    def do(self, scene: Scene) -> None:
+    def do(self, context: StepContext) -> None:
         """Write it under its partial name; raises StepFailed where the manifest is of no use."""
-        place, path = scene.place(self.manifest), self.manifest.absolute
+        place, path = context.place(self.manifest), self.manifest.absolute
         fact = place.look([path]).get(path)
         if fact is None:
             raise StepFailed(f"{path} is not there.")
@@ -728,7 +728,7 @@ class WriteRestoreText:
         received = place.receive(self.output.partial, io.BytesIO(text), modified_s, 0, len(text))
         if received.sha256 != sha256:
             raise StepFailed(f"{self.output.partial} is not what was written.", again=True)
-        scene.learn(self.output, size_bytes=len(text), sha256=sha256)
+        context.learn(self.output, size_bytes=len(text), sha256=sha256)
 
 
 @dataclass(frozen=True, slots=True)
@@ -741,6 +741,6 @@ class Fail:
         """Return the message."""
         return (f"fails: {self.message}",)
 
-    def do(self, scene: Scene) -> None:  # noqa: ARG002
+    def do(self, context: StepContext) -> None:  # noqa: ARG002
         """Raise the message as StepFailed."""
         raise StepFailed(self.message)

@@ -56,16 +56,16 @@ def test_a_link_to_what_may_not_be_read_is_named(disk):
     links = LinksOut(Packed(str(disk.folder), (), ()), str(disk.folder))
     links.take("volumes/a", str(disk.disk / "lib"))
     links.take("volumes/b", str(disk.disk / "empty/book"))
-    scene = PlainScene({})
+    context = PlainScene({})
     as_root = not_root(disk.folder)
     for each in ("lib", "empty"):
         (disk.disk / each).chmod(0)
     try:
-        links.warn(scene, LocalHost(str(disk.folder)), as_root)
+        links.warn(context, LocalHost(str(disk.folder)), as_root)
     finally:
         for each in ("lib", "empty"):
             (disk.disk / each).chmod(0o700)
-    (told,) = scene.warned
+    (told,) = context.warned
     assert told.startswith(f"NOT COVERED: volumes/a is a link to {disk.disk}/lib, which is in no")
 
 
@@ -144,11 +144,11 @@ def test_few_links_are_told(tmp_path):
         (tmp_path / f"{number}/below/file").write_text("x")
         for name in ("", "/below", "/below/file"):
             links.take(f"./volumes/a{number}", f"{tmp_path}/{number}{name}")
-    scene = PlainScene({})
-    links.warn(scene, LocalHost("/"), ())
-    assert len(scene.warned) == MOST_TOLD + 1
-    assert f"volumes/a0 is a link to {tmp_path}/0, which" in scene.warned[0]
-    assert scene.warned[-1].startswith("NOT COVERED: 2 more links lead to what is in no part")
+    context = PlainScene({})
+    links.warn(context, LocalHost("/"), ())
+    assert len(context.warned) == MOST_TOLD + 1
+    assert f"volumes/a0 is a link to {tmp_path}/0, which" in context.warned[0]
+    assert context.warned[-1].startswith("NOT COVERED: 2 more links lead to what is in no part")
 
 
 @pytest.mark.parametrize("name", ["a\nb", "ü", "'", os.fsdecode(b"\xff"), "\\1", '"'])

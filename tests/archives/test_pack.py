@@ -53,10 +53,10 @@ def stack(tmp_path):
 def pack(folder, tmp_path, *, members=(".",), exclusions=(), tar=None, limit_s=60, copies=""):
     """Pack a folder and return the scene and the output."""
     output = File("pi", "out.tar.gz", str(tmp_path))
-    scene = PlainScene({"pi": LocalHost(str(tmp_path))})
+    context = PlainScene({"pi": LocalHost(str(tmp_path))})
     words = tar or tar_words((), str(folder), exclusions)
-    PackStack(output, words, members, limit_s, 1000, copies).do(scene)
-    return scene, output
+    PackStack(output, words, members, limit_s, 1000, copies).do(context)
+    return context, output
 
 
 def members(output):
@@ -118,18 +118,18 @@ def test_what_is_packed_comes_out_again(stack, tmp_path):
 
 def test_size_and_hash_are_those_of_the_file(stack, tmp_path):
     """What is learnt of the archive is what lies on the disk, and how much tar read."""
-    scene, output = pack(stack, tmp_path)
+    context, output = pack(stack, tmp_path)
     with open(output.partial, "rb") as stream:
         data = stream.read()
     unpacked = gzip.decompress(data)
-    assert scene.learnt[str(output)] == {
+    assert context.learnt[str(output)] == {
         "size_bytes": len(data),
         "sha256": hashlib.sha256(data).hexdigest(),
         "unpacked_bytes": len(unpacked),
     }
-    assert scene.moved_bytes == len(unpacked)
-    assert scene.expected_bytes == 1000
-    assert scene.warned == []
+    assert context.moved_bytes == len(unpacked)
+    assert context.expected_bytes == 1000
+    assert context.warned == []
     assert os.stat(output.partial).st_mode & 0o777 == 0o600
     assert not os.path.exists(output.absolute)
 
@@ -149,10 +149,10 @@ def test_dates_come_through(stack, tmp_path, copies):
         for each in (f"{date}", f"links/{date}", f"folder{date}", f"{date}.db"):
             os.utime(stack / "volumes" / each, (date, date), follow_symlinks=False)
         os.utime(os.path.join(copies.folder, f"volumes/{date}.db"), (date, date))
-    scene, output = pack(
+    context, output = pack(
         stack, tmp_path, members=("./docker-compose.yml", "./volumes"), copies=copies.folder
     )
-    assert scene.warned == []
+    assert context.warned == []
     shutil.copy(output.partial, tmp_path / "whole.tar.gz")
     assert list_archive(LocalHost("/"), str(tmp_path / "whole.tar.gz"), ()).refusals == []
     (tmp_path / "there").mkdir()
@@ -180,10 +180,10 @@ def test_odd_names_come_through(tmp_path):
     for name in ODD_NAMES:
         with open(os.path.join(folder, name), "wb") as stream:
             stream.write(name)
-    scene, output = pack(os.fsdecode(folder), tmp_path)
+    context, output = pack(os.fsdecode(folder), tmp_path)
     found = {os.fsencode(name).removeprefix(b"./") for name in members(output)} - {b"."}
     assert found == set(ODD_NAMES)
-    assert scene.warned == []
+    assert context.warned == []
 
 
 def test_members_and_exclusions_are_taken_at_their_word(stack, tmp_path):
@@ -234,8 +234,8 @@ def test_a_socket_is_passed_over_in_silence(stack, tmp_path):
 
     with socket.socket(socket.AF_UNIX) as made:
         made.bind(os.path.relpath(stack / "volumes" / "s"))
-    scene, output = pack(stack, tmp_path)
-    assert scene.warned == []
+    context, output = pack(stack, tmp_path)
+    assert context.warned == []
     assert "./volumes/s" not in members(output)
 
 
@@ -245,10 +245,10 @@ def test_a_file_that_grows_meanwhile_is_named(stack, tmp_path):
     script = '( while :; do printf x >> "$BUSY"; done ) & tar "$@"; code=$?; kill $!; exit $code'
     busy = stack / "volumes" / "busy database.db"
     words = wrapper(tmp_path, f"BUSY='{busy}'\n{script}")(tar_words((), str(stack)))
-    scene, output = pack(stack, tmp_path, tar=words)
-    assert scene.warned == ["./volumes/busy database.db: file changed as we read it"]
+    context, output = pack(stack, tmp_path, tar=words)
+    assert context.warned == ["./volumes/busy database.db: file changed as we read it"]
     assert members(output)["./volumes/busy database.db"].size >= 100_000_000
-    assert ("err", "tar: ./volumes/busy database.db: file changed as we read it") in scene.heard
+    assert ("err", "tar: ./volumes/busy database.db: file changed as we read it") in context.heard
 
 
 def test_a_file_that_shrinks_or_goes_meanwhile_is_named(stack, tmp_path):
@@ -271,9 +271,9 @@ def test_a_file_that_shrinks_or_goes_meanwhile_is_named(stack, tmp_path):
     (tmp_path / "slow.py").write_text(code)
     script = f'exec "{sys.executable}" "{tmp_path}/slow.py" "$@"'
     words = wrapper(tmp_path, script)(tar_words((), str(stack)))
-    scene, output = pack(stack, tmp_path, tar=words)
-    assert any("a-big: File shrank by 20000000 bytes" in each for each in scene.warned)
-    assert any(each.startswith("./volumes/gone: ") for each in scene.warned)
+    context, output = pack(stack, tmp_path, tar=words)
+    assert any("a-big: File shrank by 20000000 bytes" in each for each in context.warned)
+    assert any(each.startswith("./volumes/gone: ") for each in context.warned)
     assert "./volumes/text" in members(output)
 
 
@@ -293,8 +293,8 @@ def test_a_file_that_nobody_may_read_is_a_failure(stack, tmp_path):
 
 def test_a_member_that_is_not_there_is_a_failure_or_a_warning(stack, tmp_path):
     """A folder that went after the look is named; no other reason is invented."""
-    scene, _ = pack(stack, tmp_path, members=("./volumes", "./services-gone"))
-    assert scene.warned == ["./services-gone: Cannot stat: No such file or directory"]
+    context, _ = pack(stack, tmp_path, members=("./volumes", "./services-gone"))
+    assert context.warned == ["./services-gone: Cannot stat: No such file or directory"]
 
 
 def test_a_folder_that_is_not_there_is_a_failure(tmp_path):
@@ -420,14 +420,14 @@ def test_copies_take_the_place_of_live_files_whatever_their_names(
     (stack / "volumes/aims").symlink_to("./.copies/volumes/x")
     (stack / "volumes/influxdb").mkdir()
     (stack / "volumes/influxdb/left-out").touch()
-    scene, output = pack(
+    context, output = pack(
         stack,
         tmp_path,
         members=("./docker-compose.yml", "./services", "./volumes"),
         exclusions=("volumes/influxdb/*",),
         copies=copies.folder,
     )
-    assert scene.warned == []
+    assert context.warned == []
     with tarfile.open(output.partial, encoding="utf-8", errors="surrogateescape") as packed:
         names = [each.name for each in packed]
         read = {
@@ -440,7 +440,7 @@ def test_copies_take_the_place_of_live_files_whatever_their_names(
     assert len(set(names)) == len(names)
     copied = {name: text for name, text in read.items() if text.startswith(b"copy")}
     assert all(text == b"copy of " + name[len(b"./volumes/") :] for name, text in copied.items())
-    assert len(copied) == scene.learnt[str(output)]["sqlite_files"] == len(ODD_NAMES) + 5
+    assert len(copied) == context.learnt[str(output)]["sqlite_files"] == len(ODD_NAMES) + 5
     lively = {name for name, text in read.items() if text == b"live"}
     others = (b"starX", b"ab", b"backslash", b"star*.txt", b"xstar*")
     assert lively == {b"./volumes/" + name for name in others}
@@ -456,8 +456,8 @@ def test_thousands_of_copies_with_long_names_are_packed(stack, tmp_path, copies)
     (stack / folder).mkdir()
     for number in range(3000):
         copies(f"{folder}/{number:04}.db")
-    scene, output = pack(stack, tmp_path, members=("./volumes",), copies=copies.folder)
-    assert scene.learnt[str(output)]["sqlite_files"] == 3000
+    context, output = pack(stack, tmp_path, members=("./volumes",), copies=copies.folder)
+    assert context.learnt[str(output)]["sqlite_files"] == 3000
     assert sum(name.endswith(".db") for name in members(output)) == 3000
     assert sorted(os.listdir(os.path.dirname(copies.folder))) == [".copies"]
 
@@ -530,9 +530,11 @@ def test_a_live_file_that_was_copied_may_change(stack, tmp_path, copies):
         "kill $!; exit $code"
     )
     words = wrapper(tmp_path, f"D='{stack}/volumes'\n{script}")(tar_words((), str(stack)))
-    scene, output = pack(stack, tmp_path, members=("./volumes",), tar=words, copies=copies.folder)
-    assert "./volumes/other: file changed as we read it" in scene.warned
-    assert [each for each in scene.warned if "busy" in each] == []
+    context, output = pack(
+        stack, tmp_path, members=("./volumes",), tar=words, copies=copies.folder
+    )
+    assert "./volumes/other: file changed as we read it" in context.warned
+    assert [each for each in context.warned if "busy" in each] == []
     assert members(output)["./volumes/busy/x.db"].size == 4
 
 
@@ -547,8 +549,8 @@ def test_a_folder_that_is_packed_empty_may_change(stack, tmp_path):
     )
     tar = tar_words((), str(stack), ("volumes/dumps/*",))
     words = wrapper(tmp_path, f'tar "$@"; {told}; exit 1')(tar)
-    scene, output = pack(stack, tmp_path, members=("./volumes",), tar=words)
-    assert scene.warned == ["./volumes/other: file changed as we read it"]
+    context, output = pack(stack, tmp_path, members=("./volumes",), tar=words)
+    assert context.warned == ["./volumes/other: file changed as we read it"]
     assert "./volumes/dumps" in members(output)
     assert "./volumes/dumps/file" not in members(output)
 
@@ -584,9 +586,9 @@ def test_a_folder_that_is_packed_empty_may_change(stack, tmp_path):
 )
 def test_tars_last_words_are_judged(code, said, warned):
     """Each change of a file is one warning; an exit 1 that tells none is a warning itself."""
-    scene = PlainScene({})
-    judge_tar(code, said, scene)
-    assert scene.warned == warned
+    context = PlainScene({})
+    judge_tar(code, said, context)
+    assert context.warned == warned
 
 
 @pytest.mark.parametrize(
@@ -636,22 +638,22 @@ def test_what_was_unpacked_is_compared(stack, tmp_path, what):
     os.rename(output.partial, archive)
     folder.mkdir()
     subprocess.run(["tar", "-xpzf", archive, "-C", folder], check=True)
-    scene = PlainScene({"pi": LocalHost(str(tmp_path))})
+    context = PlainScene({"pi": LocalHost(str(tmp_path))})
     step = CompareUnpacked("pi", str(archive), str(folder), ())
     if what is None:
-        step.do(scene)
+        step.do(context)
         return
     CHANGES[what](folder)
     with pytest.raises(StepFailed, match="is not what"):
-        step.do(scene)
+        step.do(context)
 
 
 def test_a_folder_of_databases_may_change_and_not_go():
     """A -journal that comes and goes there is no news; a folder that is gone is a loss."""
-    scene = PlainScene({})
+    context = PlainScene({})
     told = ["tar: ./db: file changed as we read it", "tar: ./db: File removed before we read it"]
-    judge_tar(1, told, scene, {"./db"})
-    assert scene.warned == ["./db: File removed before we read it"]
+    judge_tar(1, told, context, {"./db"})
+    assert context.warned == ["./db: File removed before we read it"]
 
 
 def test_a_stack_of_which_nothing_is_packed_is_told(tmp_path):
@@ -662,10 +664,10 @@ def test_a_stack_of_which_nothing_is_packed_is_told(tmp_path):
 
     def warned(*exclusions):
         output = File("pi", "out.tar.gz", str(tmp_path))
-        scene = PlainScene({"pi": LocalHost(str(tmp_path))})
+        context = PlainScene({"pi": LocalHost(str(tmp_path))})
         words = tar_words((), str(stack), exclusions)
-        PackStack(output, words, ("./services", "./volumes"), 60, sized=()).do(scene)
-        return scene.warned
+        PackStack(output, words, ("./services", "./volumes"), 60, sized=()).do(context)
+        return context.warned
 
     assert warned() == warned("volumes/*") == warned("services/*") == []
     (told,) = warned("*/*")

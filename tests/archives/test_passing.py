@@ -40,11 +40,11 @@ def stack(tmp_path):
 
 def pack(folder, tmp_path, *members):
     output = File("pi", "out.tar.gz", str(tmp_path))
-    scene = PlainScene({"pi": LocalHost(str(tmp_path))})
+    context = PlainScene({"pi": LocalHost(str(tmp_path))})
     chosen = members or ("./docker-compose.yml", "./services", "./volumes")
-    PackStack(output, tar_words((), str(folder)), chosen, 60).do(scene)
+    PackStack(output, tar_words((), str(folder)), chosen, 60).do(context)
     os.rename(output.partial, output.absolute)
-    return scene, list_archive(LocalHost("/"), output.absolute, ())
+    return context, list_archive(LocalHost("/"), output.absolute, ())
 
 
 @pytest.mark.parametrize("size", [1, 7, 511, 512, 513, 10_240, 1 << 20])
@@ -84,10 +84,10 @@ def test_a_device_is_left_out_and_named(stack, tmp_path):
         os.mknod(path, 0o600 | (0o060000 if "block" in name else 0o020000), os.makedev(1, 5))
     os.link(stack / "volumes/nodered/n", stack / "volumes/nodered/o")
     (stack / "volumes/nodered/z").write_text("behind it")
-    scene, found = pack(stack, tmp_path)
+    context, found = pack(stack, tmp_path)
     assert found.refusals == []
     assert found.count == before + 3  # two folders and a file
-    warnings = " | ".join(scene.warned)
+    warnings = " | ".join(context.warned)
     assert "left out, for no restore takes it: it is a character device: " in warnings
     assert "it is a block device: './volumes/nodered/dev/block'" in warnings
     for name in ("'./volumes/nodered/n'", "'./volumes/nodered/dev/two'"):
@@ -103,17 +103,17 @@ def test_a_path_that_is_too_long_is_left_out_and_named(stack, tmp_path):
         os.close(here)
         here = below
     os.close(here)
-    scene, found = pack(stack, tmp_path)
+    context, found = pack(stack, tmp_path)
     assert found.refusals == []
-    assert "longer than a file system takes" in " ".join(scene.warned)
+    assert "longer than a file system takes" in " ".join(context.warned)
 
 
 def test_what_a_restore_will_refuse_is_told(stack, tmp_path):
     """What cannot be left out in silence is packed, and the backup says that it is refused."""
     os.symlink("/etc/hostname", stack / "linked.yml")
-    scene, found = pack(stack, tmp_path, "./linked.yml", "./volumes")
+    context, found = pack(stack, tmp_path, "./linked.yml", "./volumes")
     assert len(found.refusals) == 1
-    (warning,) = scene.warned
+    (warning,) = context.warned
     assert warning.startswith("a restore will refuse this backup: it does not belong to a stack")
     assert "'./linked.yml'" in warning
 
@@ -123,6 +123,6 @@ def test_members_besides_belong(stack, tmp_path):
     (stack / "homeassistant").mkdir()
     (stack / "homeassistant/configuration.yaml").write_text("")
     output = File("pi", "out.tar.gz", str(tmp_path))
-    scene = PlainScene({"pi": LocalHost(str(tmp_path))})
-    PackStack(output, tar_words((), str(stack)), ("./homeassistant", "./volumes"), 60).do(scene)
-    assert scene.warned == []
+    context = PlainScene({"pi": LocalHost(str(tmp_path))})
+    PackStack(output, tar_words((), str(stack)), ("./homeassistant", "./volumes"), 60).do(context)
+    assert context.warned == []

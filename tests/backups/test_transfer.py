@@ -32,7 +32,7 @@ def target(tmp_path):
 
 
 @pytest.fixture
-def scene(source, target):
+def context(source, target):
     return PlainScene({"pi": LocalHost(source.root), "nas": LocalHost(target.root, "the NAS")})
 
 
@@ -56,159 +56,159 @@ class Box(LocalHost):
 
 
 @pytest.fixture
-def box(scene, target):
-    scene.places["nas"] = Box(target.root, "the box")
-    return scene.places["nas"]
+def box(context, target):
+    context.places["nas"] = Box(target.root, "the box")
+    return context.places["nas"]
 
 
-def test_a_copy_is_the_same_under_its_partial_name(scene, source, target):
+def test_a_copy_is_the_same_under_its_partial_name(context, source, target):
     """The bytes arrive; the final name is the engine's to give, and the date comes with it."""
-    Send(source, target).do(scene)
+    Send(source, target).do(context)
     with open(target.partial, "rb") as stream:
         assert stream.read() == DATA
     assert not os.path.exists(target.absolute)
-    scene.places["nas"].rename(target.partial, target.absolute)
+    context.places["nas"].rename(target.partial, target.absolute)
     assert os.stat(target.absolute).st_mtime == 1_234_567_890
-    assert scene.learnt[str(target)] == {
+    assert context.learnt[str(target)] == {
         "size_bytes": 1_000_000,
         "sha256": hashlib.sha256(DATA).hexdigest(),
     }
-    assert (scene.expected_bytes, scene.moved_bytes) == (1_000_000, 1_000_000)
-    assert scene.warned == []
+    assert (context.expected_bytes, context.moved_bytes) == (1_000_000, 1_000_000)
+    assert context.warned == []
 
 
-def test_an_empty_file_is_a_file(scene, source, target):
+def test_an_empty_file_is_a_file(context, source, target):
     """A file of no bytes is copied as one."""
     with open(source.absolute, "w"):
         pass
-    Send(source, target).do(scene)
+    Send(source, target).do(context)
     assert os.path.getsize(target.partial) == 0
 
 
-def test_a_source_that_is_not_there_is_named(scene, source, target):
+def test_a_source_that_is_not_there_is_named(context, source, target):
     """What cannot be found is told with its whole path."""
     os.unlink(source.absolute)
     with pytest.raises(StepFailed, match=f"{source.absolute} is not there"):
-        Send(source, target).do(scene)
+        Send(source, target).do(context)
 
 
 @pytest.mark.parametrize("damage", [lambda d: d[:-1], lambda d: b"?" + d[1:], lambda _d: b""])
 def test_what_arrives_otherwise_is_a_failure_for_another_attempt(
-    scene, box, source, target, damage
+    context, box, source, target, damage
 ):
     """A copy that lacks or has another byte is found out by what lies on the far side."""
     box.damage = damage
     with pytest.raises(StepFailed, match="is not what was sent") as failure:
-        Send(source, target).do(scene)
+        Send(source, target).do(context)
     assert failure.value.again
     assert "the box" in str(failure.value)
-    assert scene.learnt == {}
+    assert context.learnt == {}
 
 
-def test_a_source_that_changed_on_the_disk_is_not_copied_as_good(scene, source, target):
+def test_a_source_that_changed_on_the_disk_is_not_copied_as_good(context, source, target):
     """A file that is no longer what was written fails at once: another attempt cannot help."""
-    scene.record(source, sha256=hashlib.sha256(b"other").hexdigest())
+    context.record(source, sha256=hashlib.sha256(b"other").hexdigest())
     with pytest.raises(StepFailed, match="no longer what was written") as failure:
-        Send(source, target).do(scene)
+        Send(source, target).do(context)
     assert not failure.value.again
-    scene.record(source, sha256=hashlib.sha256(DATA).hexdigest())
-    Send(source, target).do(scene)
+    context.record(source, sha256=hashlib.sha256(DATA).hexdigest())
+    Send(source, target).do(context)
 
 
 def test_what_is_recorded_is_hashed_where_it_arrives_alone(
-    scene, box, source, target, monkeypatch
+    context, box, source, target, monkeypatch
 ):
     """The hash that the far side finds is the recorded one, and that proves the copy."""
-    scene.record(source, sha256=hashlib.sha256(DATA).hexdigest())
+    context.record(source, sha256=hashlib.sha256(DATA).hexdigest())
     monkeypatch.setattr(HashedStream, "read", lambda *_: pytest.fail("hashed"))
-    Send(source, target).do(scene)
-    assert scene.learnt[str(target)]["sha256"] == hashlib.sha256(DATA).hexdigest()
+    Send(source, target).do(context)
+    assert context.learnt[str(target)]["sha256"] == hashlib.sha256(DATA).hexdigest()
 
 
-def test_who_is_to_blame_for_a_copy_that_differs(scene, box, source, target):
+def test_who_is_to_blame_for_a_copy_that_differs(context, box, source, target):
     """Where the source is still what was written, the way or the far side is, and it is sent anew."""
-    scene.record(source, sha256=hashlib.sha256(DATA).hexdigest())
+    context.record(source, sha256=hashlib.sha256(DATA).hexdigest())
     box.damage = lambda data: b"?" + data[1:]
     with pytest.raises(StepFailed, match="is not what was sent") as failure:
-        Send(source, target).do(scene)
+        Send(source, target).do(context)
     assert failure.value.again
 
 
 @pytest.mark.parametrize("arrived", [1, 400_000, 999_999])
-def test_a_copy_goes_on_where_it_was_cut(scene, source, target, arrived):
+def test_a_copy_goes_on_where_it_was_cut(context, source, target, arrived):
     """Of a file whose hash is known only what is missing is sent, and the whole of it is proven."""
-    scene.record(source, sha256=hashlib.sha256(DATA).hexdigest())
+    context.record(source, sha256=hashlib.sha256(DATA).hexdigest())
     with open(target.partial, "wb") as stream:
         stream.write(DATA[:arrived])
     read = []
-    place = scene.places["pi"]
+    place = context.places["pi"]
     place.read = lambda path, start=0: read.append(start) or LocalHost.read(place, path, start)
-    Send(source, target).do(scene)
+    Send(source, target).do(context)
     assert read == [arrived]
     with open(target.partial, "rb") as stream:
         assert stream.read() == DATA
-    assert scene.learnt[str(target)]["sha256"] == hashlib.sha256(DATA).hexdigest()
-    assert scene.moved_bytes == 1_000_000
+    assert context.learnt[str(target)]["sha256"] == hashlib.sha256(DATA).hexdigest()
+    assert context.moved_bytes == 1_000_000
 
 
-def test_the_beginning_of_another_file_is_found_out(scene, source, target):
+def test_the_beginning_of_another_file_is_found_out(context, source, target):
     """What was cut of another file is removed, and another try sends all of it."""
-    scene.record(source, sha256=hashlib.sha256(DATA).hexdigest())
+    context.record(source, sha256=hashlib.sha256(DATA).hexdigest())
     with open(target.partial, "wb") as stream:
         stream.write(b"?" * 1000)
     with pytest.raises(StepFailed, match="sent anew") as failure:
-        Send(source, target).do(scene)
+        Send(source, target).do(context)
     assert failure.value.again
     assert os.listdir(target.root) == []
-    Send(source, target).do(scene)
+    Send(source, target).do(context)
     with open(target.partial, "rb") as stream:
         assert stream.read() == DATA
 
 
 @pytest.mark.parametrize("why", ["no hash is known", "the far side cannot go on", "it is longer"])
-def test_what_could_not_be_proven_is_sent_whole(scene, box, source, target, why):
+def test_what_could_not_be_proven_is_sent_whole(context, box, source, target, why):
     """Without a hash, or where nothing can be added to a file, a copy begins with its first byte."""
     if why != "no hash is known":
-        scene.record(source, sha256=hashlib.sha256(DATA).hexdigest())
+        context.record(source, sha256=hashlib.sha256(DATA).hexdigest())
     box.resumes = why != "the far side cannot go on"
     with open(target.partial, "wb") as stream:
         stream.write(bytes(2_000_000 if why == "it is longer" else 1000))
-    Send(source, target).do(scene)
+    Send(source, target).do(context)
     with open(target.partial, "rb") as stream:
         assert stream.read() == DATA
 
 
-def test_without_room_nothing_is_sent(scene, box, source, target):
+def test_without_room_nothing_is_sent(context, box, source, target):
     """A disk that is too small says so before the first byte; one that tells nothing is tried."""
     box.free = 999_999
     with pytest.raises(StepFailed, match=r"On the box 1.0 MB are free.* a file of 1.0 MB"):
-        Send(source, target).do(scene)
-    assert scene.moved_bytes == 0
+        Send(source, target).do(context)
+    assert context.moved_bytes == 0
     assert os.listdir(target.root) == []
     box.free = None
-    Send(source, target).do(scene)
+    Send(source, target).do(context)
 
 
-def test_a_run_that_is_to_end_sends_no_more(scene, source, target):
+def test_a_run_that_is_to_end_sends_no_more(context, source, target):
     """A copy stops in the middle when the scene says that the run ends."""
 
     def moved(_size_bytes):
         raise Interrupted(15)
 
-    scene.moved = moved
+    context.moved = moved
     with pytest.raises(Interrupted):
-        Send(source, target).do(scene)
+        Send(source, target).do(context)
 
 
-def test_a_manifest_waits_for_its_parts(scene, source, target):
+def test_a_manifest_waits_for_its_parts(context, source, target):
     """A copy that vouches for others is not sent when one of them has not arrived."""
     part, copy = File("pi", "part"), File("nas", "part")
     step = Send(source, target, ((part, copy),))
-    scene.failed = {"nas:part": "no tape"}
+    context.failed = {"nas:part": "no tape"}
     with pytest.raises(StepFailed, match="it is not copied, since part did not arrive there"):
-        step.do(scene)
-    scene.failed["pi:part"] = "not made"  # then the manifest says so itself
-    step.do(scene)
+        step.do(context)
+    context.failed["pi:part"] = "not made"  # then the manifest says so itself
+    step.do(context)
 
 
 def test_the_dry_run_names_both_ends(source, target):
@@ -232,14 +232,14 @@ class Broken:
         raise StepFailed(f"{path} cannot be read")
 
 
-def test_a_copy_is_one_by_what_was_sent_or_by_its_hash(scene, source, target):
+def test_a_copy_is_one_by_what_was_sent_or_by_its_hash(context, source, target):
     """The same size is never enough, nor where nothing can be hashed on the far side."""
     sent = Record("", sha256=hashlib.sha256(DATA).hexdigest())
 
     def judged(data, place=None, record=None):
         with open(target.absolute, "wb") as stream:
             stream.write(data)
-        here, there = scene.places["pi"], scene.places["nas"]
+        here, there = context.places["pi"], context.places["nas"]
         fact = there.look([target.absolute])[target.absolute]
         copy = SeenFile(place or there, target, fact, record)
         original = here.look([source.absolute])[source.absolute]

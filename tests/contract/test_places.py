@@ -78,20 +78,20 @@ class Copy:
     def __init__(self, pi, kind, name="x.tar"):
         self.source = File("pi", name, pi.root)
         self.target = File("nas", name, kind.place.root)
-        self.scene = PlainScene({"pi": pi, "nas": kind.place})
+        self.context = PlainScene({"pi": pi, "nas": kind.place})
         self.final, self.partial = kind.raw / name, kind.raw / f"{name}.partial"
 
     def holds(self, data):
         with open(self.source.absolute, "wb") as stream:
             stream.write(data)
         os.utime(self.source.absolute, (MODIFIED_S, MODIFIED_S))
-        self.scene.record(self.source, sha256=hashlib.sha256(data).hexdigest())
+        self.context.record(self.source, sha256=hashlib.sha256(data).hexdigest())
         return self
 
     def send(self):
         """Send it once, and let it have its name, as the engine does."""
-        Send(self.source, self.target).do(self.scene)
-        self.scene.places["nas"].rename(self.target.partial, self.target.absolute)
+        Send(self.source, self.target).do(self.context)
+        self.context.places["nas"].rename(self.target.partial, self.target.absolute)
 
 
 def tried(act):
@@ -124,7 +124,7 @@ def test_what_is_sent_is_what_lies_there(kind, copy, size):
     with kind.place.read(path, size // 2) as stream:
         assert stream.read() == data[size // 2 :]
     assert hash_there(kind.place, path) == hashlib.sha256(data).hexdigest()
-    assert copy.scene.warned == []
+    assert copy.context.warned == []
 
 
 def test_a_copy_on_its_way_bears_the_time_of_its_last_byte(kind):

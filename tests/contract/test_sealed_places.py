@@ -88,7 +88,7 @@ def test_whoever_has_seen_enough_may_leave(kind, sealed, monkeypatch):
 def test_what_is_cut_is_sealed_anew(kind, sealed):
     """Half of it never has the name, and the next try needs nothing of the first."""
     sealed.holds(BIG)
-    pi = sealed.scene.places["pi"]
+    pi = sealed.context.places["pi"]
 
     def cut():  # what is read may wait in a pipe for a line that does not stand yet
         kind.until_begun(kind.raw / f"{NAME}.age.partial")
@@ -131,7 +131,7 @@ def test_a_full_disk_keeps_no_sealed_half(kind, sealed):
     """What does not fit has no name, and is there when there is room."""
     kind.needs_a_disk()
     sealed.holds(BIG)
-    pi = sealed.scene.places["pi"]
+    pi = sealed.context.places["pi"]
     pi.at_bytes, pi.act = 500_000, lambda: kind.fill(1_000_000)
     with pytest.raises(StepFailed):
         sealed.send()

@@ -67,7 +67,7 @@ class Call:
     def commands(self):
         return ("call",)
 
-    def do(self, scene):
+    def do(self, context):
         self.act()
 
 
@@ -81,9 +81,9 @@ class Then:
     def commands(self):
         return self.step.commands()
 
-    def do(self, scene):
+    def do(self, context):
         try:
-            self.step.do(scene)
+            self.step.do(context)
         finally:
             self.act()
 

@@ -46,15 +46,15 @@ class Call:
     def commands(self):
         return (self.text,)
 
-    def do(self, scene):
-        self.act(scene)
+    def do(self, context):
+        self.act(context)
 
 
 def write(output, text="made"):
     """Return a step that writes a file under its partial name."""
 
-    def act(scene):
-        with scene.host(output.role).create(output.partial) as target:
+    def act(context):
+        with context.host(output.role).create(output.partial) as target:
             target.write(text.encode())
 
     return Call(act, f"write {output} {text}")
@@ -85,7 +85,7 @@ def test_steps_together_all_end_before_one_fails():
 def fail(message="broken", **given):
     """Return a step that fails."""
 
-    def act(scene):
+    def act(context):
         raise StepFailed(message, **given)
 
     return Call(act, "fail")
@@ -182,9 +182,9 @@ def test_jobs_run_after_what_they_need(bench):
     """A job reads its inputs when they bear their final names."""
 
     def joined(job):
-        def act(scene):
+        def act(context):
             text = "+".join(bench.text(each.path) for each in job.inputs)
-            write(job.output, f"({text})").do(scene)
+            write(job.output, f"({text})").do(context)
 
         return [Call(act)]
 
@@ -210,18 +210,18 @@ def test_what_takes_long_elsewhere_holds_no_slot(bench, monkeypatch, jobs):
     at_once = []
 
     def slowly(job):
-        def act(scene):
+        def act(context):
             at_once.append(job.output.path)
             assert done.wait(30)
-            write(job.output, "there").do(scene)
+            write(job.output, "there").do(context)
 
         return [Call(act)]
 
     def last(job):
-        def act(scene):
+        def act(context):
             assert len(at_once) == jobs  # of the slow place no more are begun than slots there are
             done.set()
-            write(job.output, "last").do(scene)
+            write(job.output, "last").do(context)
 
         return [Call(act)]
 
@@ -249,9 +249,9 @@ def test_what_is_done_once_holds_for_a_while(bench, monkeypatch):
             if len(did) == 1:
                 raise StepFailed("not yet")
 
-        def act(scene):
-            scene.once("it", ask)
-            write(job.output, "made").do(scene)
+        def act(context):
+            context.once("it", ask)
+            write(job.output, "made").do(context)
 
         return [Call(act)]
 
@@ -270,14 +270,14 @@ def random_rules(count, seed):
     for number in range(count):
 
         def body(job):
-            def act(scene):
+            def act(context):
                 digest = hashlib.sha256(job.rule.name.encode())
                 for each in job.inputs:
-                    with scene.place(each).read(each.absolute) as source:
+                    with context.place(each).read(each.absolute) as source:
                         digest.update(source.read())
-                scene.warn(f"of {job.rule.name}")
-                write(job.output, digest.hexdigest()).do(scene)
-                scene.learn(
+                context.warn(f"of {job.rule.name}")
+                write(job.output, digest.hexdigest()).do(context)
+                context.learn(
                     job.output, size_bytes=64, sha256=digest.hexdigest(), made_from=len(job.inputs)
                 )
 
@@ -365,12 +365,12 @@ def test_without_keep_going_nothing_new_is_started(bench, jobs):
     order = []
 
     def body(job):
-        def act(scene):
+        def act(context):
             order.append(job.rule.name)
             if order[0] == job.rule.name:
                 raise StepFailed("the first")
             time.sleep(0.3)
-            write(job.output).do(scene)
+            write(job.output).do(context)
 
         return [Call(act)]
 
@@ -389,10 +389,10 @@ def test_an_always_rule_runs_when_all_is_settled(bench, keep_going):
     seen = {}
 
     def body(job):
-        def act(scene):
-            seen.update(scene.failures())
-            seen["made"] = set(scene.records())
-            write(job.output).do(scene)
+        def act(context):
+            seen.update(context.failures())
+            seen["made"] = set(context.records())
+            write(job.output).do(context)
 
         return [Call(act)]
 
@@ -414,10 +414,10 @@ def test_only_a_passing_failure_is_tried_again(bench):
     tries = {"passes": 0, "stays": 0, "final": 0}
 
     def body(job):
-        def act(scene):
+        def act(context):
             name = job.rule.name
             tries[name] += 1
-            write(job.output, str(tries[name])).do(scene)
+            write(job.output, str(tries[name])).do(context)
             if name == "stays" or (name == "passes" and tries[name] < 3):
                 raise StepFailed("busy", again=True)
             if name == "final":
@@ -445,14 +445,14 @@ def test_each_attempt_begins_anew(bench):
     tries = []
 
     def body(job):
-        def act(scene):
+        def act(context):
             tries.append(1)
-            scene.warn(f"try {len(tries)}")
-            scene.learn(job.output, **{f"fact{len(tries)}": 1})
+            context.warn(f"try {len(tries)}")
+            context.learn(job.output, **{f"fact{len(tries)}": 1})
             if len(tries) == 1:
                 raise StepFailed("busy", again=True)
             assert os.listdir(scratch) == ["file"]
-            write(job.output).do(scene)
+            write(job.output).do(context)
 
         scratch = f"{job.output.root}/scratch"
         return [MakeScratch("pi", scratch), Call(act)]
@@ -517,10 +517,10 @@ def test_a_record_holds_what_was_learnt(bench):
     """Size, hash, duration, warnings, parameters and other facts of an output are kept."""
 
     def body(job):
-        def act(scene):
-            write(job.output).do(scene)
-            scene.warn("careful")
-            scene.learn(job.output, size_bytes=4, sha256="abc", shards=3)
+        def act(context):
+            write(job.output).do(context)
+            context.warn("careful")
+            context.learn(job.output, size_bytes=4, sha256="abc", shards=3)
 
         return [Call(act, "the words")]
 
@@ -536,13 +536,13 @@ def test_a_record_holds_what_was_learnt(bench):
 def test_what_steps_tell_reaches_the_watcher(bench):
     """Lines, words, warnings and bytes are passed on with their job."""
 
-    def act(scene):
-        scene.hear("err", "line")
-        scene.say("now")
-        scene.warn("careful")
-        scene.expect(10)
-        scene.moved(4)
-        scene.moved(6)
+    def act(context):
+        context.hear("err", "line")
+        context.say("now")
+        context.warn("careful")
+        context.expect(10)
+        context.moved(4)
+        context.moved(6)
 
     bench.run(makes("a", lambda job: [Call(act), write(job.output)]))
     assert bench.notes.told == [
@@ -573,9 +573,9 @@ def test_an_unexpected_exception_comes_out(bench, jobs):
     order = []
 
     def body(job):
-        def act(scene):
+        def act(context):
             order.append(job.rule.name)
-            write(job.output).do(scene)
+            write(job.output).do(context)
             if order[0] == job.rule.name:
                 raise ZeroDivisionError
             time.sleep(0.3)
@@ -604,7 +604,7 @@ def test_steps_of_a_failed_job_are_undone(bench):
         def commands(self):
             return ()
 
-        def do(self, scene):
+        def do(self, context):
             if self.name == "third":
                 raise StepFailed("broken")
 
@@ -685,7 +685,7 @@ def test_a_step_is_journaled_before_it_acts(bench):
 
     do = MakeScratch.do
     acted = []
-    MakeScratch.do = lambda self, scene: (acted.append(watch(scene)), do(self, scene))
+    MakeScratch.do = lambda self, context: (acted.append(watch(context)), do(self, context))
     try:
         bench.run(makes("a", body))
     finally:
@@ -721,7 +721,7 @@ def test_an_undo_that_fails_is_told_and_still_owed(bench):
         def commands(self):
             return ()
 
-        def do(self, scene):
+        def do(self, context):
             tries.append(1)
             raise StepFailed("busy", again=True)
 
@@ -767,12 +767,12 @@ def test_a_signal_ends_everything_cleanly(tmp_path, number):
 def test_a_signal_that_reaches_another_thread_is_not_lost(bench, numbers):
     """A wait that the signal does not end by itself, and a second signal at once, do no harm."""
 
-    def act(scene):
-        write(scene.job.output).do(scene)
+    def act(context):
+        write(context.job.output).do(context)
         for number in numbers:
             signal.pthread_kill(threading.get_ident(), number)
         for _ in range(1500):
-            scene.moved(1)
+            context.moved(1)
             time.sleep(0.02)
         raise StepFailed("nobody stopped it")
 
@@ -797,31 +797,31 @@ def test_what_goes_on_elsewhere_is_ended_after_a_signal(bench):
         def commands(self):
             return ()
 
-        def do(self, scene):
+        def do(self, context):
             signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
             for _ in range(1500):
-                scene.moved(1)
+                context.moved(1)
                 time.sleep(0.02)
 
-        def end_left(self, scene):
-            ended.append(scene.host("pi").run(Command(("echo", "ended"))).out)
+        def end_left(self, context):
+            ended.append(context.host("pi").run(Command(("echo", "ended"))).out)
 
     with pytest.raises(Interrupted):
         bench.run(makes("a", lambda _job: [Leaves()]))
     assert ended == ["ended\n"]
 
 
-def say_on(scene, _host, _docker):
+def say_on(context, _host, _docker):
     for _ in range(1500):
-        scene.say("waiting")
+        context.say("waiting")
         time.sleep(0.02)
 
 
 WAITS = {
     "whoever tells": say_on,
     "a ping": lambda _scene, host, docker: wait_for_ping(host, "x", docker),
-    "a server": lambda scene, host, docker: wait_for_server(
-        scene, host, SqlServer("x", "mariadb"), docker
+    "a server": lambda context, host, docker: wait_for_server(
+        context, host, SqlServer("x", "mariadb"), docker
     ),
     "a removal": lambda _scene, host, docker: remove_ours(
         host, "x", docker, f"{host.root}/.guard"
@@ -838,10 +838,10 @@ def test_a_signal_ends_a_wait_for_what_does_not_come(bench, tmp_path, what):
     )
     docker.chmod(0o755)
 
-    def act(scene):
+    def act(context):
         timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM))
         timer.start()
-        WAITS[what](scene, bench.host, (str(docker),))
+        WAITS[what](context, bench.host, (str(docker),))
         raise StepFailed("nobody stopped it")
 
     started = time.monotonic()
@@ -873,12 +873,12 @@ def test_what_still_works_is_waited_for_before_anything_is_undone(bench, how):
     events = []
     bench.journal.settle = lambda: events.append(f"scratch is there: {bench.files}")
 
-    def act(scene):
+    def act(context):
         if how == "failure":
             raise StepFailed("broken")
         signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
         for _ in range(1500):
-            scene.moved(1)
+            context.moved(1)
             time.sleep(0.02)
 
     def body(job):
@@ -953,8 +953,8 @@ def test_a_sampler_never_sees_a_file_that_is_not_whole(bench):
                     seen.append(path.stat().st_size)
 
     def body(job):
-        def act(scene):
-            with scene.host("pi").create(job.output.partial) as target:
+        def act(context):
+            with context.host("pi").create(job.output.partial) as target:
                 for piece in range(20):
                     target.write(text[piece * 10_000 : (piece + 1) * 10_000].encode())
                     target.flush()

@@ -54,8 +54,8 @@ class Light:
     def commands(self):
         return (f"light {self.lamp}",)
 
-    def do(self, scene):
-        scene.lamps[self.lamp] = self.before + 1
+    def do(self, context):
+        context.lamps[self.lamp] = self.before + 1
 
     def undo(self, host):
         if self.lamp in host.refusing:

@@ -37,7 +37,7 @@ class Touch:
     def commands(self):
         return (" ".join(("touch", *self.words)),)
 
-    def do(self, scene):
+    def do(self, context):
         raise AssertionError("a plan does nothing")
 
 

@@ -118,12 +118,12 @@ def test_a_mark_of_another_user_is_made_ours(tmp_path, warned):
     quiet = stopped("pi", "x", str(tmp_path), (str(tool),))
     mark = tmp_path / ".quiet-x"
     theirs(mark, "theirs\n")
-    scene = PlainScene({"pi": LocalHost(str(tmp_path))})
+    context = PlainScene({"pi": LocalHost(str(tmp_path))})
     with locked(f"{tmp_path}/.lock", "a test"):
-        quiet.do(scene)
+        quiet.do(context)
         assert mark.stat().st_uid == 0
         assert "theirs" not in mark.read_text()
-        quiet.undo(scene.host("pi"))
+        quiet.undo(context.host("pi"))
     assert f"{mark} is passed over" in warned[0]
     assert not mark.exists()
 

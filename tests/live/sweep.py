@@ -42,26 +42,26 @@ LOCAL = [way for way in WAYS if "cut" not in way]
 class Sweep:
     """A scene with a saboteur on its target, its old state, and the new one after a task."""
 
-    def __init__(self, scene, saboteur, task="restore"):
-        self.scene, self.saboteur, self.task = scene, saboteur, task
+    def __init__(self, context, saboteur, task="restore"):
+        self.context, self.saboteur, self.task = context, saboteur, task
         saboteur.disarm()
-        code, said = scene.run(task)
+        code, said = context.run(task)
         assert code == GOOD, said
         self.calls = [line.split(" ", 1)[1] for line in saboteur.calls()]
-        self.new = scene.look()
+        self.new = context.look()
         saboteur.disarm()
-        assert scene.run("undo")[0] == GOOD
+        assert context.run("undo")[0] == GOOD
         self.undo_calls = [line.split(" ", 1)[1] for line in saboteur.calls()]
         self.assert_old()
-        scene.clear()
+        context.clear()
 
     def assert_old(self):
         """Everything is as it was before."""
-        assert differing(self.scene.old, self.scene.look()) == {}
+        assert differing(self.context.old, self.context.look()) == {}
 
     def assert_new(self):
         """Everything is as it is after a good run."""
-        assert differing(self.new, self.scene.look()) == {}
+        assert differing(self.new, self.context.look()) == {}
 
     def meet(self, number, way, follow="undo"):
         """Do the task so that it meets a fault at a call, and what follows; the end is whole.
@@ -73,12 +73,12 @@ class Sweep:
         if code == GOOD and self.calls[number - 1].startswith(MAY_FAIL):
             self.assert_new()
             self._follow("undo")
-            self.scene.clear()
+            self.context.clear()
             return "new"
         self.assert_met(way, code, said)
         if blow == "kill":
             self._follow(follow)
-        left = self.scene.leftovers()
+        left = self.context.leftovers()
         if "late" in way and number < self.first_of_switch:  # the next restore removes it
             left = [each for each in left if not each.endswith(".partial")]
         if self.task == "reload-influxdb" and number >= self.last_of_switch:
@@ -90,7 +90,7 @@ class Sweep:
         """Do a task that meets a fault at a call; return its exit code and what it said."""
         how, blow, act = WAYS[way]
         self.saboteur.arm(number, how)
-        process = self.scene.start(task)
+        process = self.context.start(task)
         if blow:
             wait_for(
                 f"call {number}",
@@ -102,14 +102,14 @@ class Sweep:
                 process.send_signal(signal.SIGKILL)
                 process.wait()
             else:
-                self.scene.cut()
+                self.context.cut()
             self._release(way, process, act)
-        return self.scene.end(process)
+        return self.context.end(process)
 
     def meet_in_undo(self, number, way):
         """Let the undo of a task that went well meet a fault; the next one goes all the way."""
         self.saboteur.disarm()
-        code, said = self.scene.run(self.task)
+        code, said = self.context.run(self.task)
         assert code == GOOD, said
         code, said = self._struck("undo", number, way)
         if WAYS[way][1] == "kill":
@@ -117,7 +117,7 @@ class Sweep:
         elif code == WARNED:  # what cannot be started is named, and holds nothing up
             assert "docker start" in self.undo_calls[number - 1], said
             assert "Container influxdb did not" in said, said
-            self.scene.target.run(["docker", "start", *self.scene.containers])
+            self.context.target.run(["docker", "start", *self.context.containers])
         elif code == GOOD:
             call = self.undo_calls[number - 1]  # what only said that it failed, and did it all
             assert call.endswith(MAY_STAY) or call.startswith("docker start"), said
@@ -127,10 +127,10 @@ class Sweep:
             assert "inv undo" in said or "next run" in said, said
             assert "Undone." not in said, said
         self.saboteur.disarm()
-        owed = self.scene.journal.exists()
+        owed = self.context.journal.exists()
         self._follow("undo")
-        assert self.scene.journal.exists() is False
-        self.scene.clear()
+        assert self.context.journal.exists() is False
+        self.context.clear()
         return "finished by the next" if owed else "old"
 
     @property
@@ -145,12 +145,12 @@ class Sweep:
 
     def _release(self, way, process, act):
         if "late" in way:
-            follower = None if "cut" in way else self.scene.start("undo")
+            follower = None if "cut" in way else self.context.start("undo")
             with contextlib.suppress(subprocess.TimeoutExpired):  # it waits, as it must
                 (follower or process).wait(timeout=LATE_S)
             self.saboteur.release(act)
             if follower:
-                code, said = self.scene.end(follower)
+                code, said = self.context.end(follower)
                 assert code in {GOOD, NOT_FOUND}, said
         else:
             self.saboteur.release(act)
@@ -167,16 +167,16 @@ class Sweep:
 
     def _follow(self, task):
         """Do the next command of a person, which undoes what the dead run left."""
-        code, said = self.scene.run(task)
+        code, said = self.context.run(task)
         if task == "undo":
             assert code in {GOOD, NOT_FOUND}, said
         else:
             assert code == GOOD, said
             self.assert_new()
-            code, said = self.scene.run("undo")
+            code, said = self.context.run("undo")
             assert code == GOOD, said
             self.assert_old()
-            self.scene.clear()
+            self.context.clear()
         self.assert_old()
 
     def try_all(self, way, numbers):
@@ -204,8 +204,8 @@ class Sweep:
             except Exception as error:  # noqa: BLE001 - the others are wanted as well
                 bad.append(f"call {number} ({calls[number - 1][:80]}): {str(error)[:1500]}")
                 self.saboteur.release(act=False)
-                self.scene.renew()
-            self.scene.clear()
+                self.context.renew()
+            self.context.clear()
         print(f"{task}, {way}: {len(numbers)} of {len(calls)} calls, {dict(ends)}")
         assert not bad, f"{way}: {len(bad)} of {len(numbers)}:\n" + "\n".join(bad)
 

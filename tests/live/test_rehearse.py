@@ -17,7 +17,7 @@ REHEARSAL = "iotstack-rehearsal-influxdb"
 
 
 @pytest.fixture(scope="module")
-def scene(pi):
+def context(pi):
     """A small stack with a backup of its own."""
     made = Scene(pi, pi)
     yield made
@@ -25,9 +25,9 @@ def scene(pi):
 
 
 @pytest.fixture
-def saboteur(scene):
+def saboteur(context):
     """Stands at each command that a rehearsal gives to Docker."""
-    with Saboteur(scene.target) as made:
+    with Saboteur(context.target) as made:
         yield made
 
 
@@ -43,45 +43,45 @@ def nothing_stays(request):
         checks.unlink(missing_ok=True)
 
 
-def checked(scene):
+def checked(context):
     """What the record of verifications says: how and whether good, of each."""
-    path = scene.top / "backups/.checks.jsonl"
+    path = context.top / "backups/.checks.jsonl"
     lines = path.read_text().splitlines() if path.exists() else []
     return [(one["how"], one["good"], one["at"]) for one in map(json.loads, lines)]
 
 
-def rehearse(scene, *more):
+def rehearse(context, *more):
     """Rehearse the backup that lies here."""
-    return scene.run("rehearse", "--runtag", RUNTAG, *more)
+    return context.run("rehearse", "--runtag", RUNTAG, *more)
 
 
-def test_backup_here(scene):
+def test_backup_here(context):
     """It is recorded as restored, with what InfluxDB had."""
-    code, said = rehearse(scene)
+    code, said = rehearse(context)
     assert code == GOOD, said
     assert "is all there" in said
     assert "1 databases" in said
     assert "49 values" in said
-    assert checked(scene) == [("restore", True, "here")]
+    assert checked(context) == [("restore", True, "here")]
 
 
 @pytest.mark.parametrize("manifest", [True, False])
-def test_damaged_backup(scene, manifest):
+def test_damaged_backup(context, manifest):
     """A dump with a wrong block does not pass, whether or not its hash is known; it is recorded."""
-    backups = scene.top / "backups"
+    backups = context.top / "backups"
     keep = (lambda content: content) if manifest else (lambda _: None)
     with (
         other_file(backups / f"{RUNTAG}.influx-backup.tar", with_damaged_shard),
         other_file(backups / f"{RUNTAG}.manifest.json", keep),
     ):
-        code, said = rehearse(scene)
+        code, said = rehearse(context)
     assert code == FAILED, said
     assert "damaged" in said
     assert "the stack was not touched" in said
-    assert checked(scene) == [("read", False, "here")]
+    assert checked(context) == [("read", False, "here")]
 
 
-def test_another_dump_than_the_manifest_describes(scene):
+def test_another_dump_than_the_manifest_describes(context):
     """Sound archives that are not those of the manifest do not pass."""
 
     def changed(content):
@@ -89,81 +89,81 @@ def test_another_dump_than_the_manifest_describes(scene):
         told["parts"]["influx"]["facts"]["databases"] = ["other"]
         return new_form(told).encode()
 
-    with other_file(scene.top / f"backups/{RUNTAG}.manifest.json", changed):
-        code, said = rehearse(scene)
+    with other_file(context.top / f"backups/{RUNTAG}.manifest.json", changed):
+        code, said = rehearse(context)
     assert code == FAILED, said
     assert "differ in databases" in said
 
 
-def test_command_that_fails(scene, saboteur):
+def test_command_that_fails(context, saboteur):
     """Whichever of the commands fails: it is said, nothing is recorded, and all is removed."""
-    assert rehearse(scene)[0] == GOOD
-    (scene.top / "backups/.checks.jsonl").unlink()
+    assert rehearse(context)[0] == GOOD
+    (context.top / "backups/.checks.jsonl").unlink()
     calls = saboteur.calls()
     for number in range(2, len(calls) + 1, 3):
         saboteur.arm(number, "fail after")
-        code, said = rehearse(scene)
+        code, said = rehearse(context)
         call = calls[number - 1]
         if "docker rm --force" in call:
             assert code == GOOD, said
-            (scene.top / "backups/.checks.jsonl").unlink()
+            (context.top / "backups/.checks.jsonl").unlink()
             continue
         assert code == FAILED, f"{call}: {said}"
         assert "the stack was not touched" in said
-        assert checked(scene) == []
-        assert scene.leftovers() == []
-        assert REHEARSAL not in running(scene.target)
+        assert checked(context) == []
+        assert context.leftovers() == []
+        assert REHEARSAL not in running(context.target)
 
 
 @pytest.mark.parametrize(
     "number",
     [pytest.param(signal.SIGINT, marks=pytest.mark.long), signal.SIGTERM, signal.SIGKILL],
 )
-def test_stopped(scene, saboteur, number):
+def test_stopped(context, saboteur, number):
     """A signal ends it cleanly; what a SIGKILL leaves is removed by the next rehearsal."""
-    assert rehearse(scene)[0] == GOOD
+    assert rehearse(context)[0] == GOOD
     words = [line for line in saboteur.calls() if "influxd restore" in line]
     saboteur.arm(int(words[0].split(" ")[0]), "stop before")
-    process = scene.start("rehearse", "--runtag", RUNTAG)
+    process = context.start("rehearse", "--runtag", RUNTAG)
     wait_for("the call", saboteur.reached, timeout=60)
-    code, said = rehearse(scene)
+    code, said = rehearse(context)
     assert code == BUSY, said
     process.send_signal(number)
     if number == signal.SIGKILL:
         process.wait(timeout=20)
     saboteur.release(act=False)
-    code, said = scene.end(process)
+    code, said = context.end(process)
     if number != signal.SIGKILL:
         assert code == 128 + number, said
         assert "not touched" in said
-        assert REHEARSAL not in running(scene.target)
-        assert scene.leftovers() == []
+        assert REHEARSAL not in running(context.target)
+        assert context.leftovers() == []
     saboteur.disarm()
-    assert rehearse(scene)[0] == GOOD
-    assert REHEARSAL not in running(scene.target)
+    assert rehearse(context)[0] == GOOD
+    assert REHEARSAL not in running(context.target)
 
 
-def test_without_docker(scene):
+def test_without_docker(context):
     """Where there is no engine the dump is checked and not loaded; that is a warning."""
-    scene.target.hide("docker")
+    context.target.hide("docker")
     try:
-        code, said = rehearse(scene)
+        code, said = rehearse(context)
     finally:
-        scene.target.show("docker")
+        context.target.show("docker")
     assert code == WARNINGS, said
     assert "InfluxDB is not loaded" in said
-    assert checked(scene) == [("unpack", True, "here")]
+    assert checked(context) == [("unpack", True, "here")]
 
 
-def test_no_room(scene):
+def test_no_room(context):
     """Without room for all of it nothing is begun, with the numbers."""
-    mount = scene.top / "restore"
+    mount = context.top / "restore"
     mount.mkdir(exist_ok=True)
-    scene.target.run(["mount", "-t", "tmpfs", "-o", "size=8k,uid=1000,mode=700", "none", mount])
+    context.target.run(["mount", "-t", "tmpfs", "-o", "size=8k,uid=1000,mode=700", "none", mount])
     try:
-        code, said = rehearse(scene)
+        code, said = rehearse(context)
     finally:
-        scene.target.run(["umount", mount])
+        context.target.run(["umount", mount])
     assert code == 13, said
     assert " are free in " in said
 

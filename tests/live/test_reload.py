@@ -21,19 +21,19 @@ REFUSED = 13
 @pytest.fixture(scope="module")
 def here(pi):
     """A sweep of reloads on this machine."""
-    scene = Scene(pi, pi)
+    context = Scene(pi, pi)
     with Saboteur(pi) as saboteur:
-        yield Sweep(scene, saboteur, RELOAD)
-    scene.away()
+        yield Sweep(context, saboteur, RELOAD)
+    context.away()
 
 
 @pytest.fixture(scope="module")
 def there(stand, pi):
     """A sweep of reloads on another machine over SSH."""
-    scene = Scene(pi, stand.add("slow-pi", engine=True))
-    with Saboteur(scene.target) as saboteur:
-        yield Sweep(scene, saboteur, RELOAD)
-    scene.away()
+    context = Scene(pi, stand.add("slow-pi", engine=True))
+    with Saboteur(context.target) as saboteur:
+        yield Sweep(context, saboteur, RELOAD)
+    context.away()
 
 
 @pytest.fixture(params=["here", pytest.param("there", marks=pytest.mark.long)])
@@ -42,7 +42,7 @@ def sweep(request):
     made = request.getfixturevalue(request.param)
     made.saboteur.disarm()
     yield made
-    made.scene.clear()
+    made.context.clear()
 
 
 def test_same_data_written_anew(sweep):
@@ -50,75 +50,75 @@ def test_same_data_written_anew(sweep):
 
     That the old data stay for some days was noted before the commit, and goes with the undo.
     """
-    scene = sweep.scene
-    shards = data_files(scene)
-    code, said = scene.run(RELOAD, "--keep-old", "14")
+    context = sweep.context
+    shards = data_files(context)
+    code, said = context.run(RELOAD, "--keep-old", "14")
     assert code == GOOD, said
-    assert differing(scene.old, scene.look()) == {}
-    assert data_files(scene) != shards
-    (previous,) = scene.top.glob("restore/previous-*")
+    assert differing(context.old, context.look()) == {}
+    assert data_files(context) != shards
+    (previous,) = context.top.glob("restore/previous-*")
     note, journal = (previous / name for name in ("keep-until.json", "journal"))
     told = json.loads(note.read_text())
     days = datetime.fromisoformat(told["until"]) - datetime.fromisoformat(told["since"])
     assert days == timedelta(days=14)
     assert note.stat().st_mtime_ns <= journal.stat().st_ctime_ns  # its rename is the commit
     assert f"after {datetime.fromisoformat(told['until']).astimezone():%Y-%m-%d %H:%M}" in said
-    assert list(scene.top.glob("restore/influxdb-*")) == []
+    assert list(context.top.glob("restore/influxdb-*")) == []
     assert "SHOW DATABASES" in said
     assert values_in(said) == ("51", "51")
     calls = [call for call in sweep.saboteur.calls() if "docker stop" in call]
     assert not any("nodered" in call for call in calls), calls
-    code, said = scene.run("undo")
+    code, said = context.run("undo")
     assert code == GOOD, said
     assert previous.name in said
     assert not previous.exists()
-    assert differing(scene.old, scene.look()) == {}
-    assert shards <= data_files(scene)  # the dump wrote what was only in the log
+    assert differing(context.old, context.look()) == {}
+    assert shards <= data_files(context)  # the dump wrote what was only in the log
 
 
 def test_a_query_that_names_what_is_gone_is_told_with_what_mends_it(here):
     """InfluxDB makes none that leads into a policy that was dropped: all is as before."""
-    scene, gone = here.scene, 'DROP CONTINUOUS QUERY "lost" ON "home"'
+    context, gone = here.context, 'DROP CONTINUOUS QUERY "lost" ON "home"'
     here.saboteur.disarm()
     query(
-        scene.target,
+        context.target,
         'CREATE RETENTION POLICY "gone" ON "home" DURATION INF REPLICATION 1',
         'CREATE CONTINUOUS QUERY "lost" ON "home" BEGIN SELECT mean("value") INTO '
         '"home"."gone"."mean" FROM "home"."autogen"."cpu" GROUP BY time(1h) END',
         'DROP RETENTION POLICY "gone" ON "home"',
     )
-    code, said = scene.run(RELOAD)
+    code, said = context.run(RELOAD)
     assert code == FAILED, said
     assert f"What it names may be gone: make that again, or tell InfluxDB `{gone}`" in said
-    query(scene.target, gone)
-    assert differing(scene.old, scene.look()) == {}
-    scene.clear()
+    query(context.target, gone)
+    assert differing(context.old, context.look()) == {}
+    context.clear()
 
 
 def test_a_drive_that_goes_before_influxdb_is_stopped_is_missed(here):
     """What is put beneath its mount point is hidden by its next mount: nothing is stopped."""
-    scene, saboteur = here.scene, here.saboteur
-    above = scene.top / "volumes/influxdb"
-    scene.target.run(["mount", "--bind", above, above])
+    context, saboteur = here.context, here.saboteur
+    above = context.top / "volumes/influxdb"
+    context.target.run(["mount", "--bind", above, above])
     try:
         saboteur.arm(here.number_of("docker run"), "stop before")
-        process = scene.start(RELOAD)
+        process = context.start(RELOAD)
         wait_for("the call", saboteur.reached, timeout=60)
     finally:
-        scene.target.run(["umount", "--lazy", above])
+        context.target.run(["umount", "--lazy", above])
     saboteur.release(act=True)
-    code, said = scene.end(process)
+    code, said = context.end(process)
     assert code == FAILED, said
     assert f"{above} was mounted or unmounted while this reload was" in said
     assert not any("docker stop" in call for call in saboteur.calls())
     here.assert_old()
-    assert scene.leftovers() == []
-    scene.clear()
+    assert context.leftovers() == []
+    context.clear()
 
 
-def data_files(scene):
+def data_files(context):
     """The inodes of the TSM files."""
-    top = scene.top / "volumes/influxdb/data/data"
+    top = context.top / "volumes/influxdb/data/data"
     return {path.stat().st_ino for path in top.rglob("*.tsm")}
 
 
@@ -148,13 +148,13 @@ while True:
 
 
 @contextlib.contextmanager
-def writing(scene, noted):
+def writing(context, noted):
     """Write while the block runs; a client outside the containers that makes its database again.
 
     `noted` gets what was acknowledged: number, when it was sent, when the answer came.
     """
     words = [sys.executable, "-I", "-S", "-c", _CLIENT]
-    client = scene.target.popen(words, stdout=subprocess.PIPE, text=True)
+    client = context.target.popen(words, stdout=subprocess.PIPE, text=True)
     try:
         time.sleep(1)
         yield
@@ -168,9 +168,9 @@ def writing(scene, noted):
         noted.append((int(number), float(began), float(ended)))
 
 
-def stored(scene):
+def stored(context):
     """The numbers that are in the database."""
-    (series,) = query(scene.target, 'SELECT "value" FROM "home".."live"')
+    (series,) = query(context.target, 'SELECT "value" FROM "home".."live"')
     return {row[1] for each in series for row in each["values"]}
 
 
@@ -180,7 +180,7 @@ def written(sweep):
     noted = []
     yield noted
     drop = [sys.executable, "-I", "-S", "-c", _DROP]
-    sweep.scene.target.run(drop)
+    sweep.context.target.run(drop)
 
 
 _DROP = """
@@ -192,12 +192,12 @@ urllib.request.urlopen(urllib.request.Request(url, data=b""), timeout=20).read()
 
 def test_no_acknowledged_point_is_lost(sweep, written):
     """Whatever a client was told to be stored is there after a reload, and after its undo fails."""
-    scene = sweep.scene
-    with writing(scene, written):
-        code, said = scene.run(RELOAD)
+    context = sweep.context
+    with writing(context, written):
+        code, said = context.run(RELOAD)
     assert code == GOOD, said
     assert len(written) > 100
-    assert {number for number, _, _ in written} <= stored(scene)
+    assert {number for number, _, _ in written} <= stored(context)
     before, after = values_in(said)
     assert before == after
 
@@ -207,26 +207,26 @@ def test_no_acknowledged_point_is_lost(sweep, written):
 )
 def test_a_reload_that_fails_loses_nothing_outside_its_window(sweep, written, words, way):
     """What was acknowledged before InfluxDB went away, and after it was back, is there."""
-    scene = sweep.scene
+    context = sweep.context
     sweep.saboteur.arm(sweep.number_of(words), way)
-    with writing(scene, written):
+    with writing(context, written):
         began = time.time()
-        process = scene.start(RELOAD)
+        process = context.start(RELOAD)
         if way == "stop after":  # a start that only says that it failed is judged by what is up
             wait_for("the call", sweep.saboteur.reached, timeout=60)
             process.send_signal(signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=LATE_S)
             sweep.saboteur.release(act=True)
-        code, said = scene.end(process)
+        code, said = context.end(process)
         ended = time.time()
     assert code == (FAILED if way == "fail before" else 128 + signal.SIGTERM), said
     assert "as it was before" in said
     outside = {n for n, sent, answered in written if answered < began or sent > ended}
     assert len(outside) > 20
-    assert outside <= stored(scene)
+    assert outside <= stored(context)
     if words != "docker start":  # that one is let in for a moment before it is undone
-        assert {number for number, _, _ in written} <= stored(scene)
+        assert {number for number, _, _ in written} <= stored(context)
 
 
 @pytest.mark.parametrize(
@@ -234,40 +234,40 @@ def test_a_reload_that_fails_loses_nothing_outside_its_window(sweep, written, wo
 )
 def test_influxdb_cannot_be_started_meanwhile(here, words):
     """Docker refuses to start it on what lies in the place of its data; the reload goes on."""
-    scene, saboteur = here.scene, here.saboteur
+    context, saboteur = here.context, here.saboteur
     saboteur.arm(here.number_of(words), "stop before")
-    process = scene.start(RELOAD)
+    process = context.start(RELOAD)
     wait_for("the call", saboteur.reached, timeout=60)
-    started = scene.target.run(["docker", "start", "influxdb"], check=False)
+    started = context.target.run(["docker", "start", "influxdb"], check=False)
     assert started.returncode, "it was started"
     saboteur.release(act=True)
-    code, said = scene.end(process)
+    code, said = context.end(process)
     assert code == GOOD, said
     here.assert_new()
-    assert scene.run("undo")[0] == GOOD
+    assert context.run("undo")[0] == GOOD
     here.assert_old()
-    scene.clear()
+    context.clear()
 
 
 def test_a_backup_undoes_what_a_dead_reload_left(here):
     """The backup at night does not stumble over it: InfluxDB runs again, and is in the backup."""
-    scene, saboteur = here.scene, here.saboteur
+    context, saboteur = here.context, here.saboteur
     saboteur.arm(here.number_of("influxd restore"), "stop before")
-    process = scene.start(RELOAD)
+    process = context.start(RELOAD)
     wait_for("the call", saboteur.reached, timeout=60)
     process.send_signal(signal.SIGKILL)
-    scene.end(process)
+    context.end(process)
     saboteur.release(act=False)
     saboteur.disarm()
-    code, said = scene.run("backup", "--runtag", "night")
+    code, said = context.run("backup", "--runtag", "night")
     assert code == WARNED, said
     assert "Undone now, on this machine: the reload of InfluxDB" in said
     here.assert_old()
-    assert scene.leftovers() == []
-    assert (scene.top / "backups/night.influx-backup.tar").exists()
-    for path in (scene.top / "backups").glob("night.*"):
+    assert context.leftovers() == []
+    assert (context.top / "backups/night.influx-backup.tar").exists()
+    for path in (context.top / "backups").glob("night.*"):
         path.unlink()
-    scene.clear()
+    context.clear()
 
 
 SAMPLES = [
@@ -284,7 +284,7 @@ def test_sample(request, where, way, words, follow):
     """A fault of each kind, on either machine, ends in the old data or the new."""
     sweep = request.getfixturevalue(where)
     sweep.meet(sweep.number_of(words), way, follow)
-    sweep.scene.clear()
+    sweep.context.clear()
 
 
 AT_THE_STAGE = WAITING.replace(
@@ -298,27 +298,27 @@ AT_THE_STAGE = WAITING.replace(
 def test_after_the_commit(request, where, how):
     """A signal, or a line that breaks, undoes nothing any more, and says what is left."""
     sweep = request.getfixturevalue(where)
-    scene = sweep.scene
+    context = sweep.context
     sweep.saboteur.disarm()
-    with Saboteur(scene.target, "rm", AT_THE_STAGE) as removing:
-        process = scene.start(RELOAD)
+    with Saboteur(context.target, "rm", AT_THE_STAGE) as removing:
+        process = context.start(RELOAD)
         wait_for("the removal of the dump", removing.reached, timeout=120)
-        process.send_signal(signal.SIGTERM) if how == "stopped" else scene.cut()
+        process.send_signal(signal.SIGTERM) if how == "stopped" else context.cut()
         if how == "stopped":
             wait_for("its end", lambda: process.poll() is not None, timeout=60)
         (removing.folder / "go").touch()
-        code, said = scene.end(process)
+        code, said = context.end(process)
     assert code == (143 if how == "stopped" else WARNED), said
     assert "InfluxDB is reloaded; it was away for" in said
     assert "InfluxDB is reloaded, but afterwards: The dump in" in said
     assert "as it was before" not in said
     sweep.assert_new()
-    logs = (scene.pi if scene.over_ssh else scene.target).home_of(USER).rglob("reload-*.log")
+    logs = (context.pi if context.over_ssh else context.target).home_of(USER).rglob("reload-*.log")
     log = max(logs, key=lambda path: path.stat().st_mtime_ns)
     assert "InfluxDB is reloaded" in log.read_text()
-    assert scene.run("undo")[0] == GOOD
+    assert context.run("undo")[0] == GOOD
     sweep.assert_old()
-    scene.clear()
+    context.clear()
 
 
 @pytest.mark.long
@@ -359,19 +359,19 @@ LIES = {
 )
 def test_dump_that_is_not_whole(here, what):
     """A dump that lacks anything is not loaded, and the old data are back in their place."""
-    scene, saboteur = here.scene, here.saboteur
+    context, saboteur = here.context, here.saboteur
     saboteur.arm(here.number_of("influxd backup"), "stop before")
-    process = scene.start(RELOAD)
+    process = context.start(RELOAD)
     wait_for("the call", saboteur.reached, timeout=60)
     name = next(
         w for w in here.calls[here.number_of("influxd backup") - 1].split() if "alone" in w
     )
     script = f'#!/bin/sh\n[ "$1" = backup ] || exec influxd.real "$@"\n{LIES[what]}\n'
     put = "cd /usr/bin && mv influxd influxd.real && cat > influxd && chmod 755 influxd"
-    scene.target.run(["docker", "exec", "-i", name, "sh", "-c", put], input=script)
+    context.target.run(["docker", "exec", "-i", name, "sh", "-c", put], input=script)
     saboteur.release(act=True)
-    code, said = scene.end(process)
+    code, said = context.end(process)
     here.assert_met("fail after", code, said)
     assert not any("influxd restore" in call for call in saboteur.calls())
-    assert scene.leftovers() == []
-    scene.clear()
+    assert context.leftovers() == []
+    context.clear()

@@ -22,21 +22,21 @@ from sweep import EVERY, FAILED, FULL, GOOD, LATE_S, LOCAL, NOT_FOUND, WARNED, W
 @pytest.fixture(scope="module")
 def here(pi):
     """A sweep of restores to this machine."""
-    scene = Scene(pi, pi)
+    context = Scene(pi, pi)
     with Saboteur(pi) as saboteur:
-        sweep = Sweep(scene, saboteur)
-        assert scene.is_restored(sweep.new)
+        sweep = Sweep(context, saboteur)
+        assert context.is_restored(sweep.new)
         yield sweep
-    scene.away()
+    context.away()
 
 
 @pytest.fixture(scope="module")
 def there(stand, pi):
     """A sweep of restores to another machine over SSH."""
-    scene = Scene(pi, stand.add("faulty-pi", engine=True))
-    with Saboteur(scene.target) as saboteur:
-        yield Sweep(scene, saboteur)
-    scene.away()
+    context = Scene(pi, stand.add("faulty-pi", engine=True))
+    with Saboteur(context.target) as saboteur:
+        yield Sweep(context, saboteur)
+    context.away()
 
 
 SAMPLES = [
@@ -55,7 +55,7 @@ def test_sample(request, where, way, words, follow):
     """A fault of each kind, on either machine, ends in the old or the new stack."""
     sweep = request.getfixturevalue(where)
     sweep.meet(sweep.number_of(words), way, follow)
-    sweep.scene.clear()
+    sweep.context.clear()
 
 
 @pytest.mark.long
@@ -98,45 +98,45 @@ SWITCH = ("docker stop", "volumes/nodered", ".fresh", "influxd restore", "docker
 def test_stopped_during_the_switch(request, where, number):
     """A signal during the switch undoes all of it at once, with 128+n as the exit code."""
     sweep = request.getfixturevalue(where)
-    scene, saboteur = sweep.scene, sweep.saboteur
+    context, saboteur = sweep.context, sweep.saboteur
     words = SWITCH[[signal.SIGINT, signal.SIGTERM, signal.SIGHUP].index(number) + 1]
     saboteur.arm(sweep.number_of(words), "stop before")
-    process = scene.start("restore")
+    process = context.start("restore")
     wait_for("the call", saboteur.reached, timeout=60)
     process.send_signal(number)
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(timeout=LATE_S)
     saboteur.release(act=True)
-    code, said = scene.end(process)
+    code, said = context.end(process)
     assert code == 128 + number, said
     assert "as it was before" in said
     sweep.assert_old()
-    assert scene.leftovers() == []
-    scene.clear()
+    assert context.leftovers() == []
+    context.clear()
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("how", ["stop before", "stop after"])
 def test_killed_while_it_undoes(here, how):
     """An undo that is killed three times in a row, each time further on, is still finished."""
-    scene, saboteur = here.scene, here.saboteur
+    context, saboteur = here.context, here.saboteur
     saboteur.arm(len(here.calls), "stop after")
-    process = scene.start("restore")
+    process = context.start("restore")
     for turn in range(4):
         wait_for("the call", saboteur.reached, timeout=60)
         process.send_signal(signal.SIGKILL)
-        scene.end(process)
+        context.end(process)
         saboteur.release(act=turn != 2)
         if turn < 3:
             saboteur.arm(2 + 2 * turn, how)
-            process = scene.start("undo")
-    assert scene.journal.exists()
+            process = context.start("undo")
+    assert context.journal.exists()
     saboteur.disarm()
-    code, said = scene.run("undo")
+    code, said = context.run("undo")
     assert code == GOOD, said
     here.assert_old()
-    assert scene.leftovers() == []
-    scene.clear()
+    assert context.leftovers() == []
+    context.clear()
 
 
 @pytest.mark.long
@@ -147,44 +147,44 @@ def test_killed_while_it_undoes(here, how):
 )
 def test_torn_journal(here, torn):
     """The last line of the journal, torn by a power cut, never acted; the others are undone."""
-    scene, saboteur = here.scene, here.saboteur
+    context, saboteur = here.context, here.saboteur
     saboteur.arm(here.number_of("influxd restore"), "stop before")
-    process = scene.start("restore")
+    process = context.start("restore")
     wait_for("the call", saboteur.reached, timeout=60)
     process.send_signal(signal.SIGKILL)
-    scene.end(process)
+    context.end(process)
     saboteur.release(act=False)
-    with scene.journal.open("a") as file:
+    with context.journal.open("a") as file:
         file.write(torn)
-    code, said = scene.run("undo")
+    code, said = context.run("undo")
     assert code == GOOD, said
     here.assert_old()
-    assert scene.leftovers() == []
-    scene.clear()
+    assert context.leftovers() == []
+    context.clear()
 
 
 @pytest.mark.long
 def test_killed_at_any_time(here):
     """A kill at a random moment, also between two commands, ends in the old stack or the new."""
     chance = random.Random(3)  # noqa: S311
-    scene = here.scene
+    context = here.context
     here.saboteur.disarm()
     for _ in range(40 if FULL else 6):
         moment = chance.uniform(0.8, 6)
-        process = scene.start("restore")
+        process = context.start("restore")
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=moment)
         process.send_signal(signal.SIGKILL)
-        code, said = scene.end(process)
+        code, said = context.end(process)
         assert code in {GOOD, -signal.SIGKILL}, said
-        was_journal = scene.journal.exists()
+        was_journal = context.journal.exists()
         if not was_journal:
-            look = scene.look()
-            assert differing(look, scene.old if look == scene.old else here.new) == {}, moment
-        code, said = scene.run("undo")
+            look = context.look()
+            assert differing(look, context.old if look == context.old else here.new) == {}, moment
+        code, said = context.run("undo")
         assert code in ({GOOD} if was_journal else {GOOD, NOT_FOUND}), said
-        assert differing(scene.old, scene.look()) == {}, f"killed after {moment} s"
-        scene.clear()
+        assert differing(context.old, context.look()) == {}, f"killed after {moment} s"
+        context.clear()
 
 
 # A step that is done by half: the renames of a swap, one by one.
@@ -204,23 +204,23 @@ exit 1
 @pytest.mark.long
 def test_half_a_swap(here):
     """A swap whose script is killed before or after any one of its renames is undone."""
-    scene = here.scene
+    context = here.context
     here.saboteur.disarm()
-    with Saboteur(scene.target, "mv", _MV) as renames:
+    with Saboteur(context.target, "mv", _MV) as renames:
         renames.disarm()
-        assert scene.run("restore")[0] == GOOD
+        assert context.run("restore")[0] == GOOD
         count = len(renames.calls())
-        assert scene.run("undo")[0] == GOOD
+        assert context.run("undo")[0] == GOOD
         here.assert_old()
-        scene.clear()
+        context.clear()
         assert count >= 8
         for number in range(1, count + 1, 1 if FULL else 3):
             for how in ("before", "after"):
                 renames.arm(number, how)
-                code, said = scene.run("restore")
+                code, said = context.run("restore")
                 here.assert_met("fail after", code, said)
-                assert scene.leftovers() == [], (number, how)
-                scene.clear()
+                assert context.leftovers() == [], (number, how)
+                context.clear()
 
 
 _MV_OF_COMMIT = _MV.replace("kill -KILL $PPID", "touch $here/reached; sleep 3; exit 0").replace(
@@ -231,38 +231,38 @@ _MV_OF_COMMIT = _MV.replace("kill -KILL $PPID", "touch $here/reached; sleep 3; e
 @pytest.mark.long
 def test_commit_whose_answer_is_lost(there):
     """A line that breaks just as the restore is committed leaves the old stack or the new."""
-    scene = there.scene
+    context = there.context
     there.saboteur.disarm()
-    with Saboteur(scene.target, "mv", _MV_OF_COMMIT) as renames:
+    with Saboteur(context.target, "mv", _MV_OF_COMMIT) as renames:
         renames.arm(1, "after")
-        process = scene.start("restore")
+        process = context.start("restore")
         wait_for("the commit", renames.reached, timeout=60)
-        scene.cut()
-        code, said = scene.end(process)
+        context.cut()
+        code, said = context.end(process)
         renames.disarm()
     assert code == FAILED, said
     assert "was not restored" in said
     there.assert_old()
-    assert scene.leftovers() == []
-    code, said = scene.run("undo")
+    assert context.leftovers() == []
+    code, said = context.run("undo")
     assert code == NOT_FOUND, said
     there.assert_old()
-    scene.clear()
+    context.clear()
 
 
 @pytest.mark.long
 def test_commit_whose_answer_is_lost_while_another_takes_the_lock(there):
     """Nothing can be undone then: what was committed stands, and is told as that."""
-    scene = there.scene
+    context = there.context
     there.saboteur.disarm()
-    with Saboteur(scene.target, "mv", _MV_OF_COMMIT) as renames:
+    with Saboteur(context.target, "mv", _MV_OF_COMMIT) as renames:
         renames.arm(1, "after")
-        process = scene.start("restore")
+        process = context.start("restore")
         wait_for("the commit", renames.reached, timeout=120)
-        lock = scene.top / "backups/.lock"
-        other = scene.target.popen(["flock", lock, "sleep", "600"], user=USER)
-        scene.cut()
-        code, said = scene.end(process)
+        lock = context.top / "backups/.lock"
+        other = context.target.popen(["flock", lock, "sleep", "600"], user=USER)
+        context.cut()
+        code, said = context.end(process)
         other.end()
         renames.disarm()
     assert code == WARNED, said
@@ -270,10 +270,10 @@ def test_commit_whose_answer_is_lost_while_another_takes_the_lock(there):
     assert "another run is working" in said
     assert "not restored" not in said
     there.assert_new()
-    code, said = scene.run("undo")
+    code, said = context.run("undo")
     assert code == GOOD, said
     there.assert_old()
-    scene.clear()
+    context.clear()
 
 
 # After the commit.
@@ -291,60 +291,60 @@ CLEARING = WAITING.replace(
 
 
 @contextlib.contextmanager
-def hooked(scene, text):
+def hooked(context, text):
     """Let the settings of a scene end with more while the block runs."""
-    before = scene.settings.read_text()
-    scene.settings.write_text(before + text)
+    before = context.settings.read_text()
+    context.settings.write_text(before + text)
     try:
         yield
     finally:
-        scene.settings.write_text(before)
+        context.settings.write_text(before)
 
 
 def test_a_line_cut_after_the_commit(there):
     """It is restored, and says so; what could not be removed is named, and the hooks run."""
-    scene = there.scene
+    context = there.context
     there.saboteur.disarm()
-    mark = scene.target.home_of(USER) / "hooked"
+    mark = context.target.home_of(USER) / "hooked"
     mark.unlink(missing_ok=True)
     hook = FILLED.format(prefix="hosts.", fill=mark).replace("cat /dev/zero >", "touch")
-    with hooked(scene, hook), Saboteur(scene.target, "rm", CLEARING) as removing:
-        process = scene.start("restore")
+    with hooked(context, hook), Saboteur(context.target, "rm", CLEARING) as removing:
+        process = context.start("restore")
         wait_for("the removal of the stage", removing.reached, timeout=120)
-        scene.cut()
+        context.cut()
         (removing.folder / "go").touch()
-        code, said = scene.end(process)
+        code, said = context.end(process)
     assert code == WARNED, said
     assert "t1 is restored; the stack was away for" in said
     assert "t1 is restored, but afterwards: Not all of" in said
     assert "not restored" not in said
     assert mark.exists()
     there.assert_new()
-    assert scene.run("undo")[0] == GOOD
+    assert context.run("undo")[0] == GOOD
     there.assert_old()
-    scene.clear()
+    context.clear()
 
 
 def test_a_disk_that_is_full_after_the_commit(here):
     """It is restored, and says so, though its log could not be written to its end."""
-    scene, backups = here.scene, here.scene.top / "backups"
+    context, backups = here.context, here.context.top / "backups"
     here.saboteur.disarm()
-    run, kept = scene.target.run, scene.top / "kept"
+    run, kept = context.target.run, context.top / "kept"
     run(["sh", "-c", f"mkdir {kept} && cp -a {backups}/t1.* {kept}"])
     run(["mount", "-t", "tmpfs", "-o", "size=2m,mode=700,uid=1000,gid=1000", "tmpfs", backups])
     try:
         run(["sh", "-c", f"mv {kept}/t1.* {backups} && rmdir {kept}"])
-        with hooked(scene, FILLED.format(prefix="", fill=backups / "films")):
-            code, said = scene.run("restore")
+        with hooked(context, FILLED.format(prefix="", fill=backups / "films")):
+            code, said = context.run("restore")
     finally:
         run(["umount", backups])
     assert code == WARNED, said
     assert "t1 is restored; the stack was away for" in said
     assert "t1 is restored, but afterwards: Its log lacks lines: No space left on device" in said
     here.assert_new()
-    assert scene.run("undo")[0] == GOOD
+    assert context.run("undo")[0] == GOOD
     here.assert_old()
-    scene.clear()
+    context.clear()
 
 
 # InfluxDB and containers.
@@ -383,17 +383,17 @@ def with_damaged_shard(content):
 
 def test_damaged_shard(here):
     """A shard with a wrong block, in a dump whose hashes nobody knows, is found before the switch."""
-    scene, backups = here.scene, here.scene.top / "backups"
+    context, backups = here.context, here.context.top / "backups"
     here.saboteur.disarm()
     influx, manifest = backups / "t1.influx-backup.tar", backups / "t1.manifest.json"
     with other_file(influx, with_damaged_shard), other_file(manifest, lambda _: None):
-        code, said = scene.run("restore")
+        code, said = context.run("restore")
     assert "damaged" in said
     assert "Nothing of the stack was touched" in said
     here.assert_met("fail after", code, said)
     assert not any("docker stop" in call for call in here.saboteur.calls())
-    assert scene.leftovers() == []
-    scene.clear()
+    assert context.leftovers() == []
+    context.clear()
 
 
 LIES = {
@@ -408,18 +408,18 @@ LIES = {
 @pytest.mark.parametrize("what", LIES)
 def test_load_that_fails(here, what):
     """A dump that InfluxDB does not take, or only says that it took, leads back to the old."""
-    scene, saboteur = here.scene, here.saboteur
+    context, saboteur = here.context, here.saboteur
     saboteur.arm(here.number_of("influxd restore"), "stop before")
-    process = scene.start("restore")
+    process = context.start("restore")
     wait_for("the call", saboteur.reached, timeout=60)
     name = next(
         w for w in here.calls[here.number_of("influxd restore") - 1].split() if "influx" in w
     )
     script = f'#!/bin/sh\n[ "$1" = restore ] || exec influxd.real "$@"\n{LIES[what]}\n'
     put = "cd /usr/bin && mv influxd influxd.real && cat > influxd && chmod 755 influxd"
-    scene.target.run(["docker", "exec", "-i", name, "sh", "-c", put], input=script)
+    context.target.run(["docker", "exec", "-i", name, "sh", "-c", put], input=script)
     saboteur.release(act=True)
-    code, said = scene.end(process)
+    code, said = context.end(process)
     here.assert_met("fail after", code, said)
-    assert scene.leftovers() == []
-    scene.clear()
+    assert context.leftovers() == []
+    context.clear()

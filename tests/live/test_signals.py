@@ -65,64 +65,64 @@ class VolumeScene(Scene):
 class Signals:
     """A scene, what it is like after a restore of all or of one, and how long these take."""
 
-    def __init__(self, scene):
-        self.scene, self.new, self.took_s = scene, {}, {}
+    def __init__(self, context):
+        self.context, self.new, self.took_s = context, {}, {}
         self.ends = {}
         for which in (ALL, ONE):
             started = time.monotonic()
-            code, said = scene.run("restore", *which)
+            code, said = context.run("restore", *which)
             assert code == GOOD, said
             self.took_s[which] = time.monotonic() - started
-            self.new[which] = scene.look()
+            self.new[which] = context.look()
             self.take_back(1)
         assert self.new[ALL] != self.new[ONE]
 
     def take_back(self, count):
         """Undo so many restores; all is old then, and what they kept is removed."""
         for _ in range(count):
-            code, said = self.scene.run("undo")
+            code, said = self.context.run("undo")
             assert code == GOOD, said
-        assert differing(self.scene.old, self.scene.look()) == {}
-        assert self.scene.run("undo")[0] == NOT_FOUND
-        self.scene.clear()
+        assert differing(self.context.old, self.context.look()) == {}
+        assert self.context.run("undo")[0] == NOT_FOUND
+        self.context.clear()
 
     def meet(self, chance):
         """Let one restore be met by a signal, or by a cut; another follows, and all is undone."""
-        scene = self.scene
+        context = self.context
         which, then = chance.choice((ALL, ONE)), chance.choice((ALL, ONE))
-        blow = chance.choice((*SIGNALS, CUT) if scene.over_ssh else SIGNALS)
+        blow = chance.choice((*SIGNALS, CUT) if context.over_ssh else SIGNALS)
         # Half of the moments are of its last part, where it commits and tidies up.
         first_s = chance.choice((0, 0.6))
         moment_s = chance.uniform(first_s, 1.1) * self.took_s[which]
-        process = scene.start("restore", *which)
+        process = context.start("restore", *which)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=moment_s)
         if blow == CUT:
-            scene.cut()
+            context.cut()
         else:
             process.send_signal(blow)
-        code, said = scene.end(process)
+        code, said = context.end(process)
         where = f"{which}, {blow} after {moment_s:.2f} s: exit {code}: {said}"
-        if not scene.journal.exists():
+        if not context.journal.exists():
             self._assert_old_or_new(which, code, said, where)
         elif blow != CUT:  # a line that broke may leave it as well, and says so
             assert code == -signal.SIGKILL, where
         self.ends[code] = self.ends.get(code, 0) + 1
-        code, said = scene.run("restore", *then)
+        code, said = context.run("restore", *then)
         where += f"; then {then}: exit {code}: {said}"
         assert code == GOOD or (code == WARNED and "Undone now" in said), where
-        count = scene.restores()
+        count = context.restores()
         done = ALL if then == ALL or (which == ALL and count == 2) else ONE
-        assert differing(self.new[done], scene.look()) == {}, where
-        left = [each for each in scene.leftovers() if not each.startswith("restore/previous-")]
+        assert differing(self.new[done], context.look()) == {}, where
+        left = [each for each in context.leftovers() if not each.startswith("restore/previous-")]
         assert left == [], where
-        assert not (scene.top / "restore/t1").exists(), where
+        assert not (context.top / "restore/t1").exists(), where
         self.take_back(count)
 
     def _assert_old_or_new(self, which, code, said, where):
-        found = self.scene.look()
-        is_new = self.scene.restores() == 1
-        wanted = self.new[which] if is_new else self.scene.old
+        found = self.context.look()
+        is_new = self.context.restores() == 1
+        wanted = self.new[which] if is_new else self.context.old
         assert differing(wanted, found) == {}, where
         assert code != GOOD or is_new, where
         if code >= 0:
@@ -133,9 +133,9 @@ class Signals:
 def signals(request, stand, pi):
     """Signals to restores of this machine, or of another one over SSH."""
     target = pi if request.param == "here" else stand.add("signal-pi", engine=True)
-    scene = VolumeScene(pi, target)
-    yield Signals(scene)
-    scene.away()
+    context = VolumeScene(pi, target)
+    yield Signals(context)
+    context.away()
 
 
 @pytest.mark.long

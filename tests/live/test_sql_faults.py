@@ -146,7 +146,7 @@ class DatabaseScene(Scene):
 
 
 @pytest.fixture(scope="module")
-def scene(pi, databases):
+def context(pi, databases):
     """The stack of all tests here."""
     made = DatabaseScene(pi, pi)
     yield made
@@ -154,11 +154,11 @@ def scene(pi, databases):
 
 
 @pytest.fixture(scope="module")
-def here(scene):
+def here(context):
     """A sweep of restores to this machine."""
-    with Saboteur(scene.target) as saboteur:
-        sweep = Sweep(scene, saboteur)
-        assert scene.is_restored(sweep.new)
+    with Saboteur(context.target) as saboteur:
+        sweep = Sweep(context, saboteur)
+        assert context.is_restored(sweep.new)
         yield sweep
 
 
@@ -167,10 +167,10 @@ def there(stand, pi):
     """A sweep of restores to another machine over SSH."""
     target = stand.add("faulty-sql", engine=True)
     load_databases(target)
-    scene = DatabaseScene(pi, target)
+    context = DatabaseScene(pi, target)
     with Saboteur(target) as saboteur:
-        yield Sweep(scene, saboteur)
-    scene.away()
+        yield Sweep(context, saboteur)
+    context.away()
 
 
 SAMPLES = {
@@ -187,12 +187,12 @@ SAMPLES = {
 def test_sample(here, name):
     """A fault of each kind ends in the old or the new stack: files, rows, users."""
     way, words, follow = SAMPLES[name]
-    index = here.scene.top / "volumes/mariadb/config/log/mysql/mariadb-bin.index"
+    index = here.context.top / "volumes/mariadb/config/log/mysql/mariadb-bin.index"
     logs = index.read_bytes()
     here.meet(here.number_of(words), way, follow)
     if name == "the load fails":  # the live server shares no log, but began one when it started
         assert index.read_bytes().startswith(logs)
-    here.scene.clear()
+    here.context.clear()
 
 
 @pytest.mark.long
@@ -209,82 +209,86 @@ def test_there(there, way):
     there.try_all(way, there.numbers(way, 8))
 
 
-def test_rehearsal(scene):
+def test_rehearsal(context):
     """Both dumps are loaded into servers of their own, and nothing of them stays."""
-    code, said = scene.run("rehearse", "--runtag", RUNTAG, "--at", "here")
+    code, said = context.run("rehearse", "--runtag", RUNTAG, "--at", "here")
     assert code == GOOD, said
     assert "was restored in a scratch folder" in said
     for title in ("MariaDB", "PostgreSQL"):
         assert re.search(
             rf"{title}: \d server.*, \d+ tables?, [\d,]+ rows loaded and counted", said
         )
-    assert differing(scene.old, scene.look()) == {}
-    assert scene.leftovers() == []
+    assert differing(context.old, context.look()) == {}
+    assert context.leftovers() == []
 
 
 # Faults of a backup.
 
 
-def in_container(scene, name, script, **kw):
+def in_container(context, name, script, **kw):
     """Run a script in a container."""
-    return scene.target.run(["docker", "exec", "-i", name, "bash", "-c", script], **kw)
+    return context.target.run(["docker", "exec", "-i", name, "bash", "-c", script], **kw)
 
 
 @contextlib.contextmanager
-def dump_program(scene, name, script):
+def dump_program(context, name, script):
     """The dump program of a container is a script, which finds the real one as $0.real."""
     program = {"mariadb": "mariadb-dump", "postgres": "pg_dumpall"}[name]
-    path = in_container(scene, name, f"command -v {program}").stdout.strip()
+    path = in_container(context, name, f"command -v {program}").stdout.strip()
     put = f"mv {path} {path}.real && cat > {path} && chmod 755 {path}"
-    in_container(scene, name, put, input=f"#!/bin/bash\n{script}\n")
+    in_container(context, name, put, input=f"#!/bin/bash\n{script}\n")
     try:
         yield
     finally:
-        scene.target.run(["docker", "start", name])
-        in_container(scene, name, f"mv {path}.real {path}; rm -f /tmp/reached")
-        scene.wait()
+        context.target.run(["docker", "start", name])
+        in_container(context, name, f"mv {path}.real {path}; rm -f /tmp/reached")
+        context.wait()
 
 
 @contextlib.contextmanager
-def little_room(scene):
+def little_room(context):
     """The dump of MariaDB is larger than the room on the disk of the backups; yields where they are seen."""
-    run, backups, kept = scene.target.run, scene.top / "backups", scene.target.folder / "kept"
+    run, backups, kept = (
+        context.target.run,
+        context.top / "backups",
+        context.target.folder / "kept",
+    )
     run(["mount", "-t", "tmpfs", "-o", "size=40m,uid=1000,gid=1000,mode=700", "tmpfs", backups])
-    run(["cp", "-a", f"{scene.saved}/backups/.", backups])
+    run(["cp", "-a", f"{context.saved}/backups/.", backups])
     try:
-        with dump_program(scene, "mariadb", "head -c 90000000 /dev/urandom"):
-            yield Path(f"/proc/{scene.target.pid}/root{backups}")
+        with dump_program(context, "mariadb", "head -c 90000000 /dev/urandom"):
+            yield Path(f"/proc/{context.target.pid}/root{backups}")
     finally:
         run(["cp", "-a", backups, kept])
         run(["umount", backups])
         run(["sh", "-c", f"mv {kept}/full.* {backups} && rm -r {kept}"])
 
 
-def assert_incomplete(scene, runtag, lacking, words, code, said, backups=None):
+def assert_incomplete(context, runtag, lacking, words, code, said, backups=None):
     """One part is lacking and the backup says why; the others are whole, here and in the vault."""
     assert code == FAILED, said
     assert words in said
     assert f"The same command with --runtag '{runtag}'" in said
-    backups = backups or scene.top / "backups"
+    backups = backups or context.top / "backups"
     manifest = json.loads((backups / f"{runtag}.manifest.json").read_text())
     assert manifest["state"] == "incomplete"
     assert [name for name in PARTS if manifest["parts"][name]["error"]] == [lacking]
     assert words in manifest["parts"][lacking]["error"]
     made = [f"{runtag}.{ALL_ENDINGS[name]}" for name in (*PARTS, "manifest") if name != lacking]
     for name in made:
-        assert (backups / name).read_bytes() == (scene.vault / name).read_bytes()
+        assert (backups / name).read_bytes() == (context.vault / name).read_bytes()
     assert not list(backups.glob("*.partial"))
-    return inodes(*(folder / name for name in made[:-1] for folder in (backups, scene.vault)))
+    return inodes(*(folder / name for name in made[:-1] for folder in (backups, context.vault)))
 
 
-def assert_whole(scene, runtag, code, said):
+def assert_whole(context, runtag, code, said):
     """A backup lacks nothing.
 
     A database that the last good set has, and that somebody dropped or emptied, is told, where
     there is such a set.
     """
     assert code in (GOOD, WARNED), said
-    manifest = json.loads((scene.vault / f"{runtag}.manifest.json").read_text())
+    manifest = json.loads((context.vault / f"{runtag}.manifest.json").read_text())
     less = (
         "Missing: database other of container postgres",
         "Database postdb of container postgres",
@@ -296,11 +300,14 @@ def assert_whole(scene, runtag, code, said):
     assert manifest["state"] == ("warnings" if manifest["warnings"] else "complete")
 
 
-def assert_mended(scene, runtag, made):
+def assert_mended(context, runtag, made):
     """The same command makes what was lacking, and nothing else."""
-    assert_whole(scene, runtag, *scene.run("backup", "--runtag", runtag))
+    assert_whole(context, runtag, *context.run("backup", "--runtag", runtag))
     assert inodes(*made) == made
-    for path in (*(scene.top / "backups").glob(f"{runtag}.*"), *scene.vault.glob(f"{runtag}.*")):
+    for path in (
+        *(context.top / "backups").glob(f"{runtag}.*"),
+        *context.vault.glob(f"{runtag}.*"),
+    ):
         path.unlink()
 
 
@@ -308,17 +315,17 @@ CUT = 'head -c 2000 < <("$0.real" "$@")'
 FAULTS = {
     # what: how it is brought about, the part that is lacking, words of the message
     "program killed": (
-        lambda scene: dump_program(scene, "postgres", f"{CUT}; kill -9 $$"),
+        lambda context: dump_program(context, "postgres", f"{CUT}; kill -9 $$"),
         "postgres",
         "The dump of PostgreSQL in container postgres failed (exit 137)",
     ),
     "cut": (
-        lambda scene: dump_program(scene, "mariadb", CUT),
+        lambda context: dump_program(context, "mariadb", CUT),
         "mariadb",
         "The dump of MariaDB in container mariadb is not whole",
     ),
     "password": (
-        lambda scene: other_password(scene.target),
+        lambda context: other_password(context.target),
         "mariadb",
         "MariaDB in container mariadb has another password",
     ),
@@ -334,13 +341,13 @@ FAULTS = {
         *(pytest.param(e, marks=pytest.mark.long) for e in ("cut", "full")),
     ],
 )
-def test_dump_that_fails(scene, what):
+def test_dump_that_fails(context, what):
     """A backup without one of its dumps names it, keeps the others, and is mended later."""
     fault, lacking, words = FAULTS[what]
-    with fault(scene) as backups:
-        code, said = scene.run("backup", "--runtag", what, "--jobs", "1")
-        made = assert_incomplete(scene, what, lacking, words, code, said, backups)
-    assert_mended(scene, what, {} if backups else made)
+    with fault(context) as backups:
+        code, said = context.run("backup", "--runtag", what, "--jobs", "1")
+        made = assert_incomplete(context, what, lacking, words, code, said, backups)
+    assert_mended(context, what, {} if backups else made)
 
 
 @pytest.mark.parametrize(
@@ -353,19 +360,19 @@ def test_dump_that_fails(scene, what):
         ),
     ],
 )
-def test_server_stopped_amid_its_dump(scene, name, how):
+def test_server_stopped_amid_its_dump(context, name, how):
     """A server that is stopped or killed during its dump costs its part and nothing else."""
     runtag = f"{how} {name}"
-    with dump_program(scene, name, f"{CUT}; touch /tmp/reached; sleep 60"):
-        process = scene.start("backup", "--runtag", runtag)
+    with dump_program(context, name, f"{CUT}; touch /tmp/reached; sleep 60"):
+        process = context.start("backup", "--runtag", runtag)
         there = ["docker", "exec", name, "test", "-e", "/tmp/reached"]
-        wait_for("the dump", lambda: not scene.target.run(there, check=False).returncode)
-        scene.target.run(["docker", how, name])
-        code, said = scene.end(process)
+        wait_for("the dump", lambda: not context.target.run(there, check=False).returncode)
+        context.target.run(["docker", how, name])
+        code, said = context.end(process)
         made = assert_incomplete(
-            scene, runtag, name, f"in container {name} is stopped", code, said
+            context, runtag, name, f"in container {name} is stopped", code, said
         )
-    assert_mended(scene, runtag, made)
+    assert_mended(context, runtag, made)
 
 
 WAITING = {
@@ -387,9 +394,9 @@ OWNERS_DUMPS = {
 
 
 @contextlib.contextmanager
-def locked(scene):
+def locked(context):
     """A table of each server is locked, so that each dump waits."""
-    process = scene.target.popen(
+    process = context.target.popen(
         [
             "docker",
             "exec",
@@ -399,77 +406,77 @@ def locked(scene):
             f'MYSQL_PWD="$MYSQL_ROOT_PASSWORD" mariadb -uroot -e "{LOCKS["mariadb"]}"',
         ]
     )
-    other = scene.target.popen(
+    other = context.target.popen(
         ["docker", "exec", "postgres", "psql", "-U", "postuser", "postdb", "-c", LOCKS["postgres"]]
     )
-    wait_for("the lock of MariaDB", lambda: int(maria(scene.target, LOCKED["mariadb"])[0][0]))
+    wait_for("the lock of MariaDB", lambda: int(maria(context.target, LOCKED["mariadb"])[0][0]))
     wait_for(
-        "the lock of PostgreSQL", lambda: int(postgres(scene.target, LOCKED["postgres"])[0][0])
+        "the lock of PostgreSQL", lambda: int(postgres(context.target, LOCKED["postgres"])[0][0])
     )
     try:
         yield
     finally:
         (row,) = maria(
-            scene.target,
+            context.target,
             "SELECT id FROM information_schema.processlist WHERE info = 'SELECT SLEEP(600)'",
         )
-        maria(scene.target, f"KILL {row[0]}")
+        maria(context.target, f"KILL {row[0]}")
         postgres(
-            scene.target,
+            context.target,
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'BEGIN; LOCK%'",
         )
         process.end()
         other.end()
 
 
-def waiting(scene):
+def waiting(context):
     """How many dumps wait in MariaDB and in PostgreSQL."""
-    ((one,),) = maria(scene.target, WAITING["mariadb"])
-    ((other,),) = postgres(scene.target, WAITING["postgres"])
+    ((one,),) = maria(context.target, WAITING["mariadb"])
+    ((other,),) = postgres(context.target, WAITING["postgres"])
     return int(one), int(other)
 
 
-def test_dumps_end_with_their_run(scene):
+def test_dumps_end_with_their_run(context):
     """After SIGKILL by the next backup, after Ctrl-C at once; the owner's own dumps go on."""
-    began = postgres(scene.target, "SELECT pg_postmaster_start_time()")
-    with locked(scene):
+    began = postgres(context.target, "SELECT pg_postmaster_start_time()")
+    with locked(context):
         for name, script in OWNERS_DUMPS.items():
             words = ["docker", "exec", "-d", name, "sh", "-c", f"{script} > /dev/null"]
-            scene.target.run(words)
-        wait_for("the owner's dumps", lambda: waiting(scene) == (1, 1))
-        process = scene.start("backup", "--runtag", "dead", "--jobs", "3")
-        wait_for("dumps", lambda: waiting(scene) == (2, 2))
+            context.target.run(words)
+        wait_for("the owner's dumps", lambda: waiting(context) == (1, 1))
+        process = context.start("backup", "--runtag", "dead", "--jobs", "3")
+        wait_for("dumps", lambda: waiting(context) == (2, 2))
         process.send_signal(signal.SIGKILL)
-        scene.end(process)
-        assert waiting(scene) == (2, 2)
-        process = scene.start("backup", "--runtag", "next", "--jobs", "3")
-        log = scene.top / "backups/next.backup-log.txt.partial"
+        context.end(process)
+        assert waiting(context) == (2, 2)
+        process = context.start("backup", "--runtag", "next", "--jobs", "3")
+        log = context.top / "backups/next.backup-log.txt.partial"
 
         def told():
             text = log.read_text() if log.exists() else ""
             return text.count("ended: a dump that went on in it after its run was killed") == 2
 
         wait_for("the end of the dead run's dumps", told)
-        wait_for("the dumps of the next", lambda: waiting(scene) == (2, 2))
+        wait_for("the dumps of the next", lambda: waiting(context) == (2, 2))
         process.send_signal(signal.SIGINT)
-        code, said = scene.end(process)
+        code, said = context.end(process)
         assert code == 130, said
-        wait_for("the end of the dumps", lambda: waiting(scene) == (1, 1))
-    wait_for("the end of the owner's dumps", lambda: waiting(scene) == (0, 0))
-    assert postgres(scene.target, "SELECT pg_postmaster_start_time()") == began
-    for folder in (scene.top / "backups", scene.vault):
+        wait_for("the end of the dumps", lambda: waiting(context) == (1, 1))
+    wait_for("the end of the owner's dumps", lambda: waiting(context) == (0, 0))
+    assert postgres(context.target, "SELECT pg_postmaster_start_time()") == began
+    for folder in (context.top / "backups", context.vault):
         for path in (*folder.glob("dead.*"), *folder.glob("next.*")):
             path.unlink()
 
 
 @pytest.mark.long
-def test_server_that_comes_back(scene):
+def test_server_that_comes_back(context):
     """A server that dies during its dump and is started again by Docker costs a second try."""
     once = f'[ ! -e /tmp/done ] || exec "$0.real" "$@"; touch /tmp/done; {CUT}; touch /tmp/reached; sleep 60'
-    with dump_program(scene, "mariadb", once):
-        process = scene.start("backup", "--runtag", "back")
+    with dump_program(context, "mariadb", once):
+        process = context.start("backup", "--runtag", "back")
         there = ["docker", "exec", "mariadb", "test", "-e", "/tmp/reached"]
-        wait_for("the dump", lambda: not scene.target.run(there, check=False).returncode)
-        pid = scene.target.run(["docker", "inspect", "-f", "{{.State.Pid}}", "mariadb"]).stdout
-        scene.target.run(["kill", "-9", pid.strip()])
-        assert_whole(scene, "back", *scene.end(process))
+        wait_for("the dump", lambda: not context.target.run(there, check=False).returncode)
+        pid = context.target.run(["docker", "inspect", "-f", "{{.State.Pid}}", "mariadb"]).stdout
+        context.target.run(["kill", "-9", pid.strip()])
+        assert_whole(context, "back", *context.end(process))

@@ -445,10 +445,10 @@ def test_a_text_that_is_not_on_the_disk_as_it_was_written_fails(tmp_path):
 
     (tmp_path / "manifest").write_text(FULL.to_json())
     files = (File("pi", name, str(tmp_path)) for name in ("RESTORE.txt", "manifest"))
-    scene = PlainScene({"pi": Rots(str(tmp_path))})
+    context = PlainScene({"pi": Rots(str(tmp_path))})
     with pytest.raises(
         StepFailed, match=r"RESTORE\.txt\.partial is not what was written"
     ) as failure:
-        WriteRestoreText(*files, TAG).do(scene)
+        WriteRestoreText(*files, TAG).do(context)
     assert failure.value.again
     assert not (tmp_path / "RESTORE.txt").exists()

@@ -228,10 +228,10 @@ def test_what_does_not_fit_stops_nobody(tmp_path, monkeypatch):
     (tmp_path / "volumes/x").mkdir(parents=True)
     (tmp_path / "volumes/x/data").write_bytes(bytes(100_000))
     (tmp_path / "backups/.copies").mkdir(parents=True)
-    scene = PlainScene({"pi": LocalHost(str(tmp_path))})
+    context = PlainScene({"pi": LocalHost(str(tmp_path))})
     copies = f"{tmp_path}/backups/.copies"
     copy = CopyAtRest("pi", str(tmp_path), ("volumes/x",), copies, (), f"{tmp_path}/guard")
-    CheckSpace(copy).do(scene)
+    CheckSpace(copy).do(context)
     monkeypatch.setattr(at_rest, "FREE_BYTES", 1 << 60)
     with pytest.raises(StepFailed, match=r"needs 1\d\d,\d\d\d bytes .* Nobody was stopped"):
-        CheckSpace(copy).do(scene)
+        CheckSpace(copy).do(context)

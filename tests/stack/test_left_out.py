@@ -55,7 +55,7 @@ def files_in(folder):
 
 
 @pytest.fixture
-def scene():
+def context():
     return PlainScene({"pi": HOST})
 
 
@@ -74,20 +74,20 @@ def steps(tmp_path):
     return SwapItem("pi", *order, (), guard), keep, places
 
 
-def test_what_was_left_out_is_where_it_was(scene, steps):
+def test_what_was_left_out_is_where_it_was(context, steps):
     """All else is as the backup has it, and what that replaced is put aside."""
     swap, keep, places = steps
-    swap.do(scene)
-    keep.do(scene)
+    swap.do(context)
+    keep.do(context)
     assert files_in(places["live"]) == RESTORED
     assert files_in(places["aside"]) == {k: v for k, v in OLD.items() if v == "old"}
 
 
-def test_undone_all_is_as_before_with_what_came_since(scene, steps):
+def test_undone_all_is_as_before_with_what_came_since(context, steps):
     """No backup has what was recorded meanwhile; it stays too. Undoing twice changes nothing."""
     swap, keep, places = steps
-    swap.do(scene)
-    keep.do(scene)
+    swap.do(context)
+    keep.do(context)
     fill(places["live"], {"films/later": "film", "settings": "newer"})
     for _ in range(2):
         keep.undo(HOST)
@@ -95,12 +95,12 @@ def test_undone_all_is_as_before_with_what_came_since(scene, steps):
         assert files_in(places["live"]) == {**OLD, "films/later": "film"}
 
 
-def test_what_the_backup_holds_all_the_same_is_not_replaced(scene, steps):
+def test_what_the_backup_holds_all_the_same_is_not_replaced(context, steps):
     """One of the same name is put aside with all that is replaced."""
     swap, keep, places = steps
     fill(places["staged"], {"films/one": "of the backup"})
-    swap.do(scene)
-    keep.do(scene)
+    swap.do(context)
+    keep.do(context)
     assert (places["live"] / "films/one").read_text() == "of the backup"
     assert (places["aside"] / "films/one").read_text() == "film"
     keep.undo(HOST)
@@ -108,19 +108,19 @@ def test_what_the_backup_holds_all_the_same_is_not_replaced(scene, steps):
     assert files_in(places["live"]) == OLD
 
 
-def test_a_folder_that_the_backup_does_not_know_is_made_like_the_old_one(scene, steps):
+def test_a_folder_that_the_backup_does_not_know_is_made_like_the_old_one(context, steps):
     """It came after the backup; its owner and mode are those that it had."""
     swap, keep, places = steps
     (places["staged"] / "films").rmdir()
     (places["live"] / "films").chmod(0o750)
-    swap.do(scene)
-    keep.do(scene)
+    swap.do(context)
+    keep.do(context)
     assert files_in(places["live"]) == RESTORED
     assert stat.S_IMODE((places["live"] / "films").stat().st_mode) == 0o750
 
 
 @pytest.mark.parametrize("where", ["live", "staged"])
-def test_links_lead_nothing_elsewhere(scene, steps, tmp_path, where):
+def test_links_lead_nothing_elsewhere(context, steps, tmp_path, where):
     """Neither in the old folder nor in the new one is a link followed."""
     swap, keep, places = steps
     outside = tmp_path / "outside"
@@ -128,8 +128,8 @@ def test_links_lead_nothing_elsewhere(scene, steps, tmp_path, where):
     films = places[where] / "films"
     films.rename(tmp_path / "films")
     films.symlink_to(outside)
-    swap.do(scene)
-    keep.do(scene)
+    swap.do(context)
+    keep.do(context)
     assert files_in(outside) == {"secret": "s"}
     keep.undo(HOST)
     swap.undo(HOST)
@@ -137,19 +137,19 @@ def test_links_lead_nothing_elsewhere(scene, steps, tmp_path, where):
     assert (places["live"] / "films").is_symlink() == (where == "live")
 
 
-def test_a_new_folder_has_nothing_to_keep(scene, steps):
+def test_a_new_folder_has_nothing_to_keep(context, steps):
     """Where nothing was put aside nothing is moved, there or back."""
     swap, keep, places = steps
     os.rename(places["live"], places["live"].parent / "away")
-    swap.do(scene)
-    keep.do(scene)
+    swap.do(context)
+    keep.do(context)
     keep.undo(HOST)
     assert files_in(places["live"]) == {"settings": "new", "logs/c.txt": "new", "added": "new"}
 
 
 @pytest.mark.parametrize("pattern", ["*", "*.log", "films/*"])
 def test_what_restores_keep_in_a_mount_point_is_nothing_that_was_left_out(
-    scene, tmp_path, pattern
+    context, tmp_path, pattern
 ):
     """Two restores there, and undone one after the other; whatever a star stands for."""
     live, guard = tmp_path / "it's [a] *", str(tmp_path / "guard")
@@ -163,7 +163,7 @@ def test_what_restores_keep_in_a_mount_point_is_nothing_that_was_left_out(
         steps.append(SwapEntries("pi", *places, (), guard))
         steps.append(KeepLeftOut("pi", str(live), str(kept), (pattern,), (), guard))
         for each in steps[-2:]:
-            each.do(scene)
+            each.do(context)
         fill(live, {f"old of {day}.log": "since"})
         fill(kept, {"x.log": "old", "films/deep": "old"})
     for each in steps[:1:-1]:
@@ -178,10 +178,10 @@ def test_what_restores_keep_in_a_mount_point_is_nothing_that_was_left_out(
 
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("number", range(1, 8))
-def test_killed_anywhere_it_is_undone(scene, steps, tmp_path, monkeypatch, number, after):
+def test_killed_anywhere_it_is_undone(context, steps, tmp_path, monkeypatch, number, after):
     """Before or after each rename of the way there, and again on the way back."""
     swap, keep, places = steps
-    swap.do(scene)
+    swap.do(context)
     tools = tmp_path / "tools"
     tools.mkdir()
     (tools / "mv").write_text(
@@ -200,7 +200,7 @@ if mine:
     (tools / "mv").chmod(0o755)
     with monkeypatch.context() as patched:
         patched.setenv("PATH", f"{tools}:{os.environ['PATH']}")
-        for act in (lambda: keep.do(scene), lambda: keep.undo(HOST)):
+        for act in (lambda: keep.do(context), lambda: keep.undo(HOST)):
             (tmp_path / "count").unlink(missing_ok=True)
             with contextlib.suppress(StepFailed):
                 act()

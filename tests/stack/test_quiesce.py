@@ -113,7 +113,7 @@ def service(tmp_path):
 
 
 @pytest.fixture
-def scene(tmp_path):
+def context(tmp_path):
     return PlainScene({"pi": LocalHost(str(tmp_path))})
 
 
@@ -131,36 +131,36 @@ def kill(run):
     run.stdout.close()
 
 
-def test_a_service_goes_on_after_the_copy(service, scene):
+def test_a_service_goes_on_after_the_copy(service, context):
     """It is quiet between the two steps, and nobody watches it afterwards."""
     quiet = service.quiet()
     with locked(quiet.lock, "backup"):
-        quiet.do(scene)
+        quiet.do(context)
         assert service.read() == ["quiet"]
         assert len(service.watchers) > 0
-        Resume(quiet).do(scene)
+        Resume(quiet).do(context)
     until(lambda: not service.watchers)
     assert service.read("changes") == ["awake", "quiet", "awake"]
     assert not os.path.exists(quiet.mark)
 
 
-def test_the_end_of_a_good_run_leaves_the_lock_free(service, scene):
+def test_the_end_of_a_good_run_leaves_the_lock_free(service, context):
     """The watcher never holds the lock of a run that ends well: the next one can begin at once."""
     quiet = service.quiet()
     for _ in range(20):
         with locked(quiet.lock, "backup"):
-            quiet.do(scene)
-            Resume(quiet).do(scene)
+            quiet.do(context)
+            Resume(quiet).do(context)
     assert service.read("changes") == ["awake", *["quiet", "awake"] * 20]
 
 
-def test_what_was_quiet_stays_so(service, scene):
+def test_what_was_quiet_stays_so(service, context):
     """A service that is quiet already is neither entered nor left, not even by the undo."""
     service.put("quiet")
     quiet = service.quiet()
-    quiet.do(scene)
-    Resume(quiet).do(scene)
-    quiet.undo(scene.host("pi"))
+    quiet.do(context)
+    Resume(quiet).do(context)
+    quiet.undo(context.host("pi"))
     assert service.read("changes") == ["quiet"]
     assert service.watchers == []
 
@@ -191,7 +191,7 @@ def test_a_run_that_comes_at_once_lets_the_service_go_on(service):
     assert service.read("changes") == ["awake", "quiet", "awake", "quiet", "awake"]
 
 
-def test_an_entering_that_outlives_its_run_is_waited_for(service, scene):
+def test_an_entering_that_outlives_its_run_is_waited_for(service, context):
     """A stop that goes on after the SIGKILL ends before the start, and does not undo it."""
     quiet = service.quiet(enter="touch entering; sleep 3")
     script = RUN.replace("(kind", "(enter='touch entering; sleep 3', kind")
@@ -203,9 +203,9 @@ def test_an_entering_that_outlives_its_run_is_waited_for(service, scene):
     until(lambda: not os.path.exists(quiet.mark))
 
 
-def test_the_journal_lets_go_on_what_a_power_cut_left(service, scene):
+def test_the_journal_lets_go_on_what_a_power_cut_left(service, context):
     """Without a watcher the next run leaves the quiet, by the line of the journal alone."""
-    host = scene.host("pi")
+    host = context.host("pi")
     path = f"{service.folder}/.journal"
     quiet = service.quiet(kind=Calm)
     Journal(host, path, [Calm]).write("general", quiet)
@@ -217,13 +217,13 @@ def test_the_journal_lets_go_on_what_a_power_cut_left(service, scene):
     assert service.read("changes") == ["quiet", "awake"]
 
 
-def test_an_entering_that_fails_is_told_and_left_again(service, scene):
+def test_an_entering_that_fails_is_told_and_left_again(service, context):
     """What may have been done half is left by the undo."""
     quiet = service.quiet(enter="echo 'no such app' >&2; exit 4")
     with locked(quiet.lock, "backup"):
         with pytest.raises(StepFailed, match="no such app"):
-            quiet.do(scene)
-        quiet.undo(scene.host("pi"))
+            quiet.do(context)
+        quiet.undo(context.host("pi"))
     assert service.read() == ["awake"]
     assert not os.path.exists(quiet.mark)
 
@@ -244,7 +244,7 @@ esac
 """
 
 
-def test_an_entering_that_is_late_ends_in_its_container(tmp_path, scene, monkeypatch):
+def test_an_entering_that_is_late_ends_in_its_container(tmp_path, context, monkeypatch):
     """It would make the service quiet when nobody lets it go on any more; a late leaving is told."""
     for name, text in {"docker": EXEC, "php": PHP.replace("FOLDER", str(tmp_path))}.items():
         (tmp_path / name).write_text(text)
@@ -258,54 +258,54 @@ def test_an_entering_that_is_late_ends_in_its_container(tmp_path, scene, monkeyp
     quiet = quiet_of("pi", "nextcloud", recipe, "nextcloud", (str(tmp_path / "docker"),), *where)
     with locked(where[1], "backup"):
         with pytest.raises(StepFailed, match=r"`.*--on` did not end within 1 s and was ended"):
-            quiet.do(scene)
+            quiet.do(context)
         (tmp_path / "slower").touch()
         with pytest.raises(StepFailed, match=r"GO ON .*--off` did not end within 1 s"):
-            quiet.undo(scene.host("pi"))
+            quiet.undo(context.host("pi"))
         (tmp_path / "slower").unlink()
-        quiet.undo(scene.host("pi"))
-        quiet.wait(scene.host("pi"))
+        quiet.undo(context.host("pi"))
+        quiet.wait(context.host("pi"))
         time.sleep(3)
         assert (tmp_path / "state").read_text() == "disabled\n"
         (tmp_path / "slow").unlink()
-        quiet.do(scene)
+        quiet.do(context)
         assert (tmp_path / "state").read_text() == "enabled\n"
-        Resume(quiet).do(scene)
+        Resume(quiet).do(context)
         assert (tmp_path / "state").read_text() == "disabled\n"
 
 
-def test_one_that_does_not_tell_its_state_is_not_touched(service, scene):
+def test_one_that_does_not_tell_its_state_is_not_touched(service, context):
     """Without an answer nobody knows whether to leave it: so it is not entered."""
     os.unlink(f"{service.folder}/state")
     with pytest.raises(StepFailed, match="No such file"):
-        service.quiet().do(scene)
+        service.quiet().do(context)
     assert service.read("changes") == ["awake"]
 
 
-def test_a_leaving_that_fails_tells_what_to_type(service, scene):
+def test_a_leaving_that_fails_tells_what_to_type(service, context):
     """The warning names the service and the command, and the mark stays for the next try."""
     quiet = service.quiet(leave="[ -e mended ]", name="Nextcloud")
     with locked(quiet.lock, "backup"):
-        quiet.do(scene)
-        Resume(quiet).do(scene)
-        (told,) = scene.warned
+        quiet.do(context)
+        Resume(quiet).do(context)
+        (told,) = context.warned
         assert told.startswith("Nextcloud DOES NOT GO ON")
         assert f"Type: {shlex.join(quiet.leave)} Its files were saved before." in told
         assert os.path.exists(quiet.mark)
         with open(f"{service.folder}/mended", "w"):
             pass
-        quiet.undo(scene.host("pi"))
+        quiet.undo(context.host("pi"))
     assert service.read() == ["awake"]
 
 
-def test_one_that_does_not_come_up_again_is_named(service, scene, monkeypatch):
+def test_one_that_does_not_come_up_again_is_named(service, context, monkeypatch):
     """Its command did well, and it is not awake: that is a warning with its name."""
     monkeypatch.setattr(quiesce, "AWAKE_LIMIT_S", 0.2)
     quiet = service.quiet(leave="rm -f .quiet-x; exit 0", name="Container bolt")
     with locked(quiet.lock, "backup"):
-        quiet.do(scene)
-        Resume(quiet).do(scene)
-    (told,) = scene.warned
+        quiet.do(context)
+        Resume(quiet).do(context)
+    (told,) = context.warned
     assert told.startswith("Container bolt DOES NOT GO ON (after 0.2 s it says: quiet)")
 
 

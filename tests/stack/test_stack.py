@@ -15,36 +15,36 @@ from iotstack_invoke.stack.stack import CopyFolder, MakeFolder, Unpack
 
 
 @pytest.fixture
-def scene():
+def context():
     return PlainScene({"pi": LocalHost("/")})
 
 
-def test_a_new_folder_is_owned_as_the_old_one_was(scene, tmp_path):
+def test_a_new_folder_is_owned_as_the_old_one_was(context, tmp_path):
     """A server that runs as its own user may write there; without an old one it has mode 0755."""
     old = tmp_path / "old"
     old.mkdir(mode=0o700)
     for like, mode in ((old, 0o700), (tmp_path / "none", 0o755)):
         new = tmp_path / f"new{mode}"
-        MakeFolder("pi", str(new), (), str(tmp_path / "guard"), like=str(like)).do(scene)
+        MakeFolder("pi", str(new), (), str(tmp_path / "guard"), like=str(like)).do(context)
         assert new.stat().st_mode & 0o777 == mode
         assert new.stat().st_uid == tmp_path.stat().st_uid
 
 
-def test_a_copy_makes_the_folder_above(scene, tmp_path):
+def test_a_copy_makes_the_folder_above(context, tmp_path):
     """A copy of data may be the first thing in its folder; undone, it is gone."""
     source, target = tmp_path / "live", tmp_path / "stage/databases/it's"
     source.mkdir()
     (source / "file").write_text("x")
     step = CopyFolder("pi", str(source), str(target), (), str(tmp_path / "guard"), 60)
-    step.do(scene)
+    step.do(context)
     assert (target / "file").read_text() == "x"
-    step.undo(scene.host("pi"))
+    step.undo(context.host("pi"))
     assert not target.exists()
 
 
 @pytest.mark.parametrize("works", [True, False])
 @pytest.mark.parametrize("kind", ["unpacked", "copied"])
-def test_what_was_made_is_on_the_disk(scene, tmp_path, monkeypatch, kind, works):
+def test_what_was_made_is_on_the_disk(context, tmp_path, monkeypatch, kind, works):
     """All of it, before it is taken for whole: the renames that follow are synced alone."""
     source, stage, synced = (tmp_path / each for each in ("source", "stage", "synced"))
     source.mkdir()
@@ -65,11 +65,11 @@ def test_what_was_made_is_on_the_disk(scene, tmp_path, monkeypatch, kind, works)
     else:
         step = CopyFolder("pi", str(source), str(stage), (), guard, 60)
     if works:
-        step.do(scene)
+        step.do(context)
         assert synced.read_text() == "x"
         return
     with pytest.raises(StepFailed, match="Input/output error"):
-        step.do(scene)
+        step.do(context)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ SHM = Path("/dev/shm")
 
 
 @pytest.fixture
-def scene():
+def context():
     return PlainScene({"pi": HOST})
 
 
@@ -52,12 +52,12 @@ def remove(path):
 
 
 @pytest.mark.parametrize("is_new", [False, True])
-def test_there_and_back(scene, places, is_new):
+def test_there_and_back(context, places, is_new):
     """The staged one is live, the old one aside; undone once or twice, all is as before."""
     if is_new:
         remove(places["live"])
     step = swap(places)
-    step.do(scene)
+    step.do(context)
     assert content(places["live"]) == "staged"
     assert content(places["aside"]) == (None if is_new else "live")
     for _ in range(2):
@@ -67,21 +67,21 @@ def test_there_and_back(scene, places, is_new):
         assert list(places["aside"].parent.iterdir()) == []
 
 
-def test_a_rename_that_fails_is_told_in_words(scene, places):
+def test_a_rename_that_fails_is_told_in_words(context, places):
     """What was to be renamed to what, why it was not, what to do; no script."""
     step = swap(places)
     live = places["live"]
     subprocess.run(["mount", "--bind", live, live], check=True)
     try:
         with pytest.raises(StepFailed) as failed:
-            step.do(scene)
+            step.do(context)
     finally:
         subprocess.run(["umount", live], check=True)
     told = str(failed.value)
     assert f"{live} was not replaced (it was to be renamed to {places['aside']}" in told
     assert "busy. Nothing was removed" in told
     assert "run this again" in told
-    step.do(scene)
+    step.do(context)
     subprocess.run(["mount", "--bind", live, live], check=True)
     try:
         with pytest.raises(StepFailed) as failed:
@@ -97,12 +97,12 @@ def test_a_rename_that_fails_is_told_in_words(scene, places):
         assert "dirname" not in words
 
 
-def test_what_is_put_aside_can_be_looked_into_whatever_the_umask(scene, places):
+def test_what_is_put_aside_can_be_looked_into_whatever_the_umask(context, places):
     """Root makes the folders; a user with umask 077 could never remove, or judge, old states."""
     step = swap(places)
     before = os.umask(0o077)
     try:
-        step.do(scene)
+        step.do(context)
         step.undo(HOST)
     finally:
         os.umask(before)
@@ -112,7 +112,7 @@ def test_what_is_put_aside_can_be_looked_into_whatever_the_umask(scene, places):
 
 @pytest.mark.parametrize("is_new", [False, True])
 @pytest.mark.parametrize("renames", [0, 1, 2])
-def test_a_swap_that_stopped_anywhere_is_undone(scene, places, is_new, renames, monkeypatch):
+def test_a_swap_that_stopped_anywhere_is_undone(context, places, is_new, renames, monkeypatch):
     """Before its first rename, between the two, after both; and an undo that stopped likewise."""
     if is_new:
         remove(places["live"])
@@ -128,7 +128,7 @@ def test_a_swap_that_stopped_anywhere_is_undone(scene, places, is_new, renames, 
     monkeypatch.setenv("PATH", f"{tool.parent}:{os.environ['PATH']}")
     monkeypatch.setenv("MOST", str(renames))
     try:
-        step.do(scene)
+        step.do(context)
     except StepFailed:
         assert renames < 2
     for most in ("0", "1", "9"):
@@ -142,10 +142,10 @@ def test_a_swap_that_stopped_anywhere_is_undone(scene, places, is_new, renames, 
     assert "staged" in (content(places["staged"]), content(places["used"]))
 
 
-def test_an_old_folder_that_is_gone_is_an_error(scene, places):
+def test_an_old_folder_that_is_gone_is_an_error(context, places):
     """What is live is not taken for new, and stays, where somebody removed what was before it."""
     step = swap(places)
-    step.do(scene)
+    step.do(context)
     remove(places["aside"])
     with pytest.raises(StepFailed, match="cannot be put back"):
         step.undo(HOST)
@@ -158,7 +158,7 @@ def _elsewhere(tmp_path):
     return SHM / f"iotstack-swap-{os.getpid()}"
 
 
-def test_a_rename_never_becomes_a_copy(scene, places, tmp_path):
+def test_a_rename_never_becomes_a_copy(context, places, tmp_path):
     """A place on another file system is refused, also behind a link; nothing moved."""
     other = _elsewhere(tmp_path)
     other.mkdir()
@@ -166,16 +166,16 @@ def test_a_rename_never_becomes_a_copy(scene, places, tmp_path):
         (tmp_path / "link").symlink_to(other)
         for place in (other / "aside", tmp_path / "link/aside"):
             with pytest.raises(StepFailed, match="on another file system"):
-                swap({**places, "aside": place}).do(scene)
+                swap({**places, "aside": place}).do(context)
             with pytest.raises(StepFailed, match="on another file system"):
-                put_away(places, place).do(scene)
+                put_away(places, place).do(context)
         assert content(places["live"]) == "live"
         assert list(other.iterdir()) == []
     finally:
         remove(other)
 
 
-def test_nor_between_two_mounts_of_one_file_system(scene, places, tmp_path):
+def test_nor_between_two_mounts_of_one_file_system(context, places, tmp_path):
     """A folder that is bound to another place is left by no rename; nothing moved, either way."""
     bound = tmp_path / "live"
     if subprocess.run(["mount", "--bind", bound, bound], check=False).returncode:
@@ -183,12 +183,12 @@ def test_nor_between_two_mounts_of_one_file_system(scene, places, tmp_path):
     try:
         for step in (swap(places), put_away(places, places["aside"])):
             with pytest.raises(StepFailed, match="on another file system"):
-                step.do(scene)
+                step.do(context)
         assert content(places["live"]) == "live"
         assert not places["aside"].exists()
     finally:
         subprocess.run(["umount", "--lazy", bound], check=True)
-    swap(places).do(scene)
+    swap(places).do(context)
     subprocess.run(["mount", "--bind", bound, bound], check=True)
     try:
         with pytest.raises(StepFailed, match="on another file system"):
@@ -212,12 +212,12 @@ def step_of(kind, places):
 
 
 @pytest.mark.parametrize("then", ["nothing", "folder", "gone"])
-def test_a_folder_that_is_put_away_comes_back(scene, places, then):
+def test_a_folder_that_is_put_away_comes_back(context, places, then):
     """Whatever lies in its place by then."""
     step = put_away(places, places["aside"])
     step.undo(HOST)
     assert content(places["live"]) == "live"
-    step.do(scene)
+    step.do(context)
     assert places["live"].read_bytes() == b""
     assert content(places["aside"]) == "live"
     if then != "nothing":
@@ -251,7 +251,7 @@ def tool(tmp_path, monkeypatch, name, script):
     ],
 )
 def test_renames_last_through_a_power_cut(
-    scene, places, tmp_path, monkeypatch, kind, is_new, there, back
+    context, places, tmp_path, monkeypatch, kind, is_new, there, back
 ):
     """Each folder that a rename changed is synced after it, on the way there and back."""
     live, aside = places["live"], places["aside"]
@@ -262,7 +262,7 @@ def test_renames_last_through_a_power_cut(
     script = f'for each; do echo "$each: {look}" >> {synced}; done; exec /bin/sync "$@"'
     tool(tmp_path, monkeypatch, "sync", script)
     step = step_of(kind, places)
-    step.do(scene)
+    step.do(context)
     assert synced.read_text() == f"{live.parent}: {there}\n{aside.parent}: {there}\n"
     synced.unlink()
     step.undo(HOST)
@@ -270,18 +270,20 @@ def test_renames_last_through_a_power_cut(
 
 
 @pytest.mark.parametrize("kind", ["swap", "put away", "move aside"])
-def test_a_disk_that_fails_at_the_sync_is_told(scene, places, tmp_path, monkeypatch, kind):
+def test_a_disk_that_fails_at_the_sync_is_told(context, places, tmp_path, monkeypatch, kind):
     """A rename of which nobody knows whether it lasts is no success."""
     tool(tmp_path, monkeypatch, "sync", "echo 'Input/output error' >&2; exit 1")
     step = step_of(kind, places)
     with pytest.raises(StepFailed, match="Input/output error"):
-        step.do(scene)
+        step.do(context)
     with pytest.raises(StepFailed, match="Input/output error"):
         step.undo(HOST)
 
 
 @pytest.mark.parametrize("is_new", [False, True])
-def test_what_cannot_be_moved_aside_is_not_replaced(scene, places, tmp_path, monkeypatch, is_new):
+def test_what_cannot_be_moved_aside_is_not_replaced(
+    context, places, tmp_path, monkeypatch, is_new
+):
     """A file, over which a rename would go without a word, is still there: else it were lost."""
     live, staged = places["live"], places["staged"]
     for each in (live, staged):
@@ -299,7 +301,7 @@ def test_what_cannot_be_moved_aside_is_not_replaced(scene, places, tmp_path, mon
         )
     step = swap(places)
     with pytest.raises(StepFailed):
-        step.do(scene)
+        step.do(context)
     assert staged.read_text() == "staged"
     if is_new:
         assert not live.exists()

@@ -20,7 +20,7 @@ NAMES = ("a file", ".hidden", "..odd", "-n", "new\nline", "both")
 
 
 @pytest.fixture
-def scene():
+def context():
     return PlainScene({"pi": HOST})
 
 
@@ -60,10 +60,10 @@ def held(folder):
     return found, folder.stat().st_mode
 
 
-def test_there_and_back(scene, live):
+def test_there_and_back(context, live):
     """What came since is put aside by the undo; what older restores keep stays where it is."""
     before, staged = held(live), held(live / NEW)
-    step(live).do(scene)
+    step(live).do(context)
     assert held(live) == staged
     assert not (live / NEW).exists()
     (live / "since").write_text("since")
@@ -97,13 +97,13 @@ STOPS = [*(("mv", n) for n in range(3)), *(("sync", n) for n in range(5)), ("tar
 
 @pytest.mark.parametrize(("program", "most"), STOPS)
 @pytest.mark.parametrize("back", [0, 1, 4])
-def test_a_swap_that_stopped_anywhere_is_undone(scene, live, program, most, back, monkeypatch):
+def test_a_swap_that_stopped_anywhere_is_undone(context, live, program, most, back, monkeypatch):
     """So is one whose undo stopped likewise, and nothing that came meanwhile is lost."""
     before = held(live)
     calls = stopping(live, monkeypatch, program)
     monkeypatch.setenv("MOST", str(most))
     with contextlib.suppress(StepFailed):
-        step(live).do(scene)
+        step(live).do(context)
     came = (live / STAMP / "both").exists()
     if came:
         (live / "both").write_text("meanwhile")
@@ -118,7 +118,7 @@ def test_a_swap_that_stopped_anywhere_is_undone(scene, live, program, most, back
         assert (Path(f"{live / STAMP}-undone") / "both").read_text() == "meanwhile"
 
 
-def test_what_comes_meanwhile_is_not_replaced(scene, live, monkeypatch):
+def test_what_comes_meanwhile_is_not_replaced(context, live, monkeypatch):
     """A program of the machine that writes while its entries are swapped: all is as it was."""
     tool = live.parent / "bin/sync"
     tool.parent.mkdir()
@@ -128,16 +128,16 @@ def test_what_comes_meanwhile_is_not_replaced(scene, live, monkeypatch):
     monkeypatch.setenv("PATH", f"{tool.parent}:{os.environ['PATH']}")
     before = held(live)
     with pytest.raises(StepFailed, match=r"other came there meanwhile\. Nothing"):
-        step(live).do(scene)
+        step(live).do(context)
     monkeypatch.undo()
     step(live).undo(HOST)
     assert held(live) == before
     assert (Path(f"{live / STAMP}-undone") / "other").read_text() == "meanwhile\n"
 
 
-def test_what_was_put_aside_is_gone(scene, live):
+def test_what_was_put_aside_is_gone(context, live):
     """Then nothing is done, and it is said."""
-    step(live).do(scene)
+    step(live).do(context)
     subprocess.run(["rm", "-r", live / STAMP], check=True)
     now = held(live)
     with pytest.raises(StepFailed, match=r"cannot be put back\.$"):
@@ -145,7 +145,7 @@ def test_what_was_put_aside_is_gone(scene, live):
     assert held(live) == now
 
 
-def test_another_file_system(scene, live):
+def test_another_file_system(context, live):
     """No entry is copied: a half copy looks like a whole one."""
     elsewhere = Path("/dev/shm") / f"swap-{os.getpid()}"
     elsewhere.mkdir()
@@ -155,7 +155,7 @@ def test_another_file_system(scene, live):
         with pytest.raises(
             StepFailed, match=f"{elsewhere} is on another file system than {live}\\. Nothing"
         ):
-            SwapEntries("pi", *places, (), str(live.parent / "guard")).do(scene)
+            SwapEntries("pi", *places, (), str(live.parent / "guard")).do(context)
         assert held(live) == before
     finally:
         elsewhere.rmdir()

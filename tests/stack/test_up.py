@@ -16,7 +16,7 @@ from iotstack_invoke.stack.up import WaitForContainers
 
 
 @pytest.fixture
-def scene():
+def context():
     return PlainScene({"pi": LocalHost("/")})
 
 
@@ -68,97 +68,97 @@ UP, LATER = state("running"), state("running", started="11:00:09")
 DOWN, AGAIN = state("exited", ExitCode=1), state("restarting", ExitCode=1)
 
 
-def test_a_container_that_stays_up_is_up(scene, docker):
+def test_a_container_that_stays_up_is_up(context, docker):
     """It is asked for as long as a program may take to end of itself."""
     wait, asked = docker(UP)
-    wait.do(scene)
+    wait.do(context)
     assert len(asked.read_text()) == 1 + up.SETTLE_S  # once a second
-    assert scene.warned == []
+    assert context.warned == []
 
 
 @pytest.mark.parametrize("answers", [(UP, UP, DOWN), (UP, AGAIN), (DOWN,)])
 @pytest.mark.parametrize("how", [{"vital": ("a",)}, {"strict": True}])
-def test_a_container_that_ends_after_its_start_is_down(scene, docker, answers, how):
+def test_a_container_that_ends_after_its_start_is_down(context, docker, answers, how):
     """One that was up for a moment is a failure, whether it ended or is started over and over."""
     wait, _ = docker(*answers, **how)
     with pytest.raises(StepFailed, match="not stay up: it ended with exit 1"):
-        wait.do(scene)
+        wait.do(context)
 
 
-def test_what_lacks_its_hardware_is_named_and_keeps_no_other_down(scene, docker, clock):
+def test_what_lacks_its_hardware_is_named_and_keeps_no_other_down(context, docker, clock):
     """In Docker's own words, and at once: it never comes up by itself."""
     error = 'error gathering device information:\nno such file "/dev/x"'
     lacks = state("created", "b", Error=error)
     wait, _ = docker(f"{lacks}\n{UP}", names=("b", "a"), vital=("a",))
-    wait.do(scene)
+    wait.do(context)
     assert clock.now_s == up.SETTLE_S
     said = 'error gathering device information: no such file "/dev/x"'
-    assert scene.warned == [
+    assert context.warned == [
         f"Container b could not be started: {said}. When that is mended: docker start b"
     ]
 
 
-def test_one_that_did_not_stay_up_before_is_not_waited_for(scene, docker, clock):
+def test_one_that_did_not_stay_up_before_is_not_waited_for(context, docker, clock):
     """It is given a moment, as what was restored may mend it; then it is named."""
     answers = [state("running", started=f"11:00:{n:02}") for n in range(5)]
     wait, _ = docker(*answers, AGAIN, unsteady=("a",))
-    wait.do(scene)
+    wait.do(context)
     assert clock.now_s < 2 * up.UNSTEADY_LIMIT_S
-    (warning,) = scene.warned
+    (warning,) = context.warned
     assert "starts it again and again, as before this restore" in warning
     wait, _ = docker(UP, unsteady=("a",))
-    scene.warned.clear()
-    wait.do(scene)
-    assert scene.warned == []
+    context.warned.clear()
+    wait.do(context)
+    assert context.warned == []
 
 
-def test_a_container_that_came_back_must_stay_as_long(scene, docker):
+def test_a_container_that_came_back_must_stay_as_long(context, docker):
     """A new start begins the wait anew, even where nobody saw it down."""
     wait, asked = docker(UP, UP, LATER)
-    wait.do(scene)
+    wait.do(context)
     assert len(asked.read_text()) == 3 + up.SETTLE_S
 
 
-def test_one_that_docker_starts_again_has_time_to_come_up(scene, docker, clock):
+def test_one_that_docker_starts_again_has_time_to_come_up(context, docker, clock):
     """Many programs end until their database answers."""
     wait, _ = docker(*[AGAIN] * 60, LATER)
-    wait.do(scene)
-    assert (clock.now_s, scene.warned) == (60 + up.SETTLE_S, [])
+    wait.do(context)
+    assert (clock.now_s, context.warned) == (60 + up.SETTLE_S, [])
     wait, _ = docker(AGAIN)
     clock.now_s = 0
-    wait.do(scene)
+    wait.do(context)
     assert up.HEALTH_LIMIT_S < clock.now_s < up.HEALTH_LIMIT_S + 5
-    assert "does not stay up: it ended with exit 1" in scene.warned[0]
+    assert "does not stay up: it ended with exit 1" in context.warned[0]
 
 
-def test_one_that_is_up_but_sick_is_a_warning(scene, docker):
+def test_one_that_is_up_but_sick_is_a_warning(context, docker):
     """A health check that does not come good is told, and the restore is not thrown away."""
     wait, _ = docker(state("running", Health={"Status": "starting"}), vital=("a",))
-    wait.do(scene)
-    assert scene.warned == ["Up, but not healthy after 180 s: a."]
-    assert "a (its health check says starting)" in scene.said[-1]
+    wait.do(context)
+    assert context.warned == ["Up, but not healthy after 180 s: a."]
+    assert "a (its health check says starting)" in context.said[-1]
 
 
-def test_one_that_was_sick_before_is_not_waited_for(scene, docker, clock):
+def test_one_that_was_sick_before_is_not_waited_for(context, docker, clock):
     """What was restored may mend it, and need not: it is told at the end, and is no warning."""
     wait, _ = docker(state("running", Health={"Status": "unhealthy"}), vital=("a",), sick=("a",))
-    wait.do(scene)
-    assert (clock.now_s, scene.warned) == (up.SETTLE_S, [])
+    wait.do(context)
+    assert (clock.now_s, context.warned) == (up.SETTLE_S, [])
     wait, _ = docker(state("exited", Health={"Status": "unhealthy"}), sick=("a",))
-    wait.do(scene)
-    assert "Container a did not stay up" in scene.warned[0]
+    wait.do(context)
+    assert "Container a did not stay up" in context.warned[0]
 
 
-def test_a_docker_that_does_not_answer_says_nothing_of_containers(scene, tmp_path):
+def test_a_docker_that_does_not_answer_says_nothing_of_containers(context, tmp_path):
     """It is no container that is gone: that alone is told by Docker as no such object."""
     script = tmp_path / "docker"
     script.write_text('#!/bin/sh\necho "Cannot connect to the Docker daemon" >&2; exit 1\n')
     script.chmod(0o755)
     with pytest.raises(StepFailed, match="Cannot connect to the Docker daemon"):
-        WaitForContainers("pi", ("a",), (str(script),)).do(scene)
+        WaitForContainers("pi", ("a",), (str(script),)).do(context)
     script.write_text('#!/bin/sh\necho "Error: No such container: a" >&2; exit 1\n')
-    WaitForContainers("pi", ("a",), (str(script),)).do(scene)
-    assert scene.warned == ["Container a is not there. When that is mended: docker start a"]
+    WaitForContainers("pi", ("a",), (str(script),)).do(context)
+    assert context.warned == ["Container a is not there. When that is mended: docker start a"]
 
 
 STOPPED = """case "$1" in
@@ -270,7 +270,7 @@ esac
 
 @pytest.mark.parametrize("made", ["yes", "no"])
 def test_one_service_that_cannot_be_made_keeps_no_other_from_it(
-    tmp_path, scene, monkeypatch, made
+    tmp_path, context, monkeypatch, made
 ):
     """One by one, and again while that gets further; the container tells the rest by itself."""
     script = tmp_path / "compose"
@@ -279,31 +279,31 @@ def test_one_service_that_cannot_be_made_keeps_no_other_from_it(
     monkeypatch.setenv("MADE", made)
     words = (str(script),)
     step = ComposeUp("pi", words, (), str(tmp_path / "guard"), docker=words, vital=("db",))
-    step.do(scene)
+    step.do(context)
     calls = (tmp_path / "compose.calls").read_text().splitlines()
     ups = [each.rpartition(" ")[2] for each in calls if "--no-deps" in each]
     assert ups[:3] == ["net", "user", "stick"]
     said = "Service stick is not up: ERROR: for stick  Cannot start service: no device."
-    assert [each.partition(" When")[0] for each in scene.warned] == [said]
-    scene.warned.clear()
-    replace(step, waited_for=("db",)).do(scene)  # who waits for it tells why it is not up
-    assert len(scene.warned) == (made == "no")
+    assert [each.partition(" When")[0] for each in context.warned] == [said]
+    context.warned.clear()
+    replace(step, waited_for=("db",)).do(context)  # who waits for it tells why it is not up
+    assert len(context.warned) == (made == "no")
     step = ComposeUp("pi", words, (), str(tmp_path / "guard"), docker=words, vital=("other",))
     with pytest.raises(StepFailed, match="Container other could not be made") as caught:
-        step.do(scene)
+        step.do(context)
     assert "stick: ERROR: for stick  Cannot start service: no device" in str(caught.value)
     with pytest.raises(StepFailed, match="exit 1"):
-        ComposeUp("pi", words, (), str(tmp_path / "guard"), strict=True).do(scene)
+        ComposeUp("pi", words, (), str(tmp_path / "guard"), strict=True).do(context)
     script.write_text(f"#!/bin/sh\n{COMPOSE}".replace("net\\nuser\\nstick\\n", ""))
     with pytest.raises(StepFailed, match="could not bring up anything: ERROR: for stick"):
-        step.do(scene)
+        step.do(context)
 
 
 @pytest.mark.parametrize("said", ["is not running", "is restarting, wait until it is running"])
-def test_a_service_that_is_not_up_is_not_waited_for_to_go_on(tmp_path, scene, said):
+def test_a_service_that_is_not_up_is_not_waited_for_to_go_on(tmp_path, context, said):
     """It was told already why; what to type when it runs is told, and nothing is undone."""
     ask = ("sh", "-c", f'echo "Error response from daemon: Container 1f {said}" >&2; exit 1')
-    EndQuiet("pi", "nextcloud", ask, "disabled", ("occ", "off")).do(scene)
-    (warning,) = scene.warned
+    EndQuiet("pi", "nextcloud", ask, "disabled", ("occ", "off")).do(context)
+    (warning,) = context.warned
     assert warning.startswith("Container nextcloud is not up, and what was restored says that it")
     assert warning.endswith("When it runs: occ off")

@@ -107,12 +107,12 @@ def test_a_stream_of_known_size_is_not_put_on_this_disk(start_cloud, tmp_path, m
             seen.update(os.listdir(scratch))
 
     place = place_in()
-    scene = Watched({"pi": LocalHost(str(tmp_path)), "dropbox": place})
+    context = Watched({"pi": LocalHost(str(tmp_path)), "dropbox": place})
     copy = File("dropbox", "x.tar", place.root)
-    Send(File("pi", "x.tar", str(tmp_path)), copy).do(scene)
+    Send(File("pi", "x.tar", str(tmp_path)), copy).do(context)
     assert files_of(cloud) == {"x.tar.partial": data}
-    assert scene.learnt[str(copy)]["sha256"] == hashlib.sha256(data).hexdigest()
-    assert scene.warned == []
+    assert context.learnt[str(copy)]["sha256"] == hashlib.sha256(data).hexdigest()
+    assert context.warned == []
     assert seen == set()
 
 
@@ -132,14 +132,14 @@ def test_a_server_that_dies_amid_a_copy_is_told_and_no_half_has_the_name(cloud, 
             self.die = False
             return super().read(path, start)
 
-    scene = PlainScene({"pi": Dying(str(tmp_path)), "dropbox": place})
+    context = PlainScene({"pi": Dying(str(tmp_path)), "dropbox": place})
     step = Send(File("pi", "x.tar", str(tmp_path)), File("dropbox", "x.tar", place.root))
     with pytest.raises(StepFailed, match=r"Vault 'dropbox': .*says more") as failure:
-        step.do(scene)
+        step.do(context)
     assert failure.value.again
     assert set(files_of(cloud)) <= {"x.tar.partial"}
     cloud.start()
-    step.do(scene)
+    step.do(context)
     assert files_of(cloud) == {"x.tar.partial": data}
 
 

@@ -14,7 +14,7 @@ import tarfile
 
 from ...core.dataclass import dataclass
 from ...core.errors import StepFailed
-from ...engine.steps import Scene
+from ...engine.steps import StepContext
 from ...hosts.base import PARTIAL, Command, Host
 from ...hosts.local import read_chunk
 from ...stack.stack import guarded
@@ -61,9 +61,9 @@ class PutCatalogue:
     def _kept(self) -> str:
         return posixpath.join(self.previous, KEPT)
 
-    def do(self, scene: Scene) -> None:
+    def do(self, context: StepContext) -> None:
         """Keep the one that is there, if there is one, and put the new one in its place."""
-        host = scene.host(self.host_role)
+        host = context.host(self.host_role)
         words = (*self.docker, "cp", f"{self.container}:{META}/meta.db", "-")
         told = host.run(self._command((_KEEP, self._kept, *words), frozenset({0, 1})))
         host.remove([self._kept + PARTIAL])

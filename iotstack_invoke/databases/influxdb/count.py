@@ -15,7 +15,7 @@ from typing import Any
 from ...core import processes as children
 from ...core.dataclass import dataclass
 from ...core.errors import StepFailed
-from ...engine.steps import Scene
+from ...engine.steps import StepContext
 from ...hosts.base import Command, Host
 from .meta import INTERNAL
 from .server import Server, quoted, server_catalogue
@@ -81,12 +81,12 @@ class CountInflux:
         words = ("exec", self.server.container, "influx", "-format", "json", "-execute", text)
         return Command((*self.docker, *words), frozenset(range(256)), limit_s)
 
-    def do(self, scene: Scene) -> None:
+    def do(self, context: StepContext) -> None:
         """Ask database by database; values are left out with a word where it takes too long."""
-        host = scene.host(self.host_role)
+        host = context.host(self.host_role)
         catalogue = server_catalogue(host, self.server, self.as_root)
         mine = [each for each in catalogue.databases if each.name != INTERNAL]
-        scene.say("counting series")
+        context.say("counting series")
         series = 0
         for each in mine:
             answers = self._ask(host, f"SHOW SERIES CARDINALITY ON {quoted(each.name)}")
@@ -97,7 +97,7 @@ class CountInflux:
         self.into.count = Count(
             databases=catalogue.names,
             series=series,
-            values=self._count_values(scene, host, policies) if wanted else None,
+            values=self._count_values(context, host, policies) if wanted else None,
             expiring=frozenset(
                 (each.name, policy.name)
                 for each in mine
@@ -107,19 +107,19 @@ class CountInflux:
         )
 
     def _count_values(
-        self, scene: Scene, host: Host, policies: list[tuple[str, str]]
+        self, context: StepContext, host: Host, policies: list[tuple[str, str]]
     ) -> Mapping[tuple[str, str, str], int] | None:
         deadline = time.monotonic() + COUNT_LIMIT_S
         found: dict[tuple[str, str, str], int] = {}
         for database, policy in policies:
-            scene.say(f"counting the values of {database}")
+            context.say(f"counting the values of {database}")
             text = f"{COUNT} {quoted(database)}.{quoted(policy)}./.*/"
             try:
                 answers = list(self._ask(host, text, deadline - time.monotonic()))
             except StepFailed:
                 if time.monotonic() < deadline:
                     raise
-                scene.say(
+                context.say(
                     f"The values are not counted: that takes more than {COUNT_LIMIT_S:g} s. The "
                     "sizes of the files prove the load."
                 )
@@ -207,7 +207,7 @@ class CompareCounts:
         """Return what is compared."""
         return ("compare the counts before and after",)
 
-    def do(self, scene: Scene) -> None:  # noqa: ARG002
+    def do(self, context: StepContext) -> None:  # noqa: ARG002
         """Raise StepFailed with what differs."""
         before, after = self.before.count, self.after.count
         differences = compare_counts(before, after) if before and after else []

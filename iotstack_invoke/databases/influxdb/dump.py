@@ -9,7 +9,7 @@ from typing import Any
 from ...archives.scan import refuse_size
 from ...core.dataclass import dataclass
 from ...core.errors import StepFailed
-from ...engine.steps import Scene
+from ...engine.steps import StepContext
 from ...hosts.base import Command, Host
 from ...hosts.local import CHUNK_BYTES
 from .check import DumpCheck, DumpReport
@@ -31,11 +31,11 @@ class Dump:
         self.as_root = as_root
         self._report: DumpReport | None = None
 
-    def report(self, scene: Scene) -> DumpReport:
+    def report(self, context: StepContext) -> DumpReport:
         """Return what it holds and what is wrong with it; raises StepFailed if it is not there."""
         if self._report is None:
             words = (*self.as_root, *READ_FOLDER, f"--directory={self.folder}", ".")
-            with scene.host(self.host_role).pipe(Command(words, limit_s=READ_LIMIT_S)) as pipe:
+            with context.host(self.host_role).pipe(Command(words, limit_s=READ_LIMIT_S)) as pipe:
                 report = check_dump(pipe.stdout)
                 while pipe.stdout.read(CHUNK_BYTES):  # tar pads its end
                     pass
@@ -71,10 +71,10 @@ class CheckDump:
         what = "every file and block" if self.blocks else "every file"
         return (f"check {what} of '{self.dump.folder}'",)
 
-    def do(self, scene: Scene) -> None:
+    def do(self, context: StepContext) -> None:
         """Raise StepFailed where the dump is not whole."""
-        scene.say("checking every shard")
-        report = self.dump.report(scene)
+        context.say("checking every shard")
+        report = self.dump.report(context)
         problems = list(report.problems)
         held = report.catalogue.names if report.catalogue else ()
         absent = [] if problems else [name for name in self.databases if name not in held]
@@ -83,11 +83,11 @@ class CheckDump:
                 f"The dump {self.called} does not hold {', '.join(absent)}. It holds: "
                 f"{', '.join(held) or 'no database'}. Nothing was changed."
             )
-        host = scene.host(self.dump.host_role)
+        host = context.host(self.dump.host_role)
         if self.data and not problems:
             size_bytes = sum(each.bytes for each in report.shards)
             what = f"The dump {self.called}"
-            refuse_size(scene, host, what, size_bytes, self.data, for_all=True)
+            refuse_size(context, host, what, size_bytes, self.data, for_all=True)
         for shard in report.shards if self.blocks and not problems else ():
             path = posixpath.join(self.dump.folder, shard.file)
             problems += _check_blocks(host, (*self.dump.as_root, "cat", path), shard.file)
@@ -108,10 +108,10 @@ class CompareWithServer:
         """Return what is compared."""
         return (f"compare the dump with the files of '{self.server.data}'",)
 
-    def do(self, scene: Scene) -> None:
+    def do(self, context: StepContext) -> None:
         """Raise StepFailed with what the dump lacks."""
-        host, as_root = scene.host(self.dump.host_role), self.dump.as_root
-        report = self.dump.report(scene)
+        host, as_root = context.host(self.dump.host_role), self.dump.as_root
+        report = self.dump.report(context)
         there = server_catalogue(host, self.server, as_root)
         lacking = lacking_in(report.catalogue, there)
         held = frozenset(each.id for each in report.shards)
@@ -134,9 +134,9 @@ class CompareWithManifest:
         """Return what is compared."""
         return ("compare the dump with the manifest",) if self.told else ()
 
-    def do(self, scene: Scene) -> None:
+    def do(self, context: StepContext) -> None:
         """Raise StepFailed with what differs."""
-        found = facts_of(self.dump.report(scene))
+        found = facts_of(self.dump.report(context))
         differing = [key for key in found if key in self.told and self.told[key] != found[key]]
         if differing:
             raise StepFailed(
@@ -156,11 +156,11 @@ class CompareWithDump:
         """Return what is compared."""
         return (f"compare the catalogue of '{self.server.data}' with the dump's",)
 
-    def do(self, scene: Scene) -> None:
+    def do(self, context: StepContext) -> None:
         """Raise StepFailed with what the server lacks."""
-        host = scene.host(self.dump.host_role)
+        host = context.host(self.dump.host_role)
         there = server_catalogue(host, self.server, self.dump.as_root)
-        wanted = self.dump.report(scene).catalogue
+        wanted = self.dump.report(context).catalogue
         lacking = lacking_in(there, wanted) if wanted else []
         if lacking:
             raise StepFailed(f"InfluxDB did not take all: it lacks {'; '.join(lacking[:5])}.")

@@ -16,7 +16,7 @@ import time
 from ...core import processes as children
 from ...core.dataclass import dataclass
 from ...core.errors import StepFailed
-from ...engine.steps import Scene
+from ...engine.steps import StepContext
 from ...hosts.base import Command, Host
 from ...stack.stack import guarded
 from .check import DumpReport
@@ -80,22 +80,27 @@ class LoadInflux:
             lines += [str(drop), str(self.command(name))]
         return (*(lines or [str(self.command())]), "compare the sizes of all TSM files")
 
-    def do(self, scene: Scene) -> None:
+    def do(self, context: StepContext) -> None:
         """Load and prove; raises StepFailed with what is not there."""
-        host = scene.host(self.host_role)
-        report = self.dump.report(scene)
+        host = context.host(self.host_role)
+        report = self.dump.report(context)
         if not self.databases:
-            self._load(scene, host, report)
+            self._load(context, host, report)
         else:
             before = server_catalogue(host, self.server, self.as_root)
             for name in self.databases:
                 ask_influx(host, self.server, self.docker, f"DROP DATABASE {quoted(name)}")
-                self._load(scene, host, report, name)
-                self._grant(scene, host, name, before, report.catalogue)
-        self._prove(scene, host, report)
+                self._load(context, host, report, name)
+                self._grant(context, host, name, before, report.catalogue)
+        self._prove(context, host, report)
 
     def _grant(
-        self, scene: Scene, host: Host, name: str, before: Catalogue, dumped: Catalogue | None
+        self,
+        context: StepContext,
+        host: Host,
+        name: str,
+        before: Catalogue,
+        dumped: Catalogue | None,
     ) -> None:
         """Let users do with a loaded database what they might.
 
@@ -112,21 +117,23 @@ class LoadInflux:
                 if user.name in known:
                     ask_influx(host, self.server, self.docker, text)
                 else:
-                    scene.warn(
+                    context.warn(
                         f"User {user.name} of the backup is not in InfluxDB here, and a restore "
                         f"of single databases brings no users. When it is made: {text}"
                     )
 
-    def _load(self, scene: Scene, host: Host, report: DumpReport, database: str = "") -> None:
+    def _load(
+        self, context: StepContext, host: Host, report: DumpReport, database: str = ""
+    ) -> None:
         shards = [each for each in report.shards if database in ("", each.database)]
         lines: list[str] = []
 
         def hear(stream: str, line: str) -> None:
             lines.append(line)
-            scene.hear(stream, line)
+            context.hear(stream, line)
             read = read_restore_line(line)
             if read.say and read.level is not Level.HARMLESS:
-                scene.say(read.say)
+                context.say(read.say)
 
         outcome = host.run(self.command(database), hear)
         expected = frozenset(shard.id for shard in shards)
@@ -140,11 +147,11 @@ class LoadInflux:
         elif verdict.problems:
             raise StepFailed(f"influxd restore failed: {' '.join(verdict.problems)}")
         for warning in verdict.warnings:
-            scene.warn(warning)
+            context.warn(warning)
         if verdict.skipped_internal:
-            scene.say(say_internal_left_out(verdict.skipped_internal))
+            context.say(say_internal_left_out(verdict.skipped_internal))
 
-    def _prove(self, scene: Scene, host: Host, report: DumpReport) -> None:
+    def _prove(self, context: StepContext, host: Host, report: DumpReport) -> None:
         """Wait until every TSM file of the dump is on the server's disk, and as large.
 
         Within a second of a load it may begin to merge files, as it does at all times; of those
@@ -156,7 +163,7 @@ class LoadInflux:
             merged = self._merged(host, lacking)
             missing = [each for each in lacking if each not in merged]
             if not missing:
-                self._say_proven(scene, report, merged)
+                self._say_proven(context, report, merged)
                 return
             if time.monotonic() > deadline:
                 raise StepFailed(
@@ -164,7 +171,7 @@ class LoadInflux:
                     f"{'; '.join(each.told for each in missing[:5])}. Its disk may be full; look "
                     "at `docker logs`."
                 )
-            scene.say(f"waiting for {len(missing)} shards to settle")
+            context.say(f"waiting for {len(missing)} shards to settle")
             children.pause(0.3)
 
     def _merged(self, host: Host, lacking: list[Lacking]) -> list[Lacking]:
@@ -178,13 +185,13 @@ class LoadInflux:
             if each.may_be_merged and all((each.id, name) in told for name in each.gone)
         ]
 
-    def _say_proven(self, scene: Scene, report: DumpReport, merged: list[Lacking]) -> None:
+    def _say_proven(self, context: StepContext, report: DumpReport, merged: list[Lacking]) -> None:
         held = report.catalogue.names if report.catalogue else ()
         names = self.databases or held
         shards = [each for each in report.shards if each.database in names]
         size = sum(size for each in shards for _, size in each.tsm)
         since = sum(len(each.gone) for each in merged)
-        scene.say(
+        context.say(
             f"{PROVEN}{', '.join(names) or 'no database'} ({len(shards)} shards, {size:,} bytes)"
             f"{f'; it has merged {since} of its files since' if since else ''}"
         )
@@ -265,10 +272,10 @@ class AddUsers:
         """Return what is done."""
         return (f"append the users of the dump to {self.server.folder('meta')}/meta.db",)
 
-    def do(self, scene: Scene) -> None:
+    def do(self, context: StepContext) -> None:
         """Append them; the hashes travel by a file of mode 0600 and never by an argument."""
-        host = scene.host(self.host_role)
-        catalogue = self.dump.report(scene).catalogue
+        host = context.host(self.host_role)
+        catalogue = self.dump.report(context).catalogue
         users = catalogue.users if catalogue else ()
         if catalogue and self.present:
             users = self.present.users(catalogue, self.stays)
@@ -300,10 +307,10 @@ class AddQueries:
         """Return what is done."""
         return (f"make the dump's continuous queries again in {self.server.container}",)
 
-    def do(self, scene: Scene) -> None:
+    def do(self, context: StepContext) -> None:
         """Make them; where InfluxDB does not take one, warn with the exact statement."""
-        host = scene.host(self.host_role)
-        catalogue = self.dump.report(scene).catalogue
+        host = context.host(self.host_role)
+        catalogue = self.dump.report(context).catalogue
         found = catalogue.continuous_queries if catalogue else ()
         for database, query in found:
             if self.databases and database not in self.databases:
@@ -319,4 +326,4 @@ class AddQueries:
                         f"`{drop}`, and reload again."
                     ) from error
                 words = shlex.join(("influx", "-execute", text))
-                scene.warn(f"{error}. Run it in the container of InfluxDB: {words}")
+                context.warn(f"{error}. Run it in the container of InfluxDB: {words}")

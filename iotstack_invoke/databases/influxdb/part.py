@@ -19,7 +19,7 @@ from ...core import processes as children
 from ...core.dataclass import dataclass
 from ...core.errors import StepFailed
 from ...core.toml_text import NotToml, read_toml
-from ...engine.steps import File, Scene
+from ...engine.steps import File, StepContext
 from ...hosts.base import Command, Host
 from ...hosts.json_answers import read_json
 from ...hosts.local import CHUNK_BYTES, read_chunk
@@ -241,22 +241,22 @@ class DumpInflux:
         """Return the dump as a person would type it."""
         return (str(self.command),)
 
-    def do(self, scene: Scene) -> None:
+    def do(self, context: StepContext) -> None:
         """Make the dump; raises StepFailed with what its log says, or must have said."""
-        host = scene.host(self.host_role)
+        host = context.host(self.host_role)
         self.undo(host)  # whatever an earlier attempt left would be merged into this dump
         wait_for_ping(host, self.container, self.docker, min(READY_LIMIT_S, self.limit_s))
         lines: list[str] = []
 
         def hear(stream: str, line: str) -> None:
             lines.append(line)
-            scene.hear(stream, line)
+            context.hear(stream, line)
             read = read_backup_line(line)
             if read.level is Level.ERROR and "no space left" in line:
                 # influxd would try ten times, for four minutes (measured)
                 raise StepFailed(f"There is no room for the dump in {self.on_host}: {line}")
             if read.say and read.shard is not None:
-                scene.say(read.say)
+                context.say(read.say)
 
         outcome = host.run(self.command, hear)
         verdict = judge_backup(lines, outcome.exit_code)
@@ -267,7 +267,7 @@ class DumpInflux:
                 again=verdict.again,
             )
         for warning in verdict.warnings:
-            scene.warn(warning)
+            context.warn(warning)
 
     def undo(self, host: Host) -> None:
         """Stop the dump, if its client died before it, and remove its folder."""
@@ -359,9 +359,9 @@ class WriteQueries:
     def _path(self) -> str:
         return posixpath.join(self.inside, QUERIES_FILE)
 
-    def do(self, scene: Scene) -> None:
+    def do(self, context: StepContext) -> None:
         """Write them; of a catalogue that cannot be read the check of the dump tells."""
-        host = scene.host(self.host_role)
+        host = context.host(self.host_role)
         run = (*self.docker, "exec", self.container, "sh", "-c")
         words = (*run, 'cat "$1"/*.meta', "sh", self.inside)
         with host.pipe(Command(words, limit_s=600)) as pipe:
@@ -406,10 +406,10 @@ class RemoveInside:
         """Return the command."""
         return (str(remove_inside(self.docker, self.container, self.inside)),)
 
-    def do(self, scene: Scene) -> None:
+    def do(self, context: StepContext) -> None:
         """Remove it."""
         command = remove_inside(self.docker, self.container, self.inside)
-        scene.host(self.host_role).run(command)
+        context.host(self.host_role).run(command)
 
 
 def reading_words(dump: DumpStep, tar: tuple[str, ...]) -> tuple[str, ...]:
@@ -451,11 +451,11 @@ class SweepInflux:
         """Return the tar as a person would type it."""
         return (f"{Command(self.words)} > '{self.output.partial}'", "check every shard")
 
-    def do(self, scene: Scene) -> None:
+    def do(self, context: StepContext) -> None:
         """Write the tar under its partial name; raises StepFailed where the dump is not whole."""
-        scene.say("checking every shard")
+        context.say("checking every shard")
         check = DumpCheck()
-        sweep(scene, self.output, Command(self.words, limit_s=self.limit_s), check.add)
+        sweep(context, self.output, Command(self.words, limit_s=self.limit_s), check.add)
         report = check.report()
         if report.problems:
             raise StepFailed(
@@ -465,32 +465,32 @@ class SweepInflux:
             )
         told = {"container": self.container, "version": self.version, "data": self.data}
         apart = {"apart": dict(self.apart)} if self.apart else {}
-        scene.learn(self.output, **told, **apart, **facts_of(report))
+        context.learn(self.output, **told, **apart, **facts_of(report))
 
 
 def sweep(
-    scene: Scene, output: File, command: Command, take: Callable[[str, IO[bytes]], None]
+    context: StepContext, output: File, command: Command, take: Callable[[str, IO[bytes]], None]
 ) -> None:
     """Write what a tar says under the partial name of an output, and hand on each of its files.
 
     Size and hash are noted; raises StepFailed where tar failed, or its archive is damaged.
     """
-    host = scene.host(output.role)
-    said = Messages(scene)
+    host = context.host(output.role)
+    said = Messages(context)
     damage: StepFailed | None = None
     with host.pipe(command, said) as pipe, host.create(output.partial) as target:
         hashed = HashedFile(target)
-        tee = _Tee(pipe.stdout, hashed, scene)
+        tee = _Tee(pipe.stdout, hashed, context)
         try:
             for name, stream in members(tee):
                 take(name, stream)
         except StepFailed as error:
             damage = error
         tee.drain()
-        judge_tar(pipe.finish(), said.lines, scene)  # its own words come before their result
+        judge_tar(pipe.finish(), said.lines, context)  # its own words come before their result
     if damage:
         raise damage
-    scene.learn(output, size_bytes=hashed.size_bytes, sha256=hashed.digest.hexdigest())
+    context.learn(output, size_bytes=hashed.size_bytes, sha256=hashed.digest.hexdigest())
 
 
 def facts_of(report: DumpReport) -> dict[str, object]:
@@ -530,15 +530,15 @@ def members(stream: Any) -> Iterator[tuple[str, IO[bytes]]]:
 class _Tee:
     """A stream that writes down what is read from it."""
 
-    def __init__(self, source: IO[bytes], copy: HashedFile, scene: Scene) -> None:
+    def __init__(self, source: IO[bytes], copy: HashedFile, context: StepContext) -> None:
         self.source = source
         self.copy = copy
-        self.scene = scene
+        self.context = context
 
     def read(self, size: int) -> bytes:
         data = self.source.read(size)
         self.copy.write(data)
-        self.scene.moved(len(data))
+        self.context.moved(len(data))
         return data
 
     def drain(self) -> None:

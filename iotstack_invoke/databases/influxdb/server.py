@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from ...core.dataclass import dataclass
 from ...core.errors import StepFailed
-from ...engine.steps import Scene
+from ...engine.steps import StepContext
 from ...hosts.base import Command, Host
 from ...hosts.json_answers import read_json
 from ...stack.isolated import OUR_LABEL, remove_ours
@@ -103,18 +103,18 @@ class RunAlone:
         )
         return guarded(self.guard, (*self.docker, *words), STOP_LIMIT_S)
 
-    def do(self, scene: Scene) -> None:
+    def do(self, context: StepContext) -> None:
         """Start it from the image and the settings for data of the container."""
-        host = scene.host(self.host_role)
+        host = context.host(self.host_role)
         self.undo(host)
         if self.image:
-            host.run(self._command(self.image, "", ()), scene.hear)
+            host.run(self._command(self.image, "", ()), context.hear)
             return
         words = (*self.docker, "inspect", "--type", "container", "--format", INSPECT_FORM)
         told = host.run(Command((*words, self.container))).out
         image, user, settings = read_json(told, f"`docker inspect` on {host.name}").items(3)
         kept = tuple(each for each in settings.texts() if each.startswith(KEPT_SETTINGS))
-        host.run(self._command(image.text(), user.text(), kept), scene.hear)
+        host.run(self._command(image.text(), user.text(), kept), context.hear)
 
     def undo(self, host: Host) -> None:
         """Remove it, whether it runs or not, if it is ours."""
@@ -136,9 +136,9 @@ class WaitForInflux:
         """Return what is asked."""
         return (f"GET /ping of container {self.server.container}",)
 
-    def do(self, scene: Scene) -> None:
+    def do(self, context: StepContext) -> None:
         """Raise StepFailed where it does not answer in time, or is not empty."""
-        host = scene.host(self.host_role)
+        host = context.host(self.host_role)
         wait_for_ping(host, self.server.container, self.docker)
         if not self.must_be_empty:
             return

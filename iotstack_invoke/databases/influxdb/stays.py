@@ -11,7 +11,7 @@ import posixpath
 
 from ...core.dataclass import dataclass
 from ...core.errors import StepFailed
-from ...engine.steps import Scene
+from ...engine.steps import StepContext
 from ...hosts.base import Command, Host
 from ...hosts.inspect import stat_on
 from ...stack.stack import CopyFolder, guarded
@@ -90,9 +90,9 @@ class SeeInflux:
         """Return what is read."""
         return (f"read the catalogue of container {self.server.container}",)
 
-    def do(self, scene: Scene) -> None:
+    def do(self, context: StepContext) -> None:
         """Raise StepFailed where something came since the restore looked."""
-        host = scene.host(self.host_role)
+        host = context.host(self.host_role)
         content = present_catalogue(host, self.server, self.as_root, self.docker)
         self.present.content = content
         if content:
@@ -101,7 +101,7 @@ class SeeInflux:
             here = held_by(self.present.catalogue)
         except ValueError as error:
             raise StepFailed(f"The catalogue of InfluxDB cannot be read: {error}.") from error
-        dumped = self.dump.report(scene).catalogue
+        dumped = self.dump.report(context).catalogue
         more = here.without(held_by(dumped) if dumped else Held()).without(self.stays)
         if more:
             raise StepFailed(came_meanwhile(self.server.container, more))
@@ -160,9 +160,9 @@ class PutStays:
         """Return what is written."""
         return (f"put {', '.join(self.databases)} into {self.server.folder('meta')}/meta.db",)
 
-    def do(self, scene: Scene) -> None:
+    def do(self, context: StepContext) -> None:
         """Write it."""
-        host = scene.host(self.host_role)
+        host = context.host(self.host_role)
         content = with_databases(self.present.content, self.databases)
         host.receive(self.notes, io.BytesIO(content), 0)
         script = (
@@ -191,9 +191,9 @@ class ProveStays:
         """Return what is compared."""
         return (f"compare {', '.join(self.databases)} with what there was",)
 
-    def do(self, scene: Scene) -> None:
+    def do(self, context: StepContext) -> None:
         """Raise StepFailed with what is not there."""
-        host = scene.host(self.host_role)
+        host = context.host(self.host_role)
         old = self.present.catalogue
         mine = tuple(each for each in old.databases if each.name in self.databases)
         wanted = Catalogue(mine, (), 0)
@@ -211,4 +211,4 @@ class ProveStays:
                 f"What stays of InfluxDB is not all there: {'; '.join(lacking[:5])}. {EXACT_HINT}"
             )
         kept = len(self.present.shards & wanted.shard_ids)
-        scene.say(f"{STAYS}{', '.join(self.databases)} of InfluxDB ({kept} shards)")
+        context.say(f"{STAYS}{', '.join(self.databases)} of InfluxDB ({kept} shards)")

@@ -21,7 +21,7 @@ from ...backups.manifest import Manifest
 from ...core import processes as children
 from ...core.dataclass import dataclass
 from ...core.errors import StepFailed
-from ...engine.steps import File, Scene
+from ...engine.steps import File, StepContext
 from ...hosts.base import Command, Host
 from ...services.known import NO_BACKUP_OF_3
 from ...stack.compose import InspectedContainer
@@ -248,19 +248,19 @@ class DumpInflux2:
         """Return the dump, and what is put beside it, as a person would type them."""
         return (self._command.shown, self._gather.shown)
 
-    def do(self, scene: Scene) -> None:
+    def do(self, context: StepContext) -> None:
         """Make the dump; raises StepFailed with what it says, or must have said."""
-        host = scene.host(self.host_role)
-        scene.say(EXPERIMENTAL)
+        host = context.host(self.host_role)
+        context.say(EXPERIMENTAL)
         self.undo(host)  # a restore would take whatever an earlier attempt left
         wait_until_ready(host, self.container, self.docker, min(READY_LIMIT_S, self.limit_s))
         lines: list[str] = []
 
         def hear(stream: str, line: str) -> None:
             lines.append(line)
-            scene.hear(stream, line)
+            context.hear(stream, line)
             if (shard := shard_of(line)) is not None:
-                scene.say(f"shard {shard}")
+                context.say(f"shard {shard}")
 
         outcome = host.run(self._command, hear)
         verdict = judge_lines(lines, outcome.exit_code)
@@ -271,8 +271,8 @@ class DumpInflux2:
                 again=verdict.again,
             )
         for warning in verdict.warnings:
-            scene.warn(warning)
-        told = host.run(self._gather, scene.hear)
+            context.warn(warning)
+        told = host.run(self._gather, context.hear)
         if told.exit_code:
             raise StepFailed(
                 f"The dump of container {self.container} is not whole: {told.last_words}",
@@ -322,11 +322,11 @@ class SweepInflux2:
     def _command(self) -> Command:
         return Command(self.words, limit_s=self.limit_s)
 
-    def do(self, scene: Scene) -> None:
+    def do(self, context: StepContext) -> None:
         """Write the tar under its partial name; raises StepFailed where the dump is not whole."""
-        scene.say("checking every shard")
+        context.say("checking every shard")
         check = Influx2Check()
-        sweep(scene, self.output, self._command, check.add)
+        sweep(context, self.output, self._command, check.add)
         report = check.report()
         if report.problems:
             raise StepFailed(
@@ -336,7 +336,7 @@ class SweepInflux2:
             )
         told = {"container": self.container, "version": self.version, "data": self.data}
         told["store"] = self.store
-        scene.learn(self.output, **told, **facts_of(report))
+        context.learn(self.output, **told, **facts_of(report))
 
 
 def dump_of(

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from ...core.dataclass import dataclass
 from ...core.errors import StepFailed
-from ...engine.steps import Scene
+from ...engine.steps import StepContext
 from ...hosts.base import Command, Host
 from .servers import ENGINES, SqlServer, run_in
 
@@ -53,9 +53,9 @@ class CompareConfig:
     def _folder(self) -> str:
         return posixpath.join(posixpath.dirname(self.dump), CONFIG)
 
-    def do(self, scene: Scene) -> None:
+    def do(self, context: StepContext) -> None:
         """Compare them; a part of IOTstackBackup's holds none."""
-        host = scene.host(self.host_role)
+        host = context.host(self.host_role)
         differing = []
         for name, here in config_of(host, self.alone, self.docker):
             words = (*self.as_root, "cat", "--", f"{self._folder}/{name}")
@@ -66,7 +66,7 @@ class CompareConfig:
             inside = posixpath.join(
                 *([] if self.container == self.alone.engine else [self.container]), CONFIG
             )
-            scene.warn(
+            context.warn(
                 f"{ENGINES[self.alone.engine].title} in container {self.container} has the "
                 f"settings of its image. Those of the backup differ in {', '.join(differing)}: "
                 f"they lie in {inside} of its part. Compare, and put into its folder of data what "

@@ -16,7 +16,7 @@ from itertools import groupby, islice
 from ...archives.scan import refuse_size
 from ...core.dataclass import dataclass
 from ...core.errors import StepFailed
-from ...engine.steps import Scene
+from ...engine.steps import StepContext
 from ...hosts.base import Command, Host
 from ...hosts.inspect import free_bytes, stat_on
 from ...hosts.json_answers import read_json
@@ -66,10 +66,10 @@ class SqlDump:
         self.as_root = as_root
         self._report: SqlReport | None = None
 
-    def report(self, scene: Scene) -> SqlReport:
+    def report(self, context: StepContext) -> SqlReport:
         """Return what it holds and what is wrong with it; raises StepFailed if it is not there."""
         if self._report is None:
-            host, engine = scene.host(self.host_role), self.server.engine
+            host, engine = context.host(self.host_role), self.server.engine
             self._report = read_dump(host, self.path, engine, self.as_root)
         return self._report
 
@@ -95,9 +95,9 @@ class ReadSql:
         """Return what is read."""
         return (f"read '{self.dump.path}' to its end",)
 
-    def do(self, scene: Scene) -> None:
+    def do(self, context: StepContext) -> None:
         """Raise StepFailed where the dump is not whole."""
-        problems = self.dump.report(scene).problems
+        problems = self.dump.report(context).problems
         if problems:
             found = f"The dump of {self.dump.server.title} is damaged: {'; '.join(problems)}."
             raise StepFailed(f"{found} Nothing was changed. Take another backup.", damage=found)
@@ -127,41 +127,41 @@ class UnpackSql:
         words = (*self.as_root, "gzip", "--decompress", "--", *paths)
         return guarded(self.guard, words, READ_LIMIT_S)
 
-    def do(self, scene: Scene) -> None:
+    def do(self, context: StepContext) -> None:
         """Raise StepFailed where one is not whole, or where there is none."""
-        host = scene.host(self.host_role)
+        host = context.host(self.host_role)
         engine = ENGINES[self.engine]
         dumps = staged_dumps(host, self.folder, self.engine, self.as_root)
         if not dumps and not self.may_lack:
             raise StepFailed(f"The {engine.title} part holds no dump. Nothing was changed.")
-        scene.say(f"reading {len(dumps)} dumps of {engine.title}")
+        context.say(f"reading {len(dumps)} dumps of {engine.title}")
         if engine.packed and dumps:
             packed = tuple(f"{path}.gz" for path in dumps.values())
-            self._refuse_size(scene, packed)
+            self._refuse_size(context, packed)
             host.run(self._unpack(packed))
         for container, path in dumps.items():
             dump = SqlDump(self.host_role, path, SqlServer(container, self.engine), self.as_root)
-            ReadSql(dump).do(scene)
-            self._without_tablespaces(scene, dump)
+            ReadSql(dump).do(context)
+            self._without_tablespaces(context, dump)
 
-    def _refuse_size(self, scene: Scene, packed: tuple[str, ...]) -> None:
+    def _refuse_size(self, context: StepContext, packed: tuple[str, ...]) -> None:
         """Raise StepFailed where they take more than is free; they are unpacked to count it."""
-        host = scene.host(self.host_role)
+        host = context.host(self.host_role)
         free = free_bytes(host, self.folder) or 0
         words = ("sh", "-c", UNPACKED_BYTES, "sh", str(free + 1), *packed)
         counted = int(host.run(Command((*self.as_root, *words), limit_s=READ_LIMIT_S)).out)
         what = f"The dumps of {ENGINES[self.engine].title}"
-        refuse_size(scene, host, what, counted, self.folder, at_least=counted > free)
+        refuse_size(context, host, what, counted, self.folder, at_least=counted > free)
 
-    def _without_tablespaces(self, scene: Scene, dump: SqlDump) -> None:
+    def _without_tablespaces(self, context: StepContext, dump: SqlDump) -> None:
         """Take the tablespaces out of a dump: their folders are not ours to fill."""
-        names = dump.report(scene).apart
+        names = dump.report(context).apart
         if self.engine != "postgres" or not names:
             return
         words = ("env", "LC_ALL=C", "sed", "-E", "--in-place", NO_TABLESPACES, dump.path)
         command = guarded(self.guard, (*self.as_root, *words), READ_LIMIT_S)
-        scene.host(self.host_role).run(command)
-        scene.warn(
+        context.host(self.host_role).run(command)
+        context.warn(
             f"The dump of {dump.server.title} names tablespaces ({', '.join(names)}), whose "
             "folders a restore does not fill: their tables come back in the default tablespace."
         )
@@ -228,9 +228,9 @@ class RunSqlAlone:
         )
         return guarded(self.guard, (*self.docker, *run), STOP_LIMIT_S)
 
-    def do(self, scene: Scene) -> None:
+    def do(self, context: StepContext) -> None:
         """Start it."""
-        host = scene.host(self.host_role)
+        host = context.host(self.host_role)
         self.undo(host)
         if self.image:
             names = ("MYSQL_ROOT_PASSWORD", "MARIADB_ROOT_PASSWORD", "POSTGRES_PASSWORD")
@@ -247,7 +247,7 @@ class RunSqlAlone:
         text = "".join(f"{each}\n" for each in lines)
         host.receive(self.environment, io.BytesIO(text.encode("utf-8", "surrogateescape")), 0)
         try:
-            host.run(self._command(image, user, words), scene.hear)
+            host.run(self._command(image, user, words), context.hear)
         finally:
             host.remove([self.environment])
 
@@ -274,9 +274,9 @@ class CheckMount:
         form = ("--type", "container", "--format", "{{json .Mounts}}")
         return Command((*self.docker, "inspect", *form, self.server.container))
 
-    def do(self, scene: Scene) -> None:
+    def do(self, context: StepContext) -> None:
         """Raise StepFailed where it maps another folder, or none."""
-        host = scene.host(self.host_role)
+        host = context.host(self.host_role)
         told = read_json(host.run(self._command).out, f"`docker inspect` on {host.name}")
         for each in told.items():
             inside, source = each["Destination"].text().rstrip("/"), each["Source"].text("")
@@ -314,13 +314,13 @@ class WaitForSql:
         """Return what is asked."""
         return (run_in(self.docker, self.server, "ready").shown,)
 
-    def do(self, scene: Scene) -> None:
+    def do(self, context: StepContext) -> None:
         """Raise StepFailed where it does not answer in time."""
-        host = scene.host(self.host_role)
+        host = context.host(self.host_role)
         settle_s = SETTLE_S if self.made_anew else 0
-        wait_for_server(scene, host, self.server, self.docker, FIRST_START_LIMIT_S, settle_s)
+        wait_for_server(context, host, self.server, self.docker, FIRST_START_LIMIT_S, settle_s)
         if host.run(run_in(self.docker, self.server, "ask", "SELECT 1")).exit_code == NOT_LET_IN:
-            scene.warn(
+            context.warn(
                 f"{self.server.title} has the passwords of the backup, and its root's is another "
                 "one than in docker-compose.yml or .env. Put the right one there before the next "
                 "backup."
@@ -356,49 +356,49 @@ class LoadSql:
     def _inside(self, dump: SqlDump) -> str:
         return posixpath.join(DUMPS_INSIDE, posixpath.relpath(dump.path, self.below))
 
-    def _loads(self, scene: Scene) -> Iterator[Command]:
+    def _loads(self, context: StepContext) -> Iterator[Command]:
         """Yield what is run: MariaDB loads all and counts in one session."""
         if self.alone.engine == "postgres":
             yield from (self._command(self._inside(dump)) for dump in self._dumps)
             return
-        words = ["named" if self.dump.report(scene).databases else "unnamed"]
+        words = ["named" if self.dump.report(context).databases else "unnamed"]
         for dump in self._dumps:
-            ever, numbered = dump.report(scene).versioned, self._numbered(scene, dump)
+            ever, numbered = dump.report(context).versioned, self._numbered(context, dump)
             questions = (count_words(some, "mariadb", ever) for some in numbered)
             words += [self._inside(dump), *questions]
         yield self._command(*words)
 
-    def _numbered(self, scene: Scene, dump: SqlDump) -> Iterator[dict[int, SqlTable]]:
+    def _numbered(self, context: StepContext, dump: SqlDump) -> Iterator[dict[int, SqlTable]]:
         """Yield the tables whose rows are counted by numbers, no two of both dumps alike.
 
         What is loaded behind MariaDB's users comes to the rows of these.
         """
-        report = dump.report(scene)
+        report = dump.report(context)
         if dump is self.dump:
             return batched(report.rows)
         tables = (each for each in report.rows if (self.alone.engine, each.database) != SYSTEM)
-        return batched(tables, len(self.dump.report(scene).rows))
+        return batched(tables, len(self.dump.report(context).rows))
 
     def commands(self) -> tuple[str, ...]:
         """Return the load, and what is compared."""
         inside = (self._inside(dump) for dump in self._dumps)
         return (self._command(*inside).shown, "count the rows of each table")
 
-    def do(self, scene: Scene) -> None:
+    def do(self, context: StepContext) -> None:
         """Load and prove; raises StepFailed with what is not there."""
-        host, title = scene.host(self.host_role), ENGINES[self.alone.engine].title
-        report = self.dump.report(scene)
+        host, title = context.host(self.host_role), ENGINES[self.alone.engine].title
+        report = self.dump.report(context)
         self._refuse_version(host, report)
-        scene.say(f"loading {self.dump.server.title}")
+        context.say(f"loading {self.dump.server.title}")
         problems: list[str] = []
 
         def hear(stream: str, line: str) -> None:
-            scene.hear(stream, line)
+            context.hear(stream, line)
             if stream == "err" and _SQL_ERROR.match(line) and not _EXPECTED.search(line):
                 problems.append(line.strip())
 
         counted = ""
-        for command in self._loads(scene):
+        for command in self._loads(context):
             told = host.run(command, hear)
             if told.exit_code or problems:
                 first = problems[0] if problems else told.last_words
@@ -409,8 +409,8 @@ class LoadSql:
             counted += told.out
         for dump in self._dumps:
             if self.alone.engine == "postgres":
-                counted += self._count(scene, host, dump)
-            self._prove(scene, dump, counted)
+                counted += self._count(context, host, dump)
+            self._prove(context, dump, counted)
 
     def _refuse_version(self, host: Host, report: SqlReport) -> None:
         """Raise StepFailed where PostgreSQL is of another major version than the dump."""
@@ -420,18 +420,18 @@ class LoadSql:
         if major_of(report.version) != major_of(here):
             raise StepFailed(version_refusal(self.dump.server, report.version, here))
 
-    def _count(self, scene: Scene, host: Host, dump: SqlDump) -> str:
+    def _count(self, context: StepContext, host: Host, dump: SqlDump) -> str:
         """Return what each question for rows is answered, database by database."""
         return "".join(
             self._ask(
                 host, count_words(some, self.alone.engine), next(iter(some.values())).database
             )
-            for some in self._numbered(scene, dump)
+            for some in self._numbered(context, dump)
         )
 
-    def _prove(self, scene: Scene, dump: SqlDump, counted: str) -> None:
-        report = dump.report(scene)
-        numbered = self._numbered(scene, dump)
+    def _prove(self, context: StepContext, dump: SqlDump, counted: str) -> None:
+        report = dump.report(context)
+        numbered = self._numbered(context, dump)
         tables = {number: table for some in numbered for number, table in some.items()}
         found = {int(found[1]): int(found[2]) for found in _COUNT.finditer(counted)}
         answers = {number: rows for number, rows in found.items() if number in tables}
@@ -455,7 +455,7 @@ class LoadSql:
             names, begin = ", ".join(report.databases) or "one database", SQL_PROVEN
         else:
             names, begin = ", ".join(dict.fromkeys(e.database for e in tables.values())), STAYS
-        scene.say(
+        context.say(
             f"{begin}{self.dump.server.title}: {names or 'users'} ({len(tables)} tables, "
             f"{sum(answers.values()):,} rows)"
         )
@@ -467,9 +467,9 @@ class LoadSql:
                 "let what wrote them write them again, or load them from there by hand."
             )
             if self.into is None:
-                scene.warn(told)
+                context.warn(told)
             else:  # a rehearsal, after which no server is started
-                scene.say(told)
+                context.say(told)
 
     def _ask(self, host: Host, question: str, database: str = "") -> str:
         words = (question, database) if database else (question,)

@@ -27,7 +27,7 @@ from ...core import gzip_streams as gzips
 from ...core import processes as children
 from ...core.dataclass import dataclass
 from ...core.errors import IotstackError, StepFailed, ended
-from ...engine.steps import LACKING, File, Scene
+from ...engine.steps import LACKING, File, StepContext
 from ...hosts.base import Command, Host
 from ...hosts.local import LocalHost, read_chunk
 from .config import CONFIG, config_of
@@ -82,13 +82,13 @@ class PackDumps:
         rest = (str(Command(self.tar)),) if self.tar else ()
         return (*(f"{each} >> '{self.output.partial}'" for each in (*dumps, *rest)),)
 
-    def do(self, scene: Scene) -> None:
+    def do(self, context: StepContext) -> None:
         """Write the archive under its partial name.
 
         A server that starts is waited for. One whose dump is not whole keeps no other's from
         being packed: the record names it as LACKING. Raises StepFailed where none is whole.
         """
-        host = scene.host(self.output.role)
+        host = context.host(self.output.role)
         with host.create(self.output.partial) as target:
             hashed = HashedFile(target)
             with (
@@ -96,23 +96,23 @@ class PackDumps:
                 gzips.open_writer(cast("IO[bytes]", hashed)) as stream,
                 tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as archive,
             ):
-                self._add_dumps(scene, host, archive)
-                files_bytes = self._add_files(scene, host, archive) if self.tar else 0
+                self._add_dumps(context, host, archive)
+                files_bytes = self._add_files(context, host, archive) if self.tar else 0
         if self.tar:
-            scene.learn(self.output, unpacked_bytes=files_bytes)
-        scene.learn(self.output, size_bytes=hashed.size_bytes, sha256=hashed.digest.hexdigest())
+            context.learn(self.output, unpacked_bytes=files_bytes)
+        context.learn(self.output, size_bytes=hashed.size_bytes, sha256=hashed.digest.hexdigest())
 
-    def end_left(self, scene: Scene) -> None:
+    def end_left(self, context: StepContext) -> None:
         """End the dumps of this run that go on in their containers, where that can be done."""
         for server in self.servers:
-            self._end(scene.host(self.output.role), server)
+            self._end(context.host(self.output.role), server)
 
     def _end(self, host: Host, server: SqlServer) -> None:
         mark = mark_of(self.output.root)
         with contextlib.suppress(IotstackError):  # the next backup does
             host.run(run_in(self.docker, server, "end", limit_s=END_LIMIT_S, mark=mark))
 
-    def _add_dumps(self, scene: Scene, host: Host, archive: tarfile.TarFile) -> None:
+    def _add_dumps(self, context: StepContext, host: Host, archive: tarfile.TarFile) -> None:
         """Dump each server into the archive, and learn what the manifest tells of them."""
         told, failed = [], {}
         beside = isinstance(host, LocalHost)  # of another machine's they wait on this one
@@ -120,38 +120,38 @@ class PackDumps:
         for server in self.servers:
             with tempfile.TemporaryFile(dir=folder) as spool:
                 try:
-                    report, size = self._dump_again(scene, host, server, spool)
+                    report, size = self._dump_again(context, host, server, spool)
                 except StepFailed as error:
-                    scene.moved(0)  # raises Interrupted where that is why it failed
+                    context.moved(0)  # raises Interrupted where that is why it failed
                     failed[server.container] = error
-                    scene.say(str(error))
+                    context.say(str(error))
                     continue
                 self._add(archive, server, spool, report, size)
-                self._add_config(scene, host, archive, server)
+                self._add_config(context, host, archive, server)
                 told.append(facts_of(server, report, size, self.output.root))
         if failed and not told:
             again = self.tries == 1 and any(each.again for each in failed.values())
             raise StepFailed(" ".join(map(str, failed.values())), again=again)
-        scene.learn(self.output, servers=told)
+        context.learn(self.output, servers=told)
         if failed:
             lacking = {name: str(why) for name, why in failed.items()}
-            scene.learn(self.output, **{LACKING: lacking})
+            context.learn(self.output, **{LACKING: lacking})
 
     def _dump_again(
-        self, scene: Scene, host: Host, server: SqlServer, spool: IO[bytes]
+        self, context: StepContext, host: Host, server: SqlServer, spool: IO[bytes]
     ) -> tuple[SqlReport, int]:
         """Dump one server, again where that may help; return what the dump holds and its size."""
         for attempt in range(self.tries):
-            wait_for_server(scene, host, server, self.docker)
-            scene.say(f"dumping {server.title}")
+            wait_for_server(context, host, server, self.docker)
+            context.say(f"dumping {server.title}")
             try:
-                return self._dump(scene, host, server, spool)
+                return self._dump(context, host, server, spool)
             except StepFailed as error:
-                scene.moved(0)
+                context.moved(0)
                 if not error.again or attempt + 1 == self.tries:
                     raise
                 wait_s = RETRY_WAIT_S * 2**attempt
-                scene.say(f"{ended(error)} Trying again in {wait_s:g} s.")
+                context.say(f"{ended(error)} Trying again in {wait_s:g} s.")
                 children.pause(wait_s)
                 spool.seek(0)
                 spool.truncate()
@@ -191,7 +191,7 @@ class PackDumps:
             raise StepFailed(f"{changed}.", again=True)
 
     def _add_config(
-        self, scene: Scene, host: Host, archive: tarfile.TarFile, server: SqlServer
+        self, context: StepContext, host: Host, archive: tarfile.TarFile, server: SqlServer
     ) -> None:
         """Put a server's own settings beside its dump; without them it is whole as well."""
         try:
@@ -202,13 +202,13 @@ class PackDumps:
                 info.mode, info.mtime, info.size = MEMBER_MODE, int(time.time()), len(content)
                 archive.addfile(info, io.BytesIO(content))
         except StepFailed as error:
-            scene.warn(f"{ended(error)} The part has its dump without it.")
+            context.warn(f"{ended(error)} The part has its dump without it.")
 
     def _dump(
-        self, scene: Scene, host: Host, server: SqlServer, spool: IO[bytes]
+        self, context: StepContext, host: Host, server: SqlServer, spool: IO[bytes]
     ) -> tuple[SqlReport, int]:
         """Write a dump, compressed, and return what it holds and its size."""
-        said = Messages(scene)
+        said = Messages(context)
         reader = ENGINES[server.engine].reader()
         size = 0
         mark = mark_of(self.output.root)
@@ -220,14 +220,14 @@ class PackDumps:
                     packer.write(chunk)
                     reader.add(chunk)
                     size += len(chunk)
-                    scene.moved(len(chunk))
+                    context.moved(len(chunk))
                 code = pipe.finish()
         finally:
             if not 0 <= code < KILLED_FROM and not children.ending():
                 self._end(host, server)
         for line in said.lines:
             if line.startswith(SAYS_ENDED):
-                scene.say(f"{server.title}: {line}")
+                context.say(f"{server.title}: {line}")
         report = reader.report()
         last = next((line for line in reversed(said.lines) if line.strip()), "it said nothing")
         if code < 0:
@@ -249,7 +249,7 @@ class PackDumps:
             )
         left_out = [line for line in said.lines if line.startswith(SAYS_LEFT_OUT)]
         for line in left_out:
-            scene.warn(f"{server.title}: {line}")
+            context.warn(f"{server.title}: {line}")
         moved = [each for each in said.lines if each.startswith(SAYS_MOVED)]
         moved += [f"{SAYS_MOVED}{folders_told(report.apart)}"] if report.apart else []
         if report.in_memory:
@@ -259,16 +259,16 @@ class PackDumps:
                 "them, and so does the one that ends a restore"
             )
         for line in moved:  # no data are lost by that
-            scene.say(f"{server.title}: {line}")
+            context.say(f"{server.title}: {line}")
         told = tuple(line.partition(": ")[2] for line in (*left_out, *moved))
         return replace(report, left_out=told), size
 
-    def _add_files(self, scene: Scene, host: Host, archive: tarfile.TarFile) -> int:
+    def _add_files(self, context: StepContext, host: Host, archive: tarfile.TarFile) -> int:
         """Let GNU tar's members follow ours: its end becomes that of the archive.
 
         Returns how many bytes it gave.
         """
-        said = Messages(scene)
+        said = Messages(context)
         out = cast("IO[bytes]", archive.fileobj)
         _, kind = split_set_name(os.path.basename(self.output.path)) or ("", "")
         passing = Passing(Judge(shape_of(kind)))
@@ -280,19 +280,19 @@ class PackDumps:
                     out.write(piece)
                     size += len(piece)
                 end = (end + chunk)[-TAR_END_BYTES:]
-                scene.moved(len(chunk))
+                context.moved(len(chunk))
             out.write(passing.end())
             size += len(passing.end())
-            judge_tar(pipe.finish(), said.lines, scene)
+            judge_tar(pipe.finish(), said.lines, context)
         if end != bytes(TAR_END_BYTES):  # sudo that asks for a password ends with 1, as tar may
             why = f": {said.lines[-1]}" if said.lines else "."
             raise StepFailed(f"tar ended without the end of its archive{why}", again=True)
-        passing.warn(scene)
+        passing.warn(context)
         return size
 
 
 def wait_for_server(
-    scene: Scene,
+    context: StepContext,
     host: Host,
     server: SqlServer,
     docker: tuple[str, ...],
@@ -326,7 +326,7 @@ def wait_for_server(
             )
         if now > deadline:
             raise StepFailed(f"{server.title} does not answer: {told.last_words}")
-        scene.say(f"waiting for {server.title}")
+        context.say(f"waiting for {server.title}")
         children.pause(READY_PAUSE_S)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ...core.dataclass import dataclass
 from ...core.errors import StepFailed
-from ...engine.steps import Scene
+from ...engine.steps import StepContext
 from ...hosts.base import Command, Host
 from ...hosts.json_answers import read_json
 from ...stack.stack import guarded
@@ -75,23 +75,23 @@ class SeeSql:
         lists = lists_of(self.stays, self.server.engine)
         return run_in(self.docker, self.server, "keep", *lists, limit_s=self.limit_s)
 
-    def do(self, scene: Scene) -> None:
+    def do(self, context: StepContext) -> None:
         """Raise StepFailed where something came since the restore looked, or cannot be told."""
         title = self.server.title
         try:
-            here = held_by_server(scene.host(self.host_role), self.server, self.docker)
+            here = held_by_server(context.host(self.host_role), self.server, self.docker)
         except StepFailed as error:
             raise StepFailed(f"{title} does not tell what it holds: {error}") from error
-        more = here.without(held_in_dump(self.dump.report(scene))).without(self.stays)
+        more = here.without(held_in_dump(self.dump.report(context))).without(self.stays)
         if more:
             raise StepFailed(came_meanwhile(self.server.container, more))
         if self.stays:
-            self._try(scene)
+            self._try(context)
 
-    def _try(self, scene: Scene) -> None:
+    def _try(self, context: StepContext) -> None:
         """Dump it into nothing: what cannot be dumped is told before anything is stopped."""
-        host, title = scene.host(self.host_role), self.server.title
-        scene.say(f"trying whether what stays of {title} can be dumped")
+        host, title = context.host(self.host_role), self.server.title
+        context.say(f"trying whether what stays of {title} can be dumped")
         dump = self._dump
         words = ("sh", "-c", _INTO, "sh", "/dev/null", *dump.words)
         told = host.run(Command(words, dump.accept, dump.limit_s, dump.called))
@@ -128,14 +128,14 @@ class SaveStays:
         lists = lists_of(self.stays, self.old.engine)
         return run_in(self.docker, self.old, "keep", *lists, limit_s=self.limit_s)
 
-    def do(self, scene: Scene) -> None:
+    def do(self, context: StepContext) -> None:
         """Raise StepFailed where it is not whole."""
-        host, title = scene.host(self.host_role), self.dump.server.title
-        scene.say(f"dumping what stays of {title}")
+        host, title = context.host(self.host_role), self.dump.server.title
+        context.say(f"dumping what stays of {title}")
         words = ("sh", "-c", _INTO, "sh", self.notes, *self._dump.words)
         command = guarded(self.guard, words, self.limit_s)
         anyhow = Command(command.words, self._dump.accept, self.limit_s, self._dump.called)
-        told = host.run(anyhow, scene.hear)
+        told = host.run(anyhow, context.hear)
         if told.exit_code:
             raise StepFailed(
                 f"What stays of {title} cannot be dumped (exit {told.exit_code}): "
@@ -143,11 +143,11 @@ class SaveStays:
             )
         for line in told.err.splitlines():
             if line.startswith(SAYS_LEFT_OUT):
-                scene.warn(f"What stays of {title}: {line}")
+                context.warn(f"What stays of {title}: {line}")
         move = (*self.dump.as_root, "mv", "-T", "--", self.notes, self.dump.path)
         host.run(guarded(self.guard, move, self.limit_s))
-        ReadSql(self.dump).do(scene)
-        held = self.dump.report(scene)
+        ReadSql(self.dump).do(context)
+        held = self.dump.report(context)
         lacking = self.stays.without(held_in_dump(held))
         if lacking:
             names = ", ".join(lacking.named(self.dump.server.container))

@@ -14,7 +14,7 @@ from ...backups.manifest import IS_DAMAGED, IS_LOCKED, IS_NO_COPY, MAY_BE_TORN
 from ...backups.names import COMMANDS_LOCK
 from ...core.dataclass import dataclass
 from ...core.errors import StepFailed
-from ...engine.steps import Scene
+from ...engine.steps import StepContext
 from ...hosts.base import Command, Host
 from ...hosts.json_answers import JsonAnswer, read_json
 
@@ -87,19 +87,19 @@ class CopySqlite:
         """Return the command."""
         return (self.command.shown,)
 
-    def do(self, scene: Scene) -> None:
+    def do(self, context: StepContext) -> None:
         """Copy them; raises StepFailed, with the numbers, where they do not fit."""
-        host = scene.host(self.host_role)
+        host = context.host(self.host_role)
         self.undo(host)
 
         def hear(stream: str, line: str) -> None:
-            scene.hear(stream, line)
+            context.hear(stream, line)
             if stream == "out":
-                self._heed(read_json(line, f"python3 on {host.name}"), scene)
+                self._heed(read_json(line, f"python3 on {host.name}"), context)
 
         host.run(self.command, hear)
 
-    def _heed(self, told: JsonAnswer, scene: Scene) -> None:
+    def _heed(self, told: JsonAnswer, context: StepContext) -> None:
         if "needed_bytes" in told.entries():
             needed, free = told["needed_bytes"].number(), told["free_bytes"].number()
             raise StepFailed(
@@ -109,23 +109,23 @@ class CopySqlite:
         name, why = shown(told["file"].text()), told["why"].text("")
         match told["state"].text():
             case "begun":
-                scene.say(f"copying {name}, {told['size_bytes'].number():,} bytes")
+                context.say(f"copying {name}, {told['size_bytes'].number():,} bytes")
             case "busy":
-                scene.warn(f"{name}{IS_LOCKED}{self.limit_s:g} s ({why}). {LIVE}.")
+                context.warn(f"{name}{IS_LOCKED}{self.limit_s:g} s ({why}). {LIVE}.")
             case "damaged":
-                scene.warn(
+                context.warn(
                     f"{name}{IS_DAMAGED}{why}). The archive has a copy of it as it "
                     "is. Stop its container and try `sqlite3 FILE .recover`, or restore it from "
                     "an older backup."
                 )
             case "other":
-                scene.warn(
+                context.warn(
                     f"NOT COVERED: {name} is in no part of the backup: it has the name of a file "
                     f"of SQLite's own, beside a database, and is none ({why}). Call it otherwise; "
                     f"or leave it out by a [[stack.exclude]] in hosts.toml."
                 )
             case "failed":
-                scene.warn(
+                context.warn(
                     f"{name}{IS_NO_COPY}{why}). {LIVE}; leave it out by a "
                     "[[stack.exclude]] in hosts.toml if nobody needs it."
                 )

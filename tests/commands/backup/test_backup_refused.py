@@ -151,11 +151,11 @@ REFUSALS = [
 
 
 @pytest.mark.parametrize(("scene", "flags", "words"), REFUSALS)
-def test_a_dry_run_is_refused_like_the_real_one(pi, scene, flags, words):
+def test_a_dry_run_is_refused_like_the_real_one(pi, context, flags, words):
     """Whatever the backup would be refused for, its dry run says, with the same exit code."""
     pi.backups.mkdir()
     pi.usb.mkdir()
-    scene(pi)
+    context(pi)
     before = pi.tree()
     told = [pi.run(f"backup --runtag {TAG} {flags} {dry}") for dry in ("--dry-run", "")]
     assert [each.returncode for each in told] == [13, 13]

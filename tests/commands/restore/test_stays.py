@@ -344,22 +344,22 @@ def test_a_server_that_cannot_be_asked_is_not_taken_for_an_empty_one(tmp_path):
 @pytest.mark.parametrize("told", ["all of it", "not all", "nothing"])
 def test_a_server_is_asked_once_more(tmp_path, told):
     """What came since would be lost: the restore ends before anything is stopped."""
-    scene = PlainScene({"pi": LocalHost(str(tmp_path))})
+    context = PlainScene({"pi": LocalHost(str(tmp_path))})
     server = SqlServer("db", "postgres")
     stays = Held(("shop",), ("bert",) if told == "all of it" else ())
     words = docker(tmp_path, "exit 1" if told == "nothing" else HELD)
     step = SeeSql("pi", server, SqlDump("pi", str(POSTGRES), server, ()), stays, words, 60)
     if told == "all of it":
-        step.do(scene)
+        step.do(context)
         return
     words = "db: user bert. It would not" if told == "not all" else "does not tell what it holds"
     with pytest.raises(StepFailed, match=words):
-        step.do(scene)
+        step.do(context)
 
 
 def test_what_stays_and_cannot_be_dumped_is_told_before_anything_is_stopped(tmp_path):
     """By the very dump; the sentence names the server, the database, and what was said."""
-    scene = PlainScene({"pi": LocalHost(str(tmp_path))})
+    context = PlainScene({"pi": LocalHost(str(tmp_path))})
     server, stays = SqlServer("db", "postgres"), Held(("shop",), ("bert",))
     refusing = f"case $* in *' sh keep '*) echo 'shop is crashed' >&2; exit 2; esac\n{HELD}"
     dump = SqlDump("pi", str(POSTGRES), server, ())
@@ -368,7 +368,7 @@ def test_what_stays_and_cannot_be_dumped_is_told_before_anything_is_stopped(tmp_
         r"container db \(db: database shop, db: user bert\).*shop is crashed\. Nothing of.*--exact"
     )
     with pytest.raises(StepFailed, match=said):
-        step.do(scene)
+        step.do(context)
 
 
 @pytest.mark.parametrize("kind", ["whole", "lacks one", "cut", "fails"])
@@ -380,20 +380,20 @@ def test_what_stays_is_dumped_whole(tmp_path, kind):
         "cut": f"head -c 3000 {POSTGRES}",
         "fails": "echo 'shop lets nobody connect' >&2; exit 78",
     }
-    scene = PlainScene({"pi": LocalHost(str(tmp_path))})
+    context = PlainScene({"pi": LocalHost(str(tmp_path))})
     server = SqlServer("db", "postgres")
     dump = SqlDump("pi", str(tmp_path / "x.stays"), server, ())
     stays = Held(("postdb", *(["shop"] if kind == "lacks one" else [])), ("anna",))
     places = (str(tmp_path / "notes"), stays, docker(tmp_path, script[kind]))
     step = SaveStays("pi", server, dump, *places, str(tmp_path / "guard"), 60)
     if kind == "whole":
-        step.do(scene)
+        step.do(context)
         assert (tmp_path / "x.stays").read_bytes() == POSTGRES.read_bytes()
         assert (tmp_path / "x.stays").stat().st_mode & 0o777 == 0o600
         return
     words = {"lacks one": "lacks db: database shop", "cut": "damaged", "fails": "nobody connect"}
     with pytest.raises(StepFailed, match=words[kind]):
-        step.do(scene)
+        step.do(context)
 
 
 def influx(tmp_path):
@@ -426,12 +426,12 @@ def test_a_catalogue_that_cannot_be_looked_at_is_not_taken_for_none(tmp_path):
 
 def test_influxdb_is_read_once_more_when_it_is_stopped(tmp_path):
     """What it has and the dump has not must be what stays; users come with their rights."""
-    scene = PlainScene({"pi": LocalHost(str(tmp_path))})
+    context = PlainScene({"pi": LocalHost(str(tmp_path))})
     server, present = influx(tmp_path), Present()
     dump = Dump("pi", str(tmp_path / "empty"), ())
     (tmp_path / "empty").mkdir()
     stays = Held(("telegraf", "home", "emptydb", "shorty"), ("admin", "nodered"))
-    SeeInflux("pi", server, dump, stays, present, (), ()).do(scene)
+    SeeInflux("pi", server, dump, stays, present, (), ()).do(context)
     assert present.shards == {5}
     held = present.catalogue
     admin, nodered = held.users
@@ -441,7 +441,7 @@ def test_influxdb_is_read_once_more_when_it_is_stopped(tmp_path):
     assert there == admin
     fewer = Held(stays.databases[1:], stays.users)
     with pytest.raises(StepFailed, match=r"influxdb: database telegraf\. It would not"):
-        SeeInflux("pi", server, dump, fewer, Present(), (), ()).do(scene)
+        SeeInflux("pi", server, dump, fewer, Present(), (), ()).do(context)
 
 
 def replaced(catalogue, *users):
@@ -469,7 +469,7 @@ def test_a_dump_of_influxdb_is_read_wherever_the_stack_lies(tmp_path):
 @pytest.mark.parametrize("lost", ["", "files", "database"])
 def test_what_stays_of_influxdb_is_looked_for(tmp_path, lost):
     """Every shard that had files, in its place in the catalogue."""
-    scene = PlainScene({"pi": LocalHost(str(tmp_path))})
+    context = PlainScene({"pi": LocalHost(str(tmp_path))})
     server, present = influx(tmp_path), Present()
     present.content = (tmp_path / "influx/meta/meta.db").read_bytes()
     home = next(each for each in present.catalogue.databases if each.name == "home")
@@ -486,10 +486,10 @@ def test_what_stays_of_influxdb_is_looked_for(tmp_path, lost):
     step = ProveStays("pi", server, ("home",), present, ())
     if lost:
         with pytest.raises(StepFailed, match="home"):
-            step.do(scene)
+            step.do(context)
     else:
-        step.do(scene)
-        assert "Stays beside what the backup holds: home of InfluxDB (1 shards)" in scene.said
+        step.do(context)
+        assert "Stays beside what the backup holds: home of InfluxDB (1 shards)" in context.said
 
 
 @pytest.mark.parametrize("kind", ["here", "without a log", "cannot look", "sql", "no answer"])

@@ -37,7 +37,7 @@ class Pi(LocalHost):
 
 
 @pytest.fixture
-def scene(tmp_path):
+def context(tmp_path):
     return PlainScene({"pi": Pi(str(tmp_path))})
 
 
@@ -61,14 +61,14 @@ def docker_of(tmp_path, what):
     return (str(path),)
 
 
-def make(tmp_path, scene, what):
+def make(tmp_path, context, what):
     docker = docker_of(tmp_path, what)
-    DumpInflux("pi", "influxdb", f"{tmp_path}/new", "/backup/new", (), 60, docker).do(scene)
+    DumpInflux("pi", "influxdb", f"{tmp_path}/new", "/backup/new", (), 60, docker).do(context)
 
 
-def test_a_dump_whose_log_is_good_is_made(tmp_path, scene):
+def test_a_dump_whose_log_is_good_is_made(tmp_path, context):
     """With every line in its place."""
-    make(tmp_path, scene, "01-happy/backup")
+    make(tmp_path, context, "01-happy/backup")
 
 
 @pytest.mark.parametrize(
@@ -79,29 +79,29 @@ def test_a_dump_whose_log_is_good_is_made(tmp_path, scene):
         ("19-incremental/start-only", "not a portable dump of all databases"),
     ],
 )
-def test_an_exit_code_of_0_makes_no_dump(tmp_path, scene, what, words):
+def test_an_exit_code_of_0_makes_no_dump(tmp_path, context, what, words):
     """Influxd ends with 0 whatever happened; its words tell that the dump is not whole."""
     assert (LOGS / f"{what}.rc").read_text().strip() == "0"
     with pytest.raises(
         StepFailed, match=f"influxd backup in container influxdb failed: .*{words}"
     ):
-        make(tmp_path, scene, what)
+        make(tmp_path, context, what)
 
 
-def sweep(tmp_path, scene, dump):
+def sweep(tmp_path, context, dump):
     output = File("pi", "x.influx-backup.tar", str(tmp_path))
-    SweepInflux(output, (*tar_words((), str(dump)), "."), "influxdb", "1.8.10", 60).do(scene)
-    return scene.learnt[str(output)]
+    SweepInflux(output, (*tar_words((), str(dump)), "."), "influxdb", "1.8.10", 60).do(context)
+    return context.learnt[str(output)]
 
 
-def test_a_whole_dump_is_swept(tmp_path, scene, dump):
+def test_a_whole_dump_is_swept(tmp_path, context, dump):
     """What the manifest tells of it is what it holds."""
-    told = sweep(tmp_path, scene, dump)
+    told = sweep(tmp_path, context, dump)
     assert len(told["shards"]) + told["internal_shards"] == len(list(dump.glob("*.tar.gz")))
 
 
 @pytest.mark.parametrize("what", ["cut", "gone", "changed"])
-def test_a_shard_that_is_not_whole_is_swept_into_no_part(tmp_path, scene, dump, what):
+def test_a_shard_that_is_not_whole_is_swept_into_no_part(tmp_path, context, dump, what):
     """A dump that influxd called good may hold a shard that is cut: it is looked at in the sweep."""
     shard = sorted(dump.glob("*.tar.gz"))[3]
     content = bytearray(shard.read_bytes())
@@ -111,11 +111,11 @@ def test_a_shard_that_is_not_whole_is_swept_into_no_part(tmp_path, scene, dump, 
         content[len(content) // 2] ^= 1
         shard.write_bytes(content if what == "changed" else content[:-20])
     with pytest.raises(StepFailed, match="The dump of container influxdb is not whole"):
-        sweep(tmp_path, scene, dump)
+        sweep(tmp_path, context, dump)
 
 
 @pytest.mark.parametrize("what", ["whole", "shard", "catalogue"])
-def test_a_dump_is_checked_where_it_is_staged(tmp_path, scene, dump, what):
+def test_a_dump_is_checked_where_it_is_staged(tmp_path, context, dump, what):
     """Before anything of the stack is touched: a damaged one is unpacked, and no further."""
     if what == "shard":
         shard = sorted(dump.glob("*.tar.gz"))[3]
@@ -133,7 +133,7 @@ def test_a_dump_is_checked_where_it_is_staged(tmp_path, scene, dump, what):
 
     def stage():
         for step in job.steps:
-            step.do(scene)
+            step.do(context)
 
     if what == "whole":
         stage()
@@ -218,7 +218,7 @@ def ask(url, data=None):
         return answer.status
 
 
-def test_files_that_the_server_merges_at_once_are_proven(tmp_path, scene, servers, monkeypatch):
+def test_files_that_the_server_merges_at_once_are_proven(tmp_path, context, servers, monkeypatch):
     """InfluxDB begins to merge a shard of eight files a second after they were loaded."""
     url, inner = servers("source")
     ask(f"{url}query", b"q=CREATE DATABASE home")
@@ -230,7 +230,7 @@ def test_files_that_the_server_merges_at_once_are_proven(tmp_path, scene, server
         words = ["influxd", "backup", "-portable", "-host", f"127.0.0.1:{inner}", str(dump)]
         subprocess.run(words, check=True, capture_output=True)
     source = Dump("pi", str(dump), ())
-    (shard,) = source.report(scene).shards
+    (shard,) = source.report(context).shards
     assert len(shard.tsm) == 8
     _, inner = servers("target")
     docker, files = tmp_path / "docker", f"{tmp_path}/target/data/home/autogen/*"
@@ -243,18 +243,18 @@ def test_files_that_the_server_merges_at_once_are_proven(tmp_path, scene, server
     server = Server("influxdb", str(tmp_path / "target"))
     guard = f"{tmp_path}/guard"
     step = LoadInflux("pi", server, source, str(dump), (str(docker),), (), guard, 600)
-    step.do(scene)
-    assert scene.said[-1].endswith("; it has merged 8 of its files since")
+    step.do(context)
+    assert context.said[-1].endswith("; it has merged 8 of its files since")
     assert len([*tmp_path.glob("target/data/home/autogen/*/*.tsm")]) == 1
     with open(f"{tmp_path}/target.log", "w"):  # nobody tells of them any more
         pass
     monkeypatch.setattr(influx_load, "SETTLE_LIMIT_S", 0)
     with pytest.raises(StepFailed, match="did not take all of the dump in: shard 1 of home has"):
-        step._prove(scene, scene.host("pi"), source.report(scene))
+        step._prove(context, context.host("pi"), source.report(context))
 
 
 @pytest.mark.parametrize("what", ["whole", "short", "long", "gone", "elsewhere"])
-def test_a_load_is_proven_by_the_files_of_the_server(tmp_path, scene, dump, monkeypatch, what):
+def test_a_load_is_proven_by_the_files_of_the_server(tmp_path, context, dump, monkeypatch, what):
     """Each shard of the dump has files of these very sizes there; influxd's exit code is no proof."""
     monkeypatch.setattr(influx_load, "SETTLE_LIMIT_S", 0)
     data = tmp_path / "influxdb"
@@ -262,7 +262,7 @@ def test_a_load_is_proven_by_the_files_of_the_server(tmp_path, scene, dump, monk
     meta = next(dump.glob("*.meta")).read_bytes()
     (data / "meta/meta.db").write_bytes(_last_bytes(_fields(meta), 1))
     source = Dump("pi", str(dump), ())
-    report = source.report(scene)
+    report = source.report(context)
     for shard in report.shards:
         folder = data / "data" / shard.database / shard.policy / str(shard.id)
         folder.mkdir(parents=True)
@@ -280,8 +280,8 @@ def test_a_load_is_proven_by_the_files_of_the_server(tmp_path, scene, dump, monk
     docker = docker_of(tmp_path, "01-happy/restore")
     step = LoadInflux("pi", server, source, "/backup/t1", docker, (), f"{tmp_path}/guard", 60)
     if what == "whole":
-        step.do(scene)
-        assert f"({len(report.shards)} shards, " in scene.said[-1]
+        step.do(context)
+        assert f"({len(report.shards)} shards, " in context.said[-1]
         return
     with pytest.raises(StepFailed, match=f"did not take all of the dump in: .*not .{size}. bytes"):
-        step.do(scene)
+        step.do(context)

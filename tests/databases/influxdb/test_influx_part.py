@@ -55,12 +55,12 @@ def scene_of(folder):
 
 def sweep(tmp_path, docker, dump):
     """Write the queries of a dump and sweep it; return the part."""
-    scene = scene_of(tmp_path)
-    WriteQueries("pi", "influxdb", str(dump), docker).do(scene)
+    context = scene_of(tmp_path)
+    WriteQueries("pi", "influxdb", str(dump), docker).do(context)
     output = File("pi", "x.influx-backup.tar", str(tmp_path))
     step = DumpInflux("pi", "influxdb", str(dump), str(dump), (), 60, docker)
     words = reading_words(step, tar_words((), str(dump)))
-    SweepInflux(output, words, "influxdb", "1.8.10", 60).do(scene)
+    SweepInflux(output, words, "influxdb", "1.8.10", 60).do(context)
     return Path(output.partial)
 
 

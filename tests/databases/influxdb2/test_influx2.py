@@ -92,12 +92,12 @@ class Stack:
     def made(self):
         """Make the part; return its path and its scene."""
         output = File("pi", f"{TAG}.influxdb2-backup.tar", str(self.folder))
-        scene = PlainScene({"pi": LocalHost(str(self.folder))})
-        self.step.do(scene)
+        context = PlainScene({"pi": LocalHost(str(self.folder))})
+        self.step.do(context)
         words = reading_words(self.step, tar_words((), self.step.on_host))
         whose = ("influxdb2", "2.7.10", 60, "volumes/influxdb2/data")
-        SweepInflux2(output, words, *whose).do(scene)
-        return Path(output.partial), scene
+        SweepInflux2(output, words, *whose).do(context)
+        return Path(output.partial), context
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def members(path):
 
 def test_a_part_is_what_iotstackbackup_restores(stack):
     """Configuration, catalogue and dump lie as its restore unpacks them, without the engine."""
-    path, scene = stack.made()
+    path, context = stack.made()
     found = members(path)
     stamp = f"./backup/{little_influx2.STAMP}"
     assert set(found) == {
@@ -128,13 +128,13 @@ def test_a_part_is_what_iotstackbackup_restores(stack):
     with tarfile.open(path) as archive:
         assert archive.getmember("./data/influxd.bolt").mode == 0o640
     assert read_whole(LocalHost("/"), str(path), "influxdb2").problems == ()
-    assert (scene.warned, EXPERIMENTAL in scene.said) == ([], True)
+    assert (context.warned, EXPERIMENTAL in context.said) == ([], True)
 
 
 def test_the_manifest_tells_what_is_in_a_part(stack):
     """Version, buckets, and that it is experimental."""
-    path, scene = stack.made()
-    (facts,) = scene.learnt.values()
+    path, context = stack.made()
+    (facts,) = context.learnt.values()
     assert facts["size_bytes"] == path.stat().st_size
     size = SHARD.stat().st_size
     assert {key: facts[key] for key in ("experimental", "version", "data", "buckets")} == {

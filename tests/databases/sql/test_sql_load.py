@@ -17,9 +17,9 @@ SERVER = SqlServer("home_db", "mariadb", "/data", "/config/databases")
 
 def load(tmp_path, *, lost=0):
     """Load the dump into a server that counts it, with rows of its first table lost."""
-    scene = PlainScene({"pi": LocalHost(str(tmp_path))})
+    context = PlainScene({"pi": LocalHost(str(tmp_path))})
     dump = SqlDump("pi", str(DUMP), SERVER, ())
-    rows = dump.report(scene).rows
+    rows = dump.report(context).rows
     tables = {at: table for some in batched(rows) for at, table in some.items()}
     answers = [f"{at}|{rows[table] - (0 if at else lost)}" for at, table in tables.items()]
     docker = tmp_path / "docker"
@@ -27,7 +27,7 @@ def load(tmp_path, *, lost=0):
     docker.chmod(0o755)
     proven = {}
     guard = str(tmp_path / "guard")
-    LoadSql("pi", SERVER, dump, str(tmp_path), (str(docker),), guard, 60, proven).do(scene)
+    LoadSql("pi", SERVER, dump, str(tmp_path), (str(docker),), guard, 60, proven).do(context)
     return rows, proven
 
 
@@ -68,10 +68,10 @@ def test_a_dump_that_unpacks_to_more_than_is_free_is_not_unpacked(small_disk, ta
     packed = small_disk / "postgres_backup.sql.gz"
     packed.write_bytes(gzip.compress(tables + bytes(20_000_000)))
     before = packed.read_bytes()
-    scene = PlainScene({"pi": LocalHost(str(small_disk))})
+    context = PlainScene({"pi": LocalHost(str(small_disk))})
     step = UnpackSql("pi", str(small_disk), "postgres", (), str(small_disk / "guard"))
     with pytest.raises(StepFailed, match=r"at least 2\d\d,\d\d\d bytes when unpacked, and 2"):
-        step.do(scene)
+        step.do(context)
     assert [(each.name, each.read_bytes()) for each in small_disk.iterdir()] == [
         (packed.name, before)
     ]

@@ -48,9 +48,9 @@ def pack(tmp_path, engine, docker, *names, tar=()):
     ending = {"mariadb": "mariadb-backup.tar.gz", "postgres": "postgres-backup.sql.gz.tar"}[engine]
     output = File("pi", f"x.{ending}", str(tmp_path))
     servers = tuple(SqlServer(name, engine, f"{tmp_path}/volumes/{name}") for name in names)
-    scene = PlainScene({"pi": LocalHost(str(tmp_path))})
-    PackDumps(output, servers, 60, docker, tar).do(scene)
-    return Path(output.partial), scene.learnt[str(output)]
+    context = PlainScene({"pi": LocalHost(str(tmp_path))})
+    PackDumps(output, servers, 60, docker, tar).do(context)
+    return Path(output.partial), context.learnt[str(output)]
 
 
 def test_what_no_restore_takes_of_a_service_is_told(tmp_path, docker):
@@ -66,15 +66,15 @@ def test_what_no_restore_takes_of_a_service_is_told(tmp_path, docker):
     tar = ("tar", "--create", "--directory", str(path.parent), "./html", "./odd")
     output = File("pi", "2026-11-29_0700.nextcloud-backup.tar.gz", str(tmp_path))
     server = SqlServer("nextcloud_db", "mariadb")
-    scene = PlainScene({"pi": LocalHost(str(tmp_path))})
-    PackDumps(output, (server,), 60, docker(f"cat {MARIA}"), tar, "db_backup").do(scene)
+    context = PlainScene({"pi": LocalHost(str(tmp_path))})
+    PackDumps(output, (server,), 60, docker(f"cat {MARIA}"), tar, "db_backup").do(context)
     assert set(members(output.partial)) == {"./db_backup/backup.sql", "./html/a", "./odd"}
-    assert [each.partition(":")[0] for each in scene.warned] == [
+    assert [each.partition(":")[0] for each in context.warned] == [
         "left out, for no restore takes it",
         "a restore will refuse this backup",
     ]
-    assert "html/device" in scene.warned[0]
-    assert "odd" in scene.warned[1]
+    assert "html/device" in context.warned[0]
+    assert "odd" in context.warned[1]
     reading = read_whole(LocalHost(str(tmp_path)), output.partial, "nextcloud")
     assert "odd" in " ".join(reading.problems)
 
@@ -86,9 +86,9 @@ def test_dates_of_a_service_come_through(tmp_path, docker):
     os.utime(tmp_path / "volumes/html/photo", (-(10**9), -(10**9)))
     output = File("pi", "2026-11-29_0700.nextcloud-backup.tar.gz", str(tmp_path))
     server = SqlServer("nextcloud_db", "mariadb")
-    scene = PlainScene({"pi": LocalHost(str(tmp_path))})
+    context = PlainScene({"pi": LocalHost(str(tmp_path))})
     tar = (*tar_words((), str(tmp_path / "volumes")), "./html")
-    PackDumps(output, (server,), 60, docker(f"cat {MARIA}"), tar, "db_backup").do(scene)
+    PackDumps(output, (server,), 60, docker(f"cat {MARIA}"), tar, "db_backup").do(context)
     with tarfile.open(output.partial) as archive:
         assert archive.getmember("./html/photo").mtime == -(10**9)
     assert read_whole(LocalHost(str(tmp_path)), output.partial, "nextcloud").problems == ()
@@ -136,9 +136,9 @@ def test_a_part_of_postgresql_is_read_whatever_is_around_it(tmp_path, docker):
         with each.open("rb") as stream:
             assert "./postgres_backup.sql.gz" in [m.name for m in read_members(stream)]
         stage = tmp_path / f"stage-{each.name}"
-        scene = PlainScene({"pi": LocalHost(str(tmp_path))})
-        Unpack("pi", str(each), str(stage), (), str(tmp_path / ".lock")).do(scene)
-        CompareUnpacked("pi", str(each), str(stage), ()).do(scene)
+        context = PlainScene({"pi": LocalHost(str(tmp_path))})
+        Unpack("pi", str(each), str(stage), (), str(tmp_path / ".lock")).do(context)
+        CompareUnpacked("pi", str(each), str(stage), ()).do(context)
         assert gzip.decompress((stage / "postgres_backup.sql.gz").read_bytes())
         by_hand = ["tar", "-xOf", each, "./postgres_backup.sql.gz"]  # as RESTORE.txt has it
         told = subprocess.run(by_hand, check=True, capture_output=True).stdout

@@ -79,26 +79,26 @@ class Server:
         """Make a part of servers of these names; return its members and the scene."""
         name = {"mariadb": "x.mariadb-backup.tar.gz", "postgres": "x.postgres-backup.sql.gz.tar"}
         output = File("pi", name[self.engine], str(self.folder))
-        scene = PlainScene({"pi": LocalHost(str(self.folder))})
+        context = PlainScene({"pi": LocalHost(str(self.folder))})
         servers = tuple(SqlServer(each, self.engine) for each in names)
-        PackDumps(output, servers, 60, (str(self.docker),)).do(scene)
+        PackDumps(output, servers, 60, (str(self.docker),)).do(context)
         with tarfile.open(output.partial) as archive:
             members = {each.name: archive.extractfile(each).read() for each in archive}
-        return members, scene, scene.learnt[str(output)]
+        return members, context, context.learnt[str(output)]
 
     def load(self, dump):
         """Load a dump and count its rows; return the scene."""
         path = self.folder / "dump.sql"
         path.write_bytes(dump)
         path.chmod(0o644)
-        scene = PlainScene({"pi": LocalHost(str(self.folder))})
+        context = PlainScene({"pi": LocalHost(str(self.folder))})
         server = SqlServer(self.engine, self.engine)
         wanted = SqlDump("pi", str(path), server, ())
         guard = str(self.folder / "guard")
         LoadSql("pi", server, wanted, str(self.folder), (str(self.docker),), guard, limit_s=60).do(
-            scene
+            context
         )
-        return scene
+        return context
 
     def compared(self, members):
         """Return the warnings where the settings of a part are compared with the server's."""
@@ -108,11 +108,11 @@ class Server:
         for name, content in members.items():
             if "/config/" in name:
                 (folder / name.rpartition("/")[2]).write_bytes(content)
-        scene = PlainScene({"pi": LocalHost(str(self.folder))})
+        context = PlainScene({"pi": LocalHost(str(self.folder))})
         server = SqlServer(self.engine, self.engine)
         dump = str(self.folder / "staged/postgres_backup.sql")
-        CompareConfig("pi", server, self.engine, dump, (str(self.docker),), ()).do(scene)
-        return scene.warned
+        CompareConfig("pi", server, self.engine, dump, (str(self.docker),), ()).do(context)
+        return context.warned
 
 
 @contextlib.contextmanager
@@ -216,12 +216,12 @@ def test_tables_in_memory_only_come_back_empty_and_are_named(maria):
         "INSERT INTO `ca``che` VALUES (1), (2); INSERT INTO plain VALUES (1)"
     )
     try:
-        members, scene, told = maria.pack("mariadb")
+        members, context, told = maria.pack("mariadb")
         (left,) = told["servers"][0]["left_out"]
         assert "fleeting.`ca``che` (2 rows)" in left
         assert "plain" not in left and "none" not in left  # noqa: PT018 - one property
-        assert scene.warned == []
-        assert any(left in each for each in scene.said)
+        assert context.warned == []
+        assert any(left in each for each in context.said)
         (warning,) = maria.load(members["./backup.sql"]).warned
         assert "MariaDB in container mariadb" in warning
         assert "fleeting.`ca``che` (2 rows)" in warning
@@ -231,11 +231,11 @@ def test_tables_in_memory_only_come_back_empty_and_are_named(maria):
 
 def test_names_with_newlines_in_mariadb(maria_filled):
     """Databases and tables of any name are dumped, loaded, and their rows counted."""
-    members, scene, told = maria_filled.pack("mariadb")
+    members, context, told = maria_filled.pack("mariadb")
     rows = told["servers"][0]["rows"]
     assert rows["a\nb"] == {"`t\n\nx`": 2}
     assert rows["back\\n tab\tx"] == {"`t`": 2}
-    assert scene.warned == []
+    assert context.warned == []
     maria_filled.tell("DROP DATABASE `a\nb`")
     loaded = maria_filled.load(members["./backup.sql"])
     assert "All of the dump is in" in loaded.said[-1]
@@ -261,12 +261,12 @@ def test_tables_of_mariadb_in_folders_of_their_own_come_back(maria, way):
     folder, kept = maria.folder / "apart", maria.folder / "kept"
     folder.mkdir()
     maria.tell(FILL_APART.replace("FOLDER", str(folder)))
-    members, scene, told = maria.pack("mariadb")
+    members, context, told = maria.pack("mariadb")
     (left_out,) = told["servers"][0]["left_out"]
     named = "apart.`a`, apart.`m`, apart.`p`, apart.`t`;"
     assert left_out.startswith(f"the folders (DATA DIRECTORY) of {named} their rows are in")
-    assert scene.said[-1] == f"MariaDB in container mariadb: comes back elsewhere: {left_out}"
-    assert list(scene.warned) == []
+    assert context.said[-1] == f"MariaDB in container mariadb: comes back elsewhere: {left_out}"
+    assert list(context.warned) == []
     shutil.copytree(folder, kept)
     maria.tell("DROP DATABASE apart")
     shutil.copytree(kept, folder, dirs_exist_ok=True)
@@ -299,13 +299,13 @@ def test_views_of_what_is_gone(maria_filled):
         "CREATE TABLE `a\nb`.gone (i INT); CREATE VIEW `a\nb`.`v\nw` AS SELECT * FROM `a\nb`.gone;"
         "CREATE VIEW `a\nb`.good AS SELECT e FROM `a\nb`.`t\n\nx`; DROP TABLE `a\nb`.gone"
     )
-    members, scene, told = maria_filled.pack("mariadb")
-    assert [each.partition(", ")[0] for each in scene.warned] == [
+    members, context, told = maria_filled.pack("mariadb")
+    assert [each.partition(", ")[0] for each in context.warned] == [
         "MariaDB in container mariadb: left out: view `a\\nb`.`v\\nw`"
     ]
-    assert scene.warned[0].endswith("or DROP VIEW `a\\nb`.`v\\nw`")
+    assert context.warned[0].endswith("or DROP VIEW `a\\nb`.`v\\nw`")
     (left_out,) = told["servers"][0]["left_out"]
-    assert scene.warned[0] == f"MariaDB in container mariadb: left out: {left_out}"
+    assert context.warned[0] == f"MariaDB in container mariadb: left out: {left_out}"
     assert told["servers"][0]["rows"]["a\nb"] == {"`t\n\nx`": 2}
     assert b"VIEW `good`" in members["./backup.sql"]
 
@@ -358,8 +358,8 @@ def test_the_history_of_a_table_comes_back(maria_filled, way):
     """What the rows of tables WITH SYSTEM VERSIONING were before is dumped, loaded and counted."""
     maria_filled.tell(FILL_PAST)
     before = maria_filled.tell(LOOK_PAST)
-    members, scene, told = maria_filled.pack("mariadb")
-    assert scene.warned == []
+    members, context, told = maria_filled.pack("mariadb")
+    assert context.warned == []
     rows = told["servers"][0]["rows"]["a\nb"]
     assert (rows["`past ``x`"], rows["`plain`"], rows["`own`"]) == (3, 1, 2)
     maria_filled.tell("DROP DATABASE `a\nb`; DROP DATABASE `back\\n tab	x`")
@@ -402,8 +402,8 @@ def test_a_history_that_cannot_be_dumped_is_named(maria_filled, why, tmp_path, m
             'exec /usr/bin/mariadb-dump "$@"\n'
         )
         old.chmod(0o755)
-    members, scene, told = maria_filled.pack("mariadb")
-    (warned,) = scene.warned
+    members, context, told = maria_filled.pack("mariadb")
+    (warned,) = context.warned
     named = "the history of table `a\\nb`.`past ``x` (WITH SYSTEM VERSIONING)"
     assert warned.startswith(f"MariaDB in container mariadb: left out: {named}: its rows of now")
     (left_out,) = told["servers"][0]["left_out"]
@@ -422,36 +422,36 @@ def test_programs_that_a_server_loads_are_named(maria):
         "'aggregate'), ('twice', 1, 'odd.so', 'function')"
     )
     try:
-        _, scene, told = maria.pack("mariadb")
+        _, context, told = maria.pack("mariadb")
         assert maria.tell("DELETE FROM mysql.func; UNINSTALL SONAME 'ha_blackhole'") == ""
         assert maria.pack("mariadb")[1].warned == []
     finally:
         maria.tell("DELETE FROM mysql.func; UNINSTALL SONAME IF EXISTS 'ha_blackhole'")
     begin = "MariaDB in container mariadb: left out: "
-    assert [each.removeprefix(begin).partition(", ")[0] for each in scene.warned] == [
+    assert [each.removeprefix(begin).partition(", ")[0] for each in context.warned] == [
         "plugin BLACKHOLE of library ha_blackhole.so",
         "function o`dd of library odd.so",
         "function twice of library odd.so",
     ]
-    assert scene.warned[0].endswith("INSTALL SONAME 'ha_blackhole.so'")
-    assert scene.warned[1].endswith("AGGREGATE FUNCTION `o``dd` RETURNS INTEGER SONAME 'odd.so'")
-    assert scene.warned[2].endswith(
+    assert context.warned[0].endswith("INSTALL SONAME 'ha_blackhole.so'")
+    assert context.warned[1].endswith("AGGREGATE FUNCTION `o``dd` RETURNS INTEGER SONAME 'odd.so'")
+    assert context.warned[2].endswith(
         "Tell it: CREATE FUNCTION `twice` RETURNS REAL SONAME 'odd.so'"
     )
-    assert [f"{begin}{each}" for each in told["servers"][0]["left_out"]] == list(scene.warned)
+    assert [f"{begin}{each}" for each in told["servers"][0]["left_out"]] == list(context.warned)
 
 
 @pytest.mark.parametrize("engine", sorted(ENGINES))
 def test_a_server_that_is_away_costs_its_own_dump(engine, request):
     """The dumps of the others are packed, and the record says what lacks and why."""
     server = request.getfixturevalue({"mariadb": "maria"}.get(engine, engine))
-    members, scene, told = server.pack("away", engine, "other")
+    members, context, told = server.pack("away", engine, "other")
     held = (ENGINES[engine].member, *(f"config/{each}" for each in ENGINES[engine].config))
     assert set(members) == {f"./{above}{each}" for each in held for above in ("", "other/")}
     assert [each["container"] for each in told["servers"]] == [engine, "other"]
     assert list(told["failed"]) == ["away"]
     assert "in container away is stopped" in told["failed"]["away"]
-    assert told["failed"]["away"] in scene.said
+    assert told["failed"]["away"] in context.said
     with pytest.raises(StepFailed, match="in container away is stopped"):
         server.pack("away")
 
@@ -513,16 +513,16 @@ def test_a_dump_that_outlived_its_run_is_ended(engine, request):
         unread(server, *own) as owners,
     ):
         until(lambda: sessions() == 3)
-        _, scene, _ = server.pack(engine)
+        _, context, _ = server.pack(engine)
         assert ended(dead)
-        assert [each for each in scene.said if "ended: a dump that went on in it" in each]
+        assert [each for each in context.said if "ended: a dump that went on in it" in each]
         assert sessions() == 2
         assert (other.poll(), owners.poll()) == (None, None)
         subprocess.run([*words[:-1], "end", others], check=True, env=_given(server))
         assert ended(other)
         assert sessions() == 1
-    _, scene, _ = server.pack(engine)
-    assert [each for each in scene.said if "ended" in each] == []
+    _, context, _ = server.pack(engine)
+    assert [each for each in context.said if "ended" in each] == []
     server.tell("DROP DATABASE wide" if engine == "mariadb" else "DROP TABLE wide")
 
 
@@ -574,9 +574,9 @@ def test_counts_of_postgresql_come_in_any_order(postgres):
     rows = told["servers"][0]["rows"]["home"]
     assert (rows['public."t\n\n-- x"'], rows["public.n120"]) == (2, 120)
     postgres.tell("DROP DATABASE home")
-    scene = postgres.load(gzip.decompress(members["./postgres_backup.sql.gz"]))
-    assert "All of the dump is in" in scene.said[-1]
-    assert "(121 tables, 7,262 rows)" in scene.said[-1]
+    context = postgres.load(gzip.decompress(members["./postgres_backup.sql.gz"]))
+    assert "All of the dump is in" in context.said[-1]
+    assert "(121 tables, 7,262 rows)" in context.said[-1]
     postgres.tell("DROP DATABASE home")
 
 
@@ -597,20 +597,20 @@ def test_a_database_of_postgresql_that_lets_nobody_connect(postgres):
     postgres.tell('CREATE DATABASE "Shut ""x"; CREATE DATABASE open')
     for name in ('"a\nb"', '"Shut ""x"'):
         postgres.tell(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
-    _, scene, told = postgres.pack("postgres")
+    _, context, told = postgres.pack("postgres")
     names = ['"Shut ""x"', 'U&"a\\000ab"']
     assert sorted(told["servers"][0]["left_out"]) == [
         f"database {each}, which lets nobody connect: ALTER DATABASE {each} ALLOW_CONNECTIONS "
         f"true, or DROP DATABASE {each}"
         for each in names
     ]
-    assert len(scene.warned) == len(names)
+    assert len(context.warned) == len(names)
     assert "open" in told["servers"][0]["rows"]
     for each in told["servers"][0]["left_out"]:
         postgres.tell(each.partition(": ")[2].partition(", or ")[0])
     postgres.tell('DROP DATABASE "a\nb"')
-    _, scene, told = postgres.pack("postgres")
-    assert (scene.warned, "left_out" in told["servers"][0]) == ([], False)
+    _, context, told = postgres.pack("postgres")
+    assert (context.warned, "left_out" in told["servers"][0]) == ([], False)
     assert 'Shut "x' in told["servers"][0]["rows"]
     postgres.tell('DROP DATABASE "Shut ""x"')
     postgres.tell("DROP DATABASE open")
@@ -647,13 +647,15 @@ def tablespace(postgres):
 
 def test_tables_in_a_tablespace_come_back_in_the_default_one(tablespace):
     """Whether the server that loads them has it or not; the dump tells its name and its place."""
-    members, scene, told = tablespace.pack("postgres")
+    members, context, told = tablespace.pack("postgres")
     (left_out,) = told["servers"][0]["left_out"]
     assert left_out.startswith(
         f"tablespace Fast (at {tablespace.folder}/apart); its tables are in"
     )
-    assert scene.said[-1] == f"PostgreSQL in container postgres: comes back elsewhere: {left_out}"
-    assert list(scene.warned) == []
+    assert (
+        context.said[-1] == f"PostgreSQL in container postgres: comes back elsewhere: {left_out}"
+    )
+    assert list(context.warned) == []
     for there in ("it is there", "it is gone"):
         tablespace.tell("DROP DATABASE hall; DROP DATABASE work")
         if there == "it is gone":
@@ -695,9 +697,9 @@ def test_an_older_dump_is_loaded_without_its_tablespaces(tablespace):
     shutil.rmtree(stage, ignore_errors=True)
     stage.mkdir()
     (stage / "postgres_backup.sql.gz").write_bytes(gzip.compress(old))
-    scene = PlainScene({"pi": LocalHost(str(tablespace.folder))})
-    UnpackSql("pi", str(stage), "postgres", (), str(tablespace.folder / "guard")).do(scene)
-    assert 'names tablespaces ("Fast"), whose folders' in scene.warned[0]
+    context = PlainScene({"pi": LocalHost(str(tablespace.folder))})
+    UnpackSql("pi", str(stage), "postgres", (), str(tablespace.folder / "guard")).do(context)
+    assert 'names tablespaces ("Fast"), whose folders' in context.warned[0]
     assert _statements((stage / "postgres_backup.sql").read_bytes()) == _statements(plain)
     tablespace.tell("DROP DATABASE hall; DROP DATABASE work")
     loaded = tablespace.load((stage / "postgres_backup.sql").read_bytes())
@@ -742,8 +744,8 @@ def test_a_wrong_password_of_mariadb_is_what_is_told(maria):
 def test_settings_of_postgresql_lie_beside_the_dump(postgres):
     """What was changed by hand or by ALTER SYSTEM is held, and told where a new server lacks it."""
     postgres.tell("ALTER SYSTEM SET work_mem = '7MB'")
-    members, scene, _ = postgres.pack("postgres")
-    assert scene.warned == []
+    members, context, _ = postgres.pack("postgres")
+    assert context.warned == []
     assert b"work_mem = '7MB'" in members["./config/postgresql.auto.conf"]
     assert (postgres.folder / "data/pg_hba.conf").read_bytes() == members["./config/pg_hba.conf"]
     assert list(postgres.compared(members)) == []
@@ -758,11 +760,11 @@ def test_settings_that_cannot_be_read_are_a_warning(postgres):
     path = postgres.folder / "data/postgresql.auto.conf"
     path.rename(f"{path}.away")
     try:
-        members, scene, _ = postgres.pack("postgres")
+        members, context, _ = postgres.pack("postgres")
     finally:
         Path(f"{path}.away").rename(path)
     assert "./postgres_backup.sql.gz" in members
-    assert scene.warned[0].startswith("postgresql.auto.conf of PostgreSQL in container postgres")
+    assert context.warned[0].startswith("postgresql.auto.conf of PostgreSQL in container postgres")
 
 
 def follow(server, facts, name):

@@ -107,10 +107,10 @@ def step(stack, **given):
 
 def copy(stack, **given):
     """Copy the databases of a folder; return the scene."""
-    scene = PlainScene({"pi": LocalHost(str(stack))})
-    step(stack, **given).do(scene)
-    assert [line for stream, line in scene.heard if stream == "err"] == []
-    return scene
+    context = PlainScene({"pi": LocalHost(str(stack))})
+    step(stack, **given).do(context)
+    assert [line for stream, line in context.heard if stream == "err"] == []
+    return context
 
 
 def rows_of(path):
@@ -170,8 +170,8 @@ def test_a_database_that_is_written_is_copied_whole(stack, mode, pause, how):
     with written(path, mode, pause, how) as committed:
         for _ in range(8):
             before = committed()
-            scene = copy(stack)
-            if scene.warned:  # opened and closed as a WAL all the time: there may be no moment
+            context = copy(stack)
+            if context.warned:  # opened and closed as a WAL all the time: there may be no moment
                 assert (mode, how) == ("WAL", "opens")
                 continue
             assert copies(stack) == {b"volumes/busy.db"}
@@ -447,8 +447,8 @@ def test_what_was_a_database_and_is_none_any_more_is_told(stack):
             stream.write(bytes(4096))
     os.truncate(stack / "volumes/empty.db", 0)
     known = (*(f"volumes/{name}" for name in names), "else.db")
-    scene = copy(stack, known=known, exclusions=("volumes/o*",))
-    assert [each.partition(" The ")[0] for each in scene.warned] == [
+    context = copy(stack, known=known, exclusions=("volumes/o*",))
+    assert [each.partition(" The ")[0] for each in context.warned] == [
         "volumes/empty.db is a damaged database (it was one, and is empty).",
         "volumes/head.db is a damaged database (it was one, and begins otherwise).",
     ]
@@ -494,8 +494,8 @@ def test_odd_names_come_through(stack):
         with contextlib.suppress(OSError):
             os.setxattr(path, "user.note", name)
         os.utime(path, (1e9, 1e9))
-    scene = copy(stack)
-    assert scene.warned == []
+    context = copy(stack)
+    assert context.warned == []
     assert copies(stack) == {b"volumes/" + name for name in ODD_NAMES}
     for name in ODD_NAMES:
         pair = [
