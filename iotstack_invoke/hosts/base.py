@@ -132,7 +132,7 @@ def telling_first(lines: Iterable[str]) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class Result:
     """How a command ended, and what it said."""
 
     exit_code: int
@@ -277,7 +277,7 @@ class Storage(Protocol):
 class Host(Storage, Protocol):
     """A place that also runs commands."""
 
-    def run(self, command: Command, heard: Heard | None = None) -> Outcome:
+    def run(self, command: Command, heard: Heard | None = None) -> Result:
         """Run a command to its end.
 
         Raises StepFailed for an exit code that is not accepted and for one that takes too long.

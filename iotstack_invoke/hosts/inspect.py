@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from ..core.errors import Refused, StepFailed, ended
-from .base import Command, Host, Outcome, is_telling
+from .base import Command, Host, Result, is_telling
 from .json_answers import read_json
 from .local import NOT_THERE, READ_ONLY, LocalHost, checked, said_too_much
 
@@ -86,7 +86,7 @@ def stat_on(
     return _told_of_what_is_there(host, command, host.run(command))
 
 
-def _told_of_what_is_there(host: Host, command: Command, told: Outcome) -> str:
+def _told_of_what_is_there(host: Host, command: Command, told: Result) -> str:
     """Return the output of a command that failed of nothing but of what is not there."""
     said = [line for line in told.err.splitlines() if is_telling(line)]
     others = [line for line in said if not line.endswith(GONE)]
@@ -231,7 +231,7 @@ def stat_unfollowed(
         if len(text) > command.most_bytes:
             raise said_too_much(command.shown, command.most_bytes, host.name)
         code = pipe.finish()
-    return _told_of_what_is_there(host, command, Outcome(code, text, "\n".join(said)))
+    return _told_of_what_is_there(host, command, Result(code, text, "\n".join(said)))
 
 
 def entries(host: Host, folder: str, as_root: tuple[str, ...] = ()) -> dict[str, str]:

@@ -34,9 +34,9 @@ from .base import (
     Disk,
     FileFact,
     Heard,
-    Outcome,
     Pipe,
     Received,
+    Result,
     denied_told,
     fact_of,
 )
@@ -267,7 +267,7 @@ class LocalHost:
             with _failing(f"{path} cannot be removed"), contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
 
-    def run(self, command: Command, heard: Heard | None = None) -> Outcome:
+    def run(self, command: Command, heard: Heard | None = None) -> Result:
         """Run a command to its end, its words quoted, through Invoke."""
         streams = {}
         if heard:
@@ -289,7 +289,7 @@ class LocalHost:
         finally:
             for stream in streams.values():
                 stream.close()
-        outcome = Outcome(result.exited, result.stdout, result.stderr, result.held)
+        outcome = Result(result.exited, result.stdout, result.stderr, result.held)
         return checked(command, outcome, self.name)
 
     @contextlib.contextmanager
@@ -557,7 +557,7 @@ class _Finish:
         return code
 
 
-def checked(command: Command, outcome: Outcome, where: str) -> Outcome:
+def checked(command: Command, outcome: Result, where: str) -> Result:
     """Return the outcome of a command, or raise StepFailed where its exit code is a failure."""
     if outcome.exit_code in command.accept:
         return outcome

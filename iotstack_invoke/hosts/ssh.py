@@ -26,7 +26,7 @@ from paramiko import ChannelException, SSHException
 
 from ..core import processes as children
 from ..core.errors import StepFailed, TimedOut, Unreachable, ended
-from .base import Command, Disk, FileFact, Heard, Outcome, Pipe, Received, fact_of
+from .base import Command, Disk, FileFact, Heard, Pipe, Received, Result, fact_of
 from .hashing import HASH
 from .invoke_runners import LineStream
 from .local import (
@@ -249,7 +249,7 @@ class SshHost:
 
     def try_run(
         self, command: Command, heard: Heard | None = None, *, leashed: bool = True
-    ) -> Outcome:
+    ) -> Result:
         """Run a command to its end, whatever its exit code; it ends with our line.
 
         `leashed`: not for a machine that may have no shell. Raises LoginPrints where its login
@@ -296,13 +296,13 @@ class SshHost:
         if not begins[0].begun:
             raise not_begun(self.name, result.stderr.strip() or result.stdout)
         self.login.note(*begins)
-        return Outcome(result.exited, result.stdout, result.stderr, result.held)
+        return Result(result.exited, result.stdout, result.stderr, result.held)
 
-    def run(self, command: Command, heard: Heard | None = None) -> Outcome:
+    def run(self, command: Command, heard: Heard | None = None) -> Result:
         """Run a command to its end; raises StepFailed for an exit code that is not accepted."""
         return checked(command, self.try_run(command, heard), self.name)
 
-    def _ask(self, question: Command) -> Outcome:
+    def _ask(self, question: Command) -> Result:
         """Run what a disk answers soon; raises TimedOut where it does not."""
         with self._in_time():
             return self.run(question)

@@ -14,7 +14,7 @@ from dataclasses import replace
 from ..core.dataclass import dataclass
 from ..core.errors import StepFailed, ended
 from ..core.stack_folders import RESTORE
-from ..hosts.base import Command, FileFact, Host, Outcome, is_telling
+from ..hosts.base import Command, FileFact, Host, Result, is_telling
 from ..hosts.json_answers import JsonAnswer, read_json
 from ..hosts.local import LocalHost, checked
 from ..services.containers import Container
@@ -192,7 +192,7 @@ def _told_of(
     return found
 
 
-def _asked(host: Host, words: tuple[str, ...], limit_s: float) -> Outcome:
+def _asked(host: Host, words: tuple[str, ...], limit_s: float) -> Result:
     """Return how a question ended as `inspected` does; raises StepFailed."""
     command = Command(words, frozenset({0, 1}), limit_s)
     told = host.run(command)

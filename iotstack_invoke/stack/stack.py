@@ -17,7 +17,7 @@ from ..core.dataclass import dataclass
 from ..core.errors import OldDataGone, StepFailed, ended
 from ..core.gzip_streams import reading_words
 from ..engine.steps import StepContext
-from ..hosts.base import PARTIAL, Command, Host, Outcome, is_telling
+from ..hosts.base import PARTIAL, Command, Host, Result, is_telling
 from ..hosts.inspect import ANY_EXIT, which_may_be_there
 from ..hosts.json_answers import read_json
 from ..hosts.local import LocalHost
@@ -459,7 +459,7 @@ class ComposeUp:
             return ()
 
 
-def compose_error(told: Outcome) -> str:
+def compose_error(told: Result) -> str:
     """Return why compose failed, in its own words: the last line but for those that sum it up."""
     lines = [line.strip() for line in (*told.out.splitlines(), *told.err.splitlines())]
     telling = [line for line in lines if line and not _SUMMED_UP.search(line)]

@@ -16,7 +16,7 @@ from iotstack_invoke.databases.sql.load import CheckMount, RunSqlAlone
 from iotstack_invoke.databases.sql.servers import SqlServer
 from iotstack_invoke.databases.sql.stays import held_by_server
 from iotstack_invoke.databases.sqlite.files import CopySqlite
-from iotstack_invoke.hosts.base import Outcome
+from iotstack_invoke.hosts.base import Result
 from iotstack_invoke.hosts.inspect import points_away
 from iotstack_invoke.hosts.json_answers import read_json
 from iotstack_invoke.stack.compose import (
@@ -92,7 +92,7 @@ class Answering:
             out = "".join(f"{each}\0" for each in command.words[4:])
         for each in out.splitlines() if hear else ():
             hear("out", each)
-        return Outcome(0, out, "")
+        return Result(0, out, "")
 
     def receive(self, *_):
         pass

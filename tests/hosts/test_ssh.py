@@ -27,7 +27,7 @@ from sshd import make_key, offspring
 from iotstack_invoke.core.errors import Interrupted, StepFailed, TimedOut, Unreachable
 from iotstack_invoke.core.processes import signals_raised
 from iotstack_invoke.hosts import ssh as remote
-from iotstack_invoke.hosts.base import Command, Outcome, Received
+from iotstack_invoke.hosts.base import Command, Received, Result
 from iotstack_invoke.hosts.local import LocalHost
 from iotstack_invoke.hosts.ssh import SftpStorage, SshHost, open_storage
 from iotstack_invoke.hosts.ssh_connection import Limit, Login, MendedRemote, end_input
@@ -598,7 +598,7 @@ def test_free_bytes_are_read_whatever_the_disk_is_called(line, free):
     class Df(SshHost):
         def try_run(self, command, heard=None):
             titles = "Filesystem 1024-blocks Used Available Capacity Mounted on"
-            return Outcome(0, f"{titles}\n{line}\n", "")
+            return Result(0, f"{titles}\n{line}\n", "")
 
     assert Df(Login(Ssh("nas"), "nas"), "").free_bytes("/x") == free
 

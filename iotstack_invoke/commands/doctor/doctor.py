@@ -41,7 +41,7 @@ from ...databases.sql.servers import run_in, servers_in
 from ...environment.environment import Environment, Newest, newest_good
 from ...environment.hooks import FIND_PROGRAM
 from ...environment.stack_host import find_machine
-from ...hosts.base import Command, Host, Outcome, Storage
+from ...hosts.base import Command, Host, Result, Storage
 from ...hosts.inspect import (
     ANY_EXIT,
     entries,
@@ -254,12 +254,12 @@ def login_told(place: Any, topic: str = "login") -> Iterator[Finding]:
     yield warning(topic, f"prints: {words}. It is passed over here; SFTP and scp break of it", fix)
 
 
-def ask(host: Host, *words: str) -> Outcome:
+def ask(host: Host, *words: str) -> Result:
     """Return what a command answers; one that is stopped at the time limit ends with 124."""
     try:
         return host.run(Command(words, ANY_EXIT, QUESTION_LIMIT_S))
     except StepFailed as error:
-        return Outcome(UNANSWERED_EXIT, "", str(error))
+        return Result(UNANSWERED_EXIT, "", str(error))
 
 
 def _identity(host: Host, machine: HostConfig) -> Finding:
@@ -317,7 +317,7 @@ class _Examined:
         return ask(self.host, "id", "-u").out.strip()
 
     @cached_property
-    def sudo_told(self) -> Outcome | None:
+    def sudo_told(self) -> Result | None:
         if self.user_id == "0" or not self.sudo:
             return None
         return ask(self.host, "sudo", "-n", "true")
@@ -327,7 +327,7 @@ class _Examined:
         return ("sudo", "-n") if self.sudo_told and not self.sudo_told.exit_code else ()
 
     @cached_property
-    def docker(self) -> tuple[tuple[str, ...], Outcome]:
+    def docker(self) -> tuple[tuple[str, ...], Result]:
         """The words before a Docker command, and what the engine answers to them."""
         words: tuple[str, ...] = ("docker",)
         form = ("version", "--format", "{{.Server.Version}}")
@@ -415,7 +415,7 @@ class _Examined:
     def _compose(self) -> Iterator[Finding]:
         words, told = self.docker
         if told.exit_code == UNANSWERED_EXIT:  # its plugin would hang as well
-            told = Outcome(UNANSWERED_EXIT, "", told.err)
+            told = Result(UNANSWERED_EXIT, "", told.err)
             plugin = told
         else:
             plugin = ask(self.host, *words, "compose", "version")

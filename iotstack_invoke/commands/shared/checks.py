@@ -24,7 +24,7 @@ from ...databases.sqlite.files import CopySqlite
 from ...engine.journal import owed_in
 from ...environment.environment import Newest
 from ...environment.hooks import shown
-from ...hosts.base import Outcome
+from ...hosts.base import Result
 from ...reporting.report import age_text, size_text
 from ...services.known import Cover
 from ...settings.model import Hook
@@ -92,7 +92,7 @@ def version_in(text: str) -> str:
     return told[0] if told else ""
 
 
-def judge_program(name: str, told: Outcome, package: str, *, needed: bool) -> Finding:
+def judge_program(name: str, told: Result, package: str, *, needed: bool) -> Finding:
     """Judge a program by its answer to `--version`."""
     if told.exit_code == MISSING_EXIT:
         return bad(name, "is not installed", f"sudo apt-get install {package}", needed=needed)
@@ -101,7 +101,7 @@ def judge_program(name: str, told: Outcome, package: str, *, needed: bool) -> Fi
     return good(name, version_in(told.out) or "is there")
 
 
-def judge_tar(told: Outcome) -> Finding:
+def judge_tar(told: Result) -> Finding:
     """Judge tar, which must be GNU's: only it keeps owners, attributes, and says what changed."""
     found = judge_program("tar", told, "tar", needed=True)
     if found.verdict is Severity.GOOD and "GNU tar" not in told.out:
@@ -110,7 +110,7 @@ def judge_tar(told: Outcome) -> Finding:
     return good("tar", f"GNU {found.found}") if found.verdict is Severity.GOOD else found
 
 
-def judge_docker(told: Outcome, *, needed: bool) -> Finding:
+def judge_docker(told: Result, *, needed: bool) -> Finding:
     """Judge the Docker engine by `docker version --format {{.Server.Version}}`."""
     said = told.last_words
     if told.exit_code == 0 and version_in(told.out):
@@ -125,7 +125,7 @@ def judge_docker(told: Outcome, *, needed: bool) -> Finding:
     return bad("docker", said, fix, needed=needed)
 
 
-def judge_compose(plugin: Outcome, ask_v1: Callable[[], Outcome], *, needed: bool) -> Finding:
+def judge_compose(plugin: Result, ask_v1: Callable[[], Result], *, needed: bool) -> Finding:
     """Judge compose: v2's plugin, or else v1's program, which is asked only then."""
     if plugin.exit_code == 0 and version_in(plugin.out):
         return good("compose", f"{version_in(plugin.out)} (`docker compose`)")
@@ -136,7 +136,7 @@ def judge_compose(plugin: Outcome, ask_v1: Callable[[], Outcome], *, needed: boo
     return bad("compose", found, "sudo apt-get install docker-compose-plugin", needed=needed)
 
 
-def judge_sudo(user_id: str, told: Outcome | None) -> Finding:
+def judge_sudo(user_id: str, told: Result | None) -> Finding:
     """Judge sudo by `sudo -n true`; None where the settings want none."""
     if user_id == "0":
         return good("sudo", "this is root, who needs none")
@@ -148,7 +148,7 @@ def judge_sudo(user_id: str, told: Outcome | None) -> Finding:
     return failed("sudo", f"does not let this user in without a password: {told.last_words}", fix)
 
 
-def judge_hook(name: str, hook: Hook, told: Outcome) -> Finding | None:
+def judge_hook(name: str, hook: Hook, told: Result) -> Finding | None:
     """Judge the program of a hook by the words of hooks.py's FIND_PROGRAM; None where it runs."""
     program, quoted = hook.words[0], shlex.quote(hook.words[0])
     match told.out.rstrip("\n").split(" ", 1):
@@ -177,7 +177,7 @@ def judge_hook(name: str, hook: Hook, told: Outcome) -> Finding | None:
 # Folders and the disk
 
 
-def judge_backups(path: str, told: Outcome) -> Finding:
+def judge_backups(path: str, told: Result) -> Finding:
     """Judge the folder of the backups.
 
     By a line `OWNER MODE` as stat(1) tells it and `writable`, or by `missing` or `dangling`.
@@ -300,7 +300,7 @@ def judge_space(
     return good(name, found)
 
 
-def judge_inodes(told: Outcome) -> Finding:
+def judge_inodes(told: Result) -> Finding:
     """Judge the free inodes by `df -Pi`; a file system that counts none (btrfs) has no limit."""
     columns = re.search(r"\s(\d+)\s+(\d+)\s+(\d+)\s+(?:\d+%|-)\s", told.out.partition("\n")[2])
     if told.exit_code or columns is None:
@@ -320,7 +320,7 @@ def judge_inodes(told: Outcome) -> Finding:
 # The clock
 
 
-def judge_synchronised(told: Outcome) -> Finding:
+def judge_synchronised(told: Result) -> Finding:
     """Judge by `timedatectl show -p NTPSynchronized`, which knows of chrony and ntpd as well."""
     answer = told.out.strip()
     if answer == "NTPSynchronized=yes":
@@ -332,7 +332,7 @@ def judge_synchronised(told: Outcome) -> Finding:
     return warning("clock", found, "compare `date` with a clock, and install chrony")
 
 
-def judge_clocks(told: Outcome, before_s: float, after_s: float) -> Finding:
+def judge_clocks(told: Result, before_s: float, after_s: float) -> Finding:
     """Judge another machine's `date +%s` against ours, taken before and after the question."""
     name = "clock against ours"
     if told.exit_code or not EPOCH.fullmatch(told.out.strip()):
@@ -439,7 +439,7 @@ def judge_rows(idle: Iterable[str]) -> tuple[Finding, ...]:
     return tuple(warning("settings", each, fix) for each in idle)
 
 
-def judge_sql(server: SqlServer, told: Outcome) -> Finding:
+def judge_sql(server: SqlServer, told: Result) -> Finding:
     """Judge a server that is dumped as SQL by its answer to `SELECT version()`."""
     topic = f"container {server.container}"
     if told.exit_code == 0:

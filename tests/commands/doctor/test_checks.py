@@ -14,7 +14,7 @@ from iotstack_invoke.commands.shared.checks import Severity
 from iotstack_invoke.databases.influxdb.part import BACKUP_INSIDE
 from iotstack_invoke.databases.influxdb2.part import Influx2Facts, Influx2Look
 from iotstack_invoke.databases.sql.servers import SqlServer
-from iotstack_invoke.hosts.base import Outcome
+from iotstack_invoke.hosts.base import Result
 from iotstack_invoke.services.containers import Container
 from iotstack_invoke.services.known import cover, read_table
 from iotstack_invoke.stack.compose import InspectedContainer, Mount
@@ -22,29 +22,29 @@ from iotstack_invoke.stack.compose import InspectedContainer, Mount
 GOOD, WARNING, FAILED = Severity.GOOD, Severity.WARNING, Severity.FAILED
 NOW = datetime(2026, 11, 23, 14, 0, tzinfo=UTC)
 
-GNU_TAR = Outcome(0, "tar (GNU tar) 1.34\nCopyright (C) 2021 Free Software Foundation, Inc.\n", "")
-MISSING = Outcome(127, "", "bash: line 1: x: command not found\n")
-HUNG = Outcome(124, "", "It did not end within 15 s, so it was stopped: docker version")
-NO_DAEMON = Outcome(
+GNU_TAR = Result(0, "tar (GNU tar) 1.34\nCopyright (C) 2021 Free Software Foundation, Inc.\n", "")
+MISSING = Result(127, "", "bash: line 1: x: command not found\n")
+HUNG = Result(124, "", "It did not end within 15 s, so it was stopped: docker version")
+NO_DAEMON = Result(
     1,
     "\n",
     "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon "
     "running?\n",
 )
-NO_PERMISSION = Outcome(
+NO_PERMISSION = Result(
     1,
     "\n",
     "permission denied while trying to connect to the Docker daemon socket at "
     "unix:///var/run/docker.sock\n",
 )
-NO_PLUGIN = Outcome(
+NO_PLUGIN = Result(
     1, "", "docker: unknown command: docker compose\n\nRun 'docker --help' for more information\n"
 )
-COMPOSE_1 = Outcome(
+COMPOSE_1 = Result(
     0, "docker-compose version 1.29.2, build unknown\ndocker-py version: 5.0.3\n", ""
 )
-COMPOSE_2 = Outcome(0, "Docker Compose version v2.24.5\n", "")
-NO_SYSTEMD = Outcome(
+COMPOSE_2 = Result(0, "Docker Compose version v2.24.5\n", "")
+NO_SYSTEMD = Result(
     1,
     "",
     "System has not been booted with systemd as init system (PID 1). Can't operate.\n"
@@ -64,8 +64,8 @@ def verdict(found):
     ("told", "expected", "words"),
     [
         (GNU_TAR, GOOD, "GNU 1.34"),
-        (Outcome(0, "bsdtar 3.6.2 - libarchive 3.6.2 zlib/1.2.13\n", ""), FAILED, "bsdtar"),
-        (Outcome(0, "tar (busybox) 1.36.1\n", ""), FAILED, "busybox"),
+        (Result(0, "bsdtar 3.6.2 - libarchive 3.6.2 zlib/1.2.13\n", ""), FAILED, "bsdtar"),
+        (Result(0, "tar (busybox) 1.36.1\n", ""), FAILED, "busybox"),
         (MISSING, FAILED, "is not installed"),
     ],
 )
@@ -91,7 +91,7 @@ def test_a_docker_that_does_not_answer_has_its_own_fix(told, fix):
         found = findings.judge_docker(told, needed=needed)
         assert verdict(found) is expected
         assert fix in found.fix
-    good = findings.judge_docker(Outcome(0, "20.10.24+dfsg1\n", ""), needed=True)
+    good = findings.judge_docker(Result(0, "20.10.24+dfsg1\n", ""), needed=True)
     assert (verdict(good), good.found) == (GOOD, "20.10.24+dfsg1")
 
 
@@ -126,8 +126,8 @@ def test_without_any_compose_only_a_restore_fails():
     [
         ("0", None, GOOD),
         ("1000", None, GOOD),
-        ("1000", Outcome(0, "", ""), GOOD),
-        ("1000", Outcome(1, "", "sudo: a password is required\n"), FAILED),
+        ("1000", Result(0, "", ""), GOOD),
+        ("1000", Result(1, "", "sudo: a password is required\n"), FAILED),
         ("1000", MISSING, FAILED),
     ],
 )
@@ -152,7 +152,7 @@ def test_sudo_is_needed_by_whoever_wants_it(user_id, told, expected):
 )
 def test_the_folder_of_the_backups_is_the_users_alone(out, expected):
     """One that the user cannot write fails a backup; one that everybody reads is a warning."""
-    assert verdict(findings.judge_backups("/s/backups", Outcome(0, out, ""))) is expected
+    assert verdict(findings.judge_backups("/s/backups", Result(0, out, ""))) is expected
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_the_folder_of_the_backups_is_the_users_alone(out, expected):
 )
 def test_inodes_are_read_from_df(line, code, expected, found):
     """Few free inodes are told; a file system that counts none has no limit."""
-    judged = findings.judge_inodes(Outcome(code, DF_TITLES + line, ""))
+    judged = findings.judge_inodes(Result(code, DF_TITLES + line, ""))
     assert verdict(judged) is expected
     assert found in judged.found
 
@@ -220,11 +220,11 @@ def test_a_restore_folder_elsewhere_fails_a_restore_only():
 @pytest.mark.parametrize(
     ("told", "expected"),
     [
-        (Outcome(0, "NTPSynchronized=yes\n", ""), GOOD),
-        (Outcome(0, "NTPSynchronized=no\n", ""), WARNING),
+        (Result(0, "NTPSynchronized=yes\n", ""), GOOD),
+        (Result(0, "NTPSynchronized=no\n", ""), WARNING),
         (NO_SYSTEMD, WARNING),
         (MISSING, WARNING),
-        (Outcome(0, "", ""), WARNING),
+        (Result(0, "", ""), WARNING),
     ],
 )
 def test_an_unknown_clock_is_no_good_clock(told, expected):
@@ -244,7 +244,7 @@ def test_an_unknown_clock_is_no_good_clock(told, expected):
 )
 def test_clocks_are_compared_within_the_time_of_the_question(theirs_s, expected, words):
     """A slow line is no wrong clock: only what lies outside of the question counts."""
-    found = findings.judge_clocks(Outcome(0, f"{theirs_s}\n", ""), 1000.0, 1002.0)
+    found = findings.judge_clocks(Result(0, f"{theirs_s}\n", ""), 1000.0, 1002.0)
     assert verdict(found) is expected
     assert words in found.found
 
@@ -406,11 +406,11 @@ def test_a_backup_from_the_future_is_a_warning_of_its_own():
 @pytest.mark.parametrize(
     ("told", "judged", "words"),
     [
-        (Outcome(0, "10.11.19-MariaDB-log\n", ""), GOOD, "MariaDB 10.11.19"),
-        (Outcome(77, "", "root is not let in: ERROR 1045\n"), FAILED, "not let in"),
-        (Outcome(127, "", "it has no program mariadb or mysql\n"), FAILED, "no program"),
+        (Result(0, "10.11.19-MariaDB-log\n", ""), GOOD, "MariaDB 10.11.19"),
+        (Result(77, "", "root is not let in: ERROR 1045\n"), FAILED, "not let in"),
+        (Result(127, "", "it has no program mariadb or mysql\n"), FAILED, "no program"),
         (
-            Outcome(1, "", "Error response from daemon: container x is not running\n"),
+            Result(1, "", "Error response from daemon: container x is not running\n"),
             FAILED,
             "run",
         ),
