@@ -42,7 +42,7 @@ class SaidTooMuch(Exception):
     """A command said more than any answer has."""
 
 
-class _Mended:
+class Unattended:
     """What Local and Remote need alike."""
 
     watchers: Any
@@ -152,7 +152,7 @@ class _Mended:
         return str(decoders.mine.decode(data))
 
 
-class MendedLocal(_Mended, Local):
+class UnattendedLocal(Unattended, Local):
     """Invoke's Local for unattended work."""
 
     process: Any = None
@@ -218,7 +218,7 @@ class MendedLocal(_Mended, Local):
 def local_context() -> Context:
     """Return an Invoke Context whose commands run through MendedLocal."""
     config = Config(overrides=RUN_OVERRIDES)
-    config.runners.local = MendedLocal
+    config.runners.local = UnattendedLocal
     return Context(config)
 
 

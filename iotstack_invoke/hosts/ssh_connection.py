@@ -30,7 +30,7 @@ from paramiko import AuthenticationException, ChannelException, SSHException
 from ..core.dataclass import dataclass
 from ..core.errors import KeyRefused, Refused, StepFailed, TimedOut, Unreachable, ended
 from .base import Command
-from .invoke_runners import LOOK_S, RUN_OVERRIDES, _Mended
+from .invoke_runners import LOOK_S, RUN_OVERRIDES, Unattended
 from .known_hosts import (
     AUTHORITY,
     REVOKED,
@@ -100,7 +100,7 @@ class NotBegun(Exception):
     """The login shell did not begin the command in time."""
 
 
-class MendedRemote(_Mended, Remote):  # type: ignore[misc]
+class UnattendedRemote(Unattended, Remote):  # type: ignore[misc]
     """Fabric's Remote for unattended work: stdin at EOF, linear reading.
 
     A command that is leashed (remote.py) has its own stdin, and takes the end of ours for the
@@ -567,7 +567,7 @@ def closed_connection(way: Way) -> Line:
     """Return a closed connection that refuses a host whose key is not known."""
     none_read = {"ssh_config": paramiko.SSHConfig(), "lazy": True}  # `ssh` has read all
     config = fabric.Config(overrides=RUN_OVERRIDES, **none_read)
-    config.runners.remote = MendedRemote
+    config.runners.remote = UnattendedRemote
     return Line(way, config)
 
 

@@ -24,7 +24,7 @@ from iotstack_invoke.core.processes import signals_raised
 from iotstack_invoke.hosts import local as hosts
 from iotstack_invoke.hosts.base import Command
 from iotstack_invoke.hosts.inspect import stat_on
-from iotstack_invoke.hosts.invoke_runners import LineStream, MendedLocal, local_context
+from iotstack_invoke.hosts.invoke_runners import LineStream, UnattendedLocal, local_context
 from iotstack_invoke.hosts.local import (
     EARLY_BYTES,
     PIPE_BYTES,
@@ -358,7 +358,7 @@ def test_a_program_that_just_starts_is_not_lost(host, monkeypatch, way):
 def test_invokes_own_ways_of_stopping_reach_the_group(tmp_path):
     """The interrupt that Invoke passes on reaches the program below the shell."""
     context = local_context()
-    runner = MendedLocal(context)
+    runner = UnattendedLocal(context)
     pid = tmp_path / "pid"
     outcome = []
     thread = threading.Thread(
@@ -381,14 +381,14 @@ def test_a_short_command_is_not_waited_for_long(host, monkeypatch, tmp_path):
 
     def pause(seconds):
         pauses.append(seconds)
-        if seconds == MendedLocal.input_sleep:
+        if seconds == UnattendedLocal.input_sleep:
             enough.touch()
         sleep(seconds)
 
     monkeypatch.setattr(time, "sleep", pause)
     host.run(Command(("sh", "-c", 'until [ -e "$0" ]; do sleep 0.01; done', str(enough))))
     assert pauses[0] < 0.001
-    assert pauses[-1] == max(pauses) == MendedLocal.input_sleep
+    assert pauses[-1] == max(pauses) == UnattendedLocal.input_sleep
 
 
 def test_a_limit_ends_what_a_program_left_behind(host, tmp_path):

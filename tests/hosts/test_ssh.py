@@ -30,7 +30,7 @@ from iotstack_invoke.hosts import ssh as remote
 from iotstack_invoke.hosts.base import Command, Received, Result
 from iotstack_invoke.hosts.local import LocalHost
 from iotstack_invoke.hosts.ssh import SftpStorage, SshHost, open_storage
-from iotstack_invoke.hosts.ssh_connection import Limit, Login, MendedRemote, end_input
+from iotstack_invoke.hosts.ssh_connection import Limit, Login, UnattendedRemote, end_input
 from iotstack_invoke.hosts.ssh_settings import Ssh
 
 ODD_NAMES = (
@@ -177,7 +177,7 @@ def test_a_late_command_is_told_however_long_its_end_takes(nas, monkeypatch):
         Remote.kill(runner)
         time.sleep(0.5)
 
-    monkeypatch.setattr(MendedRemote, "kill", slowly, raising=False)
+    monkeypatch.setattr(UnattendedRemote, "kill", slowly, raising=False)
     with pytest.raises(StepFailed, match=r"On nas: it did not end within 0\.2 s"):
         nas.run(Command(("sleep", "30"), limit_s=0.2))
 
