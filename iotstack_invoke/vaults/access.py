@@ -34,7 +34,7 @@ from ..hosts.base import FileFact, Received, Storage
 from ..hosts.pasted import over_ssh
 from ..settings.model import VaultConfig
 from .apart import OwnFolder, refuse_twin
-from .rate_limit import Pace
+from .rate_limit import RateLimit
 
 if TYPE_CHECKING:
     from .encrypted import EncryptedStorage
@@ -76,7 +76,7 @@ def vault_storage(
     In a vault with a folder for each machine it is that of `host`, or of this machine. The latter
     is made when something is first written there, and so is the former if it is to be `made`.
     """
-    pace = Pace(vault.limit_rate) if vault.limit_rate else None
+    pace = RateLimit(vault.limit_rate) if vault.limit_rate else None
     root = _root_of(vault, host)
     of_others = of_others or host not in ("", OWN_FOLDER, socket.gethostname())
     if vault.by_host and host not in ("", OWN_FOLDER) and not made:
@@ -259,7 +259,7 @@ class _Lazy:
         name: str,
         root: str,
         opener: Callable[[], EncryptedStorage],
-        pace: Pace | None,
+        pace: RateLimit | None,
         *,
         makes_root: bool = False,
         own: OwnFolder | None = None,
@@ -403,7 +403,7 @@ class _Lazy:
                 "ago. It ends here, so that the next backup is made in time. "
                 f"{_GOES_ON[place.resumes]}"
             )
-            paced = (self._pace or Pace()).stream(source, self._until_s, late)
+            paced = (self._pace or RateLimit()).stream(source, self._until_s, late)
             return place.receive(path, paced, *rest, **more)
 
     @contextlib.contextmanager

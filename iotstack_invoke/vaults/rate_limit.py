@@ -26,7 +26,7 @@ SMALL_BYTES = 1 << 18
 UNLIMITED = TimeTable(((0, 0),))
 
 
-class Pace:
+class RateLimit:
     """Hands out the time of one line: who comes next waits until those before have passed.
 
     `wall` is the clock that the time table is read by: its hours may come twice, or never.
@@ -86,7 +86,7 @@ class Pace:
 class _Paced(io.RawIOBase):
     """The raw side of a paced stream: it gives one piece at a time."""
 
-    def __init__(self, source: Any, pace: Pace, until_s: float, late: str) -> None:
+    def __init__(self, source: Any, pace: RateLimit, until_s: float, late: str) -> None:
         super().__init__()
         self._source = source
         self._pace = pace

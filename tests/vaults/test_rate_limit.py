@@ -17,7 +17,7 @@ from iotstack_invoke.core.units import read_rate, read_rates
 from iotstack_invoke.settings.model import VaultConfig
 from iotstack_invoke.vaults import access as vaults
 from iotstack_invoke.vaults.access import vault_storage
-from iotstack_invoke.vaults.rate_limit import Pace
+from iotstack_invoke.vaults.rate_limit import RateLimit
 
 DATA = os.urandom(1_000_000)
 
@@ -40,7 +40,7 @@ def clock():
 
 
 def pace_of(clock, bytes_a_second):
-    return Pace(read_rates(str(bytes_a_second)), lambda: clock.now_s, clock.sleep)
+    return RateLimit(read_rates(str(bytes_a_second)), lambda: clock.now_s, clock.sleep)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_a_pause_saves_nothing_up(clock):
 def test_streams_share_the_line():
     """Of streams side by side each waits for the others' bytes as well."""
     waited = []
-    pace = Pace(read_rates("1000"), lambda: 0.0, waited.append)
+    pace = RateLimit(read_rates("1000"), lambda: 0.0, waited.append)
     threads = [threading.Thread(target=pace.wait, args=(100,)) for _ in range(8)]
     for each in threads:
         each.start()
@@ -142,7 +142,7 @@ def test_a_paced_file_is_still_sought_in(tmp_path):
         assert stream.seekable()
         stream.seek(500_000)
         assert stream.read(10) == DATA[500_000:500_010]
-    with contextlib.closing(Pace(read_rates("1G")).stream(io.BytesIO(DATA))) as stream:
+    with contextlib.closing(RateLimit(read_rates("1G")).stream(io.BytesIO(DATA))) as stream:
         assert not stream.seekable()
 
 
@@ -219,7 +219,7 @@ def test_the_limit_changes_amid_a_transfer(clock):
         return (at + timedelta(seconds=clock.now_s)).timetuple()
 
     table = read_rates("08:00,100K 08:01,off")
-    pace = Pace(table, lambda: clock.now_s, clock.sleep, wall)
+    pace = RateLimit(table, lambda: clock.now_s, clock.sleep, wall)
     stream = pace.stream(io.BytesIO(bytes(20_000_000)))
     stream.read(1_000_000)  # it is before 8: nothing is waited for
     assert clock.now_s == 0
@@ -240,7 +240,7 @@ def test_an_hour_that_comes_twice_or_never_does_no_harm(clock, zone, day, monkey
     time.tzset()
     try:
         start_s = datetime(*day, 0, 0).timestamp()
-        pace = Pace(
+        pace = RateLimit(
             read_rates("01:59,2K 02:30,1K 03:00,4K"),
             lambda: clock.now_s,
             clock.sleep,
