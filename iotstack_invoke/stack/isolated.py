@@ -41,7 +41,7 @@ def remove_ours(host: Host, name: str, docker: tuple[str, ...], guard: str) -> N
 
 
 @dataclass(frozen=True, slots=True)
-class EndAlone:
+class RemoveIsolated:
     """Let the server that ran alone put its data away, and remove its container."""
 
     host_role: str

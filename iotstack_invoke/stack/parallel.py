@@ -9,7 +9,7 @@ from ..engine.steps import Step, StepContext
 
 
 @dataclass(frozen=True, slots=True)
-class Together:
+class InParallel:
     """Steps that are done at the same time; none of them has an undo.
 
     When all have ended, the failure of the first one that failed is raised.

@@ -18,13 +18,13 @@ from ..core.dataclass import dataclass
 from ..databases.influxdb.count import CountInflux, Tally
 from ..databases.influxdb.dump import CompareWithDump, CompareWithManifest, Dump
 from ..databases.influxdb.load import AddQueries, AddUsers, LoadInflux
-from ..databases.influxdb.server import RunAlone, Server, WaitForInflux
+from ..databases.influxdb.server import RunIsolated, Server, WaitForInflux
 from ..databases.sql.dump import SqlReport
-from ..databases.sql.load import LoadSql, RunSqlAlone, SqlDump, WaitForSql
+from ..databases.sql.load import LoadSql, RunSqlIsolated, SqlDump, WaitForSql
 from ..databases.sql.servers import ENGINES, MARIADB
 from ..engine.rules import Job, Rule, RuleBook, rule
 from ..engine.steps import Step
-from ..stack.isolated import EndAlone
+from ..stack.isolated import RemoveIsolated
 from ..stack.stack import MakeFolder
 from .restore import (
     SQL_LIMIT_S,
@@ -90,7 +90,7 @@ def loaded(job: Job) -> Iterator[Step]:
     folder = posixpath.dirname(job.input.absolute)
     dump = Dump("pi", job.input.absolute, as_root)
     server = Server(SCRATCH_INFLUX, posixpath.join(folder, "influxdb"))
-    run = RunAlone("pi", "", server.container, server.data, folder, docker, guard, facts.image)
+    run = RunIsolated("pi", "", server.container, server.data, folder, docker, guard, facts.image)
 
     yield CompareWithManifest(dump, facts.in_manifest)
     if not facts.image:
@@ -102,11 +102,11 @@ def loaded(job: Job) -> Iterator[Step]:
     yield LoadInflux("pi", server, dump, inside, docker, as_root, guard, facts.limit_s)
     yield AddQueries("pi", server, dump, docker)
     yield CountInflux("pi", server, docker, as_root, facts.count)
-    yield EndAlone("pi", server.container, docker, guard)
+    yield RemoveIsolated("pi", server.container, docker, guard)
     yield AddUsers("pi", server, dump, f"{folder}/.users", as_root, guard)
     yield run  # it must also start with what it was given
     yield WaitForInflux("pi", server, docker, as_root, must_be_empty=False)
-    yield EndAlone("pi", server.container, docker, guard)
+    yield RemoveIsolated("pi", server.container, docker, guard)
     yield CompareWithDump(dump, server)
 
 
@@ -149,7 +149,7 @@ def loaded_sql(kind: str) -> Rule:
             server, stage = load.server, posixpath.dirname(load.staged)
             alone = replace(server, container=SCRATCH_SQL)
             yield MakeFolder("pi", server.data, as_root, guard)
-            yield RunSqlAlone(
+            yield RunSqlIsolated(
                 *("pi", "", SCRATCH_SQL, server.data, server.inside, stage),
                 *(f"{folder}/.environment", docker, guard),
                 settings=ENGINES[engine].first_start,
@@ -159,7 +159,7 @@ def loaded_sql(kind: str) -> Rule:
             dump = SqlDump("pi", load.staged, server, as_root)
             proven = facts.proven
             yield LoadSql("pi", alone, dump, stage, docker, guard, SQL_LIMIT_S, proven)
-            yield EndAlone("pi", SCRATCH_SQL, docker, guard)
+            yield RemoveIsolated("pi", SCRATCH_SQL, docker, guard)
 
     return loaded_dumps
 

@@ -17,13 +17,13 @@ from ..databases.influxdb.count import CompareCounts, CountInflux, Tally
 from ..databases.influxdb.dump import CheckDump, CompareWithDump, CompareWithServer, Dump
 from ..databases.influxdb.load import AddQueries, AddUsers, LoadInflux
 from ..databases.influxdb.part import DumpInflux
-from ..databases.influxdb.server import ALONE, FRESH, RunAlone, Server, WaitForInflux
+from ..databases.influxdb.server import ALONE, FRESH, RunIsolated, Server, WaitForInflux
 from ..engine.rules import Job, RuleBook, rule
 from ..engine.steps import Commit, Step
-from ..stack.isolated import EndAlone
+from ..stack.isolated import RemoveIsolated
 from ..stack.kept_until import KeepUntil
 from ..stack.mounted import CheckMounts
-from ..stack.parallel import Together
+from ..stack.parallel import InParallel
 from ..stack.stack import (
     CheckStopped,
     MakeAside,
@@ -90,7 +90,7 @@ def reloaded(job: Job) -> Iterator[Step]:
     yield MakeAside("pi", facts.previous, as_root, guard)
     yield MakeFolder("pi", facts.stage, as_root, guard, like=data)
     yield MakeFolder("pi", fresh, as_root, guard, like=data)
-    yield RunAlone("pi", server.container, FRESH, new.data, dumps, docker, guard)
+    yield RunIsolated("pi", server.container, FRESH, new.data, dumps, docker, guard)
     yield WaitForInflux("pi", new, docker, as_root)
 
     yield CheckMounts("pi", (data, facts.previous), facts.mounts, "this reload")
@@ -98,21 +98,21 @@ def reloaded(job: Job) -> Iterator[Step]:
     yield PutAway("pi", data, aside, used, as_root, guard)
     yield CheckStopped("pi", names, docker)  # now nobody can start it any more
 
-    yield RunAlone("pi", server.container, ALONE, old.data, dumps, docker, guard)
+    yield RunIsolated("pi", server.container, ALONE, old.data, dumps, docker, guard)
     yield WaitForInflux("pi", old, docker, as_root, must_be_empty=False)
     yield CountInflux("pi", old, docker, as_root, facts.before, facts.values)
     limits = (facts.limit_s, docker, guard)
     yield DumpInflux("pi", ALONE, dump.folder, inside, as_root, *limits)
-    yield EndAlone("pi", ALONE, docker, guard)
+    yield RemoveIsolated("pi", ALONE, docker, guard)
     yield CheckDump(dump, "of InfluxDB", blocks=False)
     yield CompareWithServer(dump, old)
 
     load = LoadInflux("pi", new, dump, inside, docker, as_root, guard, facts.limit_s)
-    yield Together((CheckDump(dump, "of InfluxDB"), load))
+    yield InParallel((CheckDump(dump, "of InfluxDB"), load))
     yield AddQueries("pi", new, dump, docker, all_of_them=True)
     yield CountInflux("pi", new, docker, as_root, facts.after, facts.values, like=facts.before)
     yield CompareCounts(facts.before, facts.after)
-    yield EndAlone("pi", FRESH, docker, guard)
+    yield RemoveIsolated("pi", FRESH, docker, guard)
     yield AddUsers("pi", new, dump, users, as_root, guard)
     yield CompareWithDump(dump, new)
 

@@ -23,7 +23,7 @@ from ..databases.influxdb.catalogue import PutCatalogue
 from ..databases.influxdb.dump import CheckDump, Dump
 from ..databases.influxdb.load import AddQueries, AddUsers, LoadInflux
 from ..databases.influxdb.part import DATA_INSIDE, DumpInflux
-from ..databases.influxdb.server import ALONE, RunAlone, Server, WaitForInflux
+from ..databases.influxdb.server import ALONE, RunIsolated, Server, WaitForInflux
 from ..databases.influxdb.stays import CopyStays, Present, ProveStays, PutStays, SeeInflux
 from ..databases.influxdb2.part import DumpInflux2
 from ..databases.inventory import Held
@@ -33,7 +33,7 @@ from ..databases.sql.load import (
     CheckMount,
     LoadSql,
     ReadSql,
-    RunSqlAlone,
+    RunSqlIsolated,
     SqlDump,
     UnpackSql,
     WaitForSql,
@@ -46,7 +46,7 @@ from ..engine.steps import Commit, File, Step
 from ..parts.bundle import end_quiet
 from ..stack.around import GiveStack, MakeAround
 from ..stack.inside import is_in
-from ..stack.isolated import EndAlone
+from ..stack.isolated import RemoveIsolated
 from ..stack.left_out import KeepLeftOut, patterns_below
 from ..stack.quiesce import Quiesce
 from ..stack.stack import (
@@ -642,7 +642,7 @@ def _load_influx(
         yield PutStays("pi", server, stays, present, notes, *changing)
     dumps = posixpath.dirname(facts.previous)
     volumes = tuple(f"{path}:{DATA_INSIDE}/{name}" for name, path in server.apart)
-    run = RunAlone("pi", server.container, ALONE, server.data, dumps, docker, guard)
+    run = RunIsolated("pi", server.container, ALONE, server.data, dumps, docker, guard)
     yield replace(run, volumes=volumes)
     alone = replace(server, container=ALONE)
     empty = not facts.databases
@@ -654,7 +654,7 @@ def _load_influx(
     yield AddQueries("pi", alone, dump, docker, facts.databases)
     if stays:
         yield ProveStays("pi", alone, stays, present, as_root)
-    yield EndAlone("pi", ALONE, docker, guard)
+    yield RemoveIsolated("pi", ALONE, docker, guard)
     if not facts.databases:
         yield AddUsers("pi", server, dump, notes, *changing, present, stays)
     if server.within:
@@ -703,7 +703,7 @@ def _load_sql(facts: RestoreFacts, load: SqlImport, dump: SqlDump) -> Iterator[S
     if not load.there:
         yield _made(facts, server.container)
         yield CheckMount("pi", server, docker)
-    yield RunSqlAlone(
+    yield RunSqlIsolated(
         *("pi", server.container, SQL_ALONE, load.fresh, server.inside, stage),
         *(f"{facts.previous}.environment", docker, guard),
         settings=() if load.unnamed else ENGINES[server.engine].first_start,
@@ -717,7 +717,7 @@ def _load_sql(facts: RestoreFacts, load: SqlImport, dump: SqlDump) -> Iterator[S
     yield loading
     if ENGINES[server.engine].config:
         yield CompareConfig("pi", alone, server.container, load.staged, docker, as_root)
-    yield EndAlone("pi", SQL_ALONE, docker, guard)
+    yield RemoveIsolated("pi", SQL_ALONE, docker, guard)
 
 
 def _save_stays(facts: RestoreFacts, influx: Dump, present: Present) -> Iterator[Step]:
@@ -730,7 +730,7 @@ def _save_stays(facts: RestoreFacts, influx: Dump, present: Present) -> Iterator
         if not load.stays:
             continue
         server = load.server
-        yield RunSqlAlone(
+        yield RunSqlIsolated(
             *("pi", server.container, SQL_OLD, server.data, server.inside),
             *(posixpath.dirname(load.staged), f"{facts.previous}.environment", docker, guard),
         )
@@ -739,7 +739,7 @@ def _save_stays(facts: RestoreFacts, influx: Dump, present: Present) -> Iterator
         dump = SqlDump("pi", load.stays_at, server, as_root)
         notes = f"{facts.previous}.stays"
         yield SaveStays("pi", old, dump, notes, load.stays, docker, guard, SQL_LIMIT_S)
-        yield EndAlone("pi", SQL_OLD, docker, guard)
+        yield RemoveIsolated("pi", SQL_OLD, docker, guard)
     influxdb = facts.server
     if influxdb and not facts.databases and influxdb.container in facts.seen:
         stays = facts.staying(influxdb.container)
@@ -782,8 +782,8 @@ def undoable() -> tuple[type, ...]:
         PutAway,
         PutCatalogue,
         Quiesce,
-        RunAlone,
-        RunSqlAlone,
+        RunIsolated,
+        RunSqlIsolated,
         StartContainers,
         StopContainers,
         SwapEntries,

@@ -31,7 +31,7 @@ from iotstack_invoke.engine.steps import COMMIT, File, UndoableStep
 from iotstack_invoke.hosts.base import Command
 from iotstack_invoke.hosts.local import LocalHost
 from iotstack_invoke.stack.isolated import remove_ours
-from iotstack_invoke.stack.parallel import Together
+from iotstack_invoke.stack.parallel import InParallel
 
 LITTLE_RUN = os.path.join(str(folders.TESTS), "little_run.py")
 
@@ -74,7 +74,7 @@ def test_steps_together_all_end_before_one_fails():
         ended.append("second")
         raise StepFailed("the second")
 
-    step = Together((Call(first, "a"), Call(second, "b")))
+    step = InParallel((Call(first, "a"), Call(second, "b")))
     assert step.commands() == ("a", "b")
     with pytest.raises(StepFailed, match="the first"):
         step.do(None)

@@ -11,8 +11,8 @@ from scenes import LittleStack, PlainScene
 
 from iotstack_invoke.core.errors import StepFailed
 from iotstack_invoke.databases.influxdb.part import influx_folders
-from iotstack_invoke.databases.influxdb.server import RunAlone
-from iotstack_invoke.databases.sql.load import CheckMount, RunSqlAlone
+from iotstack_invoke.databases.influxdb.server import RunIsolated
+from iotstack_invoke.databases.sql.load import CheckMount, RunSqlIsolated
 from iotstack_invoke.databases.sql.servers import SqlServer
 from iotstack_invoke.databases.sql.stays import held_by_server
 from iotstack_invoke.databases.sqlite.files import CopySqlite
@@ -114,8 +114,8 @@ READ = {
     "volumes": ("volume inspect", "", [VOLUME], lambda host: inspect_volumes(host, ["v"])),
     "states": ("inspect", "/x ", STATE, lambda host: read_states(host, DOCKER, ["x"])),
     "arguments": ("inspect", "", ["influxd", "-config"], lambda host: influx_folders(host, "x")),
-    "a server of InfluxDB": ("inspect", "", ["image", "user", ["A=b"]], do(RunAlone(*ALONE))),
-    "a server of SQL": ("inspect", "", ["i", "u", ["A=b"], None], do(RunSqlAlone(*SQL_ALONE))),
+    "a server of InfluxDB": ("inspect", "", ["image", "user", ["A=b"]], do(RunIsolated(*ALONE))),
+    "a server of SQL": ("inspect", "", ["i", "u", ["A=b"], None], do(RunSqlIsolated(*SQL_ALONE))),
     "mounts": ("inspect", "", CONTAINER["Mounts"], do(CheckMount("pi", SERVER, DOCKER))),
     "names": ("held", "d ", "a", lambda host: held_by_server(host, SERVER, DOCKER)),
     "a copy": ("online_copy", "", COPIED, do(COPY)),

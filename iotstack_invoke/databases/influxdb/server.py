@@ -63,7 +63,7 @@ class Server:
 
 
 @dataclass(frozen=True, slots=True)
-class RunAlone:
+class RunIsolated:
     """Run an InfluxDB on the data folder of a container, where no client reaches it.
 
     A client that creates its database while a dump is loaded makes InfluxDB refuse all of it.

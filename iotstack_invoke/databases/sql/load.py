@@ -181,7 +181,7 @@ def staged_dumps(host: Host, folder: str, engine: str, as_root: tuple[str, ...])
 
 
 @dataclass(frozen=True, slots=True)
-class RunSqlAlone:
+class RunSqlIsolated:
     """Run a server of a container's image on other data, where nobody reaches it.
 
     Its environment, passwords included, goes by a file of mode 0600 that is removed at once.
