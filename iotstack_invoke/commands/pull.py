@@ -30,7 +30,7 @@ from ..engine.journal import Journal
 from ..engine.memory_ledger import MemoryRecords
 from ..engine.plan import decide, resolve
 from ..engine.steps import File, Record
-from ..environment.environment import contents_told, counts_at_once, look_everywhere, write_pin
+from ..environment.environment import contents_told, counts_at_once, stat_everywhere, write_pin
 from ..environment.stack_host import find_machine, open_machine
 from ..hosts.base import FileFact, Host, Storage
 from ..hosts.inspect import host_name, read_text
@@ -304,7 +304,7 @@ class _Pull:
         targets = pull_targets(self.vault, facts)
         graph = resolve(pull_book(self.vault), targets, roots, facts)
         listed = {FROM: self.shelf.names}
-        files, _ = look_everywhere(graph.files, places, listed)
+        files, _ = stat_everywhere(graph.files, places, listed)
         unlike = self._unlike(files, places, records)
         self.report.start_bars()
         try:

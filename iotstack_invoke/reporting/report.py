@@ -238,7 +238,7 @@ class Report:
         if not sys.stdout.isatty():
             self._put(_plain_table([tuple(titles), *shown], right))
             return
-        if copied and not _fit([tuple(titles), *shown], copied, self.console().width):
+        if copied and not _have_space([tuple(titles), *shown], copied, self.console().width):
             self._table_with_lines(titles, shown, right, copied)
             return
         if below:
@@ -547,7 +547,7 @@ def _plain_table(rows: Sequence[Sequence[str]], right: Sequence[int]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _fit(rows: Sequence[Sequence[str]], columns: Sequence[int], width: int) -> bool:
+def _have_space(rows: Sequence[Sequence[str]], columns: Sequence[int], width: int) -> bool:
     """Tell whether no cell of some columns is broken on a terminal so wide."""
     _, widths = _fit(rows, width)
     return bool(widths) and all(

@@ -85,7 +85,7 @@ def vault_storage(
         def opener() -> EncryptedStorage:
             return _open_folder(vault, host, name, of_others=of_others)
 
-        return cast("Place", _Lazy(name, root, opener, pace, own=own))
+        return cast("Storage", _Lazy(name, root, opener, pace, own=own))
     makes_root = root != vault.folder
     lazy = _Lazy(
         vault.name,
@@ -95,7 +95,7 @@ def vault_storage(
         makes_root=makes_root,
         own=own,
     )
-    return cast("Place", lazy)
+    return cast("Storage", lazy)
 
 
 def _root_of(vault: VaultConfig, host: str) -> str:
@@ -163,7 +163,7 @@ def sealed_side(place: Storage) -> EncryptedStorage | None:
     if not isinstance(place, _Lazy):
         return None
     place.opened()
-    return cast("SealedPlace", place)
+    return cast("EncryptedStorage", place)
 
 
 def is_signed(place: Storage, manifest: str) -> bool:
@@ -364,7 +364,7 @@ class _Lazy:
         """Leave a vault alone for good that is the folder of the stack's own backups."""
         try:
             with self._waiting():
-                own.refuse(cast("Place", place), listed)
+                own.refuse(cast("Storage", place), listed)
         except WrongFolder as error:
             self._refusal = (math.inf, error)
             raise

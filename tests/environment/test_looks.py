@@ -6,7 +6,6 @@ import sys
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from iotstack_invoke.environment.environment import Environment, newest_good, sets_read
 from scenes import not_root, put_set
 from shelf import Shelf
 
@@ -15,6 +14,7 @@ from iotstack_invoke.commands.catalog.copies import find_copy
 from iotstack_invoke.commands.restore.request import Source, choose_set
 from iotstack_invoke.commands.undo.undo import _last_journal, journal_of, what_is_left
 from iotstack_invoke.core.errors import StepFailed, Unreachable
+from iotstack_invoke.environment.environment import Environment, newest_good, sets_read
 from iotstack_invoke.environment.stack_host import StackHost
 from iotstack_invoke.hosts.inspect import (
     device,
@@ -220,7 +220,7 @@ def test_a_manifest_that_cannot_be_read_is_no_reason_to_take_an_older_one(shelf)
         "import sys; from datetime import UTC, datetime; "
         "from iotstack_invoke.commands.shared.latest import latest_in; "
         "from iotstack_invoke.hosts.local import LocalHost; "
-        "from iotstack_invoke.environment.site import sets_read; "
+        "from iotstack_invoke.environment.environment import sets_read; "
         "host = LocalHost(sys.argv[1]); sets = sets_read(host, sys.argv[1], 30); "
         "print({each.runtag: each.state.value for each in sets}); "
         "latest_in(sets, host, sys.argv[1], {}, 'here')"

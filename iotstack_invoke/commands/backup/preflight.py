@@ -23,7 +23,7 @@ from ...core.runtag import Runtag, free_runtag
 from ...core.stack_folders import BACKUPS
 from ...engine.plan import Plan, decide, resolve
 from ...engine.steps import Record
-from ...environment.environment import Environment, RecordFile, look_everywhere, unlike_copies
+from ...environment.environment import Environment, RecordFile, stat_everywhere, unlike_copies
 from ...hosts.inspect import is_folder, is_read_only, may_write, on_host, remount
 from ...hosts.local import READ_ONLY
 from ...reporting.report import Report
@@ -48,11 +48,12 @@ def refuse_folder(environment: Environment) -> None:
     if is_folder(environment.host, folder) and not may_write(environment.host, folder):
         if is_read_only(environment.host, folder):
             raise Refused(
-                f"{on_host(environment.host)}{folder} {READ_ONLY}. Nothing was changed. When the disk is "
-                f"well: {remount(folder)}"
+                f"{on_host(environment.host)}{folder} {READ_ONLY}. Nothing was changed. When the "
+                f"disk is well: {remount(folder)}"
             )
         raise Refused(
-            f"{on_host(environment.host)}{folder} belongs to somebody else (Docker makes it as root). "
+            f"{on_host(environment.host)}{folder} belongs to somebody else (Docker makes it as "
+            "root). "
             f'Take it: sudo chown "$USER:" {shlex.quote(folder)}'
         )
 
@@ -239,9 +240,9 @@ def _refuse_a_second(environment: Environment, runtag: str, sets: tuple[BackupSe
     strange = same and same.state is not State.UNFINISHED and "manifest" not in same.files
     if same and strange and (same.state is State.DAMAGED or "restore" in same.files):
         raise Refused(
-            f"{environment.backups} holds archives {runtag} that have no manifest any more, and may be "
-            "all that there is of that backup, so they are not replaced. Choose another --runtag. "
-            f"What to do with them: inv verify --runtag '{runtag}' --at here"
+            f"{environment.backups} holds archives {runtag} that have no manifest any more, and "
+            "may be all that there is of that backup, so they are not replaced. Choose another "
+            f"--runtag. What to do with them: inv verify --runtag '{runtag}' --at here"
         )
     if strange:
         raise Refused(
@@ -303,7 +304,7 @@ def _make_plan(
     graph = resolve(
         backup_book(vaults), set_targets(runtag, facts, vaults), environment.roots, facts
     )
-    files, notes = look_everywhere(graph.files, environment.places, listed)
+    files, notes = stat_everywhere(graph.files, environment.places, listed)
     if facts.is_made_anew:
         return decide(graph, files, known, force=("all",)), notes
     parts = own.manifest.parts if own and own.manifest else ()

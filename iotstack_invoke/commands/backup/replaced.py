@@ -83,10 +83,10 @@ def refuse_damaged(
         files = " ".join(shlex.quote(f"{runtag}.{KINDS[kind]}") for kind in own.unnamed)
         cure += f"Move away what the manifest does not name ({files}). "
     raise Refused(
-        f"{environment.backups} has a backup {runtag}, and {why}. {cure}For a backup of what there is "
-        f"now, take another --runtag. Or make all of it again: inv backup --runtag '{runtag}' "
-        "--force. That replaces its copies in vaults as well; whether one of them is good: inv "
-        f"show '{runtag}'"
+        f"{environment.backups} has a backup {runtag}, and {why}. {cure}For a backup of what "
+        f"there is now, take another --runtag. Or make all of it again: inv backup --runtag "
+        f"'{runtag}' --force. That replaces its copies in vaults as well; whether one of them is "
+        f"good: inv show '{runtag}'"
     )
 
 

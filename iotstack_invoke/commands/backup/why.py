@@ -14,7 +14,7 @@ from ...core.runtag import runtag_time
 from ...core.stack_folders import BACKUPS
 from ...engine.plan import bind, decide, resolve
 from ...engine.steps import File
-from ...environment.environment import Environment, RecordFile, look_everywhere, unlike_copies
+from ...environment.environment import Environment, RecordFile, stat_everywhere, unlike_copies
 from ...reporting.report import GRAPH_FORMS, Report
 from ...settings.model import Settings
 from ...workflows.backup import BackupFacts, backup_book, log_targets, set_targets
@@ -53,7 +53,7 @@ def show_why(settings: Settings, report: Report, target: str) -> None:
         vaults = tuple(environment.vaults)
         graph = resolve(backup_book(vaults), [name], environment.roots, facts)
         records = RecordFile(environment, found[0]) if found else None
-        files, notes = look_everywhere(graph.files, environment.places)
+        files, notes = stat_everywhere(graph.files, environment.places)
         made = _made(wanted, found, facts)
         if wanted not in files and wanted.path not in made:
             raise RuleError(_not_made(wanted, found, made))

@@ -275,9 +275,9 @@ def _way_on(environment: Environment) -> str:
     vaults = ", ".join(environment.vaults)
     asked = f"Those of the vaults ({vaults}) would be listed. " if vaults else ""
     return (
-        f"There is no stack in {environment.settings.stack.folder} to back up either. {asked}To bring "
-        "one back: inv restore --runtag latest --from FOLDER, the folder in which its backups "
-        "lie, or a vault that hosts.toml names."
+        f"There is no stack in {environment.settings.stack.folder} to back up either. {asked}To "
+        "bring one back: inv restore --runtag latest --from FOLDER, the folder in which its "
+        "backups lie, or a vault that hosts.toml names."
     )
 
 

@@ -568,7 +568,7 @@ class _Backups:
         yield good("stack", f"{self.stack.folder}, {compose}")
 
     @cached_property
-    def space(self) -> tuple[SpaceEstimate | None, str]:
+    def estimate(self) -> tuple[SpaceEstimate | None, str]:
         """What the next backup takes, or why that is unknown; measured once."""
         try:
             return self._measure(), ""
@@ -587,7 +587,7 @@ class _Backups:
             if os.path.isdir(self.environment.backups)
             else self.stack.folder
         )
-        space, trouble = self.space
+        space, trouble = self.estimate
         if space:
             free = self.environment.host.free_bytes(folder)
             yield judge_space(
@@ -617,7 +617,7 @@ class _Backups:
         """Return the question of a vault, asked within a time limit."""
 
         def question() -> tuple[Finding, ...]:
-            space, _ = self.space  # measured first: du has a limit of its own
+            space, _ = self.estimate  # measured first: du has a limit of its own
             topic = f"vault {name}"
             try:
                 return within(VAULT_LIMIT_S, topic, lambda: tuple(self._vault(name, space)))

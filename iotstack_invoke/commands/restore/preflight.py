@@ -732,9 +732,9 @@ class Preflight:
             compose = (*compose[: compose.index("--project-directory")], *words)
         if self.request.only and not (chosen or facts.loads or facts.server or facts.outside):
             raise Refused(
-                f"{self.runtag} holds nothing of {', '.join(self.request.names)} that could be put "
-                f"in place. Nothing of the stack was touched. inv show '{self.runtag}' tells what "
-                "it lacks."
+                f"{self.runtag} holds nothing of {', '.join(self.request.names)} that could be "
+                f"put in place. Nothing of the stack was touched. inv show '{self.runtag}' tells "
+                "what it lacks."
             )
         chosen = self._swapped_within(facts, chosen, staged=contents is None)
         facts = replace(facts, items=tuple(chosen), compose=compose)

@@ -27,7 +27,7 @@ from ...engine.executor import Run, RunResult
 from ...engine.journal import Journal
 from ...engine.memory_ledger import MemoryRecords
 from ...engine.plan import decide, resolve
-from ...environment.environment import Environment, look_everywhere
+from ...environment.environment import Environment, stat_everywhere
 from ...environment.stack_host import docker_words
 from ...hosts.base import Command
 from ...hosts.inspect import ANY_EXIT, root_words
@@ -168,7 +168,7 @@ class _Rehearsal:
         roots = {"pi": self.scratch, "from": self.copy.folder}
         targets = rehearsal_targets(self.copy.runtag, facts)
         graph = resolve(rehearsal_book(), targets, roots, facts)
-        files, _ = look_everywhere(graph.files, places)
+        files, _ = stat_everywhere(graph.files, places)
         self.report.start_bars()
         try:
             return Run(

@@ -153,8 +153,8 @@ class Selection:
         for kind in sorted(wanted - set(kinds)):
             raise Refused(
                 f"{self.backup.runtag} has no {kind} part, and --only "
-                f"{' --only '.join(self.request.only)} needs it. Nothing was changed. Take another "
-                "backup: inv list shows them."
+                f"{' --only '.join(self.request.only)} needs it. Nothing was changed. Take "
+                "another backup: inv list shows them."
             )
         return tuple(kind for kind in kinds if kind in wanted)
 

@@ -34,7 +34,7 @@ from ...environment.environment import (
     compared_copies,
     contents_told,
     counts_at_once,
-    look_everywhere,
+    stat_everywhere,
     sweep_stale_copies,
     unlike_copies,
     write_pin,
@@ -610,7 +610,8 @@ def _damaged_told(environment: Environment, runtag: str, found: Sequence[Deliver
         names = ", ".join(each.name for each in whole)
         return (
             f"{runtag} is damaged here, and whole in {names}, where `inv restore --runtag "
-            f"'{runtag}' --from {whole[0].name}` takes it from. {_cure(environment, whole[0], runtag)}"
+            f"'{runtag}' --from {whole[0].name}` takes it from. "
+            f"{_cure(environment, whole[0], runtag)}"
         )
     return (
         f"{runtag} is damaged here, and in no vault that was looked at it is known to be whole. "
@@ -628,7 +629,10 @@ def _cure(environment: Environment, vault: Delivery, runtag: str) -> str:
     there = f"{shlex.quote(vault.place.root)}/{shlex.quote(runtag)}.*"
     verify = f"inv verify --runtag '{runtag}' --at here"
     if own.remote or own.ssh:
-        return f"Copy {there} of {vault.name} back into {environment.backups}, then {verify}. {remove}"
+        return (
+            f"Copy {there} of {vault.name} back into {environment.backups}, then {verify}. "
+            f"{remove}"
+        )
     fetch = f"cp {there} {shlex.quote(environment.backups)}/ && {verify}"
     return f"Fetch it back: {fetch}. {remove}"
 
@@ -683,7 +687,7 @@ def plan_for(
     book = RuleBook(restore_text, *copies_book(names).rules, wildcards=WILDCARDS)
     graph = resolve(book, targets, environment.roots, facts)
     places = {"pi": environment.host, **{each.name: each.place for each in mine}}
-    files, _ = look_everywhere(graph.files, places)
+    files, _ = stat_everywhere(graph.files, places)
     # That a copy was sent as such says nothing of one that was found damaged since.
     doubted = tuple(f"{each.name}:" for each in mine if backup.runtag in each.doubted)
     known = {k: each for k, each in records.known().items() if not k.startswith(doubted)}
@@ -738,7 +742,7 @@ def log_plan(environment: Environment, runtag: str, vaults: Iterable[str]) -> Pl
     names = tuple(vaults)
     graph = resolve(copies_book(names), log_targets(runtag, names), environment.roots)
     places = {"pi": environment.host, **{name: environment.vaults[name] for name in names}}
-    files, _ = look_everywhere(graph.files, places)
+    files, _ = stat_everywhere(graph.files, places)
     log = File("pi", f"{BACKUPS}/{runtag}.{KINDS['log']}")
     unlike = unlike_copies(files, places, {})
     return decide(graph, {log: FileFact(0, 0), **files}, unlike=unlike)

@@ -51,8 +51,9 @@ def sync(settings: Settings, asked: Sequence[str], report: Report, *, dry_run: b
         names = _chosen(environment, asked)
         if not os.path.isdir(environment.backups):
             raise NotFound(
-                f"There is no {environment.backups}, and so no backup of this machine that a vault could "
-                "lack. Another machine's: inv backup --host NAME, or inv pull --host NAME."
+                f"There is no {environment.backups}, and so no backup of this machine that a "
+                "vault could lack. Another machine's: inv backup --host NAME, or inv pull --host "
+                "NAME."
             )
         with signals_raised(), contextlib.nullcontext() if dry_run else environment.held("sync"):
             journal = Owing.of_site(environment).journal_of_backups()

@@ -22,8 +22,7 @@ from ...stack.compose import InspectedContainer
 from ...stack.inside import path_on_host
 
 if TYPE_CHECKING:
-    from .dump import SqlReader, SqlReport
-    from .dump import SqlTable as SqlTable
+    from .dump import SqlReader, SqlReport, SqlTable
 
 ASK_LIMIT_S = 600.0
 WHERE_LIMIT_S = 30.0
