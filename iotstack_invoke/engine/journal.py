@@ -213,13 +213,13 @@ class Journal:
                     raise
                 except IotstackError as error:
                     raise StepFailed(
-                        f"Undoing '{type(step).__name__}' of '{owner}' failed: {ended(error)} "
+                        f"Undoing '{name_of(type(step))}' of '{owner}' failed: {ended(error)} "
                         "What is "
                         f"owed is in {self.path}; the next run tries again before all else."
                     ) from error
                 self._owed.remove((owner, step))
                 self._undone.append(step)
-                undone.append(f"{owner}: {type(step).__name__}")
+                undone.append(f"{owner}: {name_of(type(step))}")
             if undone:
                 self.told += self.put_aside(self._undone, not self._owed)
             owners = {owner for owner, _ in self._owed}

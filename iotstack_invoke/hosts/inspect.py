@@ -223,7 +223,7 @@ def read_text(host: Host, path: str, as_root: tuple[str, ...] = ()) -> str:
 def stat_unfollowed(
     host: Host, words: tuple[str, ...], as_root: tuple[str, ...] = (), limit_s: float = 120.0
 ) -> str:
-    """Return the same as `looked`, and any byte of it: names that are no UTF-8 can be acted on."""
+    """Return the same as `stat_on`, with any byte: names that are no UTF-8 can be acted on."""
     command = Command((*as_root, *IN_ENGLISH, *words), limit_s=limit_s, called=shlex.join(words))
     said: list[str] = []
     with host.pipe(command, lambda _stream, line: said.append(line)) as pipe:

@@ -216,7 +216,7 @@ class UnattendedLocal(Unattended, Local):
 
 
 def local_context() -> Context:
-    """Return an Invoke Context whose commands run through MendedLocal."""
+    """Return an Invoke Context whose commands run through UnattendedLocal."""
     config = Config(overrides=RUN_OVERRIDES)
     config.runners.local = UnattendedLocal
     return Context(config)

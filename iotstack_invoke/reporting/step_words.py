@@ -13,7 +13,7 @@ VERBS = {
     "CheckHash": "hash the archive",
     "CheckMount": "see where the new container has its data",
     "CheckMounts": "see that no drive came or went",
-    "CheckRoom": "see that a copy fits",
+    "CheckSpace": "see that a copy fits",
     "CheckSame": "see that the archive is still the same",
     "CheckStopped": "see that nothing was started meanwhile",
     "Claim": "see that the name is free in the vault",
@@ -33,7 +33,7 @@ VERBS = {
     "CountInflux": "count what InfluxDB holds",
     "DumpInflux": "dump InfluxDB",
     "DumpInflux2": "dump InfluxDB 2",
-    "EndAlone": "end",
+    "RemoveIsolated": "end",
     "EndQuiet": "let the service go on",
     "Fail": "tell what was found before",
     "FillVolume": "fill a volume of",
@@ -63,8 +63,8 @@ VERBS = {
     "RemoveFolder": "remove the copies",
     "RemoveInside": "remove the dump in the container",
     "Resume": "let the service go on",
-    "RunAlone": "start an InfluxDB that nobody reaches",
-    "RunSqlAlone": "start a database that nobody reaches",
+    "RunIsolated": "start an InfluxDB that nobody reaches",
+    "RunSqlIsolated": "start a database that nobody reaches",
     "SaveStays": "dump what stays",
     "ScanArchive": "look at every member of",
     "SeeInflux": "see that all of InfluxDB is known",
@@ -77,7 +77,7 @@ VERBS = {
     "SwapBelow": "put in place",
     "SweepInflux": "pack the dump, and check all of it",
     "SweepInflux2": "pack the dump, and check all of it",
-    "Together": "do several at once",
+    "InParallel": "do several at once",
     "Unpack": "unpack",
     "UnpackSql": "read the dumps to their end",
     "UseStage": "begin the switch",
@@ -118,7 +118,7 @@ def _objects(step: Any) -> Iterator[str]:
         yield posixpath.basename(step.archive.path)
     elif name == "Send":
         yield posixpath.basename(step.source.path)
-    elif name in ("FillVolume", "EndAlone"):
+    elif name in ("FillVolume", "RemoveIsolated"):
         yield step.container if name == "FillVolume" else step.alone
     elif name == "LoadSql":
         yield step.dump.server.title

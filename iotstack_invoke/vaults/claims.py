@@ -31,15 +31,15 @@ class Markable(Protocol):
     name: str
 
     def look(self, paths: Iterable[str]) -> dict[str, FileFact]:
-        """As a Place's."""
+        """As a Storage's."""
         ...
 
     def names(self, folder: str) -> dict[str, FileFact]:
-        """As a Place's."""
+        """As a Storage's."""
         ...
 
     def contents(self, folder: str, names: Iterable[str]) -> dict[str, bytes]:
-        """As a Place's."""
+        """As a Storage's."""
         ...
 
     def put(self, path: str, content: bytes) -> None:
@@ -47,7 +47,7 @@ class Markable(Protocol):
         ...
 
     def remove(self, paths: Iterable[str]) -> None:
-        """As a Place's."""
+        """As a Storage's."""
         ...
 
 

@@ -327,11 +327,11 @@ OWN_HOSTS = 'mount --bind "$0" /etc/hosts && exec "$@"'
 OPENS = """
 import sys
 from iotstack_invoke.core.errors import KeyRefused
-from iotstack_invoke.hosts.ssh import open_place
+from iotstack_invoke.hosts.ssh import open_storage
 from iotstack_invoke.settings.model import Ssh
 name, user, port, key, config, known_hosts = sys.argv[1:]
 try:
-    open_place(Ssh(name, user, int(port), key, config, known_hosts), "/", name).close()
+    open_storage(Ssh(name, user, int(port), key, config, known_hosts), "/", name).close()
 except KeyRefused as error:
     sys.exit(f"{error}\\nfix: {error.fix}")
 """

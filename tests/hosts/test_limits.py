@@ -256,9 +256,9 @@ def test_a_command_there_reads_nothing_and_tells_how_it_ended(pi, number):
 
 _LIMIT_LEFT = """
 from iotstack_invoke.core.errors import Interrupted
-from iotstack_invoke.hosts.invoke_runners import MendedLocal, local_context
+from iotstack_invoke.hosts.invoke_runners import UnattendedLocal, local_context
 
-class Signalled(MendedLocal):
+class Signalled(UnattendedLocal):
     def stop(self):
         self._timer, timer = None, self._timer  # a signal comes before it is stopped
         super().stop()

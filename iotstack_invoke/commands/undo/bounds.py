@@ -38,7 +38,7 @@ from ...stack.path_owners import is_of_others, volume_in
 from ...stack.quiesce import MARK
 from ...stack.stack_holdings import WATCHED, is_system
 
-# Each kind of place is a method of Bound, but for `inside`: that is a path in a container.
+# Each kind of place is a method of TargetBounds, but for `inside`: that is a path in a container.
 FIELDS: Mapping[str, Mapping[str, str]] = {
     "ComposeUp": {"folder": "compose", "files": "compose", "variables": "compose"},
     "CopyFolder": {"target": "own"},
@@ -128,7 +128,7 @@ class TargetBounds:
             if not is_fit(real[path], step, real):
                 where = path if path == real[path] else f"{path}, which leads to {real[path]}"
                 raise StepFailed(
-                    f"a step of it, {type(step).__name__}, would act on {where}: no restore, "
+                    f"a step of it, {name_of(type(step))}, would act on {where}: no restore, "
                     f"reload or backup of {self.folder} does that."
                 )
 
@@ -269,7 +269,7 @@ def _texts(step: UndoableStep, field: str) -> tuple[str, ...]:
     value = getattr(step, field, ())
     values = value if isinstance(value, tuple) else (value,)
     if not all(isinstance(each, str) for each in values):
-        raise StepFailed(f"a step of it, {type(step).__name__}, has no texts in {field}.")
+        raise StepFailed(f"a step of it, {name_of(type(step))}, has no texts in {field}.")
     return values
 
 
