@@ -100,6 +100,12 @@ def until(true, limit_s=60.0):
     raise AssertionError(f"still not true after {limit_s} s")
 
 
+def is_asleep(pid):
+    """Tell whether a process waits for something, as for what a person types."""
+    with open(f"/proc/{pid}/stat") as stream:
+        return stream.read().rpartition(")")[2].split()[0] == "S"
+
+
 def alive(pid):
     """Tell whether a process runs; one that only waits to be reaped does not."""
     try:

@@ -20,9 +20,10 @@ from iotstack_invoke.stack import quiesce
 from iotstack_invoke.stack.quiesce import Quiesce, Resume, quiet_of, stopped
 
 # Holds the lock as a backup does, makes the service quiet, and is killed.
+PATHS = f"{folders.TESTS}:{os.path.dirname(__file__)}"
 RUN = """
 import sys, time
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = sys.argv[1].split(":")
 from scenes import PlainScene
 from test_quiesce import Calm, Service, Words
 from iotstack_invoke.hosts.local import LocalHost, locked
@@ -119,7 +120,7 @@ def context(tmp_path):
 
 def start(service, what="stay"):
     """Start a run, and return it when the service is quiet."""
-    words = [sys.executable, "-c", RUN, str(folders.TESTS), service.folder, what]
+    words = [sys.executable, "-c", RUN, PATHS, service.folder, what]
     run = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
     assert run.stdout.readline() == "begun\n"
     return run
@@ -184,7 +185,7 @@ def test_a_run_that_comes_at_once_lets_the_service_go_on(service):
     assert run.stdout.readline() == "quiet\n"
     kill(run)
     while (run := subprocess.run(
-        [sys.executable, "-c", RUN, str(folders.TESTS), service.folder, "end"],
+        [sys.executable, "-c", RUN, PATHS, service.folder, "end"],
         capture_output=True, text=True, check=False,
     )).returncode:  # fmt: skip
         assert "Busy" in run.stderr
@@ -195,7 +196,7 @@ def test_an_entering_that_outlives_its_run_is_waited_for(service, context):
     """A stop that goes on after the SIGKILL ends before the start, and does not undo it."""
     quiet = service.quiet(enter="touch entering; sleep 3")
     script = RUN.replace("(kind", "(enter='touch entering; sleep 3', kind")
-    words = [sys.executable, "-c", script, str(folders.TESTS), service.folder, "stay"]
+    words = [sys.executable, "-c", script, PATHS, service.folder, "stay"]
     run = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
     until(lambda: os.path.exists(f"{service.folder}/entering"))
     kill(run)

@@ -14,6 +14,7 @@ from pathlib import Path
 import folders
 import pytest
 from restores import KILLING_MV, flows, killed_amid_the_swap, restored_once
+from scenes import is_asleep, until
 
 from iotstack_invoke.commands.restore.target_checks import time_stamp
 from iotstack_invoke.commands.shared.restore_id import STAMP_FORM, change_in, change_of
@@ -678,6 +679,8 @@ def test_ctrl_c_at_the_question_is_told_on_a_line_of_its_own(little_stack):
     told = b""
     while not told.endswith(b"to undo it there: "):
         told += os.read(screen, 1000)
+    # Python hears of a signal that comes in front of the read only when that ends.
+    until(lambda: is_asleep(process.pid))
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=60) == 130
     assert os.read(screen, 1000).startswith(b"\r\n")
