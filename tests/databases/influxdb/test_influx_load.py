@@ -213,8 +213,9 @@ def servers(tmp_path):
 
 
 def ask(url, data=None):
-    """Send a request; return its status."""
+    """Send a request; return its status, once it is answered: InfluxDB says 200 before it acts."""
     with urllib.request.urlopen(url, data=data) as answer:  # noqa: S310 - it is ours
+        answer.read()
         return answer.status
 
 
