@@ -7,7 +7,6 @@ import sqlite3
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from iotstack_invoke.environment.environment import sets_in
 from scenes import until
 
 from iotstack_invoke.backups.holdings import lacks, lacks_told, lost_databases
@@ -16,6 +15,7 @@ from iotstack_invoke.backups.manifest import LeftOut, Manifest, Part, utc_text
 from iotstack_invoke.backups.retention import Policy, judge, judge_each_host
 from iotstack_invoke.backups.sets import BackupSet, State
 from iotstack_invoke.databases.sqlite.files import LIVE
+from iotstack_invoke.environment.environment import sets_in
 from iotstack_invoke.hosts.local import LocalHost
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)

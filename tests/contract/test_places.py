@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from bucket import listed
-from iotstack_invoke.environment.environment import remove_set, sweep_stale_copies
 from scenes import PlainScene, until
 
 from iotstack_invoke.backups.names import KINDS as PARTS
@@ -16,6 +15,7 @@ from iotstack_invoke.backups.names import split_set_name
 from iotstack_invoke.backups.transfer import Send, hash_there
 from iotstack_invoke.core.errors import StepFailed
 from iotstack_invoke.engine.steps import File
+from iotstack_invoke.environment.environment import remove_set, sweep_stale_copies
 from iotstack_invoke.hosts.local import LocalHost
 
 MODIFIED_S = 1_234_567_890

@@ -7,11 +7,11 @@ import time
 
 import pytest
 from bucket import listed
-from iotstack_invoke.environment.environment import remove_set
 from test_places import BIG, MODIFIED_S, Copy, Source, tried, tried_once_connected
 
 from iotstack_invoke.backups.transfer import hash_there
 from iotstack_invoke.core.errors import StepFailed
+from iotstack_invoke.environment.environment import remove_set
 from iotstack_invoke.hosts import ssh as remote
 from iotstack_invoke.vaults.encrypted import EncryptedStorage, SealBroken
 

@@ -6,6 +6,10 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from scenes import put_set
+
+from iotstack_invoke.backups.manifest import RECORDS_ENDING as MARK
+from iotstack_invoke.core.errors import StepFailed, Unreachable
 from iotstack_invoke.environment.environment import (
     BYTES_AT_ONCE,
     CLOCKS_APART,
@@ -18,10 +22,6 @@ from iotstack_invoke.environment.environment import (
     newest_good,
     sweep_stale_copies,
 )
-from scenes import put_set
-
-from iotstack_invoke.backups.manifest import RECORDS_ENDING as MARK
-from iotstack_invoke.core.errors import StepFailed, Unreachable
 from iotstack_invoke.hosts.base import FileFact
 from iotstack_invoke.hosts.local import LocalHost
 from iotstack_invoke.settings.model import VaultConfig

@@ -11,13 +11,13 @@ import pytest
 from far import Laptop, Pi, names_in
 from hypothesis import given
 from hypothesis import strategies as st
-from iotstack_invoke.environment.environment import remove_set
 from scenes import PlainScene
 
 from iotstack_invoke.backups.manifest import LeftOut, Manifest, Part, read_manifest
 from iotstack_invoke.backups.names import PARTS
 from iotstack_invoke.core.errors import StepFailed
 from iotstack_invoke.engine.steps import File
+from iotstack_invoke.environment.environment import remove_set
 from iotstack_invoke.hosts.local import LocalHost
 from iotstack_invoke.parts.restore_steps import outside_step
 from iotstack_invoke.parts.restore_text import restore_text_of, text_fits

@@ -9,12 +9,12 @@ import threading
 from dataclasses import replace
 
 import pytest
-from iotstack_invoke.environment.environment import Environment
 
 from iotstack_invoke.commands.doctor.doctor import unreached
 from iotstack_invoke.commands.undo.crash_recovery import recover_here
 from iotstack_invoke.core.errors import StepFailed, Unreachable
 from iotstack_invoke.engine.journal import Journal
+from iotstack_invoke.environment.environment import Environment
 from iotstack_invoke.hosts.local import LocalHost
 from iotstack_invoke.reporting.report import Report
 from iotstack_invoke.settings.model import VaultConfig, load_settings

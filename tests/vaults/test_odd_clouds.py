@@ -16,13 +16,13 @@ from datetime import UTC, datetime
 import pytest
 from bucket import Line, know, settings
 from cloud import require_rclone
-from iotstack_invoke.environment.environment import remove_set
 from odd_server import WAYS, OddServer, answer, s3_error
 from peak import kib_in, measured
 from scenes import LittleStack, put_set
 
 from iotstack_invoke.backups.transfer import hash_there
 from iotstack_invoke.core.errors import StepFailed, Unreachable
+from iotstack_invoke.environment.environment import remove_set
 from iotstack_invoke.settings.model import VaultConfig
 from iotstack_invoke.vaults import rclone
 from iotstack_invoke.vaults.access import vault_storage

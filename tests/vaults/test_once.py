@@ -12,11 +12,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from bucket import know, listed
-from iotstack_invoke.environment.environment import write_pin
 from scenes import LittleStack
 
 from iotstack_invoke.backups.manifest import PIN_ENDING
 from iotstack_invoke.core.errors import StepFailed
+from iotstack_invoke.environment.environment import write_pin
 from iotstack_invoke.settings.model import VaultConfig
 from iotstack_invoke.vaults.access import vault_storage
 

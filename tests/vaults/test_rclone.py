@@ -12,12 +12,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from cloud import KINDS
-from iotstack_invoke.environment.environment import sets_read
 from scenes import LittleStack, PlainScene, put_set
 
 from iotstack_invoke.backups.transfer import Send
 from iotstack_invoke.core.errors import StepFailed, Unreachable
 from iotstack_invoke.engine.steps import File
+from iotstack_invoke.environment.environment import sets_read
 from iotstack_invoke.hosts.local import LocalHost
 from iotstack_invoke.settings.model import VaultConfig
 from iotstack_invoke.vaults.access import vault_storage

@@ -8,10 +8,10 @@ import time
 
 import pytest
 from bucket import KeepingLine, know, listed, settings
-from iotstack_invoke.environment.environment import sweep_stale_copies
 from scenes import LittleStack
 
 from iotstack_invoke.core.errors import StepFailed, Unreachable
+from iotstack_invoke.environment.environment import sweep_stale_copies
 from iotstack_invoke.settings.model import VaultConfig
 from iotstack_invoke.vaults.access import other_hosts, vault_storage
 

@@ -6,13 +6,13 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from far import Laptop, Pi
-from iotstack_invoke.environment.environment import Environment
 from scenes import put_set
 from shelf import Shelf
 
 from iotstack_invoke.backups.verifications import Verification
 from iotstack_invoke.commands.catalog.copies import choose_copy, copies_at
 from iotstack_invoke.commands.restore.request import Source, choose_set
+from iotstack_invoke.environment.environment import Environment
 from iotstack_invoke.hosts.local import LocalHost
 
 NOW = datetime.now(UTC).replace(microsecond=0)

@@ -7,7 +7,6 @@ import sys
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from iotstack_invoke.environment.environment import Environment, sets_in, still_failed
 from scenes import put_set
 from shelf import Shelf
 from terminal import Terminal
@@ -21,6 +20,7 @@ from iotstack_invoke.commands.catalog.listing import check_text, list_backups
 from iotstack_invoke.commands.restore.request import Source, choose_set
 from iotstack_invoke.commands.shared import vault_sets
 from iotstack_invoke.core.errors import ExitCode, Refused, StepFailed
+from iotstack_invoke.environment.environment import Environment, sets_in, still_failed
 from iotstack_invoke.hosts.local import LocalHost
 from iotstack_invoke.reporting import wrapping
 from iotstack_invoke.reporting.report import Report, age_text

@@ -10,13 +10,13 @@ from datetime import timedelta
 
 import folders
 import pytest
-from iotstack_invoke.environment.environment import finish_removals, remove_set, sets_in
 from scenes import NOON, foreign_archive, put_set
 
 from iotstack_invoke.backups.manifest import Manifest, Part, utc_text
 from iotstack_invoke.backups.sets import GOOD, State, files_of
 from iotstack_invoke.backups.verifications import Verification, check_line
 from iotstack_invoke.core.errors import StepFailed
+from iotstack_invoke.environment.environment import finish_removals, remove_set, sets_in
 from iotstack_invoke.hosts import local as hosts
 from iotstack_invoke.hosts.local import LocalHost, locked
 

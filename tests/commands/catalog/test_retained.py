@@ -10,12 +10,12 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from iotstack_invoke.environment.environment import sets_in
 from scenes import NOON, foreign_archive, put_set, until
 from shelf import new_form
 
 from iotstack_invoke.backups.manifest import utc_text
 from iotstack_invoke.backups.owner import OWNER_FILE
+from iotstack_invoke.environment.environment import sets_in
 from iotstack_invoke.hosts.local import LocalHost
 
 HOME = {"influx": {"databases": ["home"], "version": "1.8.10"}}

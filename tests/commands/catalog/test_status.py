@@ -7,10 +7,10 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from iotstack_invoke.environment.environment import newest_good
 from scenes import put_set
 
 from iotstack_invoke.commands.catalog.status import Seen, judge_status
+from iotstack_invoke.environment.environment import newest_good
 from iotstack_invoke.hosts.local import LocalHost, holder_ended, locked
 
 HOUR = timedelta(hours=1)

@@ -12,7 +12,6 @@ import tarfile
 
 import folders
 import pytest
-from iotstack_invoke.environment.environment import Environment
 from scenes import until
 from shelf import Shelf, new_form
 
@@ -25,6 +24,7 @@ from iotstack_invoke.commands.catalog.verify import Wanted, verify
 from iotstack_invoke.commands.restore.request import Source, choose_set
 from iotstack_invoke.core.errors import NotFound, UsageError
 from iotstack_invoke.databases.sql.dump import MariaReader
+from iotstack_invoke.environment.environment import Environment
 from iotstack_invoke.hosts import local as hosts
 from iotstack_invoke.hosts.local import LocalHost
 from iotstack_invoke.reporting.report import Report

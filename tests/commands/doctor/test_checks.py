@@ -5,7 +5,6 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from iotstack_invoke.environment.environment import Newest
 
 from iotstack_invoke.backups.manifest import Manifest
 from iotstack_invoke.backups.sets import BackupSet, State
@@ -14,6 +13,7 @@ from iotstack_invoke.commands.shared.checks import Severity
 from iotstack_invoke.databases.influxdb.part import BACKUP_INSIDE
 from iotstack_invoke.databases.influxdb2.part import Influx2Facts, Influx2Look
 from iotstack_invoke.databases.sql.servers import SqlServer
+from iotstack_invoke.environment.environment import Newest
 from iotstack_invoke.hosts.base import Result
 from iotstack_invoke.services.containers import Container
 from iotstack_invoke.services.known import cover, read_table

@@ -17,7 +17,6 @@ import time
 from dataclasses import asdict, replace
 
 import pytest
-from iotstack_invoke.environment.environment import Environment
 from scenes import LittleStack, PlainScene, until
 
 from iotstack_invoke.commands.backup.disk_space import estimate_space
@@ -26,6 +25,7 @@ from iotstack_invoke.databases.sqlite import files as sqlite
 from iotstack_invoke.databases.sqlite import online_copy as sqlite_copy
 from iotstack_invoke.databases.sqlite.files import COPIES, CopySqlite, shown
 from iotstack_invoke.databases.sqlite.online_copy import pattern_of
+from iotstack_invoke.environment.environment import Environment
 from iotstack_invoke.hosts.local import LocalHost
 from iotstack_invoke.settings.model import load_settings
 from iotstack_invoke.workflows.backup import BackupFacts
