@@ -150,12 +150,12 @@ REFUSALS = [
 ]
 
 
-@pytest.mark.parametrize(("scene", "flags", "words"), REFUSALS)
-def test_a_dry_run_is_refused_like_the_real_one(pi, context, flags, words):
+@pytest.mark.parametrize(("arrange", "flags", "words"), REFUSALS)
+def test_a_dry_run_is_refused_like_the_real_one(pi, arrange, flags, words):
     """Whatever the backup would be refused for, its dry run says, with the same exit code."""
     pi.backups.mkdir()
     pi.usb.mkdir()
-    context(pi)
+    arrange(pi)
     before = pi.tree()
     told = [pi.run(f"backup --runtag {TAG} {flags} {dry}") for dry in ("--dry-run", "")]
     assert [each.returncode for each in told] == [13, 13]
