@@ -95,7 +95,12 @@ class Beginning:
         self._name = name
         self._held = bytearray()
         self._told = False
+        self._given_up = False
         self.begun = False
+
+    def give_up(self) -> None:
+        """Take nothing for begun any more: the end of its input may let it begin, too late."""
+        self._given_up = True
 
     @property
     def noise(self) -> str:
@@ -109,7 +114,7 @@ class Beginning:
         start = max(0, len(self._held) - len(self._mark))
         self._held += data
         at = self._held.find(self._mark, start)
-        if at >= 0:
+        if at >= 0 and not self._given_up:
             own = bytes(self._held[at + len(self._mark) :])
             del self._held[at:]
             self.begun = True

@@ -146,6 +146,8 @@ class UnattendedRemote(Unattended, Remote):  # type: ignore[misc]
 
     def kill(self) -> None:
         """Close the channel; on a lost connection there is nothing to end."""
+        for each in self.begins:
+            each.give_up()
         closed(self.channel)
 
     def stop(self) -> None:

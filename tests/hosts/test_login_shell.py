@@ -13,7 +13,7 @@ from iotstack_invoke.commands.doctor.doctor import login_told
 from iotstack_invoke.core.errors import StepFailed, TimedOut, Unreachable
 from iotstack_invoke.hosts import ssh as remote
 from iotstack_invoke.hosts.base import Command
-from iotstack_invoke.hosts.login_shell import LoginPrints, Mark
+from iotstack_invoke.hosts.login_shell import Beginning, LoginPrints, Mark
 from iotstack_invoke.hosts.ssh import SftpStorage, SshHost, open_host, open_storage
 from iotstack_invoke.settings.model import VaultConfig
 from iotstack_invoke.vaults.access import vault_storage
@@ -182,6 +182,17 @@ def test_a_shell_that_hangs_is_given_up(noisy, tmp_path, monkeypatch, start_file
         with pytest.raises(TimedOut, match="did not begin a command within") as failure:
             act()
         assert failure.value.again
+
+
+def test_what_begins_after_it_was_given_up_has_not_begun():
+    """A start file that waits for input goes on when ours ends, and its command begins too late."""
+    mark = Mark()
+    for given_up in (False, True):
+        beginning = Beginning(mark, "pi")
+        if given_up:
+            beginning.give_up()
+        beginning.own(mark.told + b"words")
+        assert beginning.begun is not given_up
 
 
 def test_a_limit_of_the_login_is_named(noisy, tmp_path):
