@@ -35,8 +35,8 @@ def saboteur(context):
 def nothing_stays(request):
     """After each test here: no container, no folder, no change in the stack."""
     yield
-    if "scene" in request.fixturenames:
-        made = request.getfixturevalue("scene")
+    if "context" in request.fixturenames:
+        made = request.getfixturevalue("context")
         assert differing(made.old, made.look()) == {}
         assert made.leftovers() == []
         checks = made.top / "backups/.checks.jsonl"
