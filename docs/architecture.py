@@ -10,6 +10,8 @@ import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
 
+from generated import written
+
 PACKAGE = "iotstack_invoke"
 HOUSE = Path(__file__).parent.parent / PACKAGE
 PAGE = Path(__file__).parent / "explanation" / "architecture.md"
@@ -31,15 +33,7 @@ def main(words: list[str]) -> int:
     told = PAGE.read_text("utf-8")
     before, _, rest = told.partition(BEGIN)
     page = f"{before}{BEGIN}\n\n{table()}\n\n{END}{rest.partition(END)[2]}"
-    made = {PAGE: page, PICTURE: picture()}
-    wrong = [path for path, text in made.items() if not path.exists() or path.read_text() != text]
-    if "--check" not in words:
-        for path, text in made.items():
-            path.write_text(text, "utf-8")
-        return 0
-    for path in wrong:
-        sys.stderr.write(f"{path} is not what the code says: python docs/architecture.py\n")
-    return int(bool(wrong))
+    return written({PAGE: page, PICTURE: picture()}, words)
 
 
 def uses() -> Lines:

@@ -6,6 +6,7 @@ Each task with its first line of help, and each of its options with its default 
 import sys
 from pathlib import Path
 
+from generated import written
 from invoke.parser.argument import Argument
 from invoke.parser.context import to_flag
 from invoke.tasks import Task
@@ -30,14 +31,7 @@ every task:
 
 def main(words: list[str]) -> int:
     """Write the page and return 0; with `--check` compare it, and return 1 if it differs."""
-    made = page()
-    if "--check" not in words:
-        PAGE.write_text(made, "utf-8")
-        return 0
-    if PAGE.exists() and PAGE.read_text("utf-8") == made:
-        return 0
-    sys.stderr.write(f"{PAGE} is not what the tasks say. Write it: python docs/commands.py\n")
-    return 1
+    return written({PAGE: page()}, words)
 
 
 def page() -> str:
@@ -72,11 +66,11 @@ def positional(argument: Argument) -> str:
 
 def table(options: list[Argument]) -> list[str]:
     """Return the lines of a table of options; none if there are none."""
-    rows = [f"| `{written(each)}` | {default(each)} | {each.help or ''} |" for each in options]
+    rows = [f"| `{typed(each)}` | {default(each)} | {each.help or ''} |" for each in options]
     return ["| option | default | meaning |", "| --- | --- | --- |", *rows] if rows else []
 
 
-def written(argument: Argument) -> str:
+def typed(argument: Argument) -> str:
     """Return an option as it is typed, the one that changes something."""
     name = str(argument.names[0]).replace("_", "-").strip("-")
     if argument.positional:
