@@ -16,7 +16,7 @@ from dataclasses import field
 from typing import IO, Any
 
 from ..backups.manifest import SIZES
-from ..core import gzip_streams as gzips
+from ..core import gzip_streams
 from ..core.dataclass import dataclass
 from ..core.errors import StepFailed, ended
 from ..core.stack_folders import FOLDERS
@@ -127,7 +127,7 @@ class PackStack:
     def commands(self) -> tuple[str, ...]:
         """Return the pipe as a person would type it."""
         read = Command((*self.tar, *self.members))
-        pipe = f"{read} | {gzips.PROGRAM} -{gzips.LEVEL} > '{self.output.partial}'"
+        pipe = f"{read} | {gzip_streams.PROGRAM} -{gzip_streams.LEVEL} > '{self.output.partial}'"
         if not self.copies:
             return (pipe,)
         return (f"{pipe}  # each file below '{self.copies}' in place of the live one",)
@@ -153,7 +153,7 @@ class PackStack:
             unpacked_bytes = 0
             sizes = Sizes(self.sized or (), self.tops)
             passing = None if "." in self.members else Passing(stack_judge(self.members), links)
-            with gzips.open_writer(hashed) as packer:  # type: ignore[arg-type]
+            with gzip_streams.open_writer(hashed) as packer:  # type: ignore[arg-type]
                 while chunk := read_chunk(pipe.stdout):
                     for piece in passing.take(chunk) if passing else (chunk,):
                         packer.write(piece)
@@ -348,7 +348,7 @@ class CompareUnpacked:
 
     def _command(self, *, here: bool = False) -> Command:
         words = ("tar", "--compare", f"--file={self.archive}", f"--directory={self.folder}")
-        unzip = gzips.reading_words(self.archive, here=here)
+        unzip = gzip_streams.reading_words(self.archive, here=here)
         return Command(
             (*self.as_root, "env", "LC_ALL=C", *words, "--numeric-owner", *unzip),
             accept=frozenset({0, 1, 2}),

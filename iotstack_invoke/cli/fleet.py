@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import UTC, datetime
 from urllib.parse import quote
 
-from ..core import processes as children
+from ..core import processes
 from ..core.dataclass import dataclass
 from ..core.errors import ExitCode, StepFailed, UsageError
 from ..core.processes import signals_noted
@@ -121,7 +121,7 @@ def run_fleet(
         waiting = {pool.submit(run.do, host) for host in hosts}
         results = []
         while waiting:
-            ended, waiting = wait(waiting, children.SIGNAL_LOOK_S)
+            ended, waiting = wait(waiting, processes.SIGNAL_LOOK_S)
             results += [each.result() for each in ended]
             if noted and not stopped_by:
                 stopped_by = noted[0]
@@ -208,7 +208,7 @@ class _Fleet:
                     last = line if line.strip() else last
             code = process.wait()
         except BaseException:
-            children.end(process)
+            processes.end(process)
             raise
         finally:
             with self._lock:
@@ -244,6 +244,6 @@ class _Fleet:
         for each in running:
             with contextlib.suppress(ProcessLookupError):
                 each.send_signal(signal.Signals(number))
-            timer = threading.Timer(ENDING_LIMIT_S, children.end, [each])
+            timer = threading.Timer(ENDING_LIMIT_S, processes.end, [each])
             timer.daemon = True
             timer.start()

@@ -19,7 +19,7 @@ from enum import Enum
 from graphlib import TopologicalSorter
 from typing import Any, Protocol
 
-from ..core import processes as children
+from ..core import processes
 from ..core.dataclass import dataclass
 from ..core.errors import Interrupted, IotstackError, StepFailed, TimedOut, ended
 from ..core.processes import signals_noted
@@ -199,7 +199,7 @@ class _StepContext:
 
     def say(self, text: str) -> None:
         self.run.reporter.said(self.job, text)
-        if children.ending():  # whoever waits for something tells so again and again
+        if processes.ending():  # whoever waits for something tells so again and again
             raise Interrupted(signal.SIGTERM)
 
     def warn(self, text: str) -> None:
@@ -212,7 +212,7 @@ class _StepContext:
     def moved(self, size_bytes: int) -> None:
         self.moved_bytes += size_bytes
         self.run.reporter.moved(self.job, self.moved_bytes, self.expected_bytes)
-        if children.ending():
+        if processes.ending():
             raise Interrupted(signal.SIGTERM)
 
     def reserve(
@@ -343,7 +343,7 @@ class Run:
                         else:
                             slow.begins(planned[key])
                             running[pool.submit(self._attempts, planned[key])] = key
-                    for ended in wait(running, children.SIGNAL_LOOK_S, FIRST_COMPLETED).done:
+                    for ended in wait(running, processes.SIGNAL_LOOK_S, FIRST_COMPLETED).done:
                         key = running.pop(ended)
                         self._settle(results, key, ended.result())
                         sorter.done(key)
@@ -375,14 +375,14 @@ class Run:
 
     def _stop(self, pool: ThreadPoolExecutor, running: Mapping[Future[JobResult], int]) -> None:
         """End what runs, then undo what it journaled; further signals are only noted."""
-        children.end_all()
+        processes.end_all()
         for place in self.places.values():
             place.close()
         pool.shutdown(wait=True, cancel_futures=True)
         for each in running:
             if not each.cancelled():
                 each.exception()
-        children.resume()
+        processes.resume()
         for context in self._unended:
             if isinstance(context.step, LeavingStep):
                 with contextlib.suppress(IotstackError):
@@ -435,7 +435,7 @@ class Run:
                 passing = again or isinstance(error, TimedOut)
                 message = self._clean(context, str(error), passing=passing)
                 self.disks.release(context, written=False)
-                if children.ending():
+                if processes.ending():
                     return JobResult(job, JobStatus.SKIPPED, message="interrupted")
                 if again and attempt < job.rule.retries and message == str(error):
                     wait_s = RETRY_WAIT_S * 2**attempt
@@ -462,11 +462,11 @@ class Run:
     def _steps(self, context: _StepContext) -> None:
         for number, step in enumerate(context.job.steps, 1):
             self.reporter.stepped(context.job, number, step)
-            if children.ending():
+            if processes.ending():
                 raise Interrupted(signal.SIGTERM)
             if isinstance(step, Commit):
                 self.journal.forget(context.job.identity, keep=step.keep)
-                children.put_signals_off()
+                processes.put_signals_off()
             elif isinstance(step, UndoableStep):
                 self.journal.write(context.job.identity, step)
             context.owns_partials |= not isinstance(step, ClaimingStep)
@@ -497,7 +497,7 @@ class Run:
 
         `passing`: the reason may pass, so a rule that resumes keeps its partial file.
         """
-        if children.ending():
+        if processes.ending():
             # Nothing can be run now; the main thread undoes the steps when all have ended.
             self._unended.append(context)
             if context.job.rule.resumes:

@@ -24,7 +24,7 @@ from invoke.config import Config
 from invoke.context import Context
 from invoke.runners import Local
 
-from ..core import processes as children
+from ..core import processes
 from ..core.errors import Interrupted
 from .base import MOST_BYTES, Heard
 
@@ -165,7 +165,7 @@ class UnattendedLocal(Unattended, Local):
         """
         script = os.fsencode(f"exec {command} </dev/null\n")
         is_long = len(script) > LONG_BYTES
-        with children.signals_held():
+        with processes.signals_held():
             self.process = Popen(
                 (shell,) if is_long else (shell, "-c", command),
                 env=env,
@@ -174,7 +174,7 @@ class UnattendedLocal(Unattended, Local):
                 stderr=PIPE,
                 start_new_session=True,
             )
-            self._watch = children.watched(self.process)
+            self._watch = processes.watched(self.process)
             self._watch.__enter__()
         if is_long:
             with contextlib.suppress(BrokenPipeError), self.process.stdin as stdin:
@@ -200,11 +200,11 @@ class UnattendedLocal(Unattended, Local):
 
     def kill(self) -> None:
         """End the whole group: what its leader left behind may hold our pipes open."""
-        children.kill_group(self.process)
+        processes.kill_group(self.process)
 
     def send_interrupt(self, interrupt: KeyboardInterrupt) -> None:  # noqa: ARG002
         """Pass an interrupt on to the whole group."""
-        children.signal_group(self.process, signal.SIGINT)
+        processes.signal_group(self.process, signal.SIGINT)
 
     def stop(self) -> None:
         """Take the process off the list of the running, and close its pipes."""

@@ -25,7 +25,7 @@ from typing import IO, Any, TypeVar
 from invoke.context import Context
 from invoke.exceptions import CommandTimedOut, ThreadException
 
-from ..core import processes as children
+from ..core import processes
 from ..core.errors import Busy, Interrupted, StepFailed, TimedOut
 from .base import (
     MOST_BYTES,
@@ -394,21 +394,21 @@ def _parallel(
             troubles.append(error)
 
     asking = [threading.Thread(target=run, args=(name,), daemon=True) for name in asks]
-    with children.signals_noted() as noted:
+    with processes.signals_noted() as noted:
         for each in asking:
             each.start()
         _wait(asking, patience, noted)
     if noted:
-        children.end_all()
+        processes.end_all()
         for each in asking:
-            each.join(children.SIGNAL_LOOK_S)
-        children.resume()
+            each.join(processes.SIGNAL_LOOK_S)
+        processes.resume()
     patience.is_over = any(each.is_alive() for each in asking)
     if noted:
         raise Interrupted(noted[0])
     for trouble in troubles:
         raise trouble
-    if patience.is_over and children.ending():
+    if patience.is_over and processes.ending():
         raise Interrupted(signal.SIGTERM)
     late = {each: f"{each} did not answer within {patience.limit_s:g} s." for each in asks}
     return {each: answers[each] if each in answers else TimedOut(late[each]) for each in asks}
@@ -423,12 +423,12 @@ def _wait(threads: Iterable[threading.Thread], patience: Patience, noted: Collec
     for each in threads:
         while each.is_alive() and not noted:
             now_s = time.monotonic()
-            if children.ending():
-                ends_s = min(ends_s, now_s + children.GRACE_S)
+            if processes.ending():
+                ends_s = min(ends_s, now_s + processes.GRACE_S)
             left_s = min(patience.until_s, ends_s) - now_s
             if left_s <= 0:
                 break
-            each.join(min(left_s, children.SIGNAL_LOOK_S))
+            each.join(min(left_s, processes.SIGNAL_LOOK_S))
 
 
 def words_of(error: OSError) -> str:
@@ -476,10 +476,10 @@ def piped(
                 lines.close()
             except BaseException as error:  # noqa: BLE001 - finish() raises it
                 troubles.append(error)
-                children.end(process)
+                processes.end(process)
 
     with contextlib.ExitStack() as at_the_end:
-        with children.signals_held():
+        with processes.signals_held():
             try:
                 process = subprocess.Popen(
                     words,
@@ -497,14 +497,14 @@ def piped(
             _widen(process.stdin, process.stdout)
             listener = threading.Thread(target=listen, daemon=True)
             listener.start()
-            timer = threading.Timer(limit_s, children.end, [process])
+            timer = threading.Timer(limit_s, processes.end, [process])
             timer.daemon = True
             timer.start()
             # The last to be written is the first to be done. What left the group may hold it open.
             at_the_end.callback(listener.join, LISTEN_S)
             at_the_end.callback(_close, process.stdin, process.stdout)
             at_the_end.callback(timer.cancel)
-            at_the_end.enter_context(children.watched(process))
+            at_the_end.enter_context(processes.watched(process))
         yield process, _Finish(process, words[0], limit_s, listener, troubles)
 
 
@@ -539,7 +539,7 @@ class _Finish:
     ) -> None:
         self.process = process
         self.name = name
-        self.limit_s = limit_s + children.END_LIMIT_S
+        self.limit_s = limit_s + processes.END_LIMIT_S
         self.listener = listener
         self.troubles = troubles
 
@@ -561,7 +561,7 @@ def checked(command: Command, outcome: Result, where: str) -> Result:
     """Return the outcome of a command, or raise StepFailed where its exit code is a failure."""
     if outcome.exit_code in command.accept:
         return outcome
-    if children.ending():
+    if processes.ending():
         raise Interrupted(-outcome.exit_code if outcome.exit_code < 0 else 15)
     denied = denied_told(outcome.err)
     if denied and command.words[:1] != ("sudo",):  # a share may refuse root as well

@@ -24,7 +24,7 @@ import paramiko
 from invoke.exceptions import CommandTimedOut, ThreadException
 from paramiko import ChannelException, SSHException
 
-from ..core import processes as children
+from ..core import processes
 from ..core.errors import StepFailed, TimedOut, Unreachable, ended
 from .base import Command, Disk, FileFact, Heard, Pipe, Received, Result, fact_of
 from .hashing import HASH
@@ -453,7 +453,7 @@ class SshHost:
         limited = Command(command.words, limit_s=TRANSFER_LIMIT_S)
         with (
             self._ssh(limited, lambda _, line: said.append(line)) as (process, finish),
-            self._moving(lambda: children.end(process)) as stall,
+            self._moving(lambda: processes.end(process)) as stall,
         ):
             yield _ToProcess(self.name, process, finish, said, stall)
 

@@ -30,7 +30,7 @@ from paramiko.pkey import UnknownKeyType
 from paramiko.ssh_exception import IncompatiblePeer
 from paramiko.transport import ChannelMap
 
-from ..core import processes as children
+from ..core import processes
 from ..core.errors import ended
 from .base import Command
 from .known_hosts import KeyVerdict, KnownKey, known_keys, listed, name_with_port, verdict
@@ -258,7 +258,7 @@ class _Proxy(socket.socket):
         said = self._at_the_end.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
         self._at_the_end.callback(self._listen, said)
         shell = os.environ.get("SHELL") or "/bin/sh"  # as ssh_config(5) says
-        with theirs, children.signals_held():
+        with theirs, processes.signals_held():
             process = subprocess.Popen(
                 (shell, "-c", f"exec {command}"),
                 stdin=theirs.fileno(),
@@ -266,7 +266,7 @@ class _Proxy(socket.socket):
                 stderr=said,
                 start_new_session=True,
             )
-            self._at_the_end.enter_context(children.watched(process))
+            self._at_the_end.enter_context(processes.watched(process))
 
     def take_over(self, limit_s: float) -> None:
         """Become the line that the program opens and hands over (`ProxyUseFdpass`)."""

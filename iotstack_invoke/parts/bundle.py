@@ -10,7 +10,7 @@ import re
 import time
 
 from ..backups.bundles import DUMP_FOLDER, RECIPES
-from ..core import processes as children
+from ..core import processes
 from ..core.dataclass import dataclass
 from ..core.errors import StepFailed
 from ..databases.sql.servers import MARIADB, SqlServer
@@ -89,7 +89,7 @@ class EndQuiet:
             if time.monotonic() > deadline:
                 raise StepFailed(f"Container {self.container} does not go on: {told.last_words}")
             context.say(f"waiting for {self.container}")
-            children.pause(ANSWER_PAUSE_S)
+            processes.pause(ANSWER_PAUSE_S)
 
     def _warn(self, context: StepContext, why: str) -> None:
         context.warn(

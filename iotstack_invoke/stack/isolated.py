@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 
-from ..core import processes as children
+from ..core import processes
 from ..core.dataclass import dataclass
 from ..core.errors import StepFailed
 from ..engine.steps import StepContext
@@ -37,7 +37,7 @@ def remove_ours(host: Host, name: str, docker: tuple[str, ...], guard: str) -> N
         # A removal that was broken off goes on in the engine: then this one is refused.
         told = host.run(Command(command.words, frozenset({0, 1}), command.limit_s))
         said = told.last_words
-        children.pause(REMOVE_PAUSE_S if told.exit_code else 0)
+        processes.pause(REMOVE_PAUSE_S if told.exit_code else 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from ..core import processes as children
+from ..core import processes
 from ..core.dataclass import dataclass
 from ..core.errors import StepFailed
 from ..engine.steps import StepContext
@@ -189,7 +189,7 @@ class Quiesce:
             if now > deadline:
                 why = f"after {AWAKE_LIMIT_S:g} s it says: {told.last_words}"
                 raise StepFailed(self._still_quiet(why))
-            children.pause(AWAKE_PAUSE_S)
+            processes.pause(AWAKE_PAUSE_S)
 
     @property
     def _limit_s(self) -> int:

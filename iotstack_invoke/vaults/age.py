@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from typing import IO, cast
 
-from ..core import processes as children
+from ..core import processes
 from ..core.errors import Interrupted, StepFailed, UsageError
 from ..hosts.local import piped, read_chunk
 
@@ -198,19 +198,19 @@ def _through(
                 pass
             except BaseException as error:  # noqa: BLE001 - raised for whoever reads
                 troubles.append(error)
-                children.end(process)  # what it would make of a part looks whole
+                processes.end(process)  # what it would make of a part looks whole
 
         feeder = threading.Thread(target=feed, daemon=True)
         feeder.start()
         # Nobody else may close the source while it is read: the answers of SFTP would be mixed up.
-        at_the_end.callback(feeder.join, children.GRACE_S)
+        at_the_end.callback(feeder.join, processes.GRACE_S)
 
         def end() -> None:
             code = finish()
             feeder.join()
             for each in troubles:
                 raise each
-            if code and children.ending():
+            if code and processes.ending():
                 raise Interrupted(-code if code < 0 else signal.SIGTERM)
             if code:
                 raise failure(_last_words(said) or f"exit {code}")

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterable
 from typing import Protocol
 
-from ..core import processes as children
+from ..core import processes
 from ..core.errors import Interrupted, StepFailed, Unreachable
 from ..hosts.base import FileFact
 
@@ -85,7 +85,7 @@ def claim_by_marks(place: Markable, path: str, line: str, limit_s: float = LIMIT
             if marked and any(each < mark for each in others):
                 place.remove([ours])
                 marked = False
-            if children.ending():
+            if processes.ending():
                 raise Interrupted(15)
             time.sleep(PAUSE_S)
     finally:

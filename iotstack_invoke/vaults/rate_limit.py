@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import IO, Any
 
-from ..core import processes as children
+from ..core import processes
 from ..core.errors import Interrupted, TimedOut
 from ..core.units import TimeTable
 from ..hosts.local import CHUNK_BYTES
@@ -66,7 +66,7 @@ class RateLimit:
             self._free_s = max(now, self._free_s) + size_bytes / rate if rate else now
             wait_s = self._free_s - now
         self._sleep(wait_s)
-        if children.ending():
+        if processes.ending():
             raise Interrupted(signal.SIGTERM)
 
     def stream(self, source: IO[bytes], until_s: float = math.inf, late: str = "") -> IO[bytes]:

@@ -29,7 +29,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import IO, Any, cast
 
-from ..core import processes as children
+from ..core import processes
 from ..core.dataclass import dataclass
 from ..core.errors import Interrupted, StepFailed, TimedOut, Unreachable
 from ..hosts.base import FileFact, Received
@@ -400,7 +400,7 @@ class RcloneStorage:
         for pause_s in SETTLED_S:
             if is_so(there):
                 break
-            children.pause(pause_s)
+            processes.pause(pause_s)
             there = self.look(paths)
         return there
 
@@ -600,7 +600,7 @@ class RcloneStorage:
         def judge() -> None:
             if process.poll() is None and self._is_sent_on():
                 said.hear("err", SENT_ON)
-                children.end(process)
+                processes.end(process)
 
         timer = threading.Timer(SENT_ON_AFTER_S, judge)
         timer.daemon = True
@@ -627,7 +627,7 @@ class RcloneStorage:
         self, doing: str, code: int, said: _Said, limit_s: float = TRANSFER_LIMIT_S
     ) -> StepFailed:
         """Return what failed, in words for people; raises Interrupted where we are ending."""
-        if children.ending():
+        if processes.ending():
             raise Interrupted(-code if code < 0 else 15)
         code = 1 if SENT_ON in said.lines else code
         why = f"it did not end within {limit_s:g} s" if code < 0 else _last_words(said.lines, code)

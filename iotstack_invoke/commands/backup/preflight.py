@@ -53,8 +53,7 @@ def refuse_folder(environment: Environment) -> None:
             )
         raise Refused(
             f"{on_host(environment.host)}{folder} belongs to somebody else (Docker makes it as "
-            "root). "
-            f'Take it: sudo chown "$USER:" {shlex.quote(folder)}'
+            f'root). Take it: sudo chown "$USER:" {shlex.quote(folder)}'
         )
 
 

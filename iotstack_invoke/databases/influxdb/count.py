@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import field
 from typing import Any
 
-from ...core import processes as children
+from ...core import processes
 from ...core.dataclass import dataclass
 from ...core.errors import StepFailed
 from ...engine.steps import StepContext
@@ -144,7 +144,7 @@ class CountInflux:
             passing = any(word in errors[0] for word in UNSETTLED)
             if not passing or time.monotonic() > settled:
                 raise StepFailed(f"InfluxDB does not answer `{text}`: {errors[0]}")
-            children.pause(ASK_PAUSE_S)
+            processes.pause(ASK_PAUSE_S)
 
 
 def _read_answer(text: str) -> tuple[list[str], list[tuple[str, int]]]:

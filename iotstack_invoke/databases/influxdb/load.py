@@ -13,7 +13,7 @@ import posixpath
 import shlex
 import time
 
-from ...core import processes as children
+from ...core import processes
 from ...core.dataclass import dataclass
 from ...core.errors import StepFailed
 from ...engine.steps import StepContext
@@ -172,7 +172,7 @@ class LoadInflux:
                     "at `docker logs`."
                 )
             context.say(f"waiting for {len(missing)} shards to settle")
-            children.pause(0.3)
+            processes.pause(0.3)
 
     def _merged(self, host: Host, lacking: list[Lacking]) -> list[Lacking]:
         """Return which shards lack no more than files that the server merged."""

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import IO, Any, Protocol
 
 from ...archives.pack import HashedFile, Messages, RemoveFolder, judge_tar
-from ...core import processes as children
+from ...core import processes
 from ...core.dataclass import dataclass
 from ...core.errors import StepFailed
 from ...core.toml_text import NotToml, read_toml
@@ -198,7 +198,7 @@ def wait_for_ping(
                 f"InfluxDB in container {container} does not answer /ping at {tried} within "
                 f"{limit_s:g} s. Look at `docker logs {container}`."
             )
-        children.pause(0.3)
+        processes.pause(0.3)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from functools import cache
 from typing import Any
 
 from ...backups.manifest import Manifest
-from ...core import processes as children
+from ...core import processes
 from ...core.dataclass import dataclass
 from ...core.errors import StepFailed
 from ...engine.steps import File, StepContext
@@ -296,7 +296,7 @@ def wait_until_ready(
                 f"InfluxDB in container {container} does not answer `influx ping` within "
                 f"{limit_s:g} s: {told.last_words}. Look at `docker logs {container}`."
             )
-        children.pause(READY_PAUSE_S)
+        processes.pause(READY_PAUSE_S)
 
 
 @dataclass(frozen=True, slots=True)

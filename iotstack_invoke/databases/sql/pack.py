@@ -23,8 +23,7 @@ from ...archives.passing import Passing
 from ...archives.scan import Judge, shape_of
 from ...backups.manifest import LEFT_OUT
 from ...backups.names import split_set_name
-from ...core import gzip_streams as gzips
-from ...core import processes as children
+from ...core import gzip_streams, processes
 from ...core.dataclass import dataclass
 from ...core.errors import IotstackError, StepFailed, ended
 from ...engine.steps import LACKING, File, StepContext
@@ -93,7 +92,7 @@ class PackDumps:
             hashed = HashedFile(target)
             with (
                 # All of it, though a dump in it may be: IOTstackBackup unpacks each with -z.
-                gzips.open_writer(cast("IO[bytes]", hashed)) as stream,
+                gzip_streams.open_writer(cast("IO[bytes]", hashed)) as stream,
                 tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as archive,
             ):
                 self._add_dumps(context, host, archive)
@@ -152,7 +151,7 @@ class PackDumps:
                     raise
                 wait_s = RETRY_WAIT_S * 2**attempt
                 context.say(f"{ended(error)} Trying again in {wait_s:g} s.")
-                children.pause(wait_s)
+                processes.pause(wait_s)
                 spool.seek(0)
                 spool.truncate()
         raise AssertionError("the last attempt returns")
@@ -172,7 +171,7 @@ class PackDumps:
         info = tarfile.TarInfo(f"./{member}")
         info.mode, info.mtime = MEMBER_MODE, int(time.time())
         again = engine.reader()
-        content = gzips.Content(spool)
+        content = gzip_streams.Content(spool)
         changed = f"The dump of {server.title} was not written as it came"
         try:
             if engine.packed:
@@ -185,7 +184,7 @@ class PackDumps:
                 info.size = size
                 archive.addfile(info, cast("IO[bytes]", _Passing(content, again)))
             content.end()
-        except gzips.Damaged as error:
+        except gzip_streams.Damaged as error:
             raise StepFailed(f"{changed}: {error}.", again=True) from error
         if replace(again.report(), left_out=report.left_out) != report:
             raise StepFailed(f"{changed}.", again=True)
@@ -215,7 +214,7 @@ class PackDumps:
         command = run_in(self.docker, server, "dump", limit_s=self.limit_s, mark=mark)
         code = -1
         try:
-            with host.pipe(command, said) as pipe, gzips.open_writer(spool) as packer:
+            with host.pipe(command, said) as pipe, gzip_streams.open_writer(spool) as packer:
                 while chunk := read_chunk(pipe.stdout):
                     packer.write(chunk)
                     reader.add(chunk)
@@ -223,7 +222,7 @@ class PackDumps:
                     context.moved(len(chunk))
                 code = pipe.finish()
         finally:
-            if not 0 <= code < KILLED_FROM and not children.ending():
+            if not 0 <= code < KILLED_FROM and not processes.ending():
                 self._end(host, server)
         for line in said.lines:
             if line.startswith(SAYS_ENDED):
@@ -327,7 +326,7 @@ def wait_for_server(
         if now > deadline:
             raise StepFailed(f"{server.title} does not answer: {told.last_words}")
         context.say(f"waiting for {server.title}")
-        children.pause(READY_PAUSE_S)
+        processes.pause(READY_PAUSE_S)
 
 
 def folders_told(tables: tuple[str, ...]) -> str:
@@ -363,7 +362,7 @@ def facts_of(server: SqlServer, report: SqlReport, size_bytes: int, folder: str)
 class _Passing:
     """A stream whose bytes a reader sees while they pass."""
 
-    def __init__(self, source: gzips.Content, reader: Any) -> None:
+    def __init__(self, source: gzip_streams.Content, reader: Any) -> None:
         self._source = source
         self._reader = reader
 
