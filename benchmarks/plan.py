@@ -92,7 +92,7 @@ def ours(jobs, by_command):
     book, targets = book_of(jobs, by_command)
     host = LocalHost(os.getcwd())
     graph = resolve(book, targets, {"pi": host.root})
-    found = host.look(file.absolute for file in graph.files)
+    found = host.stat(file.absolute for file in graph.files)
     plan = decide(graph, {f: found[f.absolute] for f in graph.files if f.absolute in found})
     journal = Journal(host, f"{host.root}/.journal", ())
     run = Run(plan, {"pi": host}, store=Ledger(host), journal=journal, reporter=Quiet())

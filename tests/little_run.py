@@ -247,7 +247,7 @@ def run(folder, book, targets, jobs=1):
     host.remove(f"{folder}/{name}" for name in os.listdir(folder) if name.endswith(PARTIAL))
     store = FileLedger(host, f"{folder}/.records")
     graph = resolve(book, targets, {"pi": folder})
-    looked = host.look(file.absolute for file in graph.files)
+    looked = host.stat(file.absolute for file in graph.files)
     files = {file: looked[file.absolute] for file in graph.files if file.absolute in looked}
     plan = decide(graph, files, store.known())
     return Run(

@@ -405,7 +405,7 @@ def warn_of_nothing(context: StepContext, host: Host, base: str) -> None:
     there = []
     for top in FOLDERS:
         try:
-            names = host.names(f"{base}/{top}")
+            names = host.listdir(f"{base}/{top}")
         except StepFailed:  # another user's: what is in it is not known
             there.append(top)
         else:

@@ -299,7 +299,7 @@ def list_archive(
         raise _damaged(f"{archive} is damaged (tar: exit {code}): {words_said}.")
     if zeros < 2:  # noqa: PLR2004 - two blocks
         raise _damaged(f"{archive} is damaged: {NO_END}.")
-    fact = host.look([archive]).get(archive)
+    fact = host.stat([archive]).get(archive)
     if not packed and fact and fact.size_bytes % BLOCK_BYTES:  # tar passes over that
         raise _damaged(f"{archive} is damaged: {BEHIND_END}.")
     if judge.is_empty:

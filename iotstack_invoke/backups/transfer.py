@@ -101,7 +101,7 @@ class Send:
             if str(copy) in failures and str(original) not in failures:
                 raise StepFailed(f"it is not copied, since {copy.path} did not arrive there.")
         source, target = context.place(self.source), context.place(self.target)
-        fact = source.look([self.source.absolute]).get(self.source.absolute)
+        fact = source.stat([self.source.absolute]).get(self.source.absolute)
         if fact is None:
             raise StepFailed(f"{self.source.absolute} is not there.")
         known = self._known(context)
@@ -124,7 +124,7 @@ class Send:
         with source.read(self.source.absolute, start) as stream:
             shown = _Shown(stream, context)
             hashed = HashedStream(shown.stream)
-            received = target.receive(
+            received = target.write(
                 self.target.partial,
                 shown.stream if known else hashed.stream,
                 fact.modified_s,
@@ -184,7 +184,7 @@ class Send:
 
         What is no file goes: to write into a pipe would wait for its other end.
         """
-        partial = target.look([self.target.partial]).get(self.target.partial)
+        partial = target.stat([self.target.partial]).get(self.target.partial)
         if partial and partial.other:
             target.remove([self.target.partial])
             return 0
@@ -219,7 +219,7 @@ class Claim:
 
     def _make(self, place: Storage) -> None:
         line = json.dumps({"host": self.host, "claim": self.claim})
-        found = place.claim(self.file.absolute, line)
+        found = place.create_exclusive(self.file.absolute, line)
         if found != line:
             raise StepFailed(
                 f"{_host_in(found)} is copying a backup {self.runtag} to {place.name}, so this "
@@ -247,10 +247,10 @@ def manifest_there(place: Storage, folder: str, runtag: str) -> Manifest | None:
     over SFTP it would take minutes.
     """
     name = f"{runtag}.{KINDS['manifest']}"
-    fact = place.look([f"{folder}/{name}"]).get(f"{folder}/{name}")
+    fact = place.stat([f"{folder}/{name}"]).get(f"{folder}/{name}")
     if fact and fact.size_bytes <= MOST_BYTES:
         with contextlib.suppress(KeyError, ValueError):
-            return read_manifest(place.contents(folder, [name])[name], runtag)
+            return read_manifest(place.read_many(folder, [name])[name], runtag)
     return None
 
 
@@ -365,7 +365,7 @@ def drop_unnamed(place: Storage, folder: str, manifest: Manifest) -> tuple[str, 
     """
     kinds = {part.kind for part in manifest.parts}
     files = [f"{manifest.runtag}.{PARTS[kind]}" for kind in PARTS if kind not in kinds]
-    there = place.look([f"{folder}/{each}" for each in files])
+    there = place.stat([f"{folder}/{each}" for each in files])
     paths = [path for path, fact in there.items() if not fact.other]
     if paths:
         place.remove(paths)

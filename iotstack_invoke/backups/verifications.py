@@ -173,7 +173,7 @@ class VerificationLog:
 
     def _size_bytes(self) -> int:
         """Return how large the file is, -1 where there is none."""
-        fact = self._host.look([self.path]).get(self.path)
+        fact = self._host.stat([self.path]).get(self.path)
         return fact.size_bytes if fact else -1
 
     def _is_torn(self) -> bool:

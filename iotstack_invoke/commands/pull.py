@@ -128,7 +128,7 @@ class _Shelf:
     @classmethod
     def of(cls, place: Storage, folder: str) -> _Shelf:
         """Return what lies there now; what failed its verification there is damaged."""
-        names = place.names(folder)
+        names = place.listdir(folder)
         tags = sorted(runtags_in(names))
         raw: dict[str, bytes] = {}
         listed = [_manifest_name(tag) for tag in tags]
@@ -162,7 +162,7 @@ class _Pull:
         self.target = target
         self.vault = vault
         self.report = report
-        self.there = target.names(target.root)
+        self.there = target.listdir(target.root)
         self.passed_over = False
         """Newer sets than the latest are no good."""
 
@@ -252,7 +252,7 @@ class _Pull:
             for kind, fact in backup.files.items()
         ):
             return False
-        told = self.target.contents(self.target.root, [name])
+        told = self.target.read_many(self.target.root, [name])
         return told.get(name) == self.shelf.manifests[backup.runtag]
 
     def _size_there(self, name: str) -> int:
@@ -279,13 +279,13 @@ class _Pull:
     def _carry_pins(self, chosen: Iterable[BackupSet]) -> list[str]:
         """Pin what is pinned there; return which pins could not be written."""
         problems = []
-        there = self.target.names(self.target.root)
+        there = self.target.listdir(self.target.root)
         for each in chosen:
             name = f"{each.runtag}.{PIN_ENDING}"
             if not each.pinned or name in there:
                 continue
             try:
-                note = self.shelf.place.contents(self.shelf.folder, [name]).get(name, b"\n")
+                note = self.shelf.place.read_many(self.shelf.folder, [name]).get(name, b"\n")
                 write_pin(self.target, self.target.root, each.runtag, note)
             except StepFailed as error:
                 problems.append(f"the pin of {each.runtag}: {error}")

@@ -164,7 +164,7 @@ class Journal:
         """Tell whether the commit was done, also where its answer was lost; False if unknown."""
         if self._renamed and not self.kept:
             with contextlib.suppress(IotstackError):
-                there = self.host.look([self.path, self._renamed])
+                there = self.host.stat([self.path, self._renamed])
                 if self._renamed in there and self.path not in there:
                     self._owed, self._renamed, self.kept = [], "", self._renamed
         return bool(self.kept)

@@ -176,7 +176,7 @@ class Environment:
         folders |= {name: (place, place.root) for name, place in self.vaults.items()}
         for name, (place, folder) in folders.items():
             try:
-                found |= pins_in(place.names(folder))
+                found |= pins_in(place.listdir(folder))
             except StepFailed as error:
                 away[name] = error
         return found, away
@@ -190,7 +190,7 @@ class Environment:
         `outline` as in read_manifest.
         """
         checks = self.checks_here() if checks is None else checks
-        names = self.host.names(self.backups)
+        names = self.host.listdir(self.backups)
         listed = {name: names[name] for name in map(_manifest_name, runtags_in(names))}
         found = manifests_in(self.host, self.backups, listed, math.inf, outline=outline)
         manifests = {runtag: each for runtag, each in found.items() if each}
@@ -399,9 +399,9 @@ def _listed_twice(
 ) -> Judged:
     """Return what comes of a listing; of another one where a manifest was replaced since."""
     try:
-        return judge(place.names(folder) if names is None else names)
+        return judge(place.listdir(folder) if names is None else names)
     except _UnlikeListed:
-        return judge(place.names(folder))
+        return judge(place.listdir(folder))
 
 
 def _read_as_listed(
@@ -412,7 +412,7 @@ def _read_as_listed(
     Raises StepFailed where one cannot be read, or has another size than the listing tells.
     """
     found: dict[str, Manifest | None] = {}
-    told = place.contents(folder, [_manifest_name(runtag) for runtag in runtags])
+    told = place.read_many(folder, [_manifest_name(runtag) for runtag in runtags])
     for runtag in runtags:
         name = _manifest_name(runtag)
         content, size_bytes = told.get(name), names[name].size_bytes
@@ -482,7 +482,7 @@ def contents_told(
     Raises StepFailed where none can be read, or the place does not answer.
     """
     try:
-        return _not_grown(place.contents(folder, names), listed)
+        return _not_grown(place.read_many(folder, names), listed)
     except StepFailed as error:
         if isinstance(error, Unreachable) or error.again:
             raise
@@ -490,7 +490,7 @@ def contents_told(
     trouble: StepFailed | None = None
     for name in names:
         try:
-            answer = place.contents(folder, [name])
+            answer = place.read_many(folder, [name])
         except StepFailed as error:
             if isinstance(error, Unreachable) or error.again:
                 raise
@@ -530,7 +530,7 @@ def sets_read(
     place: Storage, folder: str, limit_s: float, failed: Mapping[str, str] | None = None
 ) -> tuple[BackupSet, ...]:
     """Return the sets of a place of which the manifest was opened in time, newest first."""
-    names = place.names(folder)
+    names = place.listdir(folder)
     listed = {name: names[name] for name in map(_manifest_name, runtags_in(names))}
     found = manifests_in(place, folder, listed, limit_s)
     read = {runtag: each for runtag, each in found.items() if each}
@@ -681,9 +681,9 @@ def _when(backup: BackupSet, files: Mapping[str, FileFact]) -> datetime:
 def write_pin(place: Storage, folder: str, runtag: str, note: bytes) -> None:
     """Put a pin beside a set; raises StepFailed also where it is not seen there afterwards."""
     path = f"{folder}/{runtag}.{PIN_ENDING}"
-    place.receive(path + PARTIAL, io.BytesIO(note), time.time())
+    place.write(path + PARTIAL, io.BytesIO(note), time.time())
     place.rename(path + PARTIAL, path)
-    if path not in place.look([path]):
+    if path not in place.stat([path]):
         raise StepFailed(f"On {place.name} {path} was written, and is not there.")
 
 
@@ -703,7 +703,7 @@ def stat_everywhere(
         known = (listed or {}).get(role)
         try:
             if known is None:
-                facts = place.look(mine) if mine else {}
+                facts = place.stat(mine) if mine else {}
             else:
                 facts = {p: known[file.path] for p, file in mine.items() if file.path in known}
         except StepFailed as error:
@@ -758,7 +758,7 @@ def sweep_stale_copies(place: Storage, names: Mapping[str, FileFact] | None = No
     set, which is there while a run copies it. In a bucket also the pieces of uploads that did not
     end: no listing shows them, and they cost. `names`, where it was listed just now.
     """
-    names = place.names(place.root) if names is None else names
+    names = place.listdir(place.root) if names is None else names
     partial = {name: fact for name, fact in names.items() if name.endswith(PARTIAL)}
     told = {name: split_set_name(name.removesuffix(PARTIAL)) for name in partial}
     old = {
@@ -787,9 +787,9 @@ def _age(fact: FileFact, now_s: float) -> timedelta:
 def clock_of(place: Storage) -> float:
     """Return what time it is in a place, by the date of a file that is made there for that."""
     path = f"{place.root}/.now-{os.urandom(6).hex()}"
-    place.claim(path, "what time is it")
+    place.create_exclusive(path, "what time is it")
     try:
-        fact = place.look([path]).get(path)
+        fact = place.stat([path]).get(path)
     finally:
         place.remove([path])
     return fact.modified_s if fact else time.time()
@@ -803,7 +803,7 @@ def remove_set(place: Storage, folder: str, runtag: str) -> None:
     """
     mark = f"{folder}/{runtag}.{REMOVING_ENDING}"
     names = (*files_of(runtag), f"{runtag}.{KINDS['log']}{PARTIAL}")
-    there = place.look([mark, *(f"{folder}/{name}" for name in names)])
+    there = place.stat([mark, *(f"{folder}/{name}" for name in names)])
     files = [path for path, fact in there.items() if not fact.other]
     if mark not in files and files:
         place.rename(files.pop(0), mark)
@@ -823,7 +823,7 @@ def finish_removals(place: Storage, folder: str) -> tuple[str, ...]:
 
     One that cannot be removed keeps no other; raises StepFailed with the last of them.
     """
-    names = place.names(folder)
+    names = place.listdir(folder)
     begun = tuple(sorted(removals_in(names)))
     trouble = None
     for runtag in begun:

@@ -202,14 +202,14 @@ class Storage(Protocol):
     resumes: bool
     """It can go on with a file that was cut: it writes behind what lies there."""
 
-    def look(self, paths: Iterable[str]) -> dict[str, FileFact]:
+    def stat(self, paths: Iterable[str]) -> dict[str, FileFact]:
         """Return what is there, in one round trip; a path that is not there has no entry.
 
         Raises StepFailed where that cannot be told: what nobody can look at may be there.
         """
         ...
 
-    def names(self, folder: str) -> dict[str, FileFact]:
+    def listdir(self, folder: str) -> dict[str, FileFact]:
         """Return the entries of a folder by name; {} where there is no such folder.
 
         Raises StepFailed where it cannot be read to its end.
@@ -220,7 +220,7 @@ class Storage(Protocol):
         """Return a stream of a file's bytes, without the first `start`."""
         ...
 
-    def contents(self, folder: str, names: Iterable[str]) -> dict[str, bytes]:
+    def read_many(self, folder: str, names: Iterable[str]) -> dict[str, bytes]:
         """Return small files of a folder, in one round trip.
 
         What is not there, or is no file, has no entry. Raises StepFailed where one that is there
@@ -228,14 +228,14 @@ class Storage(Protocol):
         """
         ...
 
-    def claim(self, path: str, line: str) -> str:
+    def create_exclusive(self, path: str, line: str) -> str:
         """Make a file of one line where there is none, and return the line that is in it then.
 
         Of several who do so at once, one makes it.
         """
         ...
 
-    def receive(
+    def write(
         self,
         path: str,
         source: IO[bytes],
@@ -250,7 +250,7 @@ class Storage(Protocol):
         """
         ...
 
-    def make_folder(self, path: str) -> None:
+    def mkdir(self, path: str) -> None:
         """Make a folder of mode 0700 in one that is there; one that is there already is as good.
 
         Raises StepFailed, also where anything else has that name.

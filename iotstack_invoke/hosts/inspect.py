@@ -116,7 +116,7 @@ def is_folder(host: Host, path: str) -> bool:
     """Tell whether a path is a folder, or a link to one; raises StepFailed if that is unknown."""
     if isinstance(host, LocalHost):
         inside = f"{path}/."
-        return inside in host.look([inside])
+        return inside in host.stat([inside])
     return stat_on(host, ("stat", "-L", "-c", "%F", "--", path)).strip() == "directory"
 
 

@@ -103,7 +103,7 @@ class LocalHost:
     def _context(self) -> Context:
         return local_context()
 
-    def look(self, paths: Iterable[str]) -> dict[str, FileFact]:
+    def stat(self, paths: Iterable[str]) -> dict[str, FileFact]:
         """Return what is there; a path that is not there has no entry."""
         found = {}
         for path in paths:
@@ -111,7 +111,7 @@ class LocalHost:
                 found[path] = _fact(os.lstat(path))
         return found
 
-    def names(self, folder: str) -> dict[str, FileFact]:
+    def listdir(self, folder: str) -> dict[str, FileFact]:
         """Return the entries of a folder by name; {} where there is no such folder."""
         found = {}
         with (
@@ -133,7 +133,7 @@ class LocalHost:
             stream.seek(start)
             yield stream
 
-    def contents(self, folder: str, names: Iterable[str]) -> dict[str, bytes]:
+    def read_many(self, folder: str, names: Iterable[str]) -> dict[str, bytes]:
         """Return small files of a folder; what is not there, or is no file, has no entry."""
         found = {}
         for name in names:
@@ -142,7 +142,7 @@ class LocalHost:
                 found[name] = _content(path)
         return found
 
-    def claim(self, path: str, line: str) -> str:
+    def create_exclusive(self, path: str, line: str) -> str:
         """Make a file of one line where there is none, and return the line that is in it then."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
         with _failing(f"{path} cannot be written"), contextlib.suppress(FileExistsError):
@@ -159,7 +159,7 @@ class LocalHost:
 
     def lines(self, path: str) -> list[str]:
         """Return the lines of a text, none where there is no such file."""
-        if not self.look([path]):
+        if not self.stat([path]):
             return []
         with self.read(path) as stream:
             return stream.read().decode("utf-8", "replace").splitlines()
@@ -182,7 +182,7 @@ class LocalHost:
             stream.flush()
             os.fsync(stream.fileno())
 
-    def receive(
+    def write(
         self,
         path: str,
         source: IO[bytes],
@@ -227,7 +227,7 @@ class LocalHost:
             if new:
                 _sync_folder(os.path.dirname(path))
 
-    def make_folder(self, path: str) -> None:
+    def mkdir(self, path: str) -> None:
         """Make a folder where there is none, and make that last through a power cut."""
         with _failing(f"{path} cannot be made"):
             try:

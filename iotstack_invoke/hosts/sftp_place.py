@@ -43,7 +43,7 @@ class SftpStorage:
         self.name = login.name
         self._dates = Dates()
 
-    def look(self, paths: Iterable[str]) -> dict[str, FileFact]:
+    def stat(self, paths: Iterable[str]) -> dict[str, FileFact]:
         """Return what is there, over one SFTP session."""
         found = {}
         with self._sftp() as sftp:
@@ -52,7 +52,7 @@ class SftpStorage:
                     found[path] = _sftp_fact(sftp.lstat(encoded(path)))
         return found
 
-    def names(self, folder: str) -> dict[str, FileFact]:
+    def listdir(self, folder: str) -> dict[str, FileFact]:
         """Return the entries of a folder by name; raises Unreachable for one without a size."""
         with self._sftp(folder) as sftp, contextlib.suppress(FileNotFoundError):
             told = sftp.entries(folder)
@@ -69,7 +69,7 @@ class SftpStorage:
             size_bytes = stream.stat().st_size or 0
             yield cast("IO[bytes]", _UpTo(stream, size_bytes - start))
 
-    def contents(self, folder: str, names: Iterable[str]) -> dict[str, bytes]:
+    def read_many(self, folder: str, names: Iterable[str]) -> dict[str, bytes]:
         """Return small files of a folder, over one session; what is not there has no entry."""
         found: dict[str, bytes] = {}
         left_bytes = MOST_CONTENT_BYTES
@@ -102,7 +102,7 @@ class SftpStorage:
             # Of an empty one, too, something is asked: a disk may give none of its bytes.
             return stream.read(size_bytes or 1)[:size_bytes]
 
-    def claim(self, path: str, line: str) -> str:
+    def create_exclusive(self, path: str, line: str) -> str:
         """Make a file of one line where there is none, and return the line that is in it then."""
         with self._sftp() as sftp:
             try:
@@ -134,7 +134,7 @@ class SftpStorage:
             sftp.remove(encoded(path))
             raise self._refused(sftp, path) from error
 
-    def receive(
+    def write(
         self,
         path: str,
         source: IO[bytes],
@@ -190,7 +190,7 @@ class SftpStorage:
             )
         return StepFailed(f"Sending to {self.name} failed: {why}")
 
-    def make_folder(self, path: str) -> None:
+    def mkdir(self, path: str) -> None:
         """Make a folder where there is none."""
         with self._sftp(path) as sftp:
             try:

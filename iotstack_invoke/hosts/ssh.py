@@ -314,7 +314,7 @@ class SshHost:
         except _TooLong as error:
             raise TimedOut(f"{error} Does its disk answer?") from error
 
-    def look(self, paths: Iterable[str]) -> dict[str, FileFact]:
+    def stat(self, paths: Iterable[str]) -> dict[str, FileFact]:
         """Return what is there, in one round trip; raises StepFailed for any other answer."""
         asked = list(paths)
         if not asked:
@@ -327,7 +327,7 @@ class SshHost:
             raise StepFailed(f"On {self.name}: the answer of its stat cannot be read: {why}.")
         return {path: _fact(line) for path, line in zip(asked, lines, strict=True) if line != "-"}
 
-    def names(self, folder: str) -> dict[str, FileFact]:
+    def listdir(self, folder: str) -> dict[str, FileFact]:
         """Return the files of a folder by name, in one round trip.
 
         Raises Unreachable where any line of the listing is none: without it a file would be gone.
@@ -354,7 +354,7 @@ class SshHost:
         if code:
             raise StepFailed(f"On {self.name}: {path} cannot be read (exit {code}).", again=True)
 
-    def contents(self, folder: str, names: Iterable[str]) -> dict[str, bytes]:
+    def read_many(self, folder: str, names: Iterable[str]) -> dict[str, bytes]:
         """Return small files of a folder, in one round trip; what is not there has no entry."""
         asked, found, left_bytes = tuple(names), {}, MOST_CONTENT_BYTES
         few = len(asked) <= FEW
@@ -387,7 +387,7 @@ class SshHost:
             pipe.finish()
         return found
 
-    def claim(self, path: str, line: str) -> str:
+    def create_exclusive(self, path: str, line: str) -> str:
         """Make a file of one line where there is none, and return the line that is in it then."""
         told = self._ask(_script(CLAIM, path, line, limit_s=QUESTION_LIMIT_S)).out.rstrip("\n")
         if "\n" in told:
@@ -395,7 +395,7 @@ class SshHost:
             raise StepFailed(f"On {self.name}: {why}.")
         return told
 
-    def receive(
+    def write(
         self,
         path: str,
         source: IO[bytes],
@@ -573,7 +573,7 @@ class SshHost:
 
     def lines(self, path: str) -> list[str]:
         """Return the lines of a text, none where there is no such file."""
-        told = self.contents(os.path.dirname(path), [os.path.basename(path)])
+        told = self.read_many(os.path.dirname(path), [os.path.basename(path)])
         return b"".join(told.values()).decode("utf-8", "replace").splitlines()
 
     def append(self, path: str, line: str) -> None:
@@ -597,7 +597,7 @@ class SshHost:
                 return int(words[1]) if len(words) > 1 and words[1].isdigit() else 0
         return 0
 
-    def make_folder(self, path: str) -> None:
+    def mkdir(self, path: str) -> None:
         """Make a folder where there is none, and make that last through a power cut."""
         self._ask(_script(MAKE_FOLDER, path, os.path.dirname(path)))
 

@@ -73,7 +73,7 @@ class Trust:
         self._us: frozenset[int] = frozenset()
         self._private: dict[tuple[int, int], bool] = {}
 
-    def look(self, paths: Iterable[str]) -> Mapping[str, Owned]:
+    def stat(self, paths: Iterable[str]) -> Mapping[str, Owned]:
         """Return who owns each path, in one round trip; links are not followed."""
         asked = (f"{self._stack}/.", *paths)
         if isinstance(self.host, LocalHost) and not self.as_root:
@@ -184,7 +184,7 @@ class Trust:
         for change in ("o-w", "g-w"):
             words = (*as_root, "chmod", change, "--", path)
             told = self.host.run(Command(words, frozenset(range(256))))
-            if not self.others(self.look([folder.path])[folder.path]):
+            if not self.others(self.stat([folder.path])[folder.path]):
                 return f"{where}{path}: {why}. Now its owner alone may."
         if or_refuse:
             raise Refused(
@@ -218,7 +218,7 @@ def believed(host: Host, path: str, as_root: tuple[str, ...] = ()) -> bool:
     A link is not followed. Where a file system has no owners, whose it is must do.
     """
     trust = Trust(host, posixpath.dirname(posixpath.dirname(path)), as_root)
-    owned = trust.look([path])[path]
+    owned = trust.stat([path])[path]
     kind = owned.permissions[:1]
     if kind not in ("-", "l"):  # nothing, or what whoever reads it refuses
         return True

@@ -165,7 +165,7 @@ class Quiesce:
         words = ("sh", "-c", LEAVE, "sh", self.mark, str(QUIET_LIMIT_S), *leave)
         accept, limit_s = frozenset({0, TIMED_OUT}), 2 * QUIET_LIMIT_S + 10
         command = Command(words, accept, limit_s, called=str(Command(self.leave)))
-        if not host.look([self.mark]):
+        if not host.stat([self.mark]):
             return
         try:
             told = host.run(command)
@@ -227,7 +227,7 @@ class Resume:
     def do(self, context: StepContext) -> None:
         """Let it go on; warns, with what to type, where it is not up in a minute."""
         host = context.host(self.quiet.host_role)
-        if host.look([self.quiet.mark]):
+        if host.stat([self.quiet.mark]):
             try:
                 self.quiet.undo(host)
                 self.quiet.wait(host)

@@ -124,7 +124,7 @@ def other_hosts(vault: VaultConfig) -> tuple[str, ...]:
     """
     place = vault_storage(vault, OWN_FOLDER)
     try:
-        names = place.names(place.root)
+        names = place.listdir(place.root)
     finally:
         place.close()
     own = _own_host()
@@ -149,7 +149,7 @@ def _own_host() -> str:
 def _open_folder(vault: VaultConfig, host: str, name: str, *, of_others: bool) -> EncryptedStorage:
     """Open a vault at the folder of another host; raises Unreachable where there is none."""
     place, root = _open(vault, host, of_others=of_others), _root_of(vault, host)
-    if not place.names(root) and root not in place.look([root]):
+    if not place.listdir(root) and root not in place.stat([root]):
         place.close()
         raise Unreachable(f"{name}: the vault has no folder {root}. inv list shows whose it has.")
     return place
@@ -234,7 +234,7 @@ def _open_plain(vault: VaultConfig, host: str, *, of_others: bool) -> Storage:
 
     place = open_storage(vault.ssh, vault.folder, vault.name)
     inside = f"{vault.folder}/."  # so a link to a folder is one
-    found = place.look([inside, vault.folder])
+    found = place.stat([inside, vault.folder])
     if inside not in found or not found[inside].is_folder:
         place.close()
         there = found.get(vault.folder)
@@ -340,13 +340,13 @@ class _Lazy:
                 raised.append(error)
                 raise
 
-    def look(self, paths: Iterable[str]) -> dict[str, FileFact]:
+    def stat(self, paths: Iterable[str]) -> dict[str, FileFact]:
         """Return what is there; a path that is not there has no entry."""
         place = self.opened()
         with self._waiting():
-            return place.look(paths)
+            return place.stat(paths)
 
-    def names(self, folder: str) -> dict[str, FileFact]:
+    def listdir(self, folder: str) -> dict[str, FileFact]:
         """Return the entries of a folder by name, {} where there is no such folder."""
         place = self.opened()
         own = self._own if folder == self.root else None
@@ -355,7 +355,7 @@ class _Lazy:
         if own:
             own.prepare()
         with self._waiting():
-            found = place.names(folder)
+            found = place.listdir(folder)
         if own:
             self._refuse_own(own, place, found)
         return found
@@ -370,26 +370,26 @@ class _Lazy:
             raise
         self._own = None
 
-    def contents(self, folder: str, names: Iterable[str]) -> dict[str, bytes]:
+    def read_many(self, folder: str, names: Iterable[str]) -> dict[str, bytes]:
         """Return small files of a folder."""
         place = self.opened()
         with self._waiting():
-            return place.contents(folder, names)
+            return place.read_many(folder, names)
 
     def _writable(self) -> EncryptedStorage:
         """Return the place, its root being there from the first time on."""
         place = self.opened()
         if self._makes_root:
-            place.make_folder(self.root)
+            place.mkdir(self.root)
             self._makes_root = False
         return place
 
-    def claim(self, path: str, line: str) -> str:
+    def create_exclusive(self, path: str, line: str) -> str:
         """Make a file of one line where there is none, and return the line that is in it then."""
         with self._waiting():
-            return self._writable().claim(path, line)
+            return self._writable().create_exclusive(path, line)
 
-    def receive(self, path: str, source: IO[bytes], *rest: Any, **more: Any) -> Received:
+    def write(self, path: str, source: IO[bytes], *rest: Any, **more: Any) -> Received:
         """Write a stream there as the place does, no faster than the vault's limit.
 
         What has arrived stays there when the time of this run is up: the next one goes on with it,
@@ -404,7 +404,7 @@ class _Lazy:
                 f"{_GOES_ON[place.resumes]}"
             )
             paced = (self._pace or RateLimit()).stream(source, self._until_s, late)
-            return place.receive(path, paced, *rest, **more)
+            return place.write(path, paced, *rest, **more)
 
     @contextlib.contextmanager
     def read(self, path: str, start: int = 0) -> Iterator[IO[bytes]]:

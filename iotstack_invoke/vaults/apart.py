@@ -62,7 +62,7 @@ class OwnFolder:
     def _found(self) -> tuple[str, ...]:
         paths = {f"{self._folder}/{name}": name for name in (LOCK, BADGE)}
         with contextlib.suppress(StepFailed):
-            found = self._host.look(paths)
+            found = self._host.stat(paths)
             return tuple(name for path, name in paths.items() if path in found)
         return ()
 
@@ -117,7 +117,7 @@ class OwnFolder:
         path = f"{self._folder}/{BADGE}"
         partial = f"{path}-{word}{PARTIAL}"
         try:
-            self._host.claim(partial, word)
+            self._host.create_exclusive(partial, word)
             self._host.rename(partial, path)
         except StepFailed:
             with contextlib.suppress(StepFailed):
@@ -144,12 +144,12 @@ def _new_word() -> str:
 
 def _word_in(place: Storage, folder: str) -> str:
     """Return the word in the badge of a folder, '' where there is none."""
-    return place.contents(folder, [BADGE]).get(BADGE, b"").decode("utf-8", "replace").strip()
+    return place.read_many(folder, [BADGE]).get(BADGE, b"").decode("utf-8", "replace").strip()
 
 
 def _fact_in(place: Storage, folder: str, name: str) -> FileFact | None:
     path = f"{folder}/{name}"
-    return place.look([path]).get(path)
+    return place.stat([path]).get(path)
 
 
 def folders_around(path: str) -> Around:

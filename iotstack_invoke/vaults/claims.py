@@ -30,15 +30,15 @@ class Markable(Protocol):
 
     name: str
 
-    def look(self, paths: Iterable[str]) -> dict[str, FileFact]:
+    def stat(self, paths: Iterable[str]) -> dict[str, FileFact]:
         """As a Storage's."""
         ...
 
-    def names(self, folder: str) -> dict[str, FileFact]:
+    def listdir(self, folder: str) -> dict[str, FileFact]:
         """As a Storage's."""
         ...
 
-    def contents(self, folder: str, names: Iterable[str]) -> dict[str, bytes]:
+    def read_many(self, folder: str, names: Iterable[str]) -> dict[str, bytes]:
         """As a Storage's."""
         ...
 
@@ -73,13 +73,13 @@ def claim_by_marks(place: Markable, path: str, line: str, limit_s: float = LIMIT
             if not any(each < mark for each in others) and not marked:
                 marked = True
                 place.put(ours, content)
-            listed = place.names(folder)
+            listed = place.listdir(folder)
             if name in listed:
                 return _line_in(place, folder, name) or ""
             marks = [each for each in listed if pattern.fullmatch(each) and each != mark]
             others = _alive(place, folder, listed, marks, mark)
             # It may be made while we listed, and its mark gone before it came up.
-            if marked and mark in listed and not others and not place.look([path]):
+            if marked and mark in listed and not others and not place.stat([path]):
                 _make(place, path, content)
                 return line
             if marked and any(each < mark for each in others):
@@ -120,7 +120,7 @@ def _make(place: Markable, path: str, content: bytes) -> None:
 
 def _line_in(place: Markable, folder: str, name: str) -> str | None:
     """Return the first line of a file, None where there is none that can be read."""
-    content = place.contents(folder, [name]).get(name)
+    content = place.read_many(folder, [name]).get(name)
     if content is None:
         return None
     return "".join(content.decode("utf-8", "replace").splitlines()[:1])

@@ -125,19 +125,19 @@ class EncryptedStorage:
 
     # Reading
 
-    def look(self, paths: Iterable[str]) -> dict[str, FileFact]:
+    def stat(self, paths: Iterable[str]) -> dict[str, FileFact]:
         """Return what is there; a path that is not there has no entry."""
         asked = list(paths)
         sealed = {_sealed_path(path): path for path in asked if _is_secret(path)}
-        told = self._inner.look([*asked, *sealed])
+        told = self._inner.stat([*asked, *sealed])
         found = {path: fact for path, fact in told.items() if path not in sealed}
         there = {path: told[each] for each, path in sealed.items() if each in told}
         seals = self._seals(path for path in there if not path.endswith(PARTIAL))
         return found | {path: self._as_plain(path, fact, seals) for path, fact in there.items()}
 
-    def names(self, folder: str) -> dict[str, FileFact]:
+    def listdir(self, folder: str) -> dict[str, FileFact]:
         """Return the entries of a folder by name, {} where there is none; seals are not told."""
-        told = self._inner.names(folder)
+        told = self._inner.listdir(folder)
         plain = {name: _plain_name(name) for name in told}
         found = {
             name: fact
@@ -153,7 +153,7 @@ class EncryptedStorage:
     def read(self, path: str, start: int = 0) -> Iterator[IO[bytes]]:
         """Return a stream of a file's bytes as they were sealed, without the first `start`."""
         there = _sealed_path(path)
-        fact = self._inner.look([there]).get(there) if _is_secret(path) else None
+        fact = self._inner.stat([there]).get(there) if _is_secret(path) else None
         if fact is None:
             with self._inner.read(path, start) as stream:
                 yield stream
@@ -181,10 +181,10 @@ class EncryptedStorage:
             pass
         return ""
 
-    def contents(self, folder: str, names: Iterable[str]) -> dict[str, bytes]:
+    def read_many(self, folder: str, names: Iterable[str]) -> dict[str, bytes]:
         """Return small files of a folder; what is not there, or is shut, has no entry."""
         asked = list(names)
-        found = self._inner.contents(folder, asked)
+        found = self._inner.read_many(folder, asked)
         for name in asked if self.identity else ():
             if _is_secret(name) and self.is_sealed(f"{folder}/{name}"):
                 with self.read(f"{folder}/{name}") as stream:
@@ -194,7 +194,7 @@ class EncryptedStorage:
     def is_sealed(self, path: str) -> bool:
         """Tell whether a file lies there sealed."""
         sealed = _sealed_path(path)
-        return _is_secret(path) and sealed in self._inner.look([sealed])
+        return _is_secret(path) and sealed in self._inner.stat([sealed])
 
     def saw_sealed(self, path: str) -> bool:
         """Tell whether the last look at a file or its folder found it sealed."""
@@ -222,17 +222,17 @@ class EncryptedStorage:
     def is_signed(self, manifest: str) -> bool:
         """Tell whether a manifest is the one that its set was sealed with; raises StepFailed."""
         folder, name = posixpath.split(manifest)
-        told = self._inner.contents(folder, [name, f"{_runtag_of(name)}.{SEAL_ENDING}"])
+        told = self._inner.read_many(folder, [name, f"{_runtag_of(name)}.{SEAL_ENDING}"])
         seal = Seal.read(told.get(f"{_runtag_of(name)}.{SEAL_ENDING}", b""))
         return seal.manifest_sha256 == hashlib.sha256(told.get(name, b"")).hexdigest()
 
     # Writing
 
-    def claim(self, path: str, line: str) -> str:
+    def create_exclusive(self, path: str, line: str) -> str:
         """Make a file of one line where there is none, and return the line that is in it then."""
-        return self._inner.claim(path, line)
+        return self._inner.create_exclusive(path, line)
 
-    def receive(
+    def write(
         self,
         path: str,
         source: IO[bytes],
@@ -251,10 +251,10 @@ class EncryptedStorage:
                 "beside a plain one. Make a backup under another --runtag."
             )
         if not self._recipients or not (_is_secret(path) or _is_manifest(path)):
-            return self._inner.receive(path, source, modified_s, start, size_bytes)
+            return self._inner.write(path, source, modified_s, start, size_bytes)
         plain = HashedStream(source)
         if _is_manifest(path):
-            received = self._inner.receive(path, plain.stream, modified_s, start, size_bytes)
+            received = self._inner.write(path, plain.stream, modified_s, start, size_bytes)
             facts = (plain.size_bytes, plain.sha256)
             self._arrived[path] = SealedFile(*facts, *facts)
             return received
@@ -262,7 +262,7 @@ class EncryptedStorage:
             head = stream.read(CHUNK_BYTES)
             sealed = HashedStream(stream, head)
             size = None if size_bytes is None else sealed_size(head, size_bytes)
-            received = self._inner.receive(
+            received = self._inner.write(
                 _sealed_path(path), sealed.stream, modified_s, size_bytes=size
             )
         if size not in {None, sealed.size_bytes}:
@@ -280,9 +280,9 @@ class EncryptedStorage:
         self._arrived[path] = kept
         return Received(kept.size_bytes, kept.sha256)
 
-    def make_folder(self, path: str) -> None:
+    def mkdir(self, path: str) -> None:
         """Make a folder where there is none."""
-        self._inner.make_folder(path)
+        self._inner.mkdir(path)
 
     def free_bytes(self, folder: str) -> int | None:
         """Return what fits into the file system of `folder`, or None where nobody can say."""
@@ -335,13 +335,13 @@ class EncryptedStorage:
         found: dict[str, Seal] = {}
         for folder, runtags in wanted.items():
             names = {f"{runtag}.{SEAL_ENDING}": runtag for runtag in sorted(runtags)}
-            told = self._inner.contents(folder, names)
+            told = self._inner.read_many(folder, names)
             found |= {f"{folder}/{names[name]}": Seal.read(each) for name, each in told.items()}
         return found
 
     def _seal(self, folder: str, runtag: str) -> Seal:
         name = f"{runtag}.{SEAL_ENDING}"
-        return Seal.read(self._inner.contents(folder, [name]).get(name, b""))
+        return Seal.read(self._inner.read_many(folder, [name]).get(name, b""))
 
     def _as_plain(self, path: str, fact: FileFact, seals: Mapping[str, Seal]) -> FileFact:
         """Return the fact of a sealed file with the size that it had before.
@@ -366,7 +366,7 @@ class EncryptedStorage:
                 seal = replace(seal, files={**seal.files, name: arrived})
             content, file = seal.to_json(), f"{folder}/{runtag}.{SEAL_ENDING}"
             source, now_s = io.BytesIO(content), time.time()
-            self._inner.receive(f"{file}{PARTIAL}", source, now_s, size_bytes=len(content))
+            self._inner.write(f"{file}{PARTIAL}", source, now_s, size_bytes=len(content))
             self._inner.rename(f"{file}{PARTIAL}", file)
 
 

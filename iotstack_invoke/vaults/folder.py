@@ -72,19 +72,19 @@ class FolderStorage(LocalHost):
         except OSError:
             return False
 
-    def look(self, paths: Iterable[str]) -> dict[str, FileFact]:
+    def stat(self, paths: Iterable[str]) -> dict[str, FileFact]:
         """Return what is there; a path that is not there has no entry."""
-        return self._answered(lambda: LocalHost.look(self, paths))
+        return self._answered(lambda: LocalHost.stat(self, paths))
 
-    def names(self, folder: str) -> dict[str, FileFact]:
+    def listdir(self, folder: str) -> dict[str, FileFact]:
         """Return the entries of a folder by name; {} where there is no such folder."""
         self.check()
-        return self._answered(lambda: LocalHost.names(self, folder))
+        return self._answered(lambda: LocalHost.listdir(self, folder))
 
-    def contents(self, folder: str, names: Iterable[str]) -> dict[str, bytes]:
+    def read_many(self, folder: str, names: Iterable[str]) -> dict[str, bytes]:
         """Return small files of a folder; what is not there, or is no file, has no entry."""
         try:
-            return self._answered(lambda: LocalHost.contents(self, folder, names))
+            return self._answered(lambda: LocalHost.read_many(self, folder, names))
         except Unreachable as error:
             if isinstance(error.__cause__, StepFailed) and _is_refused(error.__cause__):
                 raise error.__cause__ from None  # it is that file's mode, and not the drive
@@ -94,15 +94,15 @@ class FolderStorage(LocalHost):
         """Return what fits into the file system of `folder`."""
         return self._answered(lambda: LocalHost.free_bytes(self, folder))
 
-    def claim(self, path: str, line: str) -> str:
+    def create_exclusive(self, path: str, line: str) -> str:
         """Make a file of one line where there is none, and return the line that is in it then."""
         self.check()
-        return self._changed(lambda: LocalHost.claim(self, path, line))
+        return self._changed(lambda: LocalHost.create_exclusive(self, path, line))
 
-    def make_folder(self, path: str) -> None:
+    def mkdir(self, path: str) -> None:
         """Make a folder where there is none."""
         self.check()
-        self._changed(lambda: LocalHost.make_folder(self, path))
+        self._changed(lambda: LocalHost.mkdir(self, path))
 
     def rename(self, old: str, new: str) -> None:
         """Put `old` in the place of `new` at once, and make that last through a power cut."""
@@ -117,7 +117,7 @@ class FolderStorage(LocalHost):
         """Give a file its date; a partial one when it is renamed."""
         self._changed(lambda: LocalHost.set_date(self, path, modified_s))
 
-    def receive(
+    def write(
         self,
         path: str,
         source: IO[bytes],

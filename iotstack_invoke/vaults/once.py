@@ -55,7 +55,7 @@ class WriteOnceStorage:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
-    def look(self, paths: Iterable[str]) -> dict[str, FileFact]:
+    def stat(self, paths: Iterable[str]) -> dict[str, FileFact]:
         """Return what is there, in one listing for each folder."""
         asked = list(paths)
         found: dict[str, FileFact] = {}
@@ -66,7 +66,7 @@ class WriteOnceStorage:
             found |= {path: each.fact for path, each in there.items() if each}
         return found
 
-    def names(self, folder: str) -> dict[str, FileFact]:
+    def listdir(self, folder: str) -> dict[str, FileFact]:
         """Return the entries of a folder by name, each as its last try is."""
         return {name: each.fact for name, each in self._tries(folder).items()}
 
@@ -78,14 +78,14 @@ class WriteOnceStorage:
         with self._inner.read(f"{folder}/{last.name if last else name}", start) as stream:
             yield stream
 
-    def contents(self, folder: str, names: Iterable[str]) -> dict[str, bytes]:
+    def read_many(self, folder: str, names: Iterable[str]) -> dict[str, bytes]:
         """Return small files of a folder, of each its last try."""
         tries = self._tries(folder)
         asked = {tries[name].name: name for name in names if name in tries}
-        told = self._inner.contents(folder, asked)
+        told = self._inner.read_many(folder, asked)
         return {asked[each]: content for each, content in told.items()}
 
-    def claim(self, path: str, line: str) -> str:
+    def create_exclusive(self, path: str, line: str) -> str:
         """Put a mark of one's own, and return its line, or another's who has put one as well.
 
         Of two who come at once none may win, and both never do: each puts its mark before it
@@ -98,20 +98,20 @@ class WriteOnceStorage:
         folder, name = posixpath.split(path)
         ours = mark_of(name, line)
         for _ in range(2):
-            listed = self._inner.names(folder)
+            listed = self._inner.listdir(folder)
             marks = [
                 each for each in listed if (found := _MARK.fullmatch(each)) and found[1] == name
             ]
             others = [each for each in marks if each != ours]
             if others and not self._has_manifest(name, listed):
-                told = self._inner.contents(folder, others[:1]).get(others[0], b"")
+                told = self._inner.read_many(folder, others[:1]).get(others[0], b"")
                 return "".join(told.decode("utf-8", "replace").splitlines()[:1])
             if ours in marks:
                 return line
             self._inner.put(f"{folder}/{ours}", f"{line}\n".encode())
         raise StepFailed(f"{self.name} does not list {ours}, which was put there.", again=True)
 
-    def receive(
+    def write(
         self,
         path: str,
         source: IO[bytes],
@@ -121,12 +121,12 @@ class WriteOnceStorage:
     ) -> Received:
         """Write a stream under the final name at once, or beside what has that already."""
         folder, name = posixpath.split(path.removesuffix(PARTIAL))
-        listed = self._inner.names(folder)
+        listed = self._inner.listdir(folder)
         tried, number = name, 1
         while tried in listed:
             number += 1
             tried = f"{name}.{number}"
-        received = self._inner.receive(f"{folder}/{tried}", source, modified_s, start, size_bytes)
+        received = self._inner.write(f"{folder}/{tried}", source, modified_s, start, size_bytes)
         self._arrived.add(path)
         return received
 
@@ -139,13 +139,13 @@ class WriteOnceStorage:
     def remove(self, paths: Iterable[str]) -> None:
         """Raise StepFailed where a file is there; marks stay, and what is half never was there."""
         asked = (e for e in paths if not e.endswith((PARTIAL, f".{RECORDS_ENDING}")))
-        there = sorted(self.look(asked))
+        there = sorted(self.stat(asked))
         if there:
             raise StepFailed(f"Vault '{self.name}': {', '.join(there)} stays: {NEVER}.")
 
     def _tries(self, folder: str) -> dict[str, _Try]:
         """Return the last try of each file of a folder by its name; of a mark, while it counts."""
-        listed = self._inner.names(folder)
+        listed = self._inner.listdir(folder)
         found: dict[str, _Try] = {}
         for each, fact in listed.items():
             again = _AGAIN.fullmatch(each)

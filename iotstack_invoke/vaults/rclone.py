@@ -158,7 +158,7 @@ class RcloneStorage:
         self._arrived: dict[str, int] = {}
         """The sizes of files that were received, and have not got another name yet."""
 
-    def look(self, paths: Iterable[str]) -> dict[str, FileFact]:
+    def stat(self, paths: Iterable[str]) -> dict[str, FileFact]:
         """Return what is there, in one program for each folder; of a bucket, its files alone."""
         asked = list(paths)
         if asked and self._is_bucket:
@@ -168,7 +168,7 @@ class RcloneStorage:
             return {} if told is None else {asked[0]: self._fact(told, asked[0])}
         found = {}
         for folder in sorted({_folder_of(path) for path in asked}):
-            names = self.names(folder)
+            names = self.listdir(folder)
             for path in asked:
                 name = path.removeprefix(folder).removeprefix("/")
                 if _folder_of(path) == folder and name in names:
@@ -195,7 +195,7 @@ class RcloneStorage:
             found |= {inside[name]: fact for name, fact in told.items() if name in inside}
         return found
 
-    def names(self, folder: str) -> dict[str, FileFact]:
+    def listdir(self, folder: str) -> dict[str, FileFact]:
         """Return the entries of a folder by name; {} where there is no such folder."""
         code, out = self._ask(f"listing {folder}", "lsjson", *LISTED, folder, accept=NO_MATTER)
         if code and self._is_bucket:
@@ -211,7 +211,7 @@ class RcloneStorage:
 
         Of a page of HTML, as a WiFi has it for its guests, rclone reads an empty bucket or folder.
         """
-        if self.look([f"{folder}/{secrets.token_hex(8)}"]):
+        if self.stat([f"{folder}/{secrets.token_hex(8)}"]):
             raise Unreachable(
                 f"Vault '{self.name}': what answers for {self.root} has a file of any name: it is "
                 "no cloud. Does this network want a login first, in a browser?",
@@ -239,7 +239,7 @@ class RcloneStorage:
 
     def _refuse_no_bytes(self, path: str, start: int) -> None:
         """Raise StepFailed where a file of which no byte came is none, or has some."""
-        fact = self.look([path]).get(path)
+        fact = self.stat([path]).get(path)
         if fact is None:
             raise StepFailed(f"Vault '{self.name}': {path} is not there.")
         if fact.size_bytes > start:
@@ -248,7 +248,7 @@ class RcloneStorage:
                 again=True,
             )
 
-    def contents(self, folder: str, names: Iterable[str]) -> dict[str, bytes]:
+    def read_many(self, folder: str, names: Iterable[str]) -> dict[str, bytes]:
         """Return small files of a folder, by one program, through a scratch folder here.
 
         Where this machine has no place for that, its /tmp being full, by one program for each.
@@ -264,7 +264,7 @@ class RcloneStorage:
         except StepFailed as error:
             if not NO_ROOM.search(str(error)):
                 raise
-        told = self.names(folder)
+        told = self.listdir(folder)
         there = (e for e in asked if e in told and not (told[e].is_folder or told[e].other))
         found: dict[str, bytes] = {}
         left_bytes = MOST_ANSWER_BYTES
@@ -291,9 +291,9 @@ class RcloneStorage:
             source=io.BytesIO(patterns),
             accept=NO_MATTER,
         )
-        return LocalHost(scratch).contents(scratch, names)
+        return LocalHost(scratch).read_many(scratch, names)
 
-    def claim(self, path: str, line: str) -> str:
+    def create_exclusive(self, path: str, line: str) -> str:
         """Make a file of one line where there is none, and return the line that is in it then.
 
         No cloud makes a file only where there is none: see marks.py.
@@ -301,7 +301,7 @@ class RcloneStorage:
         with self._claiming:  # jobs of one run would take each other's mark away
             return claim_by_marks(self, path, line)
 
-    def receive(
+    def write(
         self,
         path: str,
         source: IO[bytes],
@@ -331,7 +331,7 @@ class RcloneStorage:
         words = ("rcat", *self._sending, "--size", str(len(content)), path)
         self._ask(f"writing {path}", *words, source=io.BytesIO(content))
 
-    def make_folder(self, path: str) -> None:
+    def mkdir(self, path: str) -> None:
         """Make a folder, where the cloud knows empty ones; a bucket is made by its owner."""
         if not self._is_bucket:
             self._ask(f"making {path}", "mkdir", path)
@@ -355,7 +355,7 @@ class RcloneStorage:
         """
         self._refuse_halves()
         size_bytes = self._arrived.pop(old, None)
-        if size_bytes is None and (fact := self.look([old]).get(old)):
+        if size_bytes is None and (fact := self.stat([old]).get(old)):
             size_bytes = fact.size_bytes
         words = ("moveto", "--ignore-times", old, new)
         self._ask(f"renaming {old}", *words, limit_s=TRANSFER_LIMIT_S)
@@ -396,12 +396,12 @@ class RcloneStorage:
         self, paths: list[str], is_so: Callable[[dict[str, FileFact]], bool]
     ) -> dict[str, FileFact]:
         """Return what is there of some paths: at once if it is so, or else when it has settled."""
-        there = self.look(paths)
+        there = self.stat(paths)
         for pause_s in SETTLED_S:
             if is_so(there):
                 break
             processes.pause(pause_s)
-            there = self.look(paths)
+            there = self.stat(paths)
         return there
 
     def end_uploads(self) -> None:
@@ -420,7 +420,7 @@ class RcloneStorage:
         try:
             self._ask(f"removing {path}", "deletefile", path, accept=(0, NO_FOLDER, NO_FILE))
         except StepFailed:  # 1.60 ends with 1 as well where there is none
-            if self.look([path]):
+            if self.stat([path]):
                 raise
 
     def _stat(self, path: str, *more: str) -> dict[str, Any] | None:
@@ -460,7 +460,7 @@ class RcloneStorage:
     def _refuse_no_bucket(self) -> None:
         """Raise Unreachable where the bucket is not there: rclone would make one of that name."""
         if self._is_bucket and not self._bucket_seen:
-            self.names(self.root)
+            self.listdir(self.root)
 
     def _no_bucket(self) -> Unreachable:
         remote, _, inside = self.root.partition(":")

@@ -517,7 +517,7 @@ def _without_parts(left_out: tuple[LeftOut, ...], parts: list[Part]) -> tuple[Le
 def _is_there(context: StepContext, file: File, record: Record) -> bool:
     """Tell whether an archive lies there as an earlier run has made it, to its last byte."""
     place = context.place(file)
-    fact = place.look([file.absolute]).get(file.absolute)
+    fact = place.stat([file.absolute]).get(file.absolute)
     return bool(fact) and hash_there(place, file.absolute) == record.sha256
 
 
@@ -597,7 +597,7 @@ class MakeWay:
     def _why_it_stays(self, place: Storage, old: Manifest, new: Manifest) -> str:
         pin = posixpath.join(self.mark.root, f"{self.runtag}.{PIN_ENDING}")
         paths = {posixpath.join(self.mark.root, part.file): part for part in old.made}
-        there = place.look([pin, *paths])
+        there = place.stat([pin, *paths])
         goes_on = (old.host, old.started_utc) == (new.host, new.started_utc)
         if pin in there and not goes_on:
             return "is pinned, and is not replaced. Unpin it first: inv pin --remove."
@@ -712,7 +712,7 @@ class WriteRestoreText:
     def do(self, context: StepContext) -> None:
         """Write it under its partial name; raises StepFailed where the manifest is of no use."""
         place, path = context.place(self.manifest), self.manifest.absolute
-        fact = place.look([path]).get(path)
+        fact = place.stat([path]).get(path)
         if fact is None:
             raise StepFailed(f"{path} is not there.")
         with place.read(path) as stream:
@@ -725,7 +725,7 @@ class WriteRestoreText:
             raise StepFailed(f"{path} is damaged: {error}.") from error
         sha256 = hashlib.sha256(text).hexdigest()
         modified_s = fact.modified_s  # a newer one would seem to be newer than the copied manifest
-        received = place.receive(self.output.partial, io.BytesIO(text), modified_s, 0, len(text))
+        received = place.write(self.output.partial, io.BytesIO(text), modified_s, 0, len(text))
         if received.sha256 != sha256:
             raise StepFailed(f"{self.output.partial} is not what was written.", again=True)
         context.learn(self.output, size_bytes=len(text), sha256=sha256)

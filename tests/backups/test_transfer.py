@@ -45,7 +45,7 @@ class Box(LocalHost):
     def free_bytes(self, folder):
         return self.free
 
-    def receive(self, path, source, modified_s, start=0, size_bytes=None):
+    def write(self, path, source, modified_s, start=0, size_bytes=None):
         data = b""
         while chunk := source.read(100_000):
             data += chunk
@@ -240,9 +240,9 @@ def test_a_copy_is_one_by_what_was_sent_or_by_its_hash(context, source, target):
         with open(target.absolute, "wb") as stream:
             stream.write(data)
         here, there = context.places["pi"], context.places["nas"]
-        fact = there.look([target.absolute])[target.absolute]
+        fact = there.stat([target.absolute])[target.absolute]
         copy = SeenFile(place or there, target, fact, record)
-        original = here.look([source.absolute])[source.absolute]
+        original = here.stat([source.absolute])[source.absolute]
         return is_copy(copy, SeenFile(here, source, original, sent))
 
     other = bytes(len(DATA))

@@ -171,7 +171,7 @@ class SshKind(Kind):
             servers[name] = Sshd(folder / "server", extra, sftp=self.sftp, **machine)
         self.server = servers[name]
         self.place = self.another()
-        self.place.look(["/"])
+        self.place.stat(["/"])
         assert isinstance(self.place._place._inner, self.class_of_place)
 
     def machine(self, _folder):

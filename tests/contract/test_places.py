@@ -116,7 +116,7 @@ def test_what_is_sent_is_what_lies_there(kind, copy, size):
     assert copy.final.read_bytes() == data
     assert listed(kind.raw) == [copy.final.name]
     path = copy.target.absolute
-    (fact,) = kind.place.look([path]).values()
+    (fact,) = kind.place.stat([path]).values()
     assert (fact.size_bytes, fact.is_file) == (size, True)
     assert fact.modified_s == MODIFIED_S or not kind.keeps_dates
     with kind.place.read(path) as stream:
@@ -130,16 +130,16 @@ def test_what_is_sent_is_what_lies_there(kind, copy, size):
 def test_a_copy_on_its_way_bears_the_time_of_its_last_byte(kind):
     """By that another machine sees that it is no dead run's; the date comes with the name."""
     place, name = kind.place, "x.general-backup.tar.gz"
-    place.receive(f"{place.root}/{name}.partial", io.BytesIO(b"data"), MODIFIED_S)
-    (fact,) = place.names(place.root).values()
+    place.write(f"{place.root}/{name}.partial", io.BytesIO(b"data"), MODIFIED_S)
+    (fact,) = place.listdir(place.root).values()
     assert abs(fact.modified_s - time.time()) < 3600
     sweep_stale_copies(place)
     place.rename(f"{place.root}/{name}.partial", f"{place.root}/{name}")
-    (fact,) = place.names(place.root).values()
+    (fact,) = place.listdir(place.root).values()
     assert fact.modified_s == MODIFIED_S or not kind.keeps_dates
     place.remove([f"{place.root}/{name}"])
     if kind.keeps_dates:
-        place.receive(f"{place.root}/old", io.BytesIO(b"data"), MODIFIED_S)
+        place.write(f"{place.root}/old", io.BytesIO(b"data"), MODIFIED_S)
         place.rename(f"{place.root}/old", f"{place.root}/{name}.partial")
         sweep_stale_copies(place)
         assert os.listdir(kind.raw) == []
@@ -152,14 +152,14 @@ def test_names_are_bytes_and_nothing_else(kind):
     for number, name in enumerate(names):
         data = f"{number}".encode()
         first = f"{place.root}/{name[:200]}.first"
-        assert place.receive(first, io.BytesIO(data), MODIFIED_S).size_bytes == len(data)
+        assert place.write(first, io.BytesIO(data), MODIFIED_S).size_bytes == len(data)
         place.rename(first, f"{place.root}/{name}")
     assert listed(kind.raw) == sorted(names)
-    seen = place.look(f"{place.root}/{name}" for name in names)
+    seen = place.stat(f"{place.root}/{name}" for name in names)
     assert sorted(seen) == sorted(f"{place.root}/{name}" for name in names)
-    found = place.names(place.root)
+    found = place.listdir(place.root)
     assert {name for name in names if "\n" not in name and name.isprintable()} <= set(found)
-    told = place.contents(place.root, names)
+    told = place.read_many(place.root, names)
     assert told == {name: f"{number}".encode() for number, name in enumerate(names)}
     place.remove(f"{place.root}/{name}" for name in names)
     assert listed(kind.raw) == []
@@ -200,12 +200,12 @@ def test_what_cannot_be_read_has_no_entry(kind):
         os.mkfifo(kind.raw / "pipe")
         (kind.raw / "link").symlink_to("nowhere")
         names += ["pipe", "link"]
-    assert kind.place.contents(kind.place.root, names) == {"good": b"x"}
-    found = kind.place.look(f"{kind.place.root}/{name}" for name in names)
+    assert kind.place.read_many(kind.place.root, names) == {"good": b"x"}
+    found = kind.place.stat(f"{kind.place.root}/{name}" for name in names)
     assert [os.path.basename(path) for path, fact in found.items() if fact.is_file] == ["good"]
     with pytest.raises(StepFailed), kind.place.read(f"{kind.place.root}/none") as stream:
         stream.read()
-    assert kind.place.names(f"{kind.place.root}/none") == {}
+    assert kind.place.listdir(f"{kind.place.root}/none") == {}
 
 
 def test_a_file_whose_bytes_do_not_come_is_not_missing(kind):
@@ -215,8 +215,8 @@ def test_a_file_whose_bytes_do_not_come_is_not_missing(kind):
     (kind.raw / "good").write_text("x")
     (kind.raw / "bad").symlink_to("/proc/self/mem")  # whose first byte nobody is given: EIO
     with pytest.raises(StepFailed, match="bad"):
-        kind.place.contents(kind.place.root, ["none", "good", "bad"])
-    assert kind.place.contents(kind.place.root, ["none", "good"]) == {"good": b"x"}
+        kind.place.read_many(kind.place.root, ["none", "good", "bad"])
+    assert kind.place.read_many(kind.place.root, ["none", "good"]) == {"good": b"x"}
 
 
 # Cuts and damage
@@ -261,7 +261,7 @@ def test_what_has_arrived_whole_is_proven_and_not_sent_again(kind, pi, copy):
 
 def tried_once_connected(kind, act):
     """Do an act after the line is open again: a cut amid the login is another case."""
-    tried(lambda: kind.place.look([kind.place.root]))
+    tried(lambda: kind.place.stat([kind.place.root]))
     act()
 
 
@@ -338,13 +338,13 @@ def test_what_is_gone_is_told_and_comes_back(kind, copy):
     """Nothing is written elsewhere meanwhile; when it is back, all is as it was."""
     copy.holds(b"data")
     (kind.raw / "kept").write_text("kept")
-    assert set(kind.place.names(kind.place.root)) == {"kept"}
+    assert set(kind.place.listdir(kind.place.root)) == {"kept"}
     kind.go()
     for act in (
         copy.send,
-        lambda: kind.place.claim(f"{kind.place.root}/mark", "mine"),
-        lambda: kind.place.names(kind.place.root),
-        lambda: kind.place.receive(f"{kind.place.root}/y", io.BytesIO(b"y"), 0),
+        lambda: kind.place.create_exclusive(f"{kind.place.root}/mark", "mine"),
+        lambda: kind.place.listdir(kind.place.root),
+        lambda: kind.place.write(f"{kind.place.root}/y", io.BytesIO(b"y"), 0),
     ):
         with pytest.raises(StepFailed, match="nas"):
             act()
@@ -391,10 +391,10 @@ def test_a_claim_that_does_not_fit_keeps_nobody_out(kind):
     mark = f"{kind.place.root}/mark"
     kind.fill()
     with pytest.raises(StepFailed):
-        kind.place.claim(mark, "mine")
+        kind.place.create_exclusive(mark, "mine")
     assert listed(kind.raw) == []
     kind.make_room()
-    assert kind.place.claim(mark, "mine") == "mine"
+    assert kind.place.create_exclusive(mark, "mine") == "mine"
 
 
 # Listings
@@ -413,7 +413,7 @@ def test_a_listing_is_fooled_by_no_name(kind):
     if kind.odd_files:
         os.mkfifo(kind.raw / f"2026-11-26_1100.{PARTS['manifest']}")
         (kind.raw / f"2026-11-27_1100.{PARTS['manifest']}").symlink_to(good)
-    found = kind.place.names(kind.place.root)
+    found = kind.place.listdir(kind.place.root)
     ours = [name for name, fact in found.items() if fact.is_file and split_set_name(name)]
     assert ours == [good]
     assert found[good].size_bytes == 5
@@ -433,10 +433,10 @@ def test_a_thousand_sets_are_listed_and_pruned(kind):
         for each in kinds:
             (kind.raw / f"{tag}.{each}").touch()
     place, before = kind.place, kind.sessions()
-    found = place.names(place.root)
+    found = place.listdir(place.root)
     assert len(found) == 5 * len(tags)
     manifests = [f"{tag}.{PARTS['manifest']}" for tag in tags[:200]]
-    assert set(place.contents(place.root, manifests)) == set(manifests)
+    assert set(place.read_many(place.root, manifests)) == set(manifests)
     for tag in tags[:4]:
         remove_set(place, place.root, tag)
     if before is not None:
@@ -452,13 +452,13 @@ def test_of_many_who_claim_at_once_one_wins(kind):
     mark = f"{kind.place.root}/{SET}.unfinished.jsonl"
     places = [kind.another() for _ in range(4)] * 2
     for place in places:
-        place.look([place.root])
+        place.stat([place.root])
 
     def claim(number):
         line = f"run {number}"
-        found = places[number].claim(mark, line)
+        found = places[number].create_exclusive(mark, line)
         while not found:  # another is just making it
-            found = places[number].claim(mark, line)
+            found = places[number].create_exclusive(mark, line)
         return found
 
     with ThreadPoolExecutor(8) as pool:

@@ -52,10 +52,10 @@ def test_what_is_sealed_is_what_comes_back(kind, sealed, key, size):
     assert sealed.sealed.read_bytes().startswith(b"age-encryption.org/v1\n")
     assert data[:1000] == b"" or data[:1000] not in sealed.sealed.read_bytes()
     for place in (kind.place, sealed.opener):
-        (fact,) = place.look([sealed.path]).values()
+        (fact,) = place.stat([sealed.path]).values()
         assert (fact.size_bytes, fact.is_file) == (size, True)
         assert fact.modified_s == MODIFIED_S or not kind.keeps_dates
-        ((name, found),) = place.names(place.root).items()
+        ((name, found),) = place.listdir(place.root).items()
         assert (name, found.size_bytes) == (NAME, size)
         assert hash_there(place, sealed.path) == hashlib.sha256(data).hexdigest()
     for start in (0, size // 2):
@@ -67,7 +67,7 @@ def test_what_is_sealed_is_what_comes_back(kind, sealed, key, size):
     content = sealed.sealed.read_bytes()
     assert subprocess.run(words, check=True, capture_output=True, input=content).stdout == data
     manifest = f"{kind.place.root}/{RUNTAG}.manifest.json"
-    kind.place.receive(f"{manifest}.partial", io.BytesIO(b"{}"), 0, size_bytes=2)
+    kind.place.write(f"{manifest}.partial", io.BytesIO(b"{}"), 0, size_bytes=2)
     kind.place.rename(f"{manifest}.partial", manifest)
     assert kind.place.is_signed(manifest)
     remove_set(kind.place, kind.place.root, RUNTAG)
@@ -115,7 +115,7 @@ def test_what_is_damaged_there_is_found(kind, sealed):
         stream.read()
     sealed.sealed.write_bytes(good[:-1])
     if kind.looks_anew:
-        assert kind.place.names(kind.place.root)[NAME].size_bytes != len(BIG)
+        assert kind.place.listdir(kind.place.root)[NAME].size_bytes != len(BIG)
     with pytest.raises(StepFailed, match=r"is damaged|broke off"):  # an old listing
         hash_there(_Unhashed(sealed.opener), sealed.path)
 

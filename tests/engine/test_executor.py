@@ -146,7 +146,7 @@ class Bench:
         wanted = [name if ":" in name else f"pi:{name}" for name in names]
         roots = {"pi": str(self.folder), "vault": str(self.folder)}
         graph = resolve(RuleBook(*rules), wanted, roots)
-        looked = self.host.look(file.absolute for file in graph.files)
+        looked = self.host.stat(file.absolute for file in graph.files)
         files = {f: looked[f.absolute] for f in graph.files if f.absolute in looked}
         return Run(
             decide(graph, files, self.store.known()),

@@ -413,7 +413,7 @@ def test_a_commit_of_which_nobody_knows_whether_it_was_done(done):
 def test_whether_a_commit_stands_is_looked_for(done):
     """Where its answer was lost; what stands is not undone by this run any more."""
     host = LosingHost(done)
-    host.look = lambda paths: {path: None for path in paths if path in host.files}
+    host.stat = lambda paths: {path: None for path in paths if path in host.files}
     book = journal(host)
     act(book, "job", "a")
     assert not book.stands()

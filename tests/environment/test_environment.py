@@ -44,10 +44,10 @@ class Asked(LocalHost):
         super().__init__(root)
         self.questions = []
 
-    def contents(self, folder, names):
+    def read_many(self, folder, names):
         names = list(names)
         self.questions.append(names)
-        return super().contents(folder, names)
+        return super().read_many(folder, names)
 
 
 def test_the_newest_good_set_is_told_by_its_manifest(tmp_path):
@@ -123,11 +123,11 @@ def test_an_old_manifest_that_cannot_be_read_hides_no_newer_one(tmp_path):
     put_set(tmp_path, NOW, error="stopped")
 
     class Shut(Asked):
-        def contents(self, folder, names):
+        def read_many(self, folder, names):
             names = list(names)
             if any(each.startswith(self.shut) for each in names):
                 raise StepFailed(f"{self.shut} cannot be read")
-            return super().contents(folder, names)
+            return super().read_many(folder, names)
 
     place = Shut(str(tmp_path))
     place.shut = "2026-11-20_1400"
@@ -149,15 +149,15 @@ def test_a_place_that_answers_more_than_it_lists_fills_no_memory(tmp_path, toget
     """What is much larger than it was listed is not kept; what has grown a little is."""
 
     class Growing(LocalHost):
-        def contents(self, folder, names):
+        def read_many(self, folder, names):
             if len(names) > 1 and not together:
                 raise StepFailed("one of them cannot be read")
-            return super().contents(folder, names)
+            return super().read_many(folder, names)
 
     place = Growing(str(tmp_path))
     for days in (1, 2):
         put_set(tmp_path, NOW - timedelta(days=days))
-    listed = {name: fact for name, fact in place.names(place.root).items() if "manifest" in name}
+    listed = {name: fact for name, fact in place.listdir(place.root).items() if "manifest" in name}
     much, little = sorted(listed)
     for name, more in ((much, GROWN_BYTES + 1), (little, GROWN_BYTES)):
         (tmp_path / name).write_text((tmp_path / name).read_text() + " " * more)
@@ -189,11 +189,11 @@ def test_how_old_a_copy_is_tells_the_clock_of_its_place(tmp_path, ahead):
     """A NAS without a clock is in another year: what another Pi sends there now is young."""
 
     class Nas(LocalHost):
-        def names(self, folder):
-            return {name: self.dated(each) for name, each in super().names(folder).items()}
+        def listdir(self, folder):
+            return {name: self.dated(each) for name, each in super().listdir(folder).items()}
 
-        def look(self, paths):
-            return {path: self.dated(each) for path, each in super().look(paths).items()}
+        def stat(self, paths):
+            return {path: self.dated(each) for path, each in super().stat(paths).items()}
 
         def dated(self, fact):
             return replace(fact, modified_s=fact.modified_s + ahead * 24 * 3600)

@@ -66,9 +66,9 @@ def test_what_cannot_be_looked_at_is_told(host):
     root = host.root
     behind = f"{root}/loop/x"
     for act in (
-        lambda: host.look([f"{root}/none", behind]),
-        lambda: host.names(behind),
-        lambda: host.contents(f"{root}/loop", ["x"]),
+        lambda: host.stat([f"{root}/none", behind]),
+        lambda: host.listdir(behind),
+        lambda: host.read_many(f"{root}/loop", ["x"]),
         lambda: host.lines(behind),
         lambda: entries(host, behind),
         lambda: read_text(host, behind),
@@ -110,8 +110,8 @@ def test_what_is_not_there_is_no_failure(host):
         stream.write("x\n")
     file = f"{root}/file: No such file or directory"
     for path in (f"{root}/none", f"{root}/none/x", f"{file}/x"):
-        assert host.look([path]) == {}
-        assert host.contents(*os.path.split(path)[:1], [os.path.basename(path)]) == {}
+        assert host.stat([path]) == {}
+        assert host.read_many(*os.path.split(path)[:1], [os.path.basename(path)]) == {}
         assert host.lines(path) == []
         assert entries(host, path) == {}
         assert read_text(host, path) == ""
@@ -120,8 +120,8 @@ def test_what_is_not_there_is_no_failure(host):
         assert has_line(host, "x", path, (), 60) is None
         assert device(host, path) == device(host, root)
         assert not holds_files(host, [path], ())
-    assert host.names(f"{root}/none") == {}
-    assert set(host.names(root)) == {"loop", os.path.basename(file)}
+    assert host.listdir(f"{root}/none") == {}
+    assert set(host.listdir(root)) == {"loop", os.path.basename(file)}
     assert (has_line(host, "x", file, (), 60), has_line(host, "y", file, (), 60)) == (True, False)
     assert (is_folder(host, root), is_folder(host, file)) == (True, False)
 
@@ -131,7 +131,7 @@ def test_a_file_whose_bytes_do_not_come_is_not_missing(host):
     root = host.root
     os.symlink(UNREADABLE, f"{root}/bad")
     for act in (
-        lambda: host.contents(root, ["none", "bad"]),
+        lambda: host.read_many(root, ["none", "bad"]),
         lambda: host.lines(f"{root}/bad"),
         lambda: read_text(host, f"{root}/bad"),
     ):
@@ -150,7 +150,7 @@ def test_a_listing_that_breaks_off_is_no_listing(start_sshd, tmp_path):
     for why, is_failure in (("No such file or directory", False), ("Input/output error", True)):
         told = said % (f"{folder}/b", why)
         tool(tools, "find", f'/usr/bin/find "$@"; echo "{told}" >&2; exit 1')
-        for look in (lambda: host.names(str(folder)), lambda: entries(host, str(folder))):
+        for look in (lambda: host.listdir(str(folder)), lambda: entries(host, str(folder))):
             if is_failure:
                 with pytest.raises(StepFailed, match=why):
                     look()
@@ -294,8 +294,8 @@ def test_a_listing_is_not_gone_through_for_each_of_its_sets(tmp_path):
     """Twenty thousand archives without manifests are as many steps, not as many squared."""
 
     class Listed(LocalHost):
-        def names(self, folder):
-            self.listed = Counted(super().names(folder))
+        def listdir(self, folder):
+            self.listed = Counted(super().listdir(folder))
             return self.listed
 
     def times(number):

@@ -94,7 +94,7 @@ class Answering:
             hear("out", each)
         return Result(0, out, "")
 
-    def receive(self, *_):
+    def write(self, *_):
         pass
 
     def remove(self, _):

@@ -421,24 +421,24 @@ def test_a_look_tells_what_is_there(host, tmp_path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "link").symlink_to("file")
     paths = {name: f"{tmp_path}/{name}" for name in ("file", "folder", "link", "none")}
-    found = host.look(paths.values())
+    found = host.stat(paths.values())
     assert set(found) == {paths["file"], paths["folder"], paths["link"]}
     assert (found[paths["file"]].size_bytes, found[paths["file"]].modified_s) == (3, 1e9)
     assert found[paths["folder"]].is_folder
     assert not found[paths["link"]].is_folder
-    assert set(host.names(str(tmp_path))) == {"file", "folder", "link"}
+    assert set(host.listdir(str(tmp_path))) == {"file", "folder", "link"}
 
 
 def test_a_missing_folder_has_no_names(host, tmp_path):
     """A folder that is not there is empty."""
-    assert host.names(str(tmp_path / "none")) == {}
+    assert host.listdir(str(tmp_path / "none")) == {}
 
 
 def test_a_folder_that_cannot_be_listed_is_a_failure(host, tmp_path):
     """What is no folder is a failure for people, not for programmers."""
     (tmp_path / "file").touch()
     with pytest.raises(StepFailed, match="cannot be listed"):
-        host.names(str(tmp_path / "file"))
+        host.listdir(str(tmp_path / "file"))
 
 
 def test_what_is_created_is_private_and_synced(host, tmp_path, monkeypatch):
@@ -481,7 +481,7 @@ def test_a_link_at_the_name_is_not_written_through(host, tmp_path):
     for write in (
         lambda: host.create(f"{tmp_path}/new").__enter__(),
         lambda: host.append(f"{tmp_path}/new", "line"),
-        lambda: host.receive(f"{tmp_path}/new", io.BytesIO(b"data"), 0),
+        lambda: host.write(f"{tmp_path}/new", io.BytesIO(b"data"), 0),
         lambda: locked(f"{tmp_path}/new", "test").__enter__(),
     ):
         with pytest.raises(StepFailed, match="symbolic links"):
@@ -502,8 +502,8 @@ def test_what_is_received_is_hashed_and_dated(host, tmp_path, half):
     data = os.urandom(700_000)
     path = f"{tmp_path}/new"
     if half:
-        host.receive(path, io.BytesIO(data[:half] + b"more"), 0)
-    received = host.receive(path, io.BytesIO(data[half:]), 1_234_567_890, half)
+        host.write(path, io.BytesIO(data[:half] + b"more"), 0)
+    received = host.write(path, io.BytesIO(data[half:]), 1_234_567_890, half)
     told = subprocess.run(["sha256sum", tmp_path / "new"], check=True, capture_output=True)
     assert received.sha256 == told.stdout.decode().split()[0]
     assert received.size_bytes == 700_000
@@ -537,9 +537,9 @@ def test_a_claim_and_a_folder_last_through_a_power_cut(host, tmp_path, monkeypat
         return fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", watched)
-    assert host.claim(f"{tmp_path}/mark", "mine") == "mine"
-    assert host.claim(f"{tmp_path}/mark", "theirs") == "mine"
-    host.make_folder(f"{tmp_path}/folder")
+    assert host.create_exclusive(f"{tmp_path}/mark", "mine") == "mine"
+    assert host.create_exclusive(f"{tmp_path}/mark", "theirs") == "mine"
+    host.mkdir(f"{tmp_path}/folder")
     assert synced == [(f"{tmp_path}/mark", 5), (str(tmp_path), True)]
 
 
@@ -611,7 +611,7 @@ def test_a_full_disk_is_told_with_advice(host, small_disk):
     ):
         stream.write(bytes(1 << 20))
     with pytest.raises(StepFailed, match=r"No space left.*Free some space"):
-        host.receive(f"{small_disk}/big", io.BytesIO(bytes(1 << 20)), 0)
+        host.write(f"{small_disk}/big", io.BytesIO(bytes(1 << 20)), 0)
 
 
 def test_a_line_that_fits_only_in_part_is_a_failure(host, small_disk):

@@ -75,26 +75,26 @@ def all_done(place, root):
     data = os.urandom(700_000)
     hashed = hashlib.sha256(data).hexdigest()
     (root / "there").write_bytes(b"old")
-    assert set(place.look([f"{root}/there", f"{root}/none"])) == {f"{root}/there"}
-    received = place.receive(f"{root}/big.partial", io.BytesIO(data), 1e9)
+    assert set(place.stat([f"{root}/there", f"{root}/none"])) == {f"{root}/there"}
+    received = place.write(f"{root}/big.partial", io.BytesIO(data), 1e9)
     assert (received.size_bytes, received.sha256) == (len(data), hashed)
     place.rename(f"{root}/big.partial", f"{root}/big")
-    assert place.receive(f"{root}/a!b", io.BytesIO(b"small"), 1e9, size_bytes=5).size_bytes == 5
-    assert set(place.names(str(root))) == {"there", "big", "a!b"}
+    assert place.write(f"{root}/a!b", io.BytesIO(b"small"), 1e9, size_bytes=5).size_bytes == 5
+    assert set(place.listdir(str(root))) == {"there", "big", "a!b"}
     with place.read(f"{root}/big") as stream:
         assert stream.read() == data
     with place.read(f"{root}/big", 600_000) as stream:
         assert stream.read() == data[600_000:]
-    assert place.contents(str(root), ["there", "none"]) == {"there": b"old"}
-    assert place.contents(str(root), ["there", *map(str, range(20))]) == {"there": b"old"}
-    assert place.claim(f"{root}/claim", "me") == "me"
-    assert place.claim(f"{root}/claim", "you") == "me"
-    place.make_folder(f"{root}/it's")
+    assert place.read_many(str(root), ["there", "none"]) == {"there": b"old"}
+    assert place.read_many(str(root), ["there", *map(str, range(20))]) == {"there": b"old"}
+    assert place.create_exclusive(f"{root}/claim", "me") == "me"
+    assert place.create_exclusive(f"{root}/claim", "you") == "me"
+    place.mkdir(f"{root}/it's")
     assert place.free_bytes(str(root)) > 0
     place.remove([f"{root}/there", f"{root}/claim"])
     assert sorted(os.listdir(root)) == ["a!b", "big", "it's"]
     with pytest.raises(StepFailed, match="none/x"):
-        place.receive(f"{root}/none/x", io.BytesIO(b"x"), 0)
+        place.write(f"{root}/none/x", io.BytesIO(b"x"), 0)
 
 
 @pytest.mark.parametrize("noise", NOISES)
@@ -154,11 +154,11 @@ def test_a_shell_that_ends_early_answers_nothing(noisy, tmp_path):
     root = tmp_path / "far away"
     (root / "x").write_text("x")
     for act in (
-        lambda: place.look([f"{root}/x"]),
-        lambda: place.contents(str(root), ["x"]),
-        lambda: place.contents(str(root), ["x"] * 20),
-        lambda: place.receive(f"{root}/y", io.BytesIO(b"y"), 0),
-        lambda: place.receive(f"{root}/y", io.BytesIO(b"y"), 0, size_bytes=1),
+        lambda: place.stat([f"{root}/x"]),
+        lambda: place.read_many(str(root), ["x"]),
+        lambda: place.read_many(str(root), ["x"] * 20),
+        lambda: place.write(f"{root}/y", io.BytesIO(b"y"), 0),
+        lambda: place.write(f"{root}/y", io.BytesIO(b"y"), 0, size_bytes=1),
         lambda: place.read(f"{root}/x").__enter__(),
     ):
         with pytest.raises(LoginPrints, match="began no command; it said: 81a4 5 1"):
@@ -173,11 +173,11 @@ def test_a_shell_that_hangs_is_given_up(noisy, tmp_path, monkeypatch, start_file
     monkeypatch.setattr("iotstack_invoke.hosts.ssh_connection.START_LIMIT_S", 0.5)
     monkeypatch.setattr("iotstack_invoke.hosts.ssh.START_LIMIT_S", 0.5)
     for act in (
-        lambda: place.look([str(tmp_path)]),
+        lambda: place.stat([str(tmp_path)]),
         lambda: place.run(Command(("true",), limit_s=0.3)),
-        lambda: place.contents(str(tmp_path), ["x"]),
-        lambda: place.contents(str(tmp_path), ["x"] * 20),
-        lambda: place.receive(f"{tmp_path}/y", io.BytesIO(b"y"), 0),
+        lambda: place.read_many(str(tmp_path), ["x"]),
+        lambda: place.read_many(str(tmp_path), ["x"] * 20),
+        lambda: place.write(f"{tmp_path}/y", io.BytesIO(b"y"), 0),
     ):
         with pytest.raises(TimedOut, match="did not begin a command within") as failure:
             act()
@@ -201,7 +201,7 @@ def test_a_limit_of_the_login_is_named(noisy, tmp_path):
     (place.server.folder / ".bashrc").write_text("ulimit -f 8\n")
     for size in (100_000, 400_000):  # through the open line, and through `ssh`
         with pytest.raises(StepFailed, match=r"limit exceeded\. .*`ulimit -f` in ~/.bashrc"):
-            place.receive(f"{tmp_path}/y", io.BytesIO(bytes(size)), 0, size_bytes=size)
+            place.write(f"{tmp_path}/y", io.BytesIO(bytes(size)), 0, size_bytes=size)
 
 
 def test_a_server_that_opens_no_session_is_told_soon(start_sshd, tmp_path, monkeypatch):
@@ -258,10 +258,10 @@ def test_a_machine_that_speaks_german_is_understood(noisy, german, tmp_path, sma
     told = place.try_run(Command(("ls", f"{tmp_path}/none")))
     assert "nicht gefunden" in told.err
     all_done(place, tmp_path / "far away")
-    assert place.names(f"{tmp_path}/none") == {}
+    assert place.listdir(f"{tmp_path}/none") == {}
     for size_bytes in (None, 400_000):
         with pytest.raises(StepFailed, match=r"No space left.*Make room there") as failure:
-            place.receive(f"{small_disk}/x", io.BytesIO(bytes(400_000)), 0, 0, size_bytes)
+            place.write(f"{small_disk}/x", io.BytesIO(bytes(400_000)), 0, 0, size_bytes)
         assert not failure.value.again
 
 

@@ -100,10 +100,10 @@ def test_small_files_need_no_connection_of_their_own(nas, root, tmp_path, monkey
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     content = b"x" * remote.SMALL_BYTES
-    nas.receive(f"{root}/small", io.BytesIO(content), 0.0, size_bytes=len(content))
-    assert nas.contents(str(root), ["small"]) == {"small": content}
+    nas.write(f"{root}/small", io.BytesIO(content), 0.0, size_bytes=len(content))
+    assert nas.read_many(str(root), ["small"]) == {"small": content}
     with pytest.raises(StepFailed, match="no line"):
-        nas.receive(f"{root}/large", io.BytesIO(), 0.0, size_bytes=len(content) + 1)
+        nas.write(f"{root}/large", io.BytesIO(), 0.0, size_bytes=len(content) + 1)
 
 
 def test_what_is_small_is_sent_at_once(nas):
@@ -314,7 +314,7 @@ def test_a_file_is_received_whole_and_proven(nas, root):
     """What lies there afterwards has the bytes, hash, date and mode that were meant."""
     data = os.urandom(3_000_000)
     path = f"{root}/x.partial"
-    received = nas.receive(path, io.BytesIO(data), 1_234_567_890.7)
+    received = nas.write(path, io.BytesIO(data), 1_234_567_890.7)
     assert (received.size_bytes, received.sha256) == (3_000_000, hashlib.sha256(data).hexdigest())
     assert (root / "x.partial").read_bytes() == data
     assert (root / "x.partial").stat().st_mode & 0o777 == 0o600
@@ -326,8 +326,8 @@ def test_a_file_that_was_cut_is_gone_on_with(nas, root):
     """Reading leaves out what is there already; receiving adds to it, and hashes all of it."""
     data = os.urandom(300_000)
     path = f"{root}/x.partial"
-    nas.receive(path, io.BytesIO(data[:100_001]), 0)
-    received = nas.receive(path, io.BytesIO(data[100_001:]), 0, 100_001)
+    nas.write(path, io.BytesIO(data[:100_001]), 0)
+    received = nas.write(path, io.BytesIO(data[100_001:]), 0, 100_001)
     assert received == Received(len(data), hashlib.sha256(data).hexdigest())
     with nas.read(path, 100_001) as stream:
         assert stream.read() == data[100_001:]
@@ -339,7 +339,7 @@ def test_the_hash_is_of_what_lies_there(nas, root, monkeypatch):
         "iotstack_invoke.hosts.ssh.RECEIVE",
         'cat > "$1"; printf X | dd of="$1" conv=notrunc status=none; wc -c < "$1"; sha256sum < "$1"',
     )
-    received = nas.receive(f"{root}/x", io.BytesIO(b"abc"), 0)
+    received = nas.write(f"{root}/x", io.BytesIO(b"abc"), 0)
     assert received.sha256 == hashlib.sha256(b"Xbc").hexdigest()
 
 
@@ -348,10 +348,10 @@ def test_odd_names_are_only_names(nas, root, name):
     """Whatever a file is called, every act means that file and no other."""
     path = f"{root}/{name}"
     (root / "bystander").write_text("here")
-    nas.receive(path + ".partial", io.BytesIO(b"data"), 1e9)
+    nas.write(path + ".partial", io.BytesIO(b"data"), 1e9)
     nas.rename(path + ".partial", path)
-    assert set(nas.look([path, path + ".partial"])) == {path}
-    assert nas.names(str(root))[name].size_bytes == 4
+    assert set(nas.stat([path, path + ".partial"])) == {path}
+    assert nas.listdir(str(root))[name].size_bytes == 4
     with nas.read(path) as stream:
         assert stream.read() == b"data"
     nas.append(path, name)
@@ -368,13 +368,13 @@ def test_a_look_is_one_round_trip_and_tells_what_is_there(nas, root, monkeypatch
     run, commands = nas.run, []
     monkeypatch.setattr(nas, "run", lambda command: (commands.append(command), run(command))[1])
     paths = [f"{root}/{name}" for name in ("none", "folder", "file", "")]
-    found = nas.look(paths)
+    found = nas.stat(paths)
     assert len(commands) == 1
     assert set(found) == {paths[1], paths[2], paths[3]}
     assert (found[paths[2]].size_bytes, found[paths[2]].modified_s) == (3, 1e9)
     assert found[paths[1]].is_folder
     assert not found[paths[2]].is_folder
-    assert nas.look([]) == {}
+    assert nas.stat([]) == {}
 
 
 def test_ten_thousand_names_are_listed_quickly(nas, root):
@@ -382,13 +382,13 @@ def test_ten_thousand_names_are_listed_quickly(nas, root):
     for number in range(10_000):
         (root / f"{number:05}.tar").touch()
     started = time.monotonic()
-    assert sorted(nas.names(str(root))) == [f"{number:05}.tar" for number in range(10_000)]
+    assert sorted(nas.listdir(str(root))) == [f"{number:05}.tar" for number in range(10_000)]
     assert time.monotonic() - started < 10
 
 
 def test_a_missing_folder_has_no_names(nas, root):
     """A folder that is not there is empty."""
-    assert nas.names(f"{root}/none") == {}
+    assert nas.listdir(f"{root}/none") == {}
 
 
 @pytest.mark.parametrize("kind", ["nas", "sftp", "host"])
@@ -399,35 +399,35 @@ def test_small_files_are_read_together(root, request, kind):
     for name, data in texts.items():
         (root / name).write_bytes(data)
     (root / "folder").mkdir()
-    assert place.contents(str(root), ["none", *texts, "folder"]) == texts
+    assert place.read_many(str(root), ["none", *texts, "folder"]) == texts
 
 
 @pytest.mark.parametrize("kind", ["nas", "sftp", "host"])
 def test_a_claim_is_made_once(root, request, kind):
     """Whoever comes first has it, and whoever comes later is told whose it is."""
     place = LocalHost(str(root)) if kind == "host" else request.getfixturevalue(kind)
-    assert place.claim(f"{root}/a b", "it's mine") == "it's mine"
-    assert place.claim(f"{root}/a b", "no, mine") == "it's mine"
+    assert place.create_exclusive(f"{root}/a b", "it's mine") == "it's mine"
+    assert place.create_exclusive(f"{root}/a b", "no, mine") == "it's mine"
     assert (root / "a b").read_text() == "it's mine\n"
     assert (root / "a b").stat().st_mode & 0o777 == 0o600
     with pytest.raises(StepFailed):
-        place.claim(f"{root}/none/x", "mine")
+        place.create_exclusive(f"{root}/none/x", "mine")
 
 
 @pytest.mark.parametrize("kind", ["nas", "sftp", "host"])
 def test_a_folder_is_made_once(root, request, kind):
     """A folder is private; one that is there stays as it is, and nothing else gives way to it."""
     place = LocalHost(str(root)) if kind == "host" else request.getfixturevalue(kind)
-    place.make_folder(f"{root}/a b")
+    place.mkdir(f"{root}/a b")
     assert (root / "a b").stat().st_mode & 0o777 == 0o700
     (root / "a b" / "file").write_text("x")
-    place.make_folder(f"{root}/a b")
+    place.mkdir(f"{root}/a b")
     assert (root / "a b" / "file").exists()
-    assert place.names(str(root))["a b"].is_folder
+    assert place.listdir(str(root))["a b"].is_folder
     (root / "file").write_text("x")
     for path in (f"{root}/file", f"{root}/none/x"):
         with pytest.raises(StepFailed):
-            place.make_folder(path)
+            place.mkdir(path)
 
 
 @pytest.mark.parametrize("kind", ["nas", "sftp", "host"])
@@ -437,12 +437,12 @@ def test_what_is_no_file_is_told_as_such(root, request, kind):
     (root / "file").write_text("x")
     (root / "link").symlink_to("file")
     os.mkfifo(root / "pipe")
-    assert {name: each.other for name, each in place.names(str(root)).items()} == {
+    assert {name: each.other for name, each in place.listdir(str(root)).items()} == {
         "file": "",
         "link": "symlink",
         "pipe": "pipe",
     }
-    assert [name for name, each in place.names(str(root)).items() if each.is_file] == ["file"]
+    assert [name for name, each in place.listdir(str(root)).items() if each.is_file] == ["file"]
 
 
 def test_names_that_break_lines_spoil_no_listing(nas, root):
@@ -450,7 +450,7 @@ def test_names_that_break_lines_spoil_no_listing(nas, root):
     for name in ("good", "a\nb", "\n", "c\u2028d", "e\x0bf", "g\r"):
         (root / name).write_text("x")
     (root / os.fsdecode(b"not-utf8-\xff")).write_text("x")
-    assert {"good", "c\u2028d", "e\x0bf"} <= set(nas.names(str(root)))
+    assert {"good", "c\u2028d", "e\x0bf"} <= set(nas.listdir(str(root)))
 
 
 def test_a_file_that_goes_during_the_listing_spoils_nothing(start_sshd, root, tmp_path):
@@ -465,7 +465,7 @@ def test_a_file_that_goes_during_the_listing_spoils_nothing(start_sshd, root, tm
     for name in ("gone", "stays"):
         (root / name).touch()
     place = open_storage(server.login(), str(root), "nas")
-    assert set(place.names(str(root))) == {"stays"}
+    assert set(place.listdir(str(root))) == {"stays"}
     place.close()
 
 
@@ -506,15 +506,15 @@ def test_a_machine_with_bsd_tools_is_as_good(start_sshd, root, tmp_path):
     server = start_sshd("bsd", path=tools)
     place = open_storage(server.login(), str(root), "mac")
     data = os.urandom(100_000)
-    received = place.receive(f"{root}/a b.partial", io.BytesIO(data), 1e9)
+    received = place.write(f"{root}/a b.partial", io.BytesIO(data), 1e9)
     assert received.sha256 == hashlib.sha256(data).hexdigest()
     place.rename(f"{root}/a b.partial", f"{root}/a b")
     place.append(f"{root}/journal", "line")
-    assert set(place.names(str(root))) == {"a b", "journal"}
-    found = place.look([f"{root}/a b", f"{root}/none"])
+    assert set(place.listdir(str(root))) == {"a b", "journal"}
+    found = place.stat([f"{root}/a b", f"{root}/none"])
     assert found[f"{root}/a b"].size_bytes == 100_000
     assert found[f"{root}/a b"].modified_s == 1e9
-    assert place.look([str(root)])[str(root)].is_folder
+    assert place.stat([str(root)])[str(root)].is_folder
     assert place.free_bytes(str(root)) > 0
     place.close()
 
@@ -534,7 +534,7 @@ def test_what_the_disk_says_at_the_sync_is_told(start_sshd, root, tmp_path, take
         place.rename(f"{root}/x", f"{root}/y")
 
     (root / "x").touch()
-    for act in (lambda: place.receive(f"{root}/x", io.BytesIO(b"data"), 0), rename):
+    for act in (lambda: place.write(f"{root}/x", io.BytesIO(b"data"), 0), rename):
         if takes_files:
             with pytest.raises(StepFailed, match="Input/output error"):
                 act()
@@ -556,8 +556,8 @@ def test_a_file_is_on_its_way_to_the_disk_before_its_sync(start_sshd, root, tmp_
         (tools / "dd").chmod(0o755)
         server = start_sshd(f"dd-{name}", path=f"{tools}:/usr/bin:/bin")
         place = open_storage(server.login(), str(root), "nas")
-        place.receive(f"{root}/{name}", io.BytesIO(data[:1_000_001]), 0)
-        received = place.receive(f"{root}/{name}", io.BytesIO(data[1_000_001:]), 0, 1_000_001)
+        place.write(f"{root}/{name}", io.BytesIO(data[:1_000_001]), 0)
+        received = place.write(f"{root}/{name}", io.BytesIO(data[1_000_001:]), 0, 1_000_001)
         assert received == Received(len(data), hashlib.sha256(data).hexdigest())
         assert (root / name).read_bytes() == data
         with place.create(f"{root}/made") as stream:
@@ -689,7 +689,7 @@ def test_a_file_that_is_not_there_cannot_be_read(nas, root):
 def test_a_folder_that_takes_nothing_is_told(nas, root):
     """Sending to where nothing can be written fails with the far side's own words."""
     with pytest.raises(StepFailed, match=r"Sending to nas failed: .*none/x"):
-        nas.receive(f"{root}/none/x", io.BytesIO(bytes(1 << 20)), 0)
+        nas.write(f"{root}/none/x", io.BytesIO(bytes(1 << 20)), 0)
 
 
 @pytest.mark.parametrize(
@@ -706,7 +706,7 @@ def test_what_a_disk_refuses_is_not_tried_again(nas, root, monkeypatch, why, aga
     """A full disk stays full; a line that broke may come back."""
     monkeypatch.setattr(remote, "RECEIVE", f"cat >/dev/null; echo '{why}' >&2; exit 1")
     with pytest.raises(StepFailed, match="Sending to nas failed") as failure:
-        nas.receive(f"{root}/x", io.BytesIO(b"x"), 0)
+        nas.write(f"{root}/x", io.BytesIO(b"x"), 0)
     assert failure.value.again is again
 
 
@@ -732,14 +732,14 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
 def test_the_raw_channel_serves_where_there_is_no_ssh_program(nas, root, no_ssh):
     """Without the `ssh` program the same bytes go and come over our own connection."""
     data = os.urandom(3_000_000)
-    received = nas.receive(f"{root}/x y", io.BytesIO(data), 1e9)
+    received = nas.write(f"{root}/x y", io.BytesIO(data), 1e9)
     assert received.sha256 == hashlib.sha256(data).hexdigest()
     with nas.read(f"{root}/x y") as stream:
         assert stream.read() == data
     with pytest.raises(StepFailed, match="cannot be read"), nas.read(f"{root}/none") as stream:
         stream.read()
     with pytest.raises(StepFailed, match="Sending to nas failed"):
-        nas.receive(f"{root}/none/x", io.BytesIO(b"x"), 0)
+        nas.write(f"{root}/none/x", io.BytesIO(b"x"), 0)
 
 
 @pytest.mark.parametrize("way", ["ssh", "channel"])
@@ -750,9 +750,9 @@ def test_a_line_that_breaks_while_sending_may_be_tried_again(nas, sshd, root, wa
     source = Slow()
     threading.Thread(target=lambda: (source.begun.wait(30), sshd.cut())).start()
     with pytest.raises(StepFailed, match=r"Sending to nas failed: \w") as failure:
-        nas.receive(f"{root}/x.partial", source, 0)
+        nas.write(f"{root}/x.partial", source, 0)
     assert failure.value.again
-    again = tried(lambda: nas.receive(f"{root}/x.partial", io.BytesIO(b"whole"), 0))
+    again = tried(lambda: nas.write(f"{root}/x.partial", io.BytesIO(b"whole"), 0))
     assert again.size_bytes == 5
 
 
@@ -838,7 +838,7 @@ def test_a_line_that_breaks_while_small_files_are_read_hides_none(
     cutting = threading.Timer(0.5, sshd.cut)
     cutting.start()
     with pytest.raises(StepFailed) as failure:
-        place.contents(str(root), names)
+        place.read_many(str(root), names)
     assert failure.value.again
     cutting.join()
 
@@ -852,10 +852,10 @@ def test_small_files_have_one_limit_together(nas, root, way, monkeypatch):
     names = [f"{number}" for number in range(20 if way == "ssh" else 5)]
     for name in names:
         (root / name).write_bytes(b"x" * (1000 // len(names)))
-    assert len(place.contents(str(root), names)) == len(names)
+    assert len(place.read_many(str(root), names)) == len(names)
     (root / "0").write_bytes(b"x" * 900)
     with pytest.raises(StepFailed, match="together they have more than 1,000 bytes") as failure:
-        place.contents(str(root), names)
+        place.read_many(str(root), names)
     assert failure.value.again
 
 
@@ -868,7 +868,7 @@ def test_what_still_writes_for_an_earlier_line_reaches_no_copy(nas, root, way, r
     partial = root / "x.partial"
     partial.write_bytes(b"earlier" * 9)
     with open(partial, "r+b", buffering=0) as earlier:
-        place.receive(str(partial), io.BytesIO(b"whole"), 0)
+        place.write(str(partial), io.BytesIO(b"whole"), 0)
         place.rename(str(partial), f"{root}/x")
         earlier.write(b"?" * 9)
     assert (root / "x").read_bytes() == b"whole"
@@ -879,7 +879,7 @@ def test_a_copy_follows_no_link_that_lies_under_its_partial_name(nas, root, way)
     place = SftpStorage(nas.login, str(root)) if way == "sftp" else nas
     (root / "other").write_text("of somebody")
     (root / "x.partial").symlink_to("other")
-    place.receive(f"{root}/x.partial", io.BytesIO(b"whole"), 0)
+    place.write(f"{root}/x.partial", io.BytesIO(b"whole"), 0)
     assert (root / "other").read_text() == "of somebody"
     assert (root / "x.partial").read_bytes() == b"whole"
 
@@ -895,7 +895,7 @@ def test_a_file_that_grows_while_it_is_read_moves_no_other(start_sshd, root, tmp
     texts = {"a": b"one", "b": b"two"}
     for name, text in texts.items():
         (root / name).write_bytes(text)
-    assert place.contents(str(root), texts) == texts
+    assert place.read_many(str(root), texts) == texts
     place.close()
 
 
@@ -908,7 +908,7 @@ def test_a_server_that_takes_no_more_sessions_is_told(start_sshd, root, request,
     (root / "x").write_bytes(bytes(1 << 26))
     with place.read(f"{root}/x") as stream:
         with pytest.raises(StepFailed) as failure:
-            place.receive(f"{root}/y", io.BytesIO(b"y"), 0)
+            place.write(f"{root}/y", io.BytesIO(b"y"), 0)
         assert failure.value.again
         with pytest.raises(StepFailed) as failure, place.read(f"{root}/x"):
             pass
@@ -987,7 +987,7 @@ def test_a_question_that_takes_too_long_is_told_with_its_limit(nas, root, monkey
     monkeypatch.setattr(remote, "CONTENTS", slow)
     monkeypatch.setitem(remote._script.__kwdefaults__, "limit_s", 1)
     with pytest.raises(TimedOut, match=r"did not end within 1 s: .*Does its disk answer\?"):
-        nas.contents(str(root), names)
+        nas.read_many(str(root), names)
 
 
 # SFTP only
@@ -996,18 +996,18 @@ def test_a_question_that_takes_too_long_is_told_with_its_limit(nas, root, monkey
 def test_a_server_with_sftp_only_is_a_place(sftp, root):
     """Without a shell, files are taken in, listed, renamed, read and removed all the same."""
     data = os.urandom(1_000_000)
-    received = sftp.receive(f"{root}/a b.partial", io.BytesIO(data), 1e9)
+    received = sftp.write(f"{root}/a b.partial", io.BytesIO(data), 1e9)
     assert received == Received(1_000_000, hashlib.sha256(data).hexdigest())
     (root / "a b").write_text("old")
     sftp.rename(f"{root}/a b.partial", f"{root}/a b")
     assert (root / "a b").read_bytes() == data
     assert (root / "a b").stat().st_mode & 0o777 == 0o600
-    found = sftp.look([f"{root}/a b", f"{root}/none", str(root)])
+    found = sftp.stat([f"{root}/a b", f"{root}/none", str(root)])
     assert (found[f"{root}/a b"].size_bytes, found[f"{root}/a b"].modified_s) == (1_000_000, 1e9)
     assert found[str(root)].is_folder
     assert f"{root}/none" not in found
-    assert set(sftp.names(str(root))) == {"a b"}
-    assert sftp.names(f"{root}/none") == {}
+    assert set(sftp.listdir(str(root))) == {"a b"}
+    assert sftp.listdir(f"{root}/none") == {}
     with sftp.read(f"{root}/a b") as stream:
         assert stream.read() == data
     assert sftp.free_bytes(str(root)) > 1_000_000
@@ -1028,7 +1028,7 @@ def test_a_copy_over_sftp_is_on_the_disk_before_it_is_read_back(start_sshd, root
     listening.chmod(0o755)
     box = start_sshd("box", f"ForceCommand {listening}")
     place = SftpStorage(Login(box.login(), "box"), str(root))
-    place.receive(f"{root}/x", io.BytesIO(b"its first bytes" + b"x" * 100_000 + b"its end"), 0)
+    place.write(f"{root}/x", io.BytesIO(b"its first bytes" + b"x" * 100_000 + b"its end"), 0)
     place.close()
     told = asked.read_bytes()
     reading = told.rindex(f"{root}/x".encode())
@@ -1038,7 +1038,7 @@ def test_a_copy_over_sftp_is_on_the_disk_before_it_is_read_back(start_sshd, root
 def test_what_an_sftp_server_refuses_is_a_failure(sftp, root):
     """A path that cannot be written or read is told with the machine's name."""
     with pytest.raises(StepFailed, match=r"On box: .*No such file"):
-        sftp.receive(f"{root}/none/x", io.BytesIO(b"x"), 0)
+        sftp.write(f"{root}/none/x", io.BytesIO(b"x"), 0)
     with pytest.raises(StepFailed, match=r"On box: .*No such file"), sftp.read(f"{root}/none"):
         pass
     with pytest.raises(StepFailed, match="On box"):
@@ -1051,7 +1051,7 @@ def test_a_server_that_takes_nothing_says_so(start_sshd, root):
     place = open_storage(start_sshd("shut", "ForceCommand internal-sftp -R").login(), "/", "box")
     for path in (f"{root}/x.unfinished.jsonl", f"{root}/none/x.unfinished.jsonl"):
         with pytest.raises(StepFailed, match=f"On box: {path} cannot be written: Permission den"):
-            place.claim(path, "me")
+            place.create_exclusive(path, "me")
     with pytest.raises(StepFailed, match=f"On box: {root}/y: Permission denied"):
         place.rename(f"{root}/shut", f"{root}/y")
     place.close()
@@ -1062,9 +1062,9 @@ def test_what_a_script_of_ours_could_not_do_is_told_without_the_script(nas, root
     with pytest.raises(
         StepFailed, match=f"On nas: exit 1 from `mkdir {re.escape(repr(str(root)))[:-1]}"
     ):
-        nas.make_folder(f"{root}/none/x")
+        nas.mkdir(f"{root}/none/x")
     with pytest.raises(StepFailed) as failure:
-        nas.claim(f"{root}/none/x", "me")
+        nas.create_exclusive(f"{root}/none/x", "me")
     assert "umask" not in str(failure.value)
 
 
@@ -1073,9 +1073,9 @@ def test_an_sftp_line_that_breaks_may_be_tried_again(sftp, root):
     source = Slow()
     threading.Thread(target=lambda: (source.begun.wait(30), sftp.server.cut())).start()
     with pytest.raises(StepFailed) as failure:
-        sftp.receive(f"{root}/x.partial", source, 0)
+        sftp.write(f"{root}/x.partial", source, 0)
     assert failure.value.again
-    again = tried(lambda: sftp.receive(f"{root}/x.partial", io.BytesIO(b"whole"), 0))
+    again = tried(lambda: sftp.write(f"{root}/x.partial", io.BytesIO(b"whole"), 0))
     assert again.size_bytes == 5
 
 
@@ -1085,7 +1085,7 @@ def test_a_server_that_hangs_is_given_up(sftp, root, monkeypatch, doing):
     monkeypatch.setattr("iotstack_invoke.hosts.ssh_connection.KEEPALIVE_S", 0.1)
     monkeypatch.setattr("iotstack_invoke.hosts.ssh_connection.SILENCE_S", 1.0)
     sftp.close()
-    sftp.look([str(root)])  # on a new line
+    sftp.stat([str(root)])  # on a new line
     source = Slow()
 
     def tell_all(number=signal.SIGSTOP):
@@ -1096,10 +1096,10 @@ def test_a_server_that_hangs_is_given_up(sftp, root, monkeypatch, doing):
     def act():
         if doing == "sending":
             threading.Thread(target=lambda: (source.begun.wait(30), tell_all())).start()
-            sftp.receive(f"{root}/x.partial", source, 0)
+            sftp.write(f"{root}/x.partial", source, 0)
         else:
             tell_all()
-            sftp.look([str(root)])
+            sftp.stat([str(root)])
 
     try:
         with pytest.raises(Unreachable, match="box") as failure:
@@ -1107,7 +1107,7 @@ def test_a_server_that_hangs_is_given_up(sftp, root, monkeypatch, doing):
     finally:
         tell_all(signal.SIGCONT)
     assert failure.value.again
-    assert tried(lambda: sftp.look([str(root)]))
+    assert tried(lambda: sftp.stat([str(root)]))
 
 
 def test_an_sftp_server_that_hangs_on_a_good_line_is_given_up(start_sshd, root, monkeypatch):
@@ -1130,7 +1130,7 @@ def test_an_sftp_server_that_hangs_on_a_good_line_is_given_up(start_sshd, root, 
         place._sftp() as session,
     ):
         hang(session)
-    assert place.look([str(root)])  # in another session
+    assert place.stat([str(root)])  # in another session
     place.close()
     server.cut()
 
@@ -1208,7 +1208,7 @@ def test_the_ssh_program_verifies_too(sshd, root):
     host.run(Command(("true",)))
     sshd.known_hosts.write_text("")
     with pytest.raises(StepFailed, match="Host key verification failed"):
-        host.receive(f"{root}/x", io.BytesIO(b"x"), 0)
+        host.write(f"{root}/x", io.BytesIO(b"x"), 0)
     assert os.listdir(root) == []
     login.close()
 
@@ -1276,7 +1276,7 @@ def test_a_machine_behind_a_gateway_is_reached(start_sshd, root):
     inner, gate = start_sshd("inner"), start_sshd("gate")
     place = open_storage(jump_config(inner, gate), str(root), "nas")
     data = os.urandom(500_000)
-    received = place.receive(f"{root}/x", io.BytesIO(data), 0)
+    received = place.write(f"{root}/x", io.BytesIO(data), 0)
     assert received.sha256 == hashlib.sha256(data).hexdigest()
     for server in (inner, gate):
         assert (server.folder / "log").read_text().count("Accepted publickey") == 2
@@ -1325,9 +1325,9 @@ def test_a_read_only_file_system_is_named_over_sftp(sftp, root, read_only):
     read_only(root)
     named = r"its file system is mounted read-only \(the card may be failing"
     for act in (
-        lambda: sftp.receive(f"{root}/new", io.BytesIO(b"x"), 0),
-        lambda: sftp.claim(f"{root}/claim", "line"),
-        lambda: sftp.make_folder(f"{root}/folder"),
+        lambda: sftp.write(f"{root}/new", io.BytesIO(b"x"), 0),
+        lambda: sftp.create_exclusive(f"{root}/claim", "line"),
+        lambda: sftp.mkdir(f"{root}/folder"),
         lambda: sftp.rename(f"{root}/old", f"{root}/new"),
         lambda: sftp.remove([f"{root}/old"]),
     ):

@@ -55,7 +55,7 @@ def test_a_group_of_which_nothing_is_told_is_not_taken_for_an_empty_one(tmp_path
 
 def owned(path, trust=None):
     trust = trust or Trust(LocalHost("/"), os.path.dirname(path))
-    return trust, trust.look([str(path)])[str(path)]
+    return trust, trust.stat([str(path)])[str(path)]
 
 
 def test_what_others_may_write_is_told(tmp_path):
@@ -106,7 +106,7 @@ def test_what_may_not_be_looked_into_is_not_taken_for_empty(tmp_path):
     trust = Trust(LocalHost("/"), str(tmp_path), words)
     trust.me = 65534
     path = str(tmp_path / "restore/.journal")
-    found = trust.look([path, str(tmp_path / "open/.journal")])
+    found = trust.stat([path, str(tmp_path / "open/.journal")])
     assert found[path].is_hidden
     assert not found[str(tmp_path / "open/.journal")].is_there
     with pytest.raises(Refused, match="may not be looked into"):

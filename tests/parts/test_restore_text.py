@@ -439,9 +439,9 @@ def test_a_text_that_is_not_on_the_disk_as_it_was_written_fails(tmp_path):
     """It is read back, as an archive is: what a disk lost is told, and tried again."""
 
     class Rots(LocalHost):
-        def receive(self, path, source, modified_s, start=0, size_bytes=None):
+        def write(self, path, source, modified_s, start=0, size_bytes=None):
             content = source.read()
-            return super().receive(path, io.BytesIO(content[:-1] + b"?"), modified_s)
+            return super().write(path, io.BytesIO(content[:-1] + b"?"), modified_s)
 
     (tmp_path / "manifest").write_text(FULL.to_json())
     files = (File("pi", name, str(tmp_path)) for name in ("RESTORE.txt", "manifest"))

@@ -29,10 +29,10 @@ def test_a_folder_that_is_not_there_is_not_made(tmp_path):
     assert (place.name, place.root) == ("usb", str(tmp_path / "usb"))
     for _ in range(2):
         with pytest.raises(Unreachable, match="Is the drive mounted"):
-            place.names(place.root)
+            place.listdir(place.root)
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "usb").mkdir()
-    assert place.names(place.root) == {}
+    assert place.listdir(place.root) == {}
     place.close()
 
 
@@ -40,14 +40,14 @@ def test_a_folder_that_is_missing_here_is_told_with_what_makes_it(tmp_path):
     """Once the drive is mounted; a file in its place is told as one."""
     place = vault_storage(VaultConfig("usb", str(tmp_path / "My Backups")))
     with pytest.raises(Unreachable, match="drive is mounted, make it") as failure:
-        place.names(place.root)
+        place.listdir(place.root)
     pasted = str(failure.value).partition("`")[2].partition("`")[0]
     subprocess.run(["sh", "-c", pasted], check=True)
-    assert place.names(place.root) == {}
+    assert place.listdir(place.root) == {}
     (tmp_path / "file").write_text("")
     place = vault_storage(VaultConfig("usb", str(tmp_path / "file")))
     with pytest.raises(Unreachable, match="is a file, and no folder"):
-        place.names(place.root)
+        place.listdir(place.root)
 
 
 def test_a_vault_that_nobody_used_opens_nothing(sshd):
@@ -61,11 +61,11 @@ def test_a_folder_that_is_missing_over_there_is_told_with_the_way_out(sshd, tmp_
     """Where the other machine lacks the folder, the message has the command that makes it."""
     place = vault_storage(VaultConfig("nas", str(tmp_path / "far"), sshd.login()))
     with pytest.raises(Unreachable, match=r"has no folder .*far.*mkdir -p") as failure:
-        place.names(place.root)
+        place.listdir(place.root)
     found = unreached("vault nas", failure.value, sshd.login())
     assert "ssh -v" not in found.fix  # the login went well
     (tmp_path / "far").mkdir()
-    assert place.names(place.root) == {}
+    assert place.listdir(place.root) == {}
     place.close()
 
 
@@ -76,11 +76,11 @@ def test_the_command_that_makes_the_folder_does_so(sshd, tmp_path, name):
     """Pasted into a shell it makes that one folder, whatever both shells make of its name."""
     place = vault_storage(VaultConfig("nas", str(tmp_path / "there" / name), sshd.login()))
     with pytest.raises(Unreachable) as failure:
-        place.names(place.root)
+        place.listdir(place.root)
     pasted = str(failure.value).partition("for example with `")[2].removesuffix("`.")
     subprocess.run(["bash", "-c", pasted], check=True)
     assert os.listdir(tmp_path / "there") == [name]
-    assert place.names(place.root) == {}
+    assert place.listdir(place.root) == {}
     place.close()
 
 
@@ -92,7 +92,7 @@ def test_a_file_over_there_is_told_as_one(start_sshd, tmp_path, extra):
         VaultConfig("nas", str(tmp_path / "far"), start_sshd("nas", *extra).login())
     )
     with pytest.raises(Unreachable, match=r"is a file, and no folder.*`folder` in hosts.toml"):
-        place.names(place.root)
+        place.listdir(place.root)
     place.close()
 
 
@@ -103,8 +103,8 @@ def test_the_folder_over_there_may_be_a_link(start_sshd, tmp_path, extra):
     (tmp_path / "far").symlink_to("disk")
     server = start_sshd("nas", *extra)
     place = vault_storage(VaultConfig("nas", str(tmp_path / "far"), server.login()))
-    place.receive(f"{place.root}/x", io.BytesIO(b"x"), 0)
-    assert set(place.names(place.root)) == {"x"}
+    place.write(f"{place.root}/x", io.BytesIO(b"x"), 0)
+    assert set(place.listdir(place.root)) == {"x"}
     assert (tmp_path / "disk/x").read_bytes() == b"x"
     place.close()
 
@@ -115,9 +115,9 @@ def test_a_vault_that_came_back_is_used(sshd, tmp_path):
     sshd.known_hosts.write_text("")
     place = vault_storage(VaultConfig("nas", str(tmp_path), sshd.login()))
     with pytest.raises(Unreachable, match="not known"):
-        place.look([place.root])
+        place.stat([place.root])
     sshd.known_hosts.write_text(known)
-    assert place.look([place.root])[place.root].is_folder
+    assert place.stat([place.root])[place.root].is_folder
     place.close()
 
 
@@ -127,7 +127,7 @@ class Faulty:
 
     name, root, resumes = "nas", "/vault", True
 
-    def look(self, paths):
+    def stat(self, paths):
         return {path: int("x" * 3) for path in paths}
 
     names = claim = rename = remove = run = look
@@ -143,11 +143,11 @@ class Faulty:
 def test_a_fault_that_nobody_foresaw_costs_the_vault_alone():
     """It is told as one of ours, with where it arose; what else is raised meanwhile stays itself."""
     place = vaults._Lazy("nas", "/vault", Faulty, None)
-    for ask in (place.look, place.names, place.rename, place.remove, place.run):
+    for ask in (place.stat, place.names, place.rename, place.remove, place.run):
         with pytest.raises(Unreachable, match=r"fault of this program.*ValueError: invalid lit"):
             ask("x")
     with pytest.raises(Unreachable, match="fault of this program"):
-        place.claim("x", "y")
+        place.create_exclusive("x", "y")
     for enter in (place.read, place.pipe):
         with pytest.raises(Unreachable, match="KeyError: 200"), enter("x") as stream:
             assert stream.read() == b"x"
@@ -155,7 +155,7 @@ def test_a_fault_that_nobody_foresaw_costs_the_vault_alone():
             raise ZeroDivisionError
     assert not hasattr(place, "nothing of that name")
     with pytest.raises(Unreachable, match=r"vaults/access\.py, line \d+: ZeroDivisionError"):
-        vaults._Lazy("nas", "/vault", lambda: 1 // 0, None).names("/vault")
+        vaults._Lazy("nas", "/vault", lambda: 1 // 0, None).listdir("/vault")
 
 
 def test_a_copy_is_read_back_from_the_drive(tmp_path, monkeypatch):
@@ -178,7 +178,7 @@ def test_a_copy_is_read_back_from_the_drive(tmp_path, monkeypatch):
     for start in (0, 1_000_000):
         path.write_bytes(bytes(start))
         done.clear()
-        place.receive(str(path), io.BytesIO(bytes(3_000_000 - start)), 0, start)
+        place.write(str(path), io.BytesIO(bytes(3_000_000 - start)), 0, start)
         # Only what is on the drive already can be let go of.
         assert done[-2:] == [
             ("fsync", 3_000_000),
@@ -199,9 +199,9 @@ def fstab(tmp_path, monkeypatch):
 def refused_everywhere(place, match):
     """Expect that nothing is taken in, and that nothing lies there afterwards."""
     for act in (
-        lambda: place.names(place.root),
-        lambda: place.claim(f"{place.root}/mark", "mine"),
-        lambda: place.receive(f"{place.root}/x", io.BytesIO(b"x"), 0),
+        lambda: place.listdir(place.root),
+        lambda: place.create_exclusive(f"{place.root}/mark", "mine"),
+        lambda: place.write(f"{place.root}/x", io.BytesIO(b"x"), 0),
     ):
         with pytest.raises(Unreachable, match=match):
             act()
@@ -217,7 +217,7 @@ def test_where_nothing_is_mounted_nothing_is_written(tmp_path, small_disk):
     refused_everywhere(place, "Vault 'usb': nothing is mounted at .*/media. Mount the drive")
     (small_disk / "backups").mkdir()
     place = vault_storage(VaultConfig("usb", f"{small_disk}/backups", mount=str(small_disk)))
-    assert place.receive(f"{place.root}/x", io.BytesIO(b"x"), 0).size_bytes == 1
+    assert place.write(f"{place.root}/x", io.BytesIO(b"x"), 0).size_bytes == 1
 
 
 def test_a_link_away_from_the_drive_is_refused(tmp_path, small_disk):
@@ -235,12 +235,12 @@ def test_what_fstab_expects_must_be_mounted(tmp_path, fstab, small_disk):
     place = vault_storage(VaultConfig("usb", f"{drive}/backups"))
     written = str(drive).replace(" ", r"\040")
     fstab.write_text(f"# UUID=1 {written} ext4\n\nUUID=2 none swap sw 0 0\nnonsense\n")
-    assert place.names(place.root) == {}
+    assert place.listdir(place.root) == {}
     fstab.write_text(f"UUID=1 {written} ext4 noauto 0 0\n")
     refused_everywhere(place, "says that a drive belongs at .*/my drive, and nothing is mounted")
     fstab.write_text(f"tmpfs {small_disk} tmpfs noauto 0 0\n")
     place = vault_storage(VaultConfig("usb", str(small_disk)))
-    assert place.names(place.root) == {}
+    assert place.listdir(place.root) == {}
 
 
 def test_a_drive_of_which_no_file_says_that_it_must_be_mounted_is_known(
@@ -260,7 +260,7 @@ def test_a_share_whose_server_hangs_is_given_up(tmp_path, monkeypatch):
     monkeypatch.setattr(folders, "fstab_points", lambda: asked.wait(60) and frozenset())
     place = vault_storage(VaultConfig("share", str(tmp_path)))
     with pytest.raises(Unreachable, match=r"'share': .* did not answer within 0.2 s"):
-        place.names(place.root)
+        place.listdir(place.root)
     asked.set()
 
 
@@ -272,10 +272,10 @@ def test_only_a_drive_that_may_be_away_is_asked_for(tmp_path, monkeypatch, numbe
         raise OSError(number, os.strerror(number))
 
     place = vault_storage(VaultConfig("share", str(tmp_path)))
-    place.look([])
+    place.stat([])
     monkeypatch.setattr(os, "scandir", scandir)
     with pytest.raises(Unreachable, match=os.strerror(number)) as failure:
-        place.names(place.root)
+        place.listdir(place.root)
     assert ("Is the machine on" in str(failure.value)) == asked
 
 
@@ -283,7 +283,7 @@ def test_a_vault_that_cannot_be_listed_is_not_said_to_hold_ruins(little_stack, c
     """Nothing is half removed where nobody could look; who copies there tells what is wrong."""
 
     class Shut(LocalHost):
-        def names(self, folder):
+        def listdir(self, folder):
             raise StepFailed(f"{folder} cannot be listed")
 
     environment = Environment.of(load_settings(str(little_stack.settings)))
@@ -299,9 +299,9 @@ def test_silent_vaults_are_waited_for_together(little_stack):
     met = threading.Barrier(2, timeout=60)
 
     class Slow(LocalHost):
-        def names(self, folder):
+        def listdir(self, folder):
             met.wait()
-            return LocalHost.names(self, folder)
+            return LocalHost.listdir(self, folder)
 
     environment = Environment.of(load_settings(str(little_stack.settings)))
     os.makedirs(environment.backups, exist_ok=True)

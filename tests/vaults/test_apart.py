@@ -311,12 +311,12 @@ def test_copies_of_another_machine_may_lie_beside_this_ones(pi, inside, fits):
     vault = VaultConfig("usb", str(pi.folder / inside), stack=StackConfig(str(pi.folder)))
     place = vault_storage(vault, of_others=True)
     if fits:
-        assert place.names(place.root) == {}
+        assert place.listdir(place.root) == {}
     else:
         with pytest.raises(WrongFolder, match="each backup would pack"):
-            place.names(place.root)
+            place.listdir(place.root)
     with pytest.raises(WrongFolder):
-        vault_storage(vault).look([])
+        vault_storage(vault).stat([])
 
 
 @pytest.fixture
@@ -346,7 +346,7 @@ def test_a_share_that_hangs_costs_no_other_vault(tmp_path, monkeypatch, hung):
     stack = StackConfig(str(tmp_path), inclusions=(Inclusion(f"{hung}/more"),))
     before = (VaultConfig("share", f"{hung}/copies"),)
     place = vault_storage(VaultConfig("usb", str(tmp_path / "usb"), stack=stack, before=before))
-    assert place.names(place.root) == {}
+    assert place.listdir(place.root) == {}
 
 
 def test_a_folder_of_the_stack_that_is_left_out_may_be_a_vault(pi):

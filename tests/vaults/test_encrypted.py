@@ -403,17 +403,17 @@ def test_what_does_not_arrive_as_it_was_sealed_gets_no_final_name(pi, what):
     """A disk that loses a bit of what it took makes no copy, and it is tried again."""
 
     class Rots(FolderStorage):
-        def receive(self, path, source, modified_s, start=0, size_bytes=None):
+        def write(self, path, source, modified_s, start=0, size_bytes=None):
             content = bytearray(source.read())
             content[-1] ^= 1
-            return super().receive(path, io.BytesIO(content), modified_s)
+            return super().write(path, io.BytesIO(content), modified_s)
 
     path = f"{pi.usb}/{PART if what == 'archive' else 't1.manifest.json'}.partial"
     place = EncryptedStorage(Rots(VaultConfig("usb", str(pi.usb))), (pi.public,), str(pi.key))
     if what == "manifest":  # it is plain: who sends it compares
         sent = hashlib.sha256(b"data").hexdigest()
-        assert place.receive(path, io.BytesIO(b"data"), 0).sha256 != sent
+        assert place.write(path, io.BytesIO(b"data"), 0).sha256 != sent
         return
     with pytest.raises(StepFailed, match=f"{PART}.partial is not what was sealed") as failure:
-        place.receive(path, io.BytesIO(b"data"), 0)
+        place.write(path, io.BytesIO(b"data"), 0)
     assert failure.value.again

@@ -259,12 +259,12 @@ def test_an_answer_that_cannot_be_read_is_told(far_end, tmp_path, way):
     place = remote.open_storage(far_end(f"answer {way}"), str(tmp_path), "nas")
     (tmp_path / "x").write_bytes(b"1")
     with pytest.raises(StepFailed, match="On nas: ") as failure:
-        place.look([f"{tmp_path}/x"])
+        place.stat([f"{tmp_path}/x"])
     assert len(str(failure.value)) < 300
     with contextlib.suppress(StepFailed):
-        place.contents(str(tmp_path), ["x"])
+        place.read_many(str(tmp_path), ["x"])
     with contextlib.suppress(StepFailed):
-        place.receive(f"{tmp_path}/y", io.BytesIO(b"x"), 0, size_bytes=1)
+        place.write(f"{tmp_path}/y", io.BytesIO(b"x"), 0, size_bytes=1)
     with contextlib.suppress(StepFailed):
         Claim(File("nas", "x", str(tmp_path)), "a", "b", "c", frozenset(), replaces=False)._make(
             place
@@ -284,7 +284,7 @@ def test_a_far_end_that_takes_nothing_is_given_up(sshd, tmp_path, monkeypatch, w
         monkeypatch.setattr(remote.shutil, "which", lambda _name: None)
     place = remote.open_storage(sshd.login(), str(tmp_path), "nas")
     with pytest.raises(Unreachable, match="Sending to nas failed: it stood still") as failure:
-        place.receive(f"{tmp_path}/x", io.BytesIO(bytes(size)), 0)
+        place.write(f"{tmp_path}/x", io.BytesIO(bytes(size)), 0)
     assert failure.value.again
     place.close()
 
@@ -383,13 +383,13 @@ def test_a_disk_that_hangs_is_waited_for_once(far_end, monkeypatch, tmp_path):
     ssh = far_end("shell hung disk")
     place = vault_storage(VaultConfig("nas", str(tmp_path), ssh))
     with pytest.raises(TimedOut, match=r"did not end within 0\.5 s: stat .*Does its disk answer"):
-        place.names(str(tmp_path))
+        place.listdir(str(tmp_path))
     asked = Path(ssh.config).with_name("asked")
     came = asked.read_text()
     for ask in (
-        lambda: place.names(str(tmp_path)),
-        lambda: place.make_folder(str(tmp_path)),
-        lambda: place.claim(f"{tmp_path}/x", "x"),
+        lambda: place.listdir(str(tmp_path)),
+        lambda: place.mkdir(str(tmp_path)),
+        lambda: place.create_exclusive(f"{tmp_path}/x", "x"),
     ):
         with pytest.raises(Unreachable, match="not asked again for 10 minutes"):
             ask()
@@ -553,7 +553,7 @@ def test_a_file_that_never_ends_is_read_as_far_as_it_goes(far_end, tmp_path):
     (tmp_path / "x").write_bytes(b"its own bytes")
     place = remote.open_storage(far_end("sftp other@read"), str(tmp_path), "nas")
     assert hash_there(place, f"{tmp_path}/x") == hashlib.sha256(b"?" * 13).hexdigest()
-    assert place.contents(str(tmp_path), ["x"]) == {"x": b"?" * 13}
+    assert place.read_many(str(tmp_path), ["x"]) == {"x": b"?" * 13}
     place.close()
 
 
@@ -572,7 +572,7 @@ def test_what_never_ends_is_no_answer(sshd, tmp_path, monkeypatch, way):
                     host.run(Command(words, limit_s=60, most_bytes=100_000))
     else:
         with pytest.raises(StepFailed, match="its answer has no end: y"):
-            place.receive(f"{tmp_path}/x", io.BytesIO(b"x"), 0)
+            place.write(f"{tmp_path}/x", io.BytesIO(b"x"), 0)
     place.close()
 
 
@@ -604,7 +604,7 @@ def test_a_listing_that_cannot_be_read_is_no_empty_folder(start_sshd, tmp_path, 
         start_sshd("nas", f"ForceCommand {script}").login(), str(root), "nas"
     )
     with pytest.raises(Unreachable, match=f"On nas: its listing of {root} cannot be read") as told:
-        place.names(str(root))
+        place.listdir(str(root))
     assert told.value.again
     assert len(str(told.value)) < 1000
     place.close()
@@ -617,7 +617,7 @@ def test_a_listing_over_sftp_without_sizes_is_none(far_end, tmp_path, way):
     with pytest.raises(
         Unreachable, match=r"cannot be read: it tells no size of x\.manifest\.json"
     ):
-        place.names(str(tmp_path))
+        place.listdir(str(tmp_path))
     place.close()
 
 

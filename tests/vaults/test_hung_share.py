@@ -44,12 +44,12 @@ runpy.run_module("iotstack_invoke", run_name="__main__", alter_sys=True)
 """
 """The program, one of whose system calls hangs on a share: before the change, or after it."""
 CHANGES = {
-    "fsync": lambda place, path: place.claim(path, "mine"),
-    "mkdir": lambda place, path: place.make_folder(path),
+    "fsync": lambda place, path: place.create_exclusive(path, "mine"),
+    "mkdir": lambda place, path: place.mkdir(path),
     "rename": lambda place, path: place.rename(f"{path}.partial", path),
     "unlink": lambda place, path: place.remove([path]),
     "utime": lambda place, path: place.set_date(path, 0),
-    "fchmod": lambda place, path: place.receive(path, io.BytesIO(b"x"), 0, 0, 1),
+    "fchmod": lambda place, path: place.write(path, io.BytesIO(b"x"), 0, 0, 1),
 }
 
 
@@ -69,14 +69,14 @@ def hanging(monkeypatch):
 def test_a_change_that_hangs_is_given_up(tmp_path, monkeypatch, hanging, call):
     """Nothing more is asked of that vault: the change may still happen, whenever it likes."""
     place = vault_storage(VaultConfig("share", str(tmp_path)))
-    assert place.names(place.root) == {}
+    assert place.listdir(place.root) == {}
     monkeypatch.setattr(folders, "ANSWER_LIMIT_S", 0.2)
     hanging(call)
     with pytest.raises(TimedOut, match=r"'share': the folder .* did not answer within 0.2 s\. Is"):
         CHANGES[call](place, f"{tmp_path}/x")
     monkeypatch.undo()
     monkeypatch.setattr(folders, "within", None)  # nor is it looked at
-    for ask in (lambda: place.look([]), lambda: place.remove([f"{tmp_path}/x"])):
+    for ask in (lambda: place.stat([]), lambda: place.remove([f"{tmp_path}/x"])):
         with pytest.raises(Unreachable, match="'share'"):
             ask()
 
@@ -89,7 +89,7 @@ def test_a_folder_that_was_given_up_stays_so(tmp_path, monkeypatch, hanging):
     with pytest.raises(TimedOut):
         place.remove([f"{tmp_path}/x", f"{tmp_path}/y"])
     monkeypatch.undo()
-    for ask in (place.check, lambda: place.make_folder(f"{tmp_path}/z")):
+    for ask in (place.check, lambda: place.mkdir(f"{tmp_path}/z")):
         with pytest.raises(TimedOut, match="did not end what was begun there"):
             ask()
     assert os.listdir(tmp_path) == []
@@ -107,13 +107,13 @@ def test_a_large_copy_has_time_as_long_as_it_moves(tmp_path, monkeypatch):
     monkeypatch.setattr(folders, "Patience", Noting)
     place = FolderStorage(VaultConfig("share", str(tmp_path)))
     size = 3 * SMALL_BYTES
-    received = place.receive(f"{tmp_path}/x", io.BytesIO(bytes(size)), 0, 0, size)
+    received = place.write(f"{tmp_path}/x", io.BytesIO(bytes(size)), 0, 0, size)
     assert received.size_bytes == size
     assert asked.count(float("inf")) == 4
     assert folders.STALL_S + size / folders.SLOWEST_BYTES_S in asked
     assert asked.count(folders.STALL_S) == 1 + 4 + 3
     asked.clear()
-    place.receive(f"{tmp_path}/y", io.BytesIO(b"y"), 0, 0, 1)
+    place.write(f"{tmp_path}/y", io.BytesIO(b"y"), 0, 0, 1)
     assert folders.ANSWER_LIMIT_S in asked
     assert folders.STALL_S not in asked
 
@@ -135,7 +135,7 @@ def test_a_small_change_waits_behind_a_large_copy(tmp_path, monkeypatch, hanging
             return super().read(size)
 
     hanging("rename")
-    place.receive(f"{tmp_path}/x", Source(b"x"), 0)
+    place.write(f"{tmp_path}/x", Source(b"x"), 0)
     assert "did not answer within 0.5 s" in told[1]
 
 
@@ -146,7 +146,7 @@ def test_a_large_copy_that_stands_still_is_given_up(tmp_path, monkeypatch, hangi
     monkeypatch.setattr(folders, "SLOWEST_BYTES_S", 1 << 40)
     hanging("fsync")
     with pytest.raises(TimedOut, match=r"did not answer within 0\.2"):
-        place.receive(f"{tmp_path}/x", io.BytesIO(bytes(3 * SMALL_BYTES)), 0)
+        place.write(f"{tmp_path}/x", io.BytesIO(bytes(3 * SMALL_BYTES)), 0)
     late = hosts.Patience(0)
     late.is_over = True
     with pytest.raises(StepFailed):
@@ -162,7 +162,7 @@ def test_what_a_disk_refuses_is_told_as_before(tmp_path, monkeypatch):
     place = FolderStorage(VaultConfig("usb", str(tmp_path)))
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(StepFailed, match=r"No space left on device\. Free some space") as failure:
-        place.receive(f"{tmp_path}/x", io.BytesIO(b"x"), 0)
+        place.write(f"{tmp_path}/x", io.BytesIO(b"x"), 0)
     assert not isinstance(failure.value, Unreachable)
     monkeypatch.undo()
     place.remove([f"{tmp_path}/x"])

@@ -88,12 +88,12 @@ def test_what_no_server_should_answer_is_told_in_a_line(odd, way, kind):
     began_s = time.monotonic()
     failures = []
     try:
-        assert place.names(place.root) == {}
+        assert place.listdir(place.root) == {}
         assert (kind, way) in EMPTY
     except StepFailed as failure:
         failures.append(failure)
     with pytest.raises(StepFailed) as failure:
-        place.receive(f"{place.root}/x", io.BytesIO(b"x" * 1000), 0, size_bytes=1000)
+        place.write(f"{place.root}/x", io.BytesIO(b"x" * 1000), 0, size_bytes=1000)
     for each in (*failures, failure.value):
         text = str(each)
         assert text.startswith("Vault 'cloud'"), text
@@ -125,7 +125,7 @@ def test_what_s3_says_is_told_with_the_way_out(odd, way, told):
     odd(way)
     place = vault_storage(VaultConfig("cloud", "s3:bucket/backups", remote="s3:"))
     with pytest.raises(Unreachable, match=told) as failure:
-        place.names(place.root)
+        place.listdir(place.root)
     assert not failure.value.again
 
 
@@ -137,10 +137,10 @@ def test_what_rclone_says_without_end_is_not_kept(tmp_path, monkeypatch):
     program.write_text("#!/bin/sh\nexec yes '[1, 2, 3]'\n")
     program.chmod(0o755)
     with pytest.raises(StepFailed, match="has more than"):
-        place.names(place.root)
+        place.listdir(place.root)
     program.write_text("#!/bin/sh\nhead -c 30000000 /dev/zero | tr '\\0' x >&2\nexit 1\n")
     with pytest.raises(StepFailed) as failure:
-        place.names(place.root)
+        place.listdir(place.root)
     assert len(str(failure.value)) < 2000
 
 
@@ -154,7 +154,7 @@ def test_a_bucket_of_another_region_is_told_soon(odd, monkeypatch, head):
     odd(moved, HEAD=nothing if head else WAYS["404"])
     place = vault_storage(VaultConfig("cloud", "s3:bucket/backups", remote="s3:"))
     with pytest.raises(Unreachable, match=r"another region: correct `region`") as failure:
-        place.names(place.root)
+        place.listdir(place.root)
     assert not failure.value.again
 
 
@@ -166,7 +166,7 @@ def test_an_rclone_that_is_killed_is_told_as_such(tmp_path, monkeypatch):
     program.chmod(0o755)
     place = vault_storage(VaultConfig("cloud", "cloud:backups", remote="cloud:"))
     with pytest.raises(Unreachable, match="rclone was ended by SIGKILL, and not by us"):
-        place.names(place.root)
+        place.listdir(place.root)
     with (
         pytest.raises(Unreachable, match="rclone was ended by SIGKILL"),
         place.read(f"{place.root}/x") as stream,
@@ -184,7 +184,7 @@ def test_an_rclone_that_is_too_old_is_told_as_such(tmp_path, monkeypatch):
     program.chmod(0o755)
     place = vault_storage(VaultConfig("cloud", "cloud:backups", remote="cloud:"))
     with pytest.raises(Unreachable, match="The rclone here is too old") as failure:
-        place.names(place.root)
+        place.listdir(place.root)
     assert not failure.value.again
 
 
@@ -206,9 +206,9 @@ def test_a_size_that_no_file_has_makes_no_empty_vault(odd, size, is_told):
     place = vault_storage(VaultConfig("cloud", "s3:bucket/backups", remote="s3:"))
     if is_told:
         with pytest.raises(Unreachable, match="the listing of s3:bucket/backups cannot be read"):
-            place.names(place.root)
+            place.listdir(place.root)
         return
-    (fact,) = place.names(place.root).values()
+    (fact,) = place.listdir(place.root).values()
     assert (fact.size_bytes, fact.other) == ((5, "") if size == 5 else (0, "document"))
 
 
@@ -234,7 +234,7 @@ def test_an_answer_of_another_shape_is_told(tmp_path, monkeypatch, told):
     program.chmod(0o755)
     place = vault_storage(VaultConfig("cloud", "cloud:backups", remote="cloud:"))
     paths = [f"{place.root}/x"]
-    for ask in (lambda: place.names(place.root), lambda: place.look(paths)):
+    for ask in (lambda: place.listdir(place.root), lambda: place.stat(paths)):
         with pytest.raises(Unreachable, match=r"cannot be read") as failure:
             ask()
         assert len(str(failure.value)) < 1000
@@ -313,7 +313,7 @@ def test_what_is_read_back_otherwise_is_no_copy(lying):
     _, line = lying
     place = vault_storage(VaultConfig("cloud", "cloud:backups", remote="cloud:"))
     content, wrong = (begin + b"x" * 50_000 for begin in (MAGIC, WRONG))
-    sent = place.receive(f"{place.root}/x", io.BytesIO(content), 0, size_bytes=len(content))
+    sent = place.write(f"{place.root}/x", io.BytesIO(content), 0, size_bytes=len(content))
     assert sent.size_bytes == len(content)
     assert sent.sha256 == hashlib.sha256(wrong).hexdigest()
     line.lies = False
@@ -392,7 +392,7 @@ def test_a_rename_is_believed_when_it_is_seen(disk, tmp_path, way, received):
     files, place = disk
     old, new = "disk:x/x.partial", "disk:x/x"
     if received:
-        place.receive(old, io.BytesIO(b"x" * 1000), 0)
+        place.write(old, io.BytesIO(b"x" * 1000), 0)
     else:
         (files / "x.partial").write_bytes(b"x" * 1000)
     (files / "x").write_bytes(b"of before")

@@ -40,7 +40,7 @@ def place(bucket):
 
 def put(place, name, content):
     path = f"{place.root}/{name}"
-    received = place.receive(f"{path}.partial", io.BytesIO(content), 0, size_bytes=len(content))
+    received = place.write(f"{path}.partial", io.BytesIO(content), 0, size_bytes=len(content))
     assert received.size_bytes == len(content)
     return path
 
@@ -50,15 +50,15 @@ def test_what_is_tried_again_lies_beside(place, bucket):
     there = bucket / "backups"
     path = put(place, ARCHIVE, b"first, and wrong")
     place.remove([f"{path}.partial"])
-    assert place.look([f"{path}.partial"]) == {}
+    assert place.stat([f"{path}.partial"]) == {}
     put(place, ARCHIVE, b"second")
     place.rename(f"{path}.partial", path)
     assert listed(there) == [ARCHIVE, f"{ARCHIVE}.2"]
-    assert {name: fact.size_bytes for name, fact in place.names(place.root).items()} == {
+    assert {name: fact.size_bytes for name, fact in place.listdir(place.root).items()} == {
         ARCHIVE: 6
     }
-    assert place.look([path, f"{path}x"])[path].size_bytes == 6
-    assert place.contents(place.root, [ARCHIVE, "none"]) == {ARCHIVE: b"second"}
+    assert place.stat([path, f"{path}x"])[path].size_bytes == 6
+    assert place.read_many(place.root, [ARCHIVE, "none"]) == {ARCHIVE: b"second"}
     with place.read(path, 2) as stream:
         assert stream.read() == b"cond"
     for act in (lambda: place.remove([path]), lambda: place.rename(path, f"{path}.removing")):
@@ -71,14 +71,14 @@ def test_what_is_tried_again_lies_beside(place, bucket):
 def test_of_two_claims_both_never_win(place, bucket):
     """Each puts its mark before it looks, and none is taken away; the manifest ends them."""
     path = f"{place.root}/{MARK}"
-    assert place.claim(path, "ours") == "ours"
-    assert place.claim(path, "ours") == "ours"
-    assert place.claim(path, "theirs") == "ours"
-    assert set(place.names(place.root)) == {MARK}
-    assert place.contents(place.root, [MARK]) == {MARK: b"ours\n"}
+    assert place.create_exclusive(path, "ours") == "ours"
+    assert place.create_exclusive(path, "ours") == "ours"
+    assert place.create_exclusive(path, "theirs") == "ours"
+    assert set(place.listdir(place.root)) == {MARK}
+    assert place.read_many(place.root, [MARK]) == {MARK: b"ours\n"}
     put(place, f"{SET}.manifest.json", b"{}")
-    assert set(place.names(place.root)) == {f"{SET}.manifest.json"}
-    assert place.claim(path, "later") == "later"  # whose the set is, its manifest tells
+    assert set(place.listdir(place.root)) == {f"{SET}.manifest.json"}
+    assert place.create_exclusive(path, "later") == "later"  # whose the set is, its manifest tells
 
 
 @pytest.fixture
@@ -183,7 +183,9 @@ def test_what_was_interrupted_is_tried_again(stack, place):
     records = stack.folder / f"backups/{MARK}"
     claim = json.loads(records.read_text().splitlines()[0])["claim"]
     manifest = json.loads((stack.folder / f"backups/{SET}.manifest.json").read_text())
-    place.claim(f"{place.root}/{MARK}", json.dumps({"host": manifest["host"], "claim": claim}))
+    place.create_exclusive(
+        f"{place.root}/{MARK}", json.dumps({"host": manifest["host"], "claim": claim})
+    )
     assert json.loads(ran(stack, "list --json"))[0]["vaults"] == {"cloud": "unfinished"}
     ran(stack, f"backup --runtag {SET}")
     names = listed(stack.there)
@@ -235,8 +237,8 @@ def test_what_was_plain_is_sealed_beside_it(bucket, key):
     seal = f"{SET}.sealed.json"
     assert listed(bucket / "backups") == [ARCHIVE, f"{ARCHIVE}.age", seal]
     for place in (plain, sealed):
-        assert place.look([path])[path].size_bytes == 3
-        assert place.names(place.root)[ARCHIVE].size_bytes == 3
+        assert place.stat([path])[path].size_bytes == 3
+        assert place.listdir(place.root)[ARCHIVE].size_bytes == 3
         with place.read(path) as stream:
             assert stream.read() == b"now"
     with pytest.raises(StepFailed, match="another --runtag"):

@@ -106,7 +106,7 @@ def test_a_vault_with_a_limit_sends_and_fetches_no_faster(tmp_path):
     place = vault_storage(VaultConfig("usb", str(tmp_path), limit_rate=read_rates("4M")))
     path = f"{tmp_path}/x"
     began_s = time.monotonic()
-    received = place.receive(path, io.BytesIO(DATA), 1.0)
+    received = place.write(path, io.BytesIO(DATA), 1.0)
     with place.read(path, 10) as stream:
         assert stream.read() == DATA[10:]
     assert time.monotonic() - began_s >= 0.49
@@ -120,17 +120,17 @@ def test_a_run_ends_sending_before_the_next_night(tmp_path, monkeypatch, rates):
     late = vault_storage(VaultConfig("usb", str(tmp_path), limit_rate=rates))
     path = tmp_path / "x"
     with pytest.raises(TimedOut, match=r"Vault 'usb' is slow.*`inv sync` goes on"):
-        late.receive(str(path), io.BytesIO(DATA), 1.0)
+        late.write(str(path), io.BytesIO(DATA), 1.0)
     arrived = path.read_bytes()
     assert 0 < len(arrived) < len(DATA)
     monkeypatch.undo()
     next_run = vault_storage(VaultConfig("usb", str(tmp_path), limit_rate=rates))
     rest = io.BytesIO(DATA[len(arrived) :])
-    received = next_run.receive(str(path), rest, 1.0, len(arrived))
+    received = next_run.write(str(path), rest, 1.0, len(arrived))
     assert received.sha256 == hashlib.sha256(DATA).hexdigest()
     monkeypatch.setattr(vaults, "SENDING_H", 0.0)
     again = vault_storage(VaultConfig("usb", str(tmp_path), limit_rate=rates))
-    assert again.receive(f"{path}.small", io.BytesIO(DATA[:1000]), 1.0).size_bytes == 1000
+    assert again.write(f"{path}.small", io.BytesIO(DATA[:1000]), 1.0).size_bytes == 1000
 
 
 def test_a_paced_file_is_still_sought_in(tmp_path):

@@ -39,7 +39,7 @@ def files_of(cloud):
 
 
 def put(place, name, content):
-    place.receive(f"{place.root}/{name}", io.BytesIO(content), time.time())
+    place.write(f"{place.root}/{name}", io.BytesIO(content), time.time())
 
 
 def mark_of(line):
@@ -50,8 +50,8 @@ def test_the_folder_is_made_by_the_first_copy(start_cloud):
     """A vault in which nothing lies yet is empty, and no failure."""
     cloud = start_cloud("webdav")
     place = place_in()
-    assert place.names(place.root) == {}
-    assert place.look([f"{place.root}/a", f"{place.root}/b"]) == {}
+    assert place.listdir(place.root) == {}
+    assert place.stat([f"{place.root}/a", f"{place.root}/b"]) == {}
     put(place, "a", b"x")
     assert files_of(cloud) == {"a": b"x"}
 
@@ -67,8 +67,8 @@ def test_small_files_are_read_without_a_place_for_temporary_ones(
     full = mount_disk(tmp_path / "tmp", "16k")
     for folder in (tmp_path / "gone", full):
         monkeypatch.setattr(tempfile, "tempdir", str(folder))
-        assert place.contents(ROOT, [*texts, "c"]) == texts
-        assert place.contents("cloud:none", ["a"]) == {}
+        assert place.read_many(ROOT, [*texts, "c"]) == texts
+        assert place.read_many("cloud:none", ["a"]) == {}
     assert [*full.iterdir()] == []
 
 
@@ -86,7 +86,7 @@ def test_a_place_with_sha256_says_it_itself(start_cloud):
     """What the far side hashes is not fetched; the hash is that of the bytes that lie there."""
     start_cloud("webdav")
     place = place_in("disk:vault")
-    received = place.receive(f"{place.root}/a", io.BytesIO(b"abc"), 0)
+    received = place.write(f"{place.root}/a", io.BytesIO(b"abc"), 0)
     assert received.sha256 == hashlib.sha256(b"abc").hexdigest()
     assert received.size_bytes == 3
 
@@ -121,7 +121,7 @@ def test_a_server_that_dies_amid_a_copy_is_told_and_no_half_has_the_name(cloud, 
     data = os.urandom(6_000_000)
     (tmp_path / "x.tar").write_bytes(data)
     place = place_in()
-    place.names(place.root)
+    place.listdir(place.root)
 
     class Dying(LocalHost):
         die = True
@@ -151,7 +151,7 @@ def test_a_remote_that_is_not_known_is_told_with_the_way_out(start_cloud):
     start_cloud("webdav")
     place = place_in("nowhere:backups")
     with pytest.raises(Unreachable, match=r"no remote nowhere: here\. `rclone listremotes`"):
-        place.names(place.root)
+        place.listdir(place.root)
 
 
 def test_a_wrong_password_is_told_and_no_password_is(cloud):
@@ -159,7 +159,7 @@ def test_a_wrong_password_is_told_and_no_password_is(cloud):
     cloud.know("wrong" * 3)
     place = place_in()
     with pytest.raises(Unreachable, match="rclone lsd cloud:") as failure:
-        place.names(place.root)
+        place.listdir(place.root)
     assert not failure.value.again
     assert cloud.password not in str(failure.value)
     assert "wrong" not in str(failure.value)
@@ -172,11 +172,11 @@ def test_a_server_that_is_gone_is_unreachable_and_may_be_tried_again(start_cloud
     put(place, "a", b"x")
     cloud.stop()
     for act in (
-        lambda: place.names(place.root),
-        lambda: place.look([f"{place.root}/a"]),
-        lambda: place.contents(place.root, ["a"]),
+        lambda: place.listdir(place.root),
+        lambda: place.stat([f"{place.root}/a"]),
+        lambda: place.read_many(place.root, ["a"]),
         lambda: place.remove([f"{place.root}/a"]),
-        lambda: place.claim(f"{place.root}/{RECORDS}", "line"),
+        lambda: place.create_exclusive(f"{place.root}/{RECORDS}", "line"),
     ):
         with pytest.raises(Unreachable, match="Vault 'dropbox'") as failure:
             act()
@@ -191,14 +191,14 @@ def test_settings_under_a_password_ask_nobody(start_cloud):
     )
     place = place_in()
     with pytest.raises(Unreachable, match="RCLONE_CONFIG_PASS"):
-        place.names(place.root)
+        place.listdir(place.root)
 
 
 def test_without_rclone_it_is_told_what_to_install(tmp_path, monkeypatch):
     """The program is a package of Debian's."""
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(Unreachable, match="apt-get install rclone"):
-        place_in().names(ROOT)
+        place_in().listdir(ROOT)
 
 
 def test_a_cloud_that_can_neither_rename_nor_copy_is_refused(tmp_path, monkeypatch):
@@ -210,7 +210,7 @@ def test_a_cloud_that_can_neither_rename_nor_copy_is_refused(tmp_path, monkeypat
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     place = place_in()
     for act in (
-        lambda: place.receive(f"{ROOT}/a", io.BytesIO(b"x"), 0),
+        lambda: place.write(f"{ROOT}/a", io.BytesIO(b"x"), 0),
         lambda: place.rename(f"{ROOT}/a", f"{ROOT}/b"),
     ):
         with pytest.raises(StepFailed, match="can neither rename nor copy"):
@@ -227,7 +227,7 @@ def test_of_many_who_claim_at_once_one_wins(start_cloud, kind):
 
     def claim(number):
         place = place_in()
-        while not (found := place.claim(f"{ROOT}/{RECORDS}", f"run {number}")):
+        while not (found := place.create_exclusive(f"{ROOT}/{RECORDS}", f"run {number}")):
             pass
         return found
 
@@ -255,13 +255,13 @@ def test_settings_that_are_away_for_a_moment_are_waited_for(start_cloud, tmp_pat
             return work()
 
     do_without_settings(lambda: place.put(f"{ROOT}/second", b"y"))
-    assert do_without_settings(lambda: set(place.names(ROOT))) == {"first", "second"}
-    told = do_without_settings(lambda: place.contents(ROOT, ["first", "second"]))
+    assert do_without_settings(lambda: set(place.listdir(ROOT))) == {"first", "second"}
+    told = do_without_settings(lambda: place.read_many(ROOT, ["first", "second"]))
     assert told == {"first": b"x", "second": b"y"}
 
     def stream():
         with (tmp_path / "big").open("w+b", buffering=0) as big:
-            place.receive(f"{ROOT}/third", big, time.time(), size_bytes=0)
+            place.write(f"{ROOT}/third", big, time.time(), size_bytes=0)
 
     with pytest.raises(Unreachable, match="the same command works again") as failure:
         do_without_settings(stream)
@@ -274,7 +274,7 @@ def test_a_remote_that_stands_on_a_missing_one_is_told_so(start_cloud):
     with cloud.settings.open("a") as settings:
         settings.write("[short]\ntype = alias\nremote = gone:x\n")
     with pytest.raises(Unreachable, match="rclone knows short:, but not what it stands on"):
-        place_in("short:IOTstack/backups").names("short:IOTstack/backups")
+        place_in("short:IOTstack/backups").listdir("short:IOTstack/backups")
 
 
 def test_a_mark_that_stays_keeps_us_out_and_is_named(start_cloud, monkeypatch):
@@ -285,11 +285,11 @@ def test_a_mark_that_stays_keeps_us_out_and_is_named(start_cloud, monkeypatch):
     for other in ("0" * DIGITS, "f" * DIGITS):
         put(place, f"{RECORDS}.{other}", b"theirs\n")
         with pytest.raises(StepFailed, match=rf"{RECORDS}\.{other} lies there") as failure:
-            place.claim(f"{ROOT}/{RECORDS}", "ours")
+            place.create_exclusive(f"{ROOT}/{RECORDS}", "ours")
         assert not failure.value.again
         assert files_of(cloud) == {f"{RECORDS}.{other}": b"theirs\n"}
         place.remove([f"{ROOT}/{RECORDS}.{other}"])
-    assert place.claim(f"{ROOT}/{RECORDS}", "ours") == "ours"
+    assert place.create_exclusive(f"{ROOT}/{RECORDS}", "ours") == "ours"
 
 
 def test_a_mark_of_a_run_that_died_goes(start_cloud):
@@ -302,9 +302,9 @@ def test_a_mark_of_a_run_that_died_goes(start_cloud):
     os.utime(folder / f"{RECORDS}.{'0' * DIGITS}", (old_s, old_s))
     place = place_in()
     put(place, mark_of("ours"), b"ours\n")
-    assert place.claim(f"{ROOT}/{RECORDS}", "ours") == "ours"
+    assert place.create_exclusive(f"{ROOT}/{RECORDS}", "ours") == "ours"
     assert files_of(cloud) == {RECORDS: b"ours\n"}
-    assert place.claim(f"{ROOT}/{RECORDS}", "theirs") == "ours"
+    assert place.create_exclusive(f"{ROOT}/{RECORDS}", "theirs") == "ours"
 
 
 # The whole way

@@ -68,12 +68,12 @@ def test_what_is_not_in_a_bucket_is_no_folder(bucket):
     """Rclone calls each name that is not there a folder; a claim is made at once all the same."""
     place = place_in(f"s3:{bucket.bucket}/backups")
     path = f"{place.root}/{SET}.unfinished.jsonl"
-    assert place.look([path]) == {}
-    assert place.look([path, f"{place.root}/other"]) == {}
+    assert place.stat([path]) == {}
+    assert place.stat([path, f"{place.root}/other"]) == {}
     began_s = time.monotonic()
-    assert place.claim(path, "ours") == "ours"
+    assert place.create_exclusive(path, "ours") == "ours"
     assert time.monotonic() - began_s < 30
-    assert place.claim(path, "theirs") == "ours"
+    assert place.create_exclusive(path, "theirs") == "ours"
     assert listed(bucket / "backups") == [f"{SET}.unfinished.jsonl"]
     with pytest.raises(StepFailed, match="is not there"), place.read(f"{path}.gz") as stream:
         stream.read()
@@ -99,9 +99,9 @@ def test_a_bucket_that_is_not_there_is_made_by_nobody(bucket):
     """A slip in its name would make a bucket that is paid for; to list it is no empty vault."""
     place = place_in("s3:no-such-bucket/backups")
     for act in (
-        lambda: place.names(place.root),
-        lambda: place.receive(f"{place.root}/x", io.BytesIO(b"x"), 0),
-        lambda: place.claim(f"{place.root}/x", "line"),
+        lambda: place.listdir(place.root),
+        lambda: place.write(f"{place.root}/x", io.BytesIO(b"x"), 0),
+        lambda: place.create_exclusive(f"{place.root}/x", "line"),
     ):
         with pytest.raises(Unreachable, match=r"no bucket s3:no-such-bucket.*rclone mkdir"):
             act()
@@ -116,14 +116,14 @@ def test_a_folder_of_each_machine_needs_no_folder(bucket, monkeypatch):
     (bucket / "backups").mkdir()
     (bucket / "backups/other-pi/x").write_text("x")
     place = place_in(root, **vault)
-    place.receive(f"{place.root}/a", io.BytesIO(b"a"), 0, size_bytes=1)
-    assert set(place.names(place.root)) == {"a"}
+    place.write(f"{place.root}/a", io.BytesIO(b"a"), 0, size_bytes=1)
+    assert set(place.listdir(place.root)) == {"a"}
     seen = VaultConfig("cloud", root, remote="s3:", **vault)
     assert other_hosts(seen) == ("cloud/other-pi", "cloud/.")
     other = vault_storage(seen, "other-pi")
-    assert set(other.names(other.root)) == {"x"}
+    assert set(other.listdir(other.root)) == {"x"}
     with pytest.raises(Unreachable, match="has no folder"):
-        vault_storage(seen, "none").names(f"{root}/none")
+        vault_storage(seen, "none").listdir(f"{root}/none")
 
 
 @pytest.mark.long

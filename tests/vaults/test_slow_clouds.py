@@ -162,16 +162,16 @@ def test_a_vault_is_asked_again_after_a_while(tmp_path, monkeypatch):
         came = []
         for _ in range(2):
             with pytest.raises(Unreachable):
-                place.names(place.root)
+                place.listdir(place.root)
             came.append(server.came)
         assert came[0] == came[1] > 0
         with pytest.raises(Unreachable, match="not asked again") as failure:
-            place.claim(f"{place.root}/x", "line")
+            place.create_exclusive(f"{place.root}/x", "line")
         assert not failure.value.again
         until_s, error = place._refusal
         place._refusal = until_s - vaults.LEFT_ALONE_S, error
         with pytest.raises(Unreachable):
-            place.names(place.root)
+            place.listdir(place.root)
         assert server.came > came[1]
     finally:
         server.stop()

@@ -52,14 +52,14 @@ def _show_plan(
 ) -> ExitCode:
     """Print the plan; raises Refused where the backup would be refused."""
     refuse_folder(environment)
-    if environment.host.look(journal_paths(environment.settings.stack.folder)):
+    if environment.host.stat(journal_paths(environment.settings.stack.folder)):
         from ..undo.owed import Owing  # with the rules of a restore, which few need here
 
         Owing.of_site(environment).tell_owed(report)
     listed = list_vaults(environment)
     if by_clock:
         runtag = free_of(
-            runtag, (environment.host.names(environment.backups), *listed.values()), report
+            runtag, (environment.host.listdir(environment.backups), *listed.values()), report
         )
     start = Start.of(environment, runtag, options, listed, dry=True)
     for note in (*start.notes, *start.facts.warnings):

@@ -268,7 +268,7 @@ class _BackupRun:
         """Tell whether there is anything of the set, or nobody can say."""
         path = f"{self.environment.backups}/{self.runtag}.{RECORDS_ENDING}"
         try:
-            return bool(self.environment.host.look([path]))
+            return bool(self.environment.host.stat([path]))
         except StepFailed:
             return True
 
@@ -372,7 +372,7 @@ class _BackupRun:
         What is here is looked at once for all vaults.
         """
         manifest = self.environment.manifest(self.runtag)
-        here = self.environment.host.names(self.environment.backups)
+        here = self.environment.host.listdir(self.environment.backups)
 
         def unlike(there: Listing, texts: Iterable[str]) -> str:
             kinds = ("manifest", *texts)
@@ -480,7 +480,7 @@ class _BackupRun:
         for vault in reached:
             place = self.environment.vaults[vault]
             try:
-                names = place.names(place.root)
+                names = place.listdir(place.root)
                 why = unlike(names, () if vault in without_log else TEXTS)
             except StepFailed as error:
                 names, why = {}, str(error)

@@ -248,8 +248,8 @@ def _with_options(volumes: Iterable[Volume]) -> Iterator[Mapping[str, Any]]:
 def gather_folder(host: Host, settings: Settings) -> dict[str, FileFact]:
     """Return the entries of the stack's folder; raises Refused where it is none to back up."""
     folder = settings.stack.folder
-    names = host.names(folder)  # another machine tells no folders
-    found = host.look(f"{folder}/{each}" for each in FOLDERS)
+    names = host.listdir(folder)  # another machine tells no folders
+    found = host.stat(f"{folder}/{each}" for each in FOLDERS)
     names |= {path.rpartition("/")[2]: fact for path, fact in found.items()}
     if not compose_file_in(host, folder, names):
         key = "[stack] folder = "

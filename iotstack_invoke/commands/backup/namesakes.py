@@ -63,7 +63,7 @@ def is_namesake(host: Host) -> bool:
 
 def _newest(place: Storage) -> Iterator[Manifest]:
     """Yield the manifests of a place, those first that may be newest."""
-    names = place.names(place.root)
+    names = place.listdir(place.root)
     tags = newest_runtags(names, begun_by(names))
     listed = [f"{tag}.{KINDS['manifest']}" for tag in tags]
     for start in range(0, min(len(listed), MOST_READ), READ_AT_ONCE):

@@ -73,7 +73,7 @@ def list_services(settings: Settings, report: Report, *, as_json: bool) -> int:
     )
     for text in idle_rows(services, settings).values():
         report.warn(f"{text}.")
-    names = host.names(f"{folder}/{VOLUMES}")
+    names = host.listdir(f"{folder}/{VOLUMES}")
     folders = {f"{VOLUMES}/{name}" for name, fact in names.items() if fact.is_folder}
     no_influx = ""
     if found is None:

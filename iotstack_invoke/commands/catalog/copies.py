@@ -110,7 +110,7 @@ def copies_at(environment: Environment, at: str, checks: Checks) -> tuple[Copy, 
             Copy(at, environment.host, environment.backups, each, far=False) for each in sets
         )
     place = environment.vaults[at]
-    names = place.names(place.root)
+    names = place.listdir(place.root)
     failed = still_failed(place, place.root, names, failed_at(checks, at))
     sets = gather_sets(names, None, failed)
     vault = at.partition("/")[0]
@@ -195,7 +195,7 @@ def _others_with(vault: VaultConfig, asked: str) -> Iterator[str]:
         for address in other_hosts(vault):
             place = vault_storage(vault, address.partition("/")[2])
             try:
-                sets = gather_sets(place.names(place.root), None)
+                sets = gather_sets(place.listdir(place.root), None)
             finally:
                 place.close()
             if any(asked in (each.runtag, LATEST) for each in sets):

@@ -96,7 +96,7 @@ def gather_rows(environment: Environment) -> tuple[tuple[ListRow, ...], Mapping[
         owner = name.partition("/")[2]
         ours = {} if owner else here
         try:
-            names = place.names(place.root)
+            names = place.listdir(place.root)
             found = sets_there(place, names, ours, failed_at(checks, name), outline=True)
             _add_pins(pins, owner, name, place, place.root, found)
         except StepFailed as error:
@@ -144,7 +144,7 @@ def _add_pins(
 ) -> None:
     """Add the notes of the pins in one place, by runtag and owner, and by place."""
     names = {each.runtag: f"{each.runtag}.{PIN_ENDING}" for each in sets if each.pinned}
-    told = place.contents(folder, names.values()) if names else {}
+    told = place.read_many(folder, names.values()) if names else {}
     for runtag, name in names.items():
         note = told.get(name, b"").decode("utf-8", "replace")
         pins.setdefault((runtag, owner), {})[at] = one_line(note)

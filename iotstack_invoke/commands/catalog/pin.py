@@ -36,7 +36,7 @@ def unpin(settings: Settings, asked: str, report: Report) -> ExitCode:
 
     def remove(place: Storage, folder: str, runtag: str) -> None:
         path = f"{folder}/{runtag}.{PIN_ENDING}"
-        if place.look([path]):
+        if place.stat([path]):
             pinned.append(path)
             place.remove([path])
 
@@ -75,7 +75,7 @@ def _change(
         with environment.held(f"pin {runtag}"):
             for name, (place, folder) in places.items():
                 try:
-                    names = place.names(folder)
+                    names = place.listdir(folder)
                     there = {each.runtag: None for each in gather_sets(names, {})}
                     known |= there
                     if runtag in there:

@@ -118,7 +118,7 @@ class Pruning:
 
         `asked`: what they hold is asked for even where no policy judges them.
         """
-        names = self.names = self.place.names(self.folder)
+        names = self.names = self.place.listdir(self.folder)
         self.begun = removals_in(names)
         self.strangers = strangers_in(names)
         if self.policy or asked:
@@ -376,7 +376,7 @@ def _look(
         _look_at(prunings, known, asked=bool(request.gone))
     _hold(environment, prunings, known, away, request)
     stay = list(
-        environment.sets(known.checks) if environment.host.look([environment.backups]) else ()
+        environment.sets(known.checks) if environment.host.stat([environment.backups]) else ()
     )
     for each in prunings:
         if each.name == HERE and not each.error:
@@ -506,7 +506,7 @@ def _staying(environment: Environment, prunings: list[Pruning]) -> set[str]:
     for name, (place, folder) in places.items():
         if name not in pruned:
             with contextlib.suppress(StepFailed):
-                found |= runtags_in(place.names(folder))
+                found |= runtags_in(place.listdir(folder))
     return found
 
 

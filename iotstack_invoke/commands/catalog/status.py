@@ -95,7 +95,8 @@ def _kept(environment: Environment) -> str:
     try:
         folder = environment.settings.stack.folder
         if not any(
-            name.startswith("previous-") for name in environment.host.names(f"{folder}/{RESTORE}")
+            name.startswith("previous-")
+            for name in environment.host.listdir(f"{folder}/{RESTORE}")
         ):
             return ""
         from ..undo.old_states import states_told
@@ -109,7 +110,7 @@ def _astray(environment: Environment) -> str:
     """Return, as the end of a line, that the stack's folder is not there; '' where it may be."""
     folder = environment.settings.stack.folder
     try:
-        found = within(PLACE_LIMIT_S, HERE, lambda: environment.host.look([folder]))
+        found = within(PLACE_LIMIT_S, HERE, lambda: environment.host.stat([folder]))
     except IotstackError:
         return ""
     return "" if found else f"; there is no stack in {folder} ([stack] folder in hosts.toml)"
@@ -118,7 +119,7 @@ def _astray(environment: Environment) -> str:
 def _owed(environment: Environment, name: str) -> str:
     """Return which restore or reload did not end, or why nobody can tell; '' for none."""
     try:
-        if not environment.host.look(journal_paths(environment.settings.stack.folder)):
+        if not environment.host.stat(journal_paths(environment.settings.stack.folder)):
             return ""
         from ..shared.checks import unfinished
         from ..undo.owed import Owing  # with the rules of a restore, which few need here
@@ -231,7 +232,7 @@ def _own(environment: Environment) -> frozenset[str]:
     """Return the runtags of the sets beside the stack; none where it does not answer."""
     try:
         return within(
-            PLACE_LIMIT_S, HERE, lambda: runtags_in(environment.host.names(environment.backups))
+            PLACE_LIMIT_S, HERE, lambda: runtags_in(environment.host.listdir(environment.backups))
         )
     except IotstackError:
         return frozenset()

@@ -185,7 +185,7 @@ def _verify_each(
 ) -> Iterator[Verified | StepFailed]:
     """Verify what is wanted, place by place; a failure that says nothing of a copy goes on."""
     default = (
-        HERE if environment.host.names(environment.backups) or not environment.vaults else VAULT
+        HERE if environment.host.listdir(environment.backups) or not environment.vaults else VAULT
     )
     record, said = environment.checks, environment.owner.read()
     checks = record.newest()
@@ -413,7 +413,7 @@ def bare_advice(copy: Copy, *, can_be_read: bool) -> str:
 def _why_missing(copy: Copy, kind: str) -> str:
     """Return that an archive is not there, or what is there in its place and is not followed."""
     path = copy.path(kind)
-    fact = copy.place.look([path]).get(path)
+    fact = copy.place.stat([path]).get(path)
     name = path.rpartition("/")[2]
     other = "" if fact is None else fact.other or "folder"
     return f"{name} is a {other} and no archive." if other else f"{name} is missing."

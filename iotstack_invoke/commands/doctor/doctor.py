@@ -487,7 +487,7 @@ class _Examined:
     def _others(self, folder: str) -> str:
         """Return which others may write what a run reads back, '' for nobody."""
         path, trust = f"{folder}/.", self.owing.trust
-        owned = trust.look([path])[path]
+        owned = trust.stat([path])[path]
         return trust.others(owned) if owned.is_there and not owned.is_hidden else ""
 
     def _written_by_others(self, folder: str) -> Iterator[Finding]:
@@ -646,7 +646,7 @@ class _Backups:
     def _vault(self, name: str, space: SpaceEstimate | None) -> Iterator[Finding]:
         place, topic = self.environment.vaults[name], f"vault {name}"
         (vault,) = (each for each in self.environment.settings.vaults if each.name == name)
-        place.names(place.root)
+        place.listdir(place.root)
         yield from login_told(place, f"{topic} login")
         if vault.write_once:
             yield good(topic, "is reached; no probe is written, since none could be removed")
@@ -710,7 +710,7 @@ def probe(topic: str, place: Storage, space: str = "") -> Finding:
     content = secrets.token_bytes(1024)
     removed = failed(topic, f"{path} cannot be removed", f"remove it, and look at {place.root}")
     try:
-        place.receive(path, io.BytesIO(content), time.time())
+        place.write(path, io.BytesIO(content), time.time())
         with place.read(path) as stream:
             same = stream.read() == content
     except StepFailed as error:

@@ -121,7 +121,7 @@ def _warnings(target: StackHost, manifest: Manifest | None, needs: ComposeNeeds)
         path = posixpath.normpath(posixpath.join(target.folder, context))
         place = posixpath.relpath(path, target.folder)
         is_packed = any(f"{place}/".startswith(f"{each}/") for each in (*FOLDERS, *included))
-        if "://" in context or is_packed or target.host.look([path]):
+        if "://" in context or is_packed or target.host.stat([path]):
             continue
         yield (
             f"Service {service} is built in {place}, which is neither here nor in the backup: "

@@ -112,7 +112,7 @@ def _owing(settings: Settings, host: LocalHost, scratch: str, as_root: tuple[str
 
 def _clear(settings: Settings, host: LocalHost, scratch: str, as_root: tuple[str, ...]) -> None:
     """Undo what a dead rehearsal left running, then remove its folder."""
-    if host.look([_journal(scratch)]):
+    if host.stat([_journal(scratch)]):
         owing = _owing(settings, host, scratch, as_root)
         owing.believe(_journal(scratch))
         wait_for_orphans(host, _guard(scratch))

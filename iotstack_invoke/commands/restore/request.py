@@ -153,7 +153,7 @@ def _meant(vault: VaultConfig, request: RestoreRequest, target: StackHost) -> tu
     for host, address in both:
         place = vault_storage(vault, host, made=bool(host))
         try:
-            found = gather_sets(place.names(place.root), None)
+            found = gather_sets(place.listdir(place.root), None)
         except StepFailed:  # whoever reads from it tells why
             return place, address
         if any(request.runtag in (each.runtag, LATEST) for each in found):
@@ -179,7 +179,7 @@ def choose_set(source: Source, asked: str) -> Chosen:
     The latest is the newest with a manifest, or else without one, that is not known as damaged.
     """
     passed: tuple[PassedOver, ...] = ()
-    names = source.place.names(source.folder)
+    names = source.place.listdir(source.folder)
     failed = still_failed(source.place, source.folder, names, source.failed)
     sets = gather_sets(names, None, failed)
     if asked == LATEST:

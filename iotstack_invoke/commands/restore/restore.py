@@ -429,11 +429,11 @@ class _Restore:
         found = dict(self._archives)
         for role, place in self._places.items():
             asked = {e.absolute: e for e in files if e.role == role and e not in found}
-            facts = place.look(asked) if asked else {}
+            facts = place.stat(asked) if asked else {}
             found |= {asked[path]: fact for path, fact in facts.items() if not fact.other}
         archives = {each for each in files if f"{each}".startswith(("from:", f"pi:{BACKUPS}/"))}
         if gone := sorted(posixpath.basename(each.path) for each in archives - found.keys()):
-            self.source.place.names(self.source.folder)  # raises where a vault went away
+            self.source.place.listdir(self.source.folder)  # raises where a vault went away
             raise NotFound(
                 f"{self.runtag} is not whole any more in {self.source.name}: {', '.join(gone)} "
                 "was there when this began, and was removed or renamed since. Nothing of the "
@@ -773,7 +773,7 @@ class _Restore:
         """Tell which top files lie beside others, or in their place, and which keys differ."""
         host, root = self.target.host, self.target.as_root
         tops = [e.aside for e in facts.items if is_top_file(posixpath.basename(e.staged))]
-        there = host.look(tops) if self.before.takes_compose else {}
+        there = host.stat(tops) if self.before.takes_compose else {}
         replaced = []
         for item in facts.items:
             name = posixpath.basename(item.staged)

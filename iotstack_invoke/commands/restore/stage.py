@@ -158,7 +158,7 @@ class Stage:
         """Remove fetched archives that are not what the manifest says."""
         for record in self._of_set.values():
             path = self._path(record.output)
-            if not record.output.startswith(f"pi:{RESTORE}/") or not self.host.look([path]):
+            if not record.output.startswith(f"pi:{RESTORE}/") or not self.host.stat([path]):
                 continue
             told = self.host.run(replace(hash_command(path), accept=ANY_EXIT)).out
             if told.split(" ")[0] != record.sha256:

@@ -28,7 +28,7 @@ def open_log(environment: Environment, runtag: str) -> RunLog:
     os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
-    for content in environment.host.contents(environment.backups, [name]).values():
+    for content in environment.host.read_many(environment.backups, [name]).values():
         with open(path, "xb", opener=lambda p, flags: os.open(p, flags, 0o600)) as earlier:
             earlier.write(content)
     return RunLog(path)

@@ -23,7 +23,7 @@ def list_vaults(environment: Environment) -> dict[str, Listing]:
     All are asked at the same time: those that are silent cost no more than one of them.
     """
     asks = {
-        name: functools.partial(place.names, place.root)
+        name: functools.partial(place.listdir, place.root)
         for name, place in environment.vaults.items()
     }
     told = run_parallel(asks, VAULTS_LIMIT_S)

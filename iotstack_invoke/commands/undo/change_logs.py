@@ -64,7 +64,7 @@ def remove_old_logs(
     if not isinstance(host, LocalHost):
         places.append((LocalHost(here), here, quote(host.name, safe="")))
     for place, folder, whose in places:
-        names = logs_over(place.names(folder), whose, kept, datetime.now(UTC))
+        names = logs_over(place.listdir(folder), whose, kept, datetime.now(UTC))
         if not dry_run:
             place.remove(f"{folder}/{name}" for name in names)
         for name in names:

@@ -28,11 +28,11 @@ def recover_here(
     owed = owing.undo_all(owing.make_private(report), journal, report)
     death = tell_death(environment.settings, environment.host, owed, report, but_for(journal))
     died = (*death, *journal.told)
-    for name in environment.host.names(environment.backups):
+    for name in environment.host.listdir(environment.backups):
         found = split_set_name(name.removesuffix(PARTIAL))
         if name.endswith(PARTIAL) and found and found[1] != "log":
             environment.host.remove([f"{environment.backups}/{name}"])
-    listed = {"here": environment.host.names(environment.backups), **list_vaults(environment)}
+    listed = {"here": environment.host.listdir(environment.backups), **list_vaults(environment)}
     for name, place in (("here", environment.host), *environment.vaults.items()):
         if not removals_in(listed.get(name, {})):
             continue
@@ -41,7 +41,7 @@ def recover_here(
         with contextlib.suppress(Unreachable):
             try:
                 finish_removals(place, folder)
-                listed[name] = place.names(folder)
+                listed[name] = place.listdir(folder)
             except Unreachable:
                 raise
             except StepFailed as error:

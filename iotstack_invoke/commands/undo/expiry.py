@@ -74,7 +74,7 @@ def find_expired(
     With a clock that stands before the reload there are none; none either while an undo is owed,
     which may need them.
     """
-    if host.look(journal_paths(stack)):
+    if host.stat(journal_paths(stack)):
         return []
     now = now or datetime.now(UTC)
     found = []
@@ -123,7 +123,7 @@ def refuse_strange(trust: Trust, stack: str, folder: str, names: Iterable[str]) 
     """Raise Refused where others may have written what an old state says of itself."""
     around = (f"{stack}/{RESTORE}/.", f"{folder}/.")
     files = [f"{folder}/{name}" for name in names]
-    found = trust.look([*around, *files])
+    found = trust.stat([*around, *files])
     for path in files:
         trust.refuse(found[path])
         for each in around:

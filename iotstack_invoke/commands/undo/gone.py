@@ -79,7 +79,7 @@ def fates_of_owed(host: Host, as_root: tuple[str, ...], lines: Iterable[str]) ->
         fates = zip(some, places, strict=True)
         found += [Fate(e, "gone" if there.isdisjoint(of) else "good") for e, of in fates]
     away = [each.live for each in found if _is_away(each)]
-    seen = host.look(away) if away else {}
+    seen = host.stat(away) if away else {}
     is_left = {live for live in away if live not in seen or not seen[live].is_file}
     return tuple(
         replace(e, word="good") if e.live in is_left and _is_away(e) else e for e in found

@@ -135,7 +135,7 @@ def _state(host: Host, stack: str, trust: Trust, key: str, paths: dict[str, floa
     root = trust.as_root
     names = ("journal", GONE_MARK, UNTIL_FILE, ELSEWHERE_FILE)
     files = [f"{first}/{each}" for each in names]
-    seen = which_may_be_there(host, files, root) if root else host.look(files)
+    seen = which_may_be_there(host, files, root) if root else host.stat(files)
     there = {posixpath.basename(each) for each in seen}
     others: tuple[str, ...] = ()
     if there - {GONE_MARK}:
@@ -210,7 +210,7 @@ def remove_states(
     which may need them. A mark of one that is removed stays as long as an older one could be
     undone.
     """
-    if host.look(journal_paths(stack.folder)):
+    if host.stat(journal_paths(stack.folder)):
         return
     try:
         states = find_states(host, stack.folder)

@@ -137,7 +137,7 @@ class Owing:
         """See that a journal that was kept is ours; raises Refused where others may write it."""
         folder = posixpath.dirname(path)
         around = [f"{posixpath.dirname(folder)}/.", f"{folder}/."]
-        found = self.trust.look([*around, path])
+        found = self.trust.stat([*around, path])
         self.trust.refuse(found[path])
         for each in around:
             self.trust.refuse(found[each], "d", path)
@@ -154,11 +154,11 @@ class Owing:
     def _look(self) -> Mapping[str, Owned]:
         """Return who owns what we read back, and the folders that it lies in."""
         asked = (f"{self.backups}/.", f"{self.folder}/{RESTORE}/.", *self._locks, *self.paths)
-        found = self.trust.look(asked)
+        found = self.trust.stat(asked)
         needs_root = any(each.is_hidden or each.user == 0 for each in found.values())
         if needs_root and self.trust.me and not self.trust.as_root:
             self.trust.as_root = self.root()
-            found = self.trust.look(asked) if self.trust.as_root else found
+            found = self.trust.stat(asked) if self.trust.as_root else found
         return found
 
     def _believed(self, found: Mapping[str, Owned]) -> list[Owned]:
@@ -252,7 +252,7 @@ class Owing:
         Raises OldDataGone where it cannot be undone, and Refused where it is not believed, as the
         run would.
         """
-        if not self.host.look(self.paths):
+        if not self.host.stat(self.paths):
             return
         for each in self._believed(self._look()):
             lines = self.lines(each.path)

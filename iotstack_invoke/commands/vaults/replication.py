@@ -105,7 +105,7 @@ class Delivery:
         `host`: whose sets they are. `skipped`: the runtag of the set that is being made. `gone` as
         in judge.
         """
-        self.names = self.place.names(self.place.root)
+        self.names = self.place.listdir(self.place.root)
         failed = failed_at(checks, self.name)
         # Each is opened: two machines' may have one size and one date.
         found = {e.runtag: e for e in sets_there(self.place, self.names, {}, failed, here)}
@@ -292,7 +292,7 @@ def compare_vaults(
     policies = {each.name: each.policy for each in environment.settings.vaults}
     gone = environment.gone(environment.owner.read())
     by_runtag, host = {each.runtag: each for each in here}, host_name(environment.host)
-    recorded = by_runtag.keys() & marked_in(environment.host.names(environment.backups))
+    recorded = by_runtag.keys() & marked_in(environment.host.listdir(environment.backups))
     replacing = frozenset(
         tag
         for tag in recorded
@@ -317,7 +317,7 @@ def _with_texts(
 
     A run that was cut after the manifest left no RESTORE.txt, and a log without its name.
     """
-    names = environment.host.names(environment.backups)
+    names = environment.host.listdir(environment.backups)
     here = tuple(here)
     ended = {e.runtag for e in here if e.runtag != skipped and e.state in DELIVERED}
     bare = [e.runtag for e in here if e.runtag in ended and "restore" not in e.files]
@@ -355,7 +355,7 @@ def owed_here(
     arrived. Those of a delivery name what it saw and did: of what it did not reach they say
     nothing.
     """
-    names = environment.host.names(environment.backups)
+    names = environment.host.listdir(environment.backups)
     found = {}
     for each in here:
         if each.state in DELIVERED and f"{each.runtag}.{RECORDS_ENDING}" in names:
@@ -403,11 +403,11 @@ def _prove(environment: Environment, each: Delivery) -> Mapping[str, FileFact] |
     None where it cannot be listed: then nothing is delivered.
     """
     try:
-        names = each.place.names(each.place.root)
+        names = each.place.listdir(each.place.root)
     except StepFailed as error:
         each.error = each.error or str(error)
         return None
-    here = environment.host.names(environment.backups)
+    here = environment.host.listdir(environment.backups)
     for runtag, manifest in each.copied.items():
         why = differs_there(manifest, here, names)
         if why:
@@ -468,8 +468,8 @@ def carry_pin(environment: Environment, runtag: str, place: Storage) -> str:
     """Pin a set in a vault as it is pinned here; return why it could not be, or ''."""
     name = f"{runtag}.{PIN_ENDING}"
     try:
-        note = environment.host.contents(environment.backups, [name]).get(name)
-        if note is not None and not place.look([f"{place.root}/{name}"]):
+        note = environment.host.read_many(environment.backups, [name]).get(name)
+        if note is not None and not place.stat([f"{place.root}/{name}"]):
             write_pin(place, place.root, runtag, note)
     except StepFailed as error:
         return f"its pin: {error}"
@@ -480,7 +480,7 @@ def _settle(environment: Environment, deliveries: Sequence[Delivery]) -> None:
     """Take the marks from sets that every vault has which is to have them."""
     if {each.name for each in deliveries} != set(environment.vaults):
         return
-    names = environment.host.names(environment.backups)
+    names = environment.host.listdir(environment.backups)
     for runtag in {tag for each in deliveries for tag in (*each.there, *each.delivered)}:
         marked = f"{runtag}.{RECORDS_ENDING}" in names and f"{runtag}.{KINDS['log']}" in names
         if marked and all(each.settled(runtag) for each in deliveries):
@@ -497,7 +497,7 @@ def _record_what_is_there(environment: Environment, deliveries: Sequence[Deliver
     A later run knows so of a vault that is away then that it has them. Nothing is taken for
     compared by that: the record has no hash.
     """
-    names = environment.host.names(environment.backups)
+    names = environment.host.listdir(environment.backups)
     for runtag in {tag for each in deliveries for tag in each.there}:
         records = (
             RecordFile(environment, runtag) if f"{runtag}.{RECORDS_ENDING}" in names else None
@@ -545,11 +545,11 @@ def _deliver_one(
 
 def drop_mark(place: Storage, runtag: str, records: RecordFile) -> None:
     """Take the mark of this run from a vault that has nothing of its set; raises StepFailed."""
-    names = place.names(place.root)
+    names = place.listdir(place.root)
     mark = f"{runtag}.{RECORDS_ENDING}"
     found = {(split_set_name(name.removesuffix(PARTIAL)) or ("",))[0] for name in names}
     if mark in names and runtag not in found:
-        line = place.contents(place.root, [mark]).get(mark, b"")
+        line = place.read_many(place.root, [mark]).get(mark, b"")
         if records.claim.encode() in line:  # else it is another machine's
             place.remove([f"{place.root}/{mark}"])
 
@@ -567,7 +567,7 @@ def takes_files(place: Storage) -> bool:
 def _end_log(environment: Environment, backup: BackupSet) -> None:
     """Give the log of a run that was cut its name: while the lock is held none goes on with it."""
     path = f"{environment.backups}/{backup.runtag}.{KINDS['log']}"
-    if "log" in backup.files and not environment.host.look([path]):
+    if "log" in backup.files and not environment.host.stat([path]):
         log = open_log(environment, backup.runtag)
         log.write("backup", "the run did not end; its set is delivered as it is")
         finish_log(environment, backup.runtag, log)

@@ -78,7 +78,7 @@ class PutCatalogue:
     def undo(self, host: Host) -> None:
         """Put the one before back; where there was none, nothing is done."""
         host.remove([self._kept + PARTIAL])
-        kept = host.look([self._kept]).get(self._kept)
+        kept = host.stat([self._kept]).get(self._kept)
         if kept and kept.size_bytes:
             self._put(host, ("cat", self._kept), META)
 
@@ -89,7 +89,7 @@ class PutCatalogue:
                 content += chunk
             if pipe.finish():
                 raise StepFailed(f"On {host.name} the catalogue of InfluxDB cannot be read.")
-        host.receive(self.notes, io.BytesIO(content), 0)
+        host.write(self.notes, io.BytesIO(content), 0)
         copy = (*self.docker, "cp", "--archive", "-", f"{self.container}:{into}")
         try:
             host.run(self._command((_FROM, self.notes, *copy)))

@@ -281,7 +281,7 @@ class AddUsers:
             users = self.present.users(catalogue, self.stays)
         if not users:
             return
-        host.receive(self.notes, io.BytesIO(b"".join(each.record for each in users)), 0)
+        host.write(self.notes, io.BytesIO(b"".join(each.record for each in users)), 0)
         script = 'cat "$1" >> "$2" && sync "$2"'
         target = posixpath.join(self.server.folder("meta"), "meta.db")
         words = (*self.as_root, "sh", "-c", script, "sh", self.notes, target)

@@ -164,7 +164,7 @@ class PutStays:
         """Write it."""
         host = context.host(self.host_role)
         content = with_databases(self.present.content, self.databases)
-        host.receive(self.notes, io.BytesIO(content), 0)
+        host.write(self.notes, io.BytesIO(content), 0)
         script = (
             'mkdir -p "$2" && cat "$1" > "$2/meta.db" && chmod 0644 "$2/meta.db" && '
             'chown --reference="$3" "$2" "$2/meta.db" && sync "$2/meta.db"'

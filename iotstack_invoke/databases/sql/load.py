@@ -245,7 +245,7 @@ class RunSqlIsolated:
             settings, words = [*asked[2].texts()], asked[3].texts()
         lines = [each for each in settings if "\n" not in each]
         text = "".join(f"{each}\n" for each in lines)
-        host.receive(self.environment, io.BytesIO(text.encode("utf-8", "surrogateescape")), 0)
+        host.write(self.environment, io.BytesIO(text.encode("utf-8", "surrogateescape")), 0)
         try:
             host.run(self._command(image, user, words), context.hear)
         finally:

@@ -284,7 +284,7 @@ def test_a_copy_that_was_made_anew_is_not_damaged_where_it_alone_is_left(shelf, 
 
 def choose_set_state(source):
     """Return the state by the record of a set whose manifest tells nothing."""
-    names = source.place.names(source.folder)
+    names = source.place.listdir(source.folder)
     failed = still_failed(source.place, source.folder, names, source.failed)
     return next(e.state for e in gather_sets(names, None, failed) if e.runtag == FREE)
 

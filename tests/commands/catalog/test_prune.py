@@ -322,7 +322,7 @@ def test_a_manifest_that_was_replaced_since_the_listing_is_read_again(tmp_path):
     tag = make_set(tmp_path, 1)
     place = LocalHost(str(tmp_path))
     (tmp_path / f"{tag}.general-backup.tar.gz").write_bytes(b"")
-    old = place.names(str(tmp_path))
+    old = place.listdir(str(tmp_path))
     put_set(tmp_path, NOON, runtag=tag, warnings=("a long warning",))
     (found,) = sets_in(place, str(tmp_path), names=old)
     assert (found.state, found.files["general"].size_bytes) == (State.WARNINGS, 10)

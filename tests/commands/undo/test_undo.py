@@ -259,8 +259,8 @@ def test_who_owns_what_is_owed_is_looked_at_once(little_stack, monkeypatch):
     killed_amid_the_swap(little_stack)
     monkeypatch.setenv("PATH", little_stack.environment["PATH"])
     looks = []
-    look = Trust.look
-    monkeypatch.setattr(Trust, "look", lambda self, paths: looks.append(1) or look(self, paths))
+    look = Trust.stat
+    monkeypatch.setattr(Trust, "stat", lambda self, paths: looks.append(1) or look(self, paths))
     settings = load_settings(str(little_stack.settings))
     assert undo(settings, "", Report(), yes=True) == 0
     assert flows(little_stack) == "[1]\n"
