@@ -149,7 +149,7 @@ class Move:
         with context.host("pi").create(self.output.partial) as target:
             for _ in range(30_000):
                 target.write(b"x")
-                context.moved(1)
+                context.advance(1)
                 time.sleep(0.01)
 
 

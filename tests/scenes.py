@@ -41,7 +41,7 @@ class PlainScene:
     heard: list = field(default_factory=list)
     said: list = field(default_factory=list)
     warned: list = field(default_factory=list)
-    learnt: dict = field(default_factory=dict)
+    recorded: dict = field(default_factory=dict)
     known: dict = field(default_factory=dict)
     failed: dict = field(default_factory=dict)
     expected_bytes: int = 0
@@ -54,26 +54,26 @@ class PlainScene:
     def host(self, role):
         return self.places[role]
 
-    def hear(self, stream, line):
+    def log_output(self, stream, line):
         self.heard.append((stream, line))
 
-    def say(self, text):
+    def status(self, text):
         self.said.append(text)
 
     def warn(self, text):
         self.warned.append(text)
 
-    def expect(self, size_bytes):
+    def set_total(self, size_bytes):
         self.expected_bytes = size_bytes
 
-    def moved(self, size_bytes):
+    def advance(self, size_bytes):
         self.moved_bytes += size_bytes
 
     def reserve(self, look, size_bytes, *, for_all=False):
         return self.disks.keep(self, look, size_bytes)
 
-    def learn(self, output, **facts):
-        self.learnt.setdefault(str(output), {}).update(facts)
+    def record(self, output, **facts):
+        self.recorded.setdefault(str(output), {}).update(facts)
 
     def records(self):
         return self.known
@@ -84,7 +84,7 @@ class PlainScene:
     def once(self, what, act):
         act()
 
-    def record(self, file: File, **facts):
+    def finished(self, file: File, **facts):
         """Let a file be known as finished."""
         self.known[str(file)] = Record(str(file), **facts)
 

@@ -96,7 +96,7 @@ class Messages:
     def __call__(self, stream: str, line: str) -> None:
         """Take one line."""
         self.lines.append(line)
-        self.context.hear(stream, line)
+        self.context.log_output(stream, line)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +136,7 @@ class PackStack:
         """Write the archive under its partial name; raises StepFailed where tar failed."""
         host = context.host(self.output.role)
         said = Messages(context)
-        context.expect(self.expected_bytes)
+        context.set_total(self.expected_bytes)
         lying = lying_below(host, self.copies, self.as_root) if self.copies else Lying({})
         apart = (*self.at_rest, *self.linked)
         whole = tuple(f"{each}/" for each in apart)
@@ -161,7 +161,7 @@ class PackStack:
                     if self.sized is not None:
                         sizes.take(chunk)
                     end = (end + chunk)[-TAR_END_BYTES:]
-                    context.moved(len(chunk))
+                    context.advance(len(chunk))
                 if passing:
                     packer.write(passing.end())
                     unpacked_bytes += len(passing.end())
@@ -173,7 +173,7 @@ class PackStack:
                 # sudo that asks for a password ends with 1, as tar does when a file changed.
                 why = f": {ended(said.lines[-1])}{_advice(said.lines)}" if said.lines else "."
                 raise StepFailed(f"tar ended without the end of its archive{why}", again=True)
-        context.learn(
+        context.record(
             self.output,
             size_bytes=hashed.size_bytes,
             sha256=hashed.digest.hexdigest(),
@@ -188,12 +188,12 @@ class PackStack:
         if links:
             links.warn(context, host, self.as_root)
         if self.at_rest:
-            context.learn(self.output, at_rest=list(self.at_rest))
+            context.record(self.output, at_rest=list(self.at_rest))
         if copies.sizes_bytes:
             beside = copies.names_beside
             databases = [name for name in copies.sizes_bytes if name not in beside]
             raw = [os.fsencode(name) for name in databases[:MOST_NAMES]]
-            context.learn(
+            context.record(
                 self.output,
                 sqlite_files=len(databases),
                 sqlite_bytes=sum(copies.sizes_bytes.values()),

@@ -376,7 +376,7 @@ class ScanArchive:
 
     def do(self, context: StepContext) -> None:
         """Raise StepFailed, naming the members, where one must not be unpacked, or has no room."""
-        context.say("looking at every member")
+        context.status("looking at every member")
         host = context.host(self.archive.role)
         path = self.archive.absolute
         contents = list_archive(host, path, self.as_root, self.kind, self.included)

@@ -119,8 +119,8 @@ class Send:
                 f"On {target.name} {told}, which is too little for a file of "
                 f"{_megabytes(fact.size_bytes)}. Make room there and run the same command again."
             )
-        context.expect(fact.size_bytes)
-        context.moved(start)
+        context.set_total(fact.size_bytes)
+        context.advance(start)
         with source.read(self.source.absolute, start) as stream:
             shown = _Shown(stream, context)
             hashed = HashedStream(shown.stream)
@@ -134,7 +134,7 @@ class Send:
         sent = Received(start + shown.size_bytes, known or hashed.sha256)
         if received != sent:
             raise self._why_not_proven(context, received, sent, start)
-        context.learn(self.target, size_bytes=received.size_bytes, sha256=received.sha256)
+        context.record(self.target, size_bytes=received.size_bytes, sha256=received.sha256)
 
     def _known(self, context: StepContext) -> str:
         """Return the SHA-256 that is recorded of the file, "" where none is."""
@@ -280,7 +280,7 @@ class CheckHash:
 
     def do(self, context: StepContext) -> None:
         """Raise StepFailed where it is no longer what was written."""
-        context.learn(self.file, seen=_seen(context, self.file, self.as_root))
+        context.record(self.file, seen=_seen(context, self.file, self.as_root))
         record = context.records().get(str(self.file))
         if record is None or not record.sha256:
             return
@@ -311,7 +311,7 @@ class CheckSame:
 
     def do(self, context: StepContext) -> None:
         """Raise StepFailed where it is another file, or gone: what was read of it is unproven."""
-        before = context.learnt.get(str(self.file), {}).get("seen")
+        before = context.recorded.get(str(self.file), {}).get("seen")
         now = _seen(context, self.file, self.as_root)
         if now and now == before:
             return
@@ -354,7 +354,7 @@ class _Shown:
         """Return the next bytes, b"" at the end."""
         content = self._source.read(size)
         self.size_bytes += len(content)
-        self._scene.moved(len(content))
+        self._scene.advance(len(content))
         return content
 
 

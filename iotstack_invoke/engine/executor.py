@@ -182,7 +182,7 @@ class _StepContext:
     expected_bytes: int = 0
     moved_bytes: int = 0
     warnings: list[str] = field(default_factory=list)
-    learnt: dict[str, dict[str, Any]] = field(default_factory=dict)
+    recorded: dict[str, dict[str, Any]] = field(default_factory=dict)
     owns_partials: bool = False
     """A step has begun that may write them."""
     step: Step | None = None
@@ -194,10 +194,10 @@ class _StepContext:
     def host(self, role: str) -> Host:
         return self.run.places[role]  # type: ignore[return-value]  # the rulebook binds a host
 
-    def hear(self, stream: str, line: str) -> None:
+    def log_output(self, stream: str, line: str) -> None:
         self.run.reporter.heard(self.job, stream, line)
 
-    def say(self, text: str) -> None:
+    def status(self, text: str) -> None:
         self.run.reporter.said(self.job, text)
         if processes.ending():  # whoever waits for something tells so again and again
             raise Interrupted(signal.SIGTERM)
@@ -206,10 +206,10 @@ class _StepContext:
         self.warnings.append(text)
         self.run.reporter.warned(self.job, text)
 
-    def expect(self, size_bytes: int) -> None:
+    def set_total(self, size_bytes: int) -> None:
         self.expected_bytes = size_bytes
 
-    def moved(self, size_bytes: int) -> None:
+    def advance(self, size_bytes: int) -> None:
         self.moved_bytes += size_bytes
         self.run.reporter.moved(self.job, self.moved_bytes, self.expected_bytes)
         if processes.ending():
@@ -220,8 +220,8 @@ class _StepContext:
     ) -> Space | None:
         return self.run.disks.keep(self.run if for_all else self, look, size_bytes)
 
-    def learn(self, output: File, **facts: Any) -> None:
-        self.learnt.setdefault(str(output), {}).update(facts)
+    def record(self, output: File, **facts: Any) -> None:
+        self.recorded.setdefault(str(output), {}).update(facts)
 
     def records(self) -> Mapping[str, Record]:
         return self.run.store.known()
@@ -439,7 +439,7 @@ class Run:
                     return JobResult(job, JobStatus.SKIPPED, message="interrupted")
                 if again and attempt < job.rule.retries and message == str(error):
                     wait_s = RETRY_WAIT_S * 2**attempt
-                    context.say(f"{ended(error)} Trying again in {wait_s:g} s.")
+                    context.status(f"{ended(error)} Trying again in {wait_s:g} s.")
                     time.sleep(wait_s)
                     continue
                 return JobResult(
@@ -477,7 +477,7 @@ class Run:
         """Record the outputs, give them their final names, and forget the job's journal."""
         job = context.job
         for output in () if job.rule.transaction else job.outputs:
-            facts = context.learnt.get(str(output), {})
+            facts = context.recorded.get(str(output), {})
             record = Record(
                 output=str(output),
                 size_bytes=facts.pop("size_bytes", 0),
@@ -510,7 +510,7 @@ class Run:
         try:
             if context.job.rule.transaction:  # others work on while a job that makes files fails
                 if self.journal.owes(context.job.identity):
-                    context.say("it failed: what was done is undone, newest step first")
+                    context.status("it failed: what was done is undone, newest step first")
                 self.journal.settle()
             self.journal.undo(context.job.identity)
         except IotstackError as error:

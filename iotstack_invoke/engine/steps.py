@@ -82,7 +82,7 @@ class StepContext(Protocol):
     """What a step may use while it acts."""
 
     @property
-    def learnt(self) -> Mapping[str, Mapping[str, Any]]:
+    def recorded(self) -> Mapping[str, Mapping[str, Any]]:
         """What the steps of this attempt noted, by file."""
         ...
 
@@ -94,11 +94,11 @@ class StepContext(Protocol):
         """Return the host that a role is bound to."""
         ...
 
-    def hear(self, stream: str, line: str) -> None:
+    def log_output(self, stream: str, line: str) -> None:
         """Put one line that a program said into the log."""
         ...
 
-    def say(self, text: str) -> None:
+    def status(self, text: str) -> None:
         """Tell a person what is going on now; raises Interrupted when the run is to end."""
         ...
 
@@ -106,11 +106,11 @@ class StepContext(Protocol):
         """Note a warning: it goes to the log, the manifest, the summary and the exit code."""
         ...
 
-    def expect(self, size_bytes: int) -> None:
+    def set_total(self, size_bytes: int) -> None:
         """Tell how many bytes there are to move, for the progress."""
         ...
 
-    def moved(self, size_bytes: int) -> None:
+    def advance(self, size_bytes: int) -> None:
         """Tell that so many more bytes were moved; raises Interrupted when the run is to end."""
         ...
 
@@ -124,7 +124,7 @@ class StepContext(Protocol):
         """
         ...
 
-    def learn(self, output: File, **facts: Any) -> None:
+    def record(self, output: File, **facts: Any) -> None:
         """Note facts of an output for its record: `size_bytes`, `sha256`, and others."""
         ...
 

@@ -82,13 +82,13 @@ class EndQuiet:
                 return
             if told.exit_code == 0:
                 left = Command(self.leave, frozenset(range(256)), QUIET_LIMIT_S)
-                host.run(left, context.hear)
+                host.run(left, context.log_output)
             if _NOT_UP.search(told.err):
                 self._warn(context, "is not up")
                 return
             if time.monotonic() > deadline:
                 raise StepFailed(f"Container {self.container} does not go on: {told.last_words}")
-            context.say(f"waiting for {self.container}")
+            context.status(f"waiting for {self.container}")
             processes.pause(ANSWER_PAUSE_S)
 
     def _warn(self, context: StepContext, why: str) -> None:

@@ -97,8 +97,8 @@ class CopyAtRest:
 
     def do(self, context: StepContext) -> None:
         """Copy them; raises StepFailed where one cannot be."""
-        context.say(f"copying {', '.join(self.paths)}")
-        context.host(self.host_role).run(self.command, context.hear)
+        context.status(f"copying {', '.join(self.paths)}")
+        context.host(self.host_role).run(self.command, context.log_output)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,4 +154,4 @@ class CopyLinked:
 
     def do(self, context: StepContext) -> None:
         """Copy them; raises StepFailed where one cannot be."""
-        context.host(self.host_role).run(self.command, context.hear)
+        context.host(self.host_role).run(self.command, context.log_output)

@@ -140,19 +140,19 @@ class Quiesce:
         if not believed(host, self.mark):  # whoever owns it could hold it, as a lock, for ever
             host.remove([self.mark])
         if not self._is_awake(host):
-            context.say(f"{self.name} is quiet already, and stays so")
+            context.status(f"{self.name} is quiet already, and stays so")
             return
         # What is not left until here is owed: the mark lasts before anybody is disturbed.
         host.append(self.mark, self.name)
         leave = self._bounded(self.leave)
         watch = ("sh", "-c", WATCH, "sh", self.lock, self.mark, str(QUIET_LIMIT_S), *leave)
         host.run(Command(("sh", "-c", DETACH, "sh", *watch), called=f"watch {self.mark}"))
-        context.say(f"{self.name} is made quiet")
+        context.status(f"{self.name} is made quiet")
         called = str(Command(self.enter))
         enter = self._bounded(self.enter)
         words = ("flock", self.mark, "timeout", str(QUIET_LIMIT_S), *enter)
         command = Command(words, frozenset({0, TIMED_OUT}), QUIET_LIMIT_S + 10, called)
-        if host.run(command, context.hear).exit_code:
+        if host.run(command, context.log_output).exit_code:
             raise StepFailed(
                 f"{self.name} was not made quiet: `{called}` did not end within {self._limit_s} s "
                 f"and was ended. Nothing of it was copied, and it is let go on. Its state tells: "

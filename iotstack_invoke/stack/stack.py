@@ -246,7 +246,7 @@ class StopContainers:
     def do(self, context: StepContext) -> None:
         """Stop them, all at once; each has a minute to put its data away."""
         if self.names:
-            context.say(f"{STOPPING}{', '.join(self.names)}; each may take a minute")
+            context.status(f"{STOPPING}{', '.join(self.names)}; each may take a minute")
             context.host(self.host_role).run(self._command)
 
     def undo(self, host: Host) -> str:
@@ -401,7 +401,7 @@ class ComposeUp:
         """Bring them up; all at once, or one by one where that failed."""
         host = context.host(self.host_role)
         can_be_parted = not (self.services or self.strict)
-        told = host.run(self._command(self.services, may_fail=can_be_parted), context.hear)
+        told = host.run(self._command(self.services, may_fail=can_be_parted), context.log_output)
         if told.exit_code:
             self._one_by_one(context, host, compose_error(told))
 
@@ -418,8 +418,8 @@ class ComposeUp:
         while waiting and len(waiting) < before:
             before = len(waiting)
             for service in tuple(waiting):
-                context.say(f"bringing up {service} by itself, as all at once failed")
-                told = host.run(self._command((service,), may_fail=True), context.hear)
+                context.status(f"bringing up {service} by itself, as all at once failed")
+                told = host.run(self._command((service,), may_fail=True), context.log_output)
                 if told.exit_code:
                     waiting[service] = compose_error(told)
                 else:
@@ -753,7 +753,7 @@ class CopyFolder:
         """Copy it, where the file system can as a clone, and make it last through a power cut."""
         host = context.host(self.host_role)
         self.undo(host)
-        host.run(self._command, context.hear)
+        host.run(self._command, context.log_output)
         words = (*self.as_root, "sync", "--file-system", self.target)
         host.run(guarded(self.guard, words, self.limit_s))
 
@@ -891,7 +891,7 @@ class FillVolume:
             'sync --file-system "$2"'
         )
         words = ("sh", "-c", script, "sh", self.staged, volume.mountpoint)
-        host.run(guarded(self.guard, (*self.as_root, *words), FILL_LIMIT_S), context.hear)
+        host.run(guarded(self.guard, (*self.as_root, *words), FILL_LIMIT_S), context.log_output)
 
 
 @dataclass(frozen=True, slots=True)
@@ -977,7 +977,7 @@ class Unpack:
         host = context.host(self.host_role)
         self.undo(host)
         for command in self._commands(here=isinstance(host, LocalHost)):
-            host.run(command, context.hear)
+            host.run(command, context.log_output)
 
     def undo(self, host: Host) -> None:
         """Remove the folder."""

@@ -90,4 +90,4 @@ class Measure:
         words = (*self.as_root, "sync", "--file-system", folder)
         host.run(Command(words, limit_s=MEASURE_LIMIT_S))
         members, size_bytes = measure(host, folder, self.as_root)
-        context.learn(self.output, members=members, bytes=size_bytes)
+        context.record(self.output, members=members, bytes=size_bytes)

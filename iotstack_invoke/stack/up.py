@@ -145,7 +145,7 @@ class WaitForContainers:
             if not waiting:
                 break
             limit = f"up to {HEALTH_LIMIT_S:g} s"
-            context.say(f"waiting, {limit}, for {'; '.join(waiting)}")
+            context.status(f"waiting, {limit}, for {'; '.join(waiting)}")
             time.sleep(1)
         for name, why in look.down.items():
             before = ", as before this restore" if name in self.unsteady else ""

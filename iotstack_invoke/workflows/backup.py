@@ -536,7 +536,7 @@ class KeepMore:
     def do(self, context: StepContext) -> None:
         """Raise StepFailed where it holds less: then the set is incomplete."""
         (old,) = self.before.parts
-        made = Part(old.kind, old.file, facts=dict(context.learnt.get(str(self.output), {})))
+        made = Part(old.kind, old.file, facts=dict(context.recorded.get(str(self.output), {})))
         after = replace(self.before, parts=(made,), left_out=self.facts.left_out, warnings=())
         needed = needed_of(_set_of(self.before), self.facts.gone)
         missing = needed - answers_for(_set_of(after), needed)
@@ -686,7 +686,7 @@ class WriteManifest:
         with context.host(self.output.role).create(self.output.partial) as target:
             target.write(content)
         sha256 = hashlib.sha256(content).hexdigest()
-        context.learn(self.output, size_bytes=len(content), sha256=sha256)
+        context.record(self.output, size_bytes=len(content), sha256=sha256)
 
     def _stays(self, kind: str) -> dict[str, list[str]]:
         """Return what a part of files says of what was left out and stays."""
@@ -728,7 +728,7 @@ class WriteRestoreText:
         received = place.write(self.output.partial, io.BytesIO(text), modified_s, 0, len(text))
         if received.sha256 != sha256:
             raise StepFailed(f"{self.output.partial} is not what was written.", again=True)
-        context.learn(self.output, size_bytes=len(text), sha256=sha256)
+        context.record(self.output, size_bytes=len(text), sha256=sha256)
 
 
 @dataclass(frozen=True, slots=True)

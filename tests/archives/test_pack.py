@@ -122,7 +122,7 @@ def test_size_and_hash_are_those_of_the_file(stack, tmp_path):
     with open(output.partial, "rb") as stream:
         data = stream.read()
     unpacked = gzip.decompress(data)
-    assert context.learnt[str(output)] == {
+    assert context.recorded[str(output)] == {
         "size_bytes": len(data),
         "sha256": hashlib.sha256(data).hexdigest(),
         "unpacked_bytes": len(unpacked),
@@ -225,7 +225,7 @@ def test_the_same_tree_gives_the_same_archive(stack, tmp_path):
         os.rename(stack / "volumes" / f"{name}.x", stack / "volumes" / name)
     os.utime(stack / "volumes", ns=(date, date))
     second, _ = pack(stack, tmp_path)
-    assert first.learnt == second.learnt
+    assert first.recorded == second.recorded
 
 
 def test_a_socket_is_passed_over_in_silence(stack, tmp_path):
@@ -356,10 +356,10 @@ def test_plain_zlib_is_as_good(stack, tmp_path, monkeypatch):
     monkeypatch.setattr(gzips, "LEVEL", 3)
     second, _ = pack(stack, tmp_path)
     subprocess.run(["gzip", "-t", "-S", ".partial", output.partial], check=True)
-    unpacked = [each.learnt[str(output)]["unpacked_bytes"] for each in (first, second)]
+    unpacked = [each.recorded[str(output)]["unpacked_bytes"] for each in (first, second)]
     assert unpacked[0] == unpacked[1]
     with open(output.partial, "rb") as stream:
-        assert second.learnt[str(output)]["sha256"] == hashlib.sha256(stream.read()).hexdigest()
+        assert second.recorded[str(output)]["sha256"] == hashlib.sha256(stream.read()).hexdigest()
     assert "./volumes/text" in members(output)
 
 
@@ -440,7 +440,7 @@ def test_copies_take_the_place_of_live_files_whatever_their_names(
     assert len(set(names)) == len(names)
     copied = {name: text for name, text in read.items() if text.startswith(b"copy")}
     assert all(text == b"copy of " + name[len(b"./volumes/") :] for name, text in copied.items())
-    assert len(copied) == context.learnt[str(output)]["sqlite_files"] == len(ODD_NAMES) + 5
+    assert len(copied) == context.recorded[str(output)]["sqlite_files"] == len(ODD_NAMES) + 5
     lively = {name for name, text in read.items() if text == b"live"}
     others = (b"starX", b"ab", b"backslash", b"star*.txt", b"xstar*")
     assert lively == {b"./volumes/" + name for name in others}
@@ -457,7 +457,7 @@ def test_thousands_of_copies_with_long_names_are_packed(stack, tmp_path, copies)
     for number in range(3000):
         copies(f"{folder}/{number:04}.db")
     context, output = pack(stack, tmp_path, members=("./volumes",), copies=copies.folder)
-    assert context.learnt[str(output)]["sqlite_files"] == 3000
+    assert context.recorded[str(output)]["sqlite_files"] == 3000
     assert sum(name.endswith(".db") for name in members(output)) == 3000
     assert sorted(os.listdir(os.path.dirname(copies.folder))) == [".copies"]
 
@@ -507,8 +507,8 @@ def test_without_copies_the_archive_is_as_ever(stack, tmp_path, copies):
     """An empty folder for copies changes no byte of the archive, and nothing is learnt of it."""
     first, output = pack(stack, tmp_path, members=("./volumes",))
     second, _ = pack(stack, tmp_path, members=("./volumes",), copies=copies.folder)
-    assert first.learnt == second.learnt
-    assert "sqlite_files" not in first.learnt[str(output)]
+    assert first.recorded == second.recorded
+    assert "sqlite_files" not in first.recorded[str(output)]
 
 
 def test_copies_that_are_gone_are_a_failure(stack, tmp_path):

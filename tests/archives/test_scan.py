@@ -79,10 +79,10 @@ class Scene(types.SimpleNamespace):
     def host(self, _role):
         return LocalHost("/")
 
-    def say(self, text):
+    def status(self, text):
         """Nobody listens."""
 
-    def hear(self, stream, line):
+    def log_output(self, stream, line):
         """Nobody listens."""
 
     def reserve(self, look, size_bytes, *, for_all=False):

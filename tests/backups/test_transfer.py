@@ -69,7 +69,7 @@ def test_a_copy_is_the_same_under_its_partial_name(context, source, target):
     assert not os.path.exists(target.absolute)
     context.places["nas"].rename(target.partial, target.absolute)
     assert os.stat(target.absolute).st_mtime == 1_234_567_890
-    assert context.learnt[str(target)] == {
+    assert context.recorded[str(target)] == {
         "size_bytes": 1_000_000,
         "sha256": hashlib.sha256(DATA).hexdigest(),
     }
@@ -102,16 +102,16 @@ def test_what_arrives_otherwise_is_a_failure_for_another_attempt(
         Send(source, target).do(context)
     assert failure.value.again
     assert "the box" in str(failure.value)
-    assert context.learnt == {}
+    assert context.recorded == {}
 
 
 def test_a_source_that_changed_on_the_disk_is_not_copied_as_good(context, source, target):
     """A file that is no longer what was written fails at once: another attempt cannot help."""
-    context.record(source, sha256=hashlib.sha256(b"other").hexdigest())
+    context.finished(source, sha256=hashlib.sha256(b"other").hexdigest())
     with pytest.raises(StepFailed, match="no longer what was written") as failure:
         Send(source, target).do(context)
     assert not failure.value.again
-    context.record(source, sha256=hashlib.sha256(DATA).hexdigest())
+    context.finished(source, sha256=hashlib.sha256(DATA).hexdigest())
     Send(source, target).do(context)
 
 
@@ -119,15 +119,15 @@ def test_what_is_recorded_is_hashed_where_it_arrives_alone(
     context, box, source, target, monkeypatch
 ):
     """The hash that the far side finds is the recorded one, and that proves the copy."""
-    context.record(source, sha256=hashlib.sha256(DATA).hexdigest())
+    context.finished(source, sha256=hashlib.sha256(DATA).hexdigest())
     monkeypatch.setattr(HashedStream, "read", lambda *_: pytest.fail("hashed"))
     Send(source, target).do(context)
-    assert context.learnt[str(target)]["sha256"] == hashlib.sha256(DATA).hexdigest()
+    assert context.recorded[str(target)]["sha256"] == hashlib.sha256(DATA).hexdigest()
 
 
 def test_who_is_to_blame_for_a_copy_that_differs(context, box, source, target):
     """Where the source is still what was written, the way or the far side is, and it is sent anew."""
-    context.record(source, sha256=hashlib.sha256(DATA).hexdigest())
+    context.finished(source, sha256=hashlib.sha256(DATA).hexdigest())
     box.damage = lambda data: b"?" + data[1:]
     with pytest.raises(StepFailed, match="is not what was sent") as failure:
         Send(source, target).do(context)
@@ -137,7 +137,7 @@ def test_who_is_to_blame_for_a_copy_that_differs(context, box, source, target):
 @pytest.mark.parametrize("arrived", [1, 400_000, 999_999])
 def test_a_copy_goes_on_where_it_was_cut(context, source, target, arrived):
     """Of a file whose hash is known only what is missing is sent, and the whole of it is proven."""
-    context.record(source, sha256=hashlib.sha256(DATA).hexdigest())
+    context.finished(source, sha256=hashlib.sha256(DATA).hexdigest())
     with open(target.partial, "wb") as stream:
         stream.write(DATA[:arrived])
     read = []
@@ -147,13 +147,13 @@ def test_a_copy_goes_on_where_it_was_cut(context, source, target, arrived):
     assert read == [arrived]
     with open(target.partial, "rb") as stream:
         assert stream.read() == DATA
-    assert context.learnt[str(target)]["sha256"] == hashlib.sha256(DATA).hexdigest()
+    assert context.recorded[str(target)]["sha256"] == hashlib.sha256(DATA).hexdigest()
     assert context.moved_bytes == 1_000_000
 
 
 def test_the_beginning_of_another_file_is_found_out(context, source, target):
     """What was cut of another file is removed, and another try sends all of it."""
-    context.record(source, sha256=hashlib.sha256(DATA).hexdigest())
+    context.finished(source, sha256=hashlib.sha256(DATA).hexdigest())
     with open(target.partial, "wb") as stream:
         stream.write(b"?" * 1000)
     with pytest.raises(StepFailed, match="sent anew") as failure:
@@ -169,7 +169,7 @@ def test_the_beginning_of_another_file_is_found_out(context, source, target):
 def test_what_could_not_be_proven_is_sent_whole(context, box, source, target, why):
     """Without a hash, or where nothing can be added to a file, a copy begins with its first byte."""
     if why != "no hash is known":
-        context.record(source, sha256=hashlib.sha256(DATA).hexdigest())
+        context.finished(source, sha256=hashlib.sha256(DATA).hexdigest())
     box.resumes = why != "the far side cannot go on"
     with open(target.partial, "wb") as stream:
         stream.write(bytes(2_000_000 if why == "it is longer" else 1000))
@@ -195,7 +195,7 @@ def test_a_run_that_is_to_end_sends_no_more(context, source, target):
     def moved(_size_bytes):
         raise Interrupted(15)
 
-    context.moved = moved
+    context.advance = moved
     with pytest.raises(Interrupted):
         Send(source, target).do(context)
 

@@ -85,7 +85,7 @@ class Copy:
         with open(self.source.absolute, "wb") as stream:
             stream.write(data)
         os.utime(self.source.absolute, (MODIFIED_S, MODIFIED_S))
-        self.context.record(self.source, sha256=hashlib.sha256(data).hexdigest())
+        self.context.finished(self.source, sha256=hashlib.sha256(data).hexdigest())
         return self
 
     def send(self):

@@ -277,7 +277,7 @@ def random_rules(count, seed):
                         digest.update(source.read())
                 context.warn(f"of {job.rule.name}")
                 write(job.output, digest.hexdigest()).do(context)
-                context.learn(
+                context.record(
                     job.output, size_bytes=64, sha256=digest.hexdigest(), made_from=len(job.inputs)
                 )
 
@@ -448,7 +448,7 @@ def test_each_attempt_begins_anew(bench):
         def act(context):
             tries.append(1)
             context.warn(f"try {len(tries)}")
-            context.learn(job.output, **{f"fact{len(tries)}": 1})
+            context.record(job.output, **{f"fact{len(tries)}": 1})
             if len(tries) == 1:
                 raise StepFailed("busy", again=True)
             assert os.listdir(scratch) == ["file"]
@@ -520,7 +520,7 @@ def test_a_record_holds_what_was_learnt(bench):
         def act(context):
             write(job.output).do(context)
             context.warn("careful")
-            context.learn(job.output, size_bytes=4, sha256="abc", shards=3)
+            context.record(job.output, size_bytes=4, sha256="abc", shards=3)
 
         return [Call(act, "the words")]
 
@@ -537,12 +537,12 @@ def test_what_steps_tell_reaches_the_watcher(bench):
     """Lines, words, warnings and bytes are passed on with their job."""
 
     def act(context):
-        context.hear("err", "line")
-        context.say("now")
+        context.log_output("err", "line")
+        context.status("now")
         context.warn("careful")
-        context.expect(10)
-        context.moved(4)
-        context.moved(6)
+        context.set_total(10)
+        context.advance(4)
+        context.advance(6)
 
     bench.run(makes("a", lambda job: [Call(act), write(job.output)]))
     assert bench.notes.told == [
@@ -772,7 +772,7 @@ def test_a_signal_that_reaches_another_thread_is_not_lost(bench, numbers):
         for number in numbers:
             signal.pthread_kill(threading.get_ident(), number)
         for _ in range(1500):
-            context.moved(1)
+            context.advance(1)
             time.sleep(0.02)
         raise StepFailed("nobody stopped it")
 
@@ -800,7 +800,7 @@ def test_what_goes_on_elsewhere_is_ended_after_a_signal(bench):
         def do(self, context):
             signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
             for _ in range(1500):
-                context.moved(1)
+                context.advance(1)
                 time.sleep(0.02)
 
         def end_left(self, context):
@@ -813,7 +813,7 @@ def test_what_goes_on_elsewhere_is_ended_after_a_signal(bench):
 
 def say_on(context, _host, _docker):
     for _ in range(1500):
-        context.say("waiting")
+        context.status("waiting")
         time.sleep(0.02)
 
 
@@ -878,7 +878,7 @@ def test_what_still_works_is_waited_for_before_anything_is_undone(bench, how):
             raise StepFailed("broken")
         signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
         for _ in range(1500):
-            context.moved(1)
+            context.advance(1)
             time.sleep(0.02)
 
     def body(job):

@@ -130,7 +130,7 @@ class Faulty:
     def stat(self, paths):
         return {path: int("x" * 3) for path in paths}
 
-    names = claim = rename = remove = run = look
+    listdir = create_exclusive = rename = remove = run = stat
 
     @contextlib.contextmanager
     def read(self, _path, _start=0):
@@ -143,7 +143,7 @@ class Faulty:
 def test_a_fault_that_nobody_foresaw_costs_the_vault_alone():
     """It is told as one of ours, with where it arose; what else is raised meanwhile stays itself."""
     place = vaults._Lazy("nas", "/vault", Faulty, None)
-    for ask in (place.stat, place.names, place.rename, place.remove, place.run):
+    for ask in (place.stat, place.listdir, place.rename, place.remove, place.run):
         with pytest.raises(Unreachable, match=r"fault of this program.*ValueError: invalid lit"):
             ask("x")
     with pytest.raises(Unreachable, match="fault of this program"):

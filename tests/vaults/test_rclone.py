@@ -103,7 +103,7 @@ def test_a_stream_of_known_size_is_not_put_on_this_disk(start_cloud, tmp_path, m
     seen = set()
 
     class Watched(PlainScene):
-        def moved(self, size_bytes):
+        def advance(self, size_bytes):
             seen.update(os.listdir(scratch))
 
     place = place_in()
@@ -111,7 +111,7 @@ def test_a_stream_of_known_size_is_not_put_on_this_disk(start_cloud, tmp_path, m
     copy = File("dropbox", "x.tar", place.root)
     Send(File("pi", "x.tar", str(tmp_path)), copy).do(context)
     assert files_of(cloud) == {"x.tar.partial": data}
-    assert context.learnt[str(copy)]["sha256"] == hashlib.sha256(data).hexdigest()
+    assert context.recorded[str(copy)]["sha256"] == hashlib.sha256(data).hexdigest()
     assert context.warned == []
     assert seen == set()
 

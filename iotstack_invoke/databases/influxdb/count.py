@@ -86,7 +86,7 @@ class CountInflux:
         host = context.host(self.host_role)
         catalogue = server_catalogue(host, self.server, self.as_root)
         mine = [each for each in catalogue.databases if each.name != INTERNAL]
-        context.say("counting series")
+        context.status("counting series")
         series = 0
         for each in mine:
             answers = self._ask(host, f"SHOW SERIES CARDINALITY ON {quoted(each.name)}")
@@ -112,14 +112,14 @@ class CountInflux:
         deadline = time.monotonic() + COUNT_LIMIT_S
         found: dict[tuple[str, str, str], int] = {}
         for database, policy in policies:
-            context.say(f"counting the values of {database}")
+            context.status(f"counting the values of {database}")
             text = f"{COUNT} {quoted(database)}.{quoted(policy)}./.*/"
             try:
                 answers = list(self._ask(host, text, deadline - time.monotonic()))
             except StepFailed:
                 if time.monotonic() < deadline:
                     raise
-                context.say(
+                context.status(
                     f"The values are not counted: that takes more than {COUNT_LIMIT_S:g} s. The "
                     "sizes of the files prove the load."
                 )

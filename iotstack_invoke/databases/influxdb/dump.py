@@ -73,7 +73,7 @@ class CheckDump:
 
     def do(self, context: StepContext) -> None:
         """Raise StepFailed where the dump is not whole."""
-        context.say("checking every shard")
+        context.status("checking every shard")
         report = self.dump.report(context)
         problems = list(report.problems)
         held = report.catalogue.names if report.catalogue else ()

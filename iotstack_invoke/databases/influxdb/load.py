@@ -130,10 +130,10 @@ class LoadInflux:
 
         def hear(stream: str, line: str) -> None:
             lines.append(line)
-            context.hear(stream, line)
+            context.log_output(stream, line)
             read = read_restore_line(line)
             if read.say and read.level is not Level.HARMLESS:
-                context.say(read.say)
+                context.status(read.say)
 
         outcome = host.run(self.command(database), hear)
         expected = frozenset(shard.id for shard in shards)
@@ -149,7 +149,7 @@ class LoadInflux:
         for warning in verdict.warnings:
             context.warn(warning)
         if verdict.skipped_internal:
-            context.say(say_internal_left_out(verdict.skipped_internal))
+            context.status(say_internal_left_out(verdict.skipped_internal))
 
     def _prove(self, context: StepContext, host: Host, report: DumpReport) -> None:
         """Wait until every TSM file of the dump is on the server's disk, and as large.
@@ -171,7 +171,7 @@ class LoadInflux:
                     f"{'; '.join(each.told for each in missing[:5])}. Its disk may be full; look "
                     "at `docker logs`."
                 )
-            context.say(f"waiting for {len(missing)} shards to settle")
+            context.status(f"waiting for {len(missing)} shards to settle")
             processes.pause(0.3)
 
     def _merged(self, host: Host, lacking: list[Lacking]) -> list[Lacking]:
@@ -191,7 +191,7 @@ class LoadInflux:
         shards = [each for each in report.shards if each.database in names]
         size = sum(size for each in shards for _, size in each.tsm)
         since = sum(len(each.gone) for each in merged)
-        context.say(
+        context.status(
             f"{PROVEN}{', '.join(names) or 'no database'} ({len(shards)} shards, {size:,} bytes)"
             f"{f'; it has merged {since} of its files since' if since else ''}"
         )

@@ -250,13 +250,13 @@ class DumpInflux:
 
         def hear(stream: str, line: str) -> None:
             lines.append(line)
-            context.hear(stream, line)
+            context.log_output(stream, line)
             read = read_backup_line(line)
             if read.level is Level.ERROR and "no space left" in line:
                 # influxd would try ten times, for four minutes (measured)
                 raise StepFailed(f"There is no room for the dump in {self.on_host}: {line}")
             if read.say and read.shard is not None:
-                context.say(read.say)
+                context.status(read.say)
 
         outcome = host.run(self.command, hear)
         verdict = judge_backup(lines, outcome.exit_code)
@@ -453,7 +453,7 @@ class SweepInflux:
 
     def do(self, context: StepContext) -> None:
         """Write the tar under its partial name; raises StepFailed where the dump is not whole."""
-        context.say("checking every shard")
+        context.status("checking every shard")
         check = DumpCheck()
         sweep(context, self.output, Command(self.words, limit_s=self.limit_s), check.add)
         report = check.report()
@@ -465,7 +465,7 @@ class SweepInflux:
             )
         told = {"container": self.container, "version": self.version, "data": self.data}
         apart = {"apart": dict(self.apart)} if self.apart else {}
-        context.learn(self.output, **told, **apart, **facts_of(report))
+        context.record(self.output, **told, **apart, **facts_of(report))
 
 
 def sweep(
@@ -490,7 +490,7 @@ def sweep(
         judge_tar(pipe.finish(), said.lines, context)  # its own words come before their result
     if damage:
         raise damage
-    context.learn(output, size_bytes=hashed.size_bytes, sha256=hashed.digest.hexdigest())
+    context.record(output, size_bytes=hashed.size_bytes, sha256=hashed.digest.hexdigest())
 
 
 def facts_of(report: DumpReport) -> dict[str, object]:
@@ -538,7 +538,7 @@ class _Tee:
     def read(self, size: int) -> bytes:
         data = self.source.read(size)
         self.copy.write(data)
-        self.context.moved(len(data))
+        self.context.advance(len(data))
         return data
 
     def drain(self) -> None:

@@ -108,13 +108,13 @@ class RunIsolated:
         host = context.host(self.host_role)
         self.undo(host)
         if self.image:
-            host.run(self._command(self.image, "", ()), context.hear)
+            host.run(self._command(self.image, "", ()), context.log_output)
             return
         words = (*self.docker, "inspect", "--type", "container", "--format", INSPECT_FORM)
         told = host.run(Command((*words, self.container))).out
         image, user, settings = read_json(told, f"`docker inspect` on {host.name}").items(3)
         kept = tuple(each for each in settings.texts() if each.startswith(KEPT_SETTINGS))
-        host.run(self._command(image.text(), user.text(), kept), context.hear)
+        host.run(self._command(image.text(), user.text(), kept), context.log_output)
 
     def undo(self, host: Host) -> None:
         """Remove it, whether it runs or not, if it is ours."""

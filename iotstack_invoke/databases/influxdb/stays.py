@@ -211,4 +211,4 @@ class ProveStays:
                 f"What stays of InfluxDB is not all there: {'; '.join(lacking[:5])}. {EXACT_HINT}"
             )
         kept = len(self.present.shards & wanted.shard_ids)
-        context.say(f"{STAYS}{', '.join(self.databases)} of InfluxDB ({kept} shards)")
+        context.status(f"{STAYS}{', '.join(self.databases)} of InfluxDB ({kept} shards)")

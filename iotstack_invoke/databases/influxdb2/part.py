@@ -251,16 +251,16 @@ class DumpInflux2:
     def do(self, context: StepContext) -> None:
         """Make the dump; raises StepFailed with what it says, or must have said."""
         host = context.host(self.host_role)
-        context.say(EXPERIMENTAL)
+        context.status(EXPERIMENTAL)
         self.undo(host)  # a restore would take whatever an earlier attempt left
         wait_until_ready(host, self.container, self.docker, min(READY_LIMIT_S, self.limit_s))
         lines: list[str] = []
 
         def hear(stream: str, line: str) -> None:
             lines.append(line)
-            context.hear(stream, line)
+            context.log_output(stream, line)
             if (shard := shard_of(line)) is not None:
-                context.say(f"shard {shard}")
+                context.status(f"shard {shard}")
 
         outcome = host.run(self._command, hear)
         verdict = judge_lines(lines, outcome.exit_code)
@@ -272,7 +272,7 @@ class DumpInflux2:
             )
         for warning in verdict.warnings:
             context.warn(warning)
-        told = host.run(self._gather, context.hear)
+        told = host.run(self._gather, context.log_output)
         if told.exit_code:
             raise StepFailed(
                 f"The dump of container {self.container} is not whole: {told.last_words}",
@@ -324,7 +324,7 @@ class SweepInflux2:
 
     def do(self, context: StepContext) -> None:
         """Write the tar under its partial name; raises StepFailed where the dump is not whole."""
-        context.say("checking every shard")
+        context.status("checking every shard")
         check = Influx2Check()
         sweep(context, self.output, self._command, check.add)
         report = check.report()
@@ -336,7 +336,7 @@ class SweepInflux2:
             )
         told = {"container": self.container, "version": self.version, "data": self.data}
         told["store"] = self.store
-        context.learn(self.output, **told, **facts_of(report))
+        context.record(self.output, **told, **facts_of(report))
 
 
 def dump_of(

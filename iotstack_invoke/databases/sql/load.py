@@ -134,7 +134,7 @@ class UnpackSql:
         dumps = staged_dumps(host, self.folder, self.engine, self.as_root)
         if not dumps and not self.may_lack:
             raise StepFailed(f"The {engine.title} part holds no dump. Nothing was changed.")
-        context.say(f"reading {len(dumps)} dumps of {engine.title}")
+        context.status(f"reading {len(dumps)} dumps of {engine.title}")
         if engine.packed and dumps:
             packed = tuple(f"{path}.gz" for path in dumps.values())
             self._refuse_size(context, packed)
@@ -247,7 +247,7 @@ class RunSqlIsolated:
         text = "".join(f"{each}\n" for each in lines)
         host.write(self.environment, io.BytesIO(text.encode("utf-8", "surrogateescape")), 0)
         try:
-            host.run(self._command(image, user, words), context.hear)
+            host.run(self._command(image, user, words), context.log_output)
         finally:
             host.remove([self.environment])
 
@@ -389,11 +389,11 @@ class LoadSql:
         host, title = context.host(self.host_role), ENGINES[self.alone.engine].title
         report = self.dump.report(context)
         self._refuse_version(host, report)
-        context.say(f"loading {self.dump.server.title}")
+        context.status(f"loading {self.dump.server.title}")
         problems: list[str] = []
 
         def hear(stream: str, line: str) -> None:
-            context.hear(stream, line)
+            context.log_output(stream, line)
             if stream == "err" and _SQL_ERROR.match(line) and not _EXPECTED.search(line):
                 problems.append(line.strip())
 
@@ -455,7 +455,7 @@ class LoadSql:
             names, begin = ", ".join(report.databases) or "one database", SQL_PROVEN
         else:
             names, begin = ", ".join(dict.fromkeys(e.database for e in tables.values())), STAYS
-        context.say(
+        context.status(
             f"{begin}{self.dump.server.title}: {names or 'users'} ({len(tables)} tables, "
             f"{sum(answers.values()):,} rows)"
         )
@@ -469,7 +469,7 @@ class LoadSql:
             if self.into is None:
                 context.warn(told)
             else:  # a rehearsal, after which no server is started
-                context.say(told)
+                context.status(told)
 
     def _ask(self, host: Host, question: str, database: str = "") -> str:
         words = (question, database) if database else (question,)

@@ -98,8 +98,8 @@ class PackDumps:
                 self._add_dumps(context, host, archive)
                 files_bytes = self._add_files(context, host, archive) if self.tar else 0
         if self.tar:
-            context.learn(self.output, unpacked_bytes=files_bytes)
-        context.learn(self.output, size_bytes=hashed.size_bytes, sha256=hashed.digest.hexdigest())
+            context.record(self.output, unpacked_bytes=files_bytes)
+        context.record(self.output, size_bytes=hashed.size_bytes, sha256=hashed.digest.hexdigest())
 
     def end_left(self, context: StepContext) -> None:
         """End the dumps of this run that go on in their containers, where that can be done."""
@@ -121,9 +121,9 @@ class PackDumps:
                 try:
                     report, size = self._dump_again(context, host, server, spool)
                 except StepFailed as error:
-                    context.moved(0)  # raises Interrupted where that is why it failed
+                    context.advance(0)  # raises Interrupted where that is why it failed
                     failed[server.container] = error
-                    context.say(str(error))
+                    context.status(str(error))
                     continue
                 self._add(archive, server, spool, report, size)
                 self._add_config(context, host, archive, server)
@@ -131,10 +131,10 @@ class PackDumps:
         if failed and not told:
             again = self.tries == 1 and any(each.again for each in failed.values())
             raise StepFailed(" ".join(map(str, failed.values())), again=again)
-        context.learn(self.output, servers=told)
+        context.record(self.output, servers=told)
         if failed:
             lacking = {name: str(why) for name, why in failed.items()}
-            context.learn(self.output, **{LACKING: lacking})
+            context.record(self.output, **{LACKING: lacking})
 
     def _dump_again(
         self, context: StepContext, host: Host, server: SqlServer, spool: IO[bytes]
@@ -142,15 +142,15 @@ class PackDumps:
         """Dump one server, again where that may help; return what the dump holds and its size."""
         for attempt in range(self.tries):
             wait_for_server(context, host, server, self.docker)
-            context.say(f"dumping {server.title}")
+            context.status(f"dumping {server.title}")
             try:
                 return self._dump(context, host, server, spool)
             except StepFailed as error:
-                context.moved(0)
+                context.advance(0)
                 if not error.again or attempt + 1 == self.tries:
                     raise
                 wait_s = RETRY_WAIT_S * 2**attempt
-                context.say(f"{ended(error)} Trying again in {wait_s:g} s.")
+                context.status(f"{ended(error)} Trying again in {wait_s:g} s.")
                 processes.pause(wait_s)
                 spool.seek(0)
                 spool.truncate()
@@ -219,14 +219,14 @@ class PackDumps:
                     packer.write(chunk)
                     reader.add(chunk)
                     size += len(chunk)
-                    context.moved(len(chunk))
+                    context.advance(len(chunk))
                 code = pipe.finish()
         finally:
             if not 0 <= code < KILLED_FROM and not processes.ending():
                 self._end(host, server)
         for line in said.lines:
             if line.startswith(SAYS_ENDED):
-                context.say(f"{server.title}: {line}")
+                context.status(f"{server.title}: {line}")
         report = reader.report()
         last = next((line for line in reversed(said.lines) if line.strip()), "it said nothing")
         if code < 0:
@@ -258,7 +258,7 @@ class PackDumps:
                 "them, and so does the one that ends a restore"
             )
         for line in moved:  # no data are lost by that
-            context.say(f"{server.title}: {line}")
+            context.status(f"{server.title}: {line}")
         told = tuple(line.partition(": ")[2] for line in (*left_out, *moved))
         return replace(report, left_out=told), size
 
@@ -279,7 +279,7 @@ class PackDumps:
                     out.write(piece)
                     size += len(piece)
                 end = (end + chunk)[-TAR_END_BYTES:]
-                context.moved(len(chunk))
+                context.advance(len(chunk))
             out.write(passing.end())
             size += len(passing.end())
             judge_tar(pipe.finish(), said.lines, context)
@@ -325,7 +325,7 @@ def wait_for_server(
             )
         if now > deadline:
             raise StepFailed(f"{server.title} does not answer: {told.last_words}")
-        context.say(f"waiting for {server.title}")
+        context.status(f"waiting for {server.title}")
         processes.pause(READY_PAUSE_S)
 
 

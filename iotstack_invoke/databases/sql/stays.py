@@ -91,7 +91,7 @@ class SeeSql:
     def _try(self, context: StepContext) -> None:
         """Dump it into nothing: what cannot be dumped is told before anything is stopped."""
         host, title = context.host(self.host_role), self.server.title
-        context.say(f"trying whether what stays of {title} can be dumped")
+        context.status(f"trying whether what stays of {title} can be dumped")
         dump = self._dump
         words = ("sh", "-c", _INTO, "sh", "/dev/null", *dump.words)
         told = host.run(Command(words, dump.accept, dump.limit_s, dump.called))
@@ -131,11 +131,11 @@ class SaveStays:
     def do(self, context: StepContext) -> None:
         """Raise StepFailed where it is not whole."""
         host, title = context.host(self.host_role), self.dump.server.title
-        context.say(f"dumping what stays of {title}")
+        context.status(f"dumping what stays of {title}")
         words = ("sh", "-c", _INTO, "sh", self.notes, *self._dump.words)
         command = guarded(self.guard, words, self.limit_s)
         anyhow = Command(command.words, self._dump.accept, self.limit_s, self._dump.called)
-        told = host.run(anyhow, context.hear)
+        told = host.run(anyhow, context.log_output)
         if told.exit_code:
             raise StepFailed(
                 f"What stays of {title} cannot be dumped (exit {told.exit_code}): "

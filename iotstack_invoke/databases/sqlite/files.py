@@ -93,7 +93,7 @@ class CopySqlite:
         self.undo(host)
 
         def hear(stream: str, line: str) -> None:
-            context.hear(stream, line)
+            context.log_output(stream, line)
             if stream == "out":
                 self._heed(read_json(line, f"python3 on {host.name}"), context)
 
@@ -109,7 +109,7 @@ class CopySqlite:
         name, why = shown(told["file"].text()), told["why"].text("")
         match told["state"].text():
             case "begun":
-                context.say(f"copying {name}, {told['size_bytes'].number():,} bytes")
+                context.status(f"copying {name}, {told['size_bytes'].number():,} bytes")
             case "busy":
                 context.warn(f"{name}{IS_LOCKED}{self.limit_s:g} s ({why}). {LIVE}.")
             case "damaged":

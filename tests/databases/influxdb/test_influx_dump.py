@@ -99,7 +99,7 @@ class Stage:
     def host(self, _role):
         return self.pi
 
-    def say(self, text):
+    def status(self, text):
         self.said.append(text)
 
     def reserve(self, look, size_bytes, *, for_all=False):

@@ -91,7 +91,7 @@ def test_an_exit_code_of_0_makes_no_dump(tmp_path, context, what, words):
 def sweep(tmp_path, context, dump):
     output = File("pi", "x.influx-backup.tar", str(tmp_path))
     SweepInflux(output, (*tar_words((), str(dump)), "."), "influxdb", "1.8.10", 60).do(context)
-    return context.learnt[str(output)]
+    return context.recorded[str(output)]
 
 
 def test_a_whole_dump_is_swept(tmp_path, context, dump):

@@ -134,7 +134,7 @@ def test_a_part_is_what_iotstackbackup_restores(stack):
 def test_the_manifest_tells_what_is_in_a_part(stack):
     """Version, buckets, and that it is experimental."""
     path, context = stack.made()
-    (facts,) = context.learnt.values()
+    (facts,) = context.recorded.values()
     assert facts["size_bytes"] == path.stat().st_size
     size = SHARD.stat().st_size
     assert {key: facts[key] for key in ("experimental", "version", "data", "buckets")} == {

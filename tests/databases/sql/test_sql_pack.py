@@ -50,7 +50,7 @@ def pack(tmp_path, engine, docker, *names, tar=()):
     servers = tuple(SqlServer(name, engine, f"{tmp_path}/volumes/{name}") for name in names)
     context = PlainScene({"pi": LocalHost(str(tmp_path))})
     PackDumps(output, servers, 60, docker, tar).do(context)
-    return Path(output.partial), context.learnt[str(output)]
+    return Path(output.partial), context.recorded[str(output)]
 
 
 def test_what_no_restore_takes_of_a_service_is_told(tmp_path, docker):

@@ -84,7 +84,7 @@ class Server:
         PackDumps(output, servers, 60, (str(self.docker),)).do(context)
         with tarfile.open(output.partial) as archive:
             members = {each.name: archive.extractfile(each).read() for each in archive}
-        return members, context, context.learnt[str(output)]
+        return members, context, context.recorded[str(output)]
 
     def load(self, dump):
         """Load a dump and count its rows; return the scene."""
