@@ -133,7 +133,7 @@ class Sleep:
         with host.create(self.output.partial) as target:
             target.write(b"half")
         script = 'sleep 300 & echo $! > "$1.new"; mv "$1.new" "$1"; wait'
-        host.run(Command(("sh", "-c", script, "sh", f"{host.root}/pid"), limit_s=300))
+        host.run(Command(("sh", "-c", script, "sh", f"{host.root}/pid"), timeout_s=300))
 
 
 @dataclass(frozen=True)

@@ -145,7 +145,7 @@ class PackStack:
         links = LinksOut(self.packed, _base(self.tar)) if self.packed else None
         with (
             self._words(host, copies, apart) as words,
-            host.pipe(Command(words, limit_s=self.limit_s), said) as pipe,
+            host.pipe(Command(words, timeout_s=self.limit_s), said) as pipe,
             host.create(self.output.partial) as target,
         ):
             hashed = HashedFile(target)
@@ -260,7 +260,7 @@ def lying_below(host: Host, folder: str, as_root: tuple[str, ...]) -> Lying:
     """Return all files and folders below a folder; raises StepFailed."""
     words = ("find", folder, "-mindepth", "1", "-printf", r"%y %s %P\0")
     said: list[str] = []
-    command = Command((*as_root, *words), limit_s=FIND_LIMIT_S)
+    command = Command((*as_root, *words), timeout_s=FIND_LIMIT_S)
     with host.pipe(command, lambda _stream, line: said.append(line)) as pipe:
         content = b""
         while chunk := read_chunk(pipe.stdout):
@@ -352,7 +352,7 @@ class CompareUnpacked:
         return Command(
             (*self.as_root, "env", "LC_ALL=C", *words, "--numeric-owner", *unzip),
             accept=frozenset({0, 1, 2}),
-            limit_s=COMPARE_LIMIT_S,
+            timeout_s=COMPARE_LIMIT_S,
         )
 
     def commands(self) -> tuple[str, ...]:
@@ -480,7 +480,7 @@ class RemoveFolder:
 
     @property
     def _command(self) -> Command:
-        return Command((*self.as_root, "rm", "-rf", "--", self.path), limit_s=600)
+        return Command((*self.as_root, "rm", "-rf", "--", self.path), timeout_s=600)
 
     def do(self, context: StepContext) -> None:
         """Remove it."""

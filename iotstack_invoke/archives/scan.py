@@ -271,7 +271,7 @@ def list_archive(
     behind = False
     try:
         with host.pipe(
-            Command(words, limit_s=24 * 3600), lambda _stream, line: said.append(line)
+            Command(words, timeout_s=24 * 3600), lambda _stream, line: said.append(line)
         ) as pipe:
             for raw in pipe.stdout:
                 if raw.endswith(b" ** Block of NULs **\n"):

@@ -95,7 +95,7 @@ class HostResult:
     host: str
     exit_code: int
     seconds: float
-    last_words: str
+    last_line: str
     log: str = ""
 
     def called(self, task: str) -> str:
@@ -130,7 +130,7 @@ def run_fleet(
     worst = 128 + stopped_by if stopped_by else worst_of(each.exit_code for each in results)
     if worst or report.live or run.anybody_spoke:
         rows = [
-            (each.host, each.called(words[0]), duration_text(each.seconds), each.last_words)
+            (each.host, each.called(words[0]), duration_text(each.seconds), each.last_line)
             for each in results
         ]
         report.table(("host", "result", "time", "said last"), rows, right=(2,), copied=(3,))

@@ -255,7 +255,7 @@ def _influx(sample: _Sample, report: Report) -> Iterator[str]:
         container,
     )
     try:
-        host.run(Command((*compose, "up", "--detach"), limit_s=300))
+        host.run(Command((*compose, "up", "--detach"), timeout_s=300))
         at = _address(host, container)
         _wait(at)
         _ask(at, "CREATE DATABASE home")
@@ -265,7 +265,7 @@ def _influx(sample: _Sample, report: Report) -> Iterator[str]:
         yield container
     finally:
         host.run(
-            Command((*compose, "down", "--volumes"), accept=frozenset(range(256)), limit_s=120)
+            Command((*compose, "down", "--volumes"), accept=frozenset(range(256)), timeout_s=120)
         )
 
 
@@ -278,7 +278,7 @@ def _find_image(host: LocalHost) -> tuple[str, str]:
         )
     )
     if told.exit_code:
-        return "", f"there is no Docker engine here ({told.last_words})."
+        return "", f"there is no Docker engine here ({told.last_line})."
     images = [line for line in told.out.split() if line.startswith("influxdb:1")]
     return (images[0], "") if images else ("", "no image here: docker pull influxdb:1.8")
 

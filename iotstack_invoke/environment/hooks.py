@@ -105,7 +105,7 @@ class Occasion:
                 self.log.write(name, HELD)
                 self.report.tell(f"{name}: {HELD}", style="yellow")
             if outcome.exit_code:
-                trouble = f"{outcome.ended}: {outcome.last_words}"
+                trouble = f"{outcome.ended}: {outcome.last_line}"
         except StepFailed as error:
             trouble = str(error)
         if trouble and time.monotonic() - started - read_on_s >= hook.limit_s:

@@ -198,7 +198,7 @@ def docker_words(host: Host, name: str, as_root: tuple[str, ...]) -> tuple[str, 
         docker = (*as_root, "docker")
         told = host.run(Command((*docker, "ps", "--quiet"), ANY_EXIT, 60))
     if told.exit_code:
-        raise Refused(f"On {name} Docker cannot be asked: {ended(told.last_words)}")
+        raise Refused(f"On {name} Docker cannot be asked: {ended(told.last_line)}")
     return docker
 
 

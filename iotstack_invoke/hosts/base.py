@@ -58,16 +58,16 @@ LONG_SCRIPT = 60
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One program to run: words, never a shell line.
+    """One program to run: its arguments, never a shell line.
 
-    `accept` lists the exit codes that are no failure; `limit_s` is the longest that it may take.
+    `accept` lists the exit codes that are no failure; `timeout_s` is the longest that it may take.
     """
 
-    words: tuple[str, ...]
+    argv: tuple[str, ...]
     accept: frozenset[int] = frozenset({0})
-    limit_s: float = 120.0
-    called: str = ""
-    """How people are shown it, where its words are a script that nobody would want to read."""
+    timeout_s: float = 120.0
+    label: str = ""
+    """How people are shown it, if its arguments are a script that nobody would want to read."""
     read_on_s: float | None = None
     """How long its output is read after its own end, where something that it started holds it
     open; None: until nobody does."""
@@ -75,17 +75,17 @@ class Command:
     """What says more is stopped."""
 
     def __str__(self) -> str:
-        return shlex.join(self.words)
+        return shlex.join(self.argv)
 
     @property
     def shown(self) -> str:
         """It for people: without the text of a script that it hands to a shell."""
-        return self.called or shlex.join(self.words).replace(*self._script)
+        return self.label or shlex.join(self.argv).replace(*self._script)
 
     @property
     def _script(self) -> tuple[str, str]:
-        """Return a long script among the words as it is quoted, and what stands for it."""
-        for shell, flag, script in zip(self.words, self.words[1:], self.words[2:], strict=False):
+        """Return a long script among the arguments as it is quoted, and what stands for it."""
+        for shell, flag, script in zip(self.argv, self.argv[1:], self.argv[2:], strict=False):
             if (shell, flag) == ("sh", "-c") and len(script) > LONG_SCRIPT:
                 return shlex.quote(script), "…"
         return "", ""
@@ -152,7 +152,7 @@ class Result:
             return f"killed by signal {-self.exit_code}"
 
     @property
-    def last_words(self) -> str:
+    def last_line(self) -> str:
         """The last line it said, on the error stream if there is one."""
         lines = (self.err.strip() or self.out.strip()).splitlines()
         if not any(map(is_telling, lines)):

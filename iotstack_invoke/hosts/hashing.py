@@ -26,7 +26,7 @@ A Mac or a NAS with BSD tools has the last.
 def hash_command(path: str, as_root: tuple[str, ...] = ()) -> Command:
     """Return what says the SHA-256 of a file as its first word."""
     words = (*as_root, "sh", "-c", HASH, "sh", path)
-    return Command(words, limit_s=HASH_LIMIT_S, called=shlex.join((*as_root, "sha256sum", path)))
+    return Command(words, timeout_s=HASH_LIMIT_S, label=shlex.join((*as_root, "sha256sum", path)))
 
 
 class HashedStream:

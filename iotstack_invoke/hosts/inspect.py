@@ -45,7 +45,7 @@ def root_words(host: Host, name: str, *, sudo: bool) -> tuple[str, ...]:
         if told.exit_code:
             raise Refused(
                 f"On {name} sudo does not let this user in without a password: "
-                f"{ended(told.last_words)} Allow it (NOPASSWD in /etc/sudoers.d), or log in as "
+                f"{ended(told.last_line)} Allow it (NOPASSWD in /etc/sudoers.d), or log in as "
                 "root."
             )
         as_root = ("sudo", "-n")
@@ -224,7 +224,7 @@ def stat_unfollowed(
     host: Host, words: tuple[str, ...], as_root: tuple[str, ...] = (), limit_s: float = 120.0
 ) -> str:
     """Return the same as `stat_on`, with any byte: names that are no UTF-8 can be acted on."""
-    command = Command((*as_root, *IN_ENGLISH, *words), limit_s=limit_s, called=shlex.join(words))
+    command = Command((*as_root, *IN_ENGLISH, *words), timeout_s=limit_s, label=shlex.join(words))
     said: list[str] = []
     with host.pipe(command, lambda _stream, line: said.append(line)) as pipe:
         text = pipe.stdout.read(command.most_bytes + 1).decode("utf-8", "surrogateescape")

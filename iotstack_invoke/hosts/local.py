@@ -275,14 +275,15 @@ class LocalHost:
         try:
             result: Any = self._context.run(
                 str(command),
-                timeout=command.limit_s,
+                timeout=command.timeout_s,
                 read_on_s=command.read_on_s,
                 most_bytes=command.most_bytes,
                 **streams,
             )
         except CommandTimedOut as error:
             raise StepFailed(
-                f"It did not end within {command.limit_s:g} s, so it was stopped: {command.shown}"
+                f"It did not end within {command.timeout_s:g} s, so it was stopped: "
+                f"{command.shown}"
             ) from error
         except ThreadException as error:
             raise _first_of(error, command, self.name) from error
@@ -295,7 +296,7 @@ class LocalHost:
     @contextlib.contextmanager
     def pipe(self, command: Command, heard: Heard | None = None) -> Iterator[Pipe]:
         """Start a command whose output is bytes; it is ended when the block is left."""
-        with piped(command.words, heard, command.limit_s) as (process, finish):
+        with piped(command.argv, heard, command.timeout_s) as (process, finish):
             assert process.stdout is not None  # noqa: S101 - we asked for a pipe
             yield Pipe(process.stdout, finish)
 
@@ -564,9 +565,9 @@ def checked(command: Command, outcome: Result, where: str) -> Result:
     if processes.ending():
         raise Interrupted(-outcome.exit_code if outcome.exit_code < 0 else 15)
     denied = denied_told(outcome.err)
-    if denied and command.words[:1] != ("sudo",):  # a share may refuse root as well
+    if denied and command.argv[:1] != ("sudo",):  # a share may refuse root as well
         raise StepFailed(f"On {where}: {denied}")
-    raise StepFailed(f"On {where}: {outcome.ended} from `{command.shown}`: {outcome.last_words}")
+    raise StepFailed(f"On {where}: {outcome.ended} from `{command.shown}`: {outcome.last_line}")
 
 
 def _first_of(error: ThreadException, command: Command, where: str) -> BaseException:

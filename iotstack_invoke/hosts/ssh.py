@@ -210,7 +210,7 @@ def _of_sftp(error: Unreachable) -> str:
 def _no_shell(host: SshHost) -> str:
     """Return what a machine says that runs no command, '' where it does; raises Unreachable."""
     words = ("sh", "-c", f"echo {SHELL_ANSWER}")
-    asked = Command(words, limit_s=CONNECT_LIMIT_S, most_bytes=MOST_SAID_BYTES)
+    asked = Command(words, timeout_s=CONNECT_LIMIT_S, most_bytes=MOST_SAID_BYTES)
     try:
         outcome = host.try_run(asked, leashed=False)
     except NoSession:
@@ -220,7 +220,7 @@ def _no_shell(host: SshHost) -> str:
         if not host.login.is_open():
             raise
         return error.said if isinstance(error, LoginPrints) else str(error)
-    return "" if outcome.out == f"{SHELL_ANSWER}\n" else outcome.last_words
+    return "" if outcome.out == f"{SHELL_ANSWER}\n" else outcome.last_line
 
 
 def open_host(ssh: Ssh, root: str, name: str) -> SshHost:
@@ -266,7 +266,7 @@ class SshHost:
                 result = once_there_is_a_session(
                     lambda: connection.run(
                         sent,
-                        timeout=command.limit_s,
+                        timeout=command.timeout_s,
                         read_on_s=command.read_on_s,
                         most_bytes=command.most_bytes,
                         leashed=leashed,
@@ -278,7 +278,7 @@ class SshHost:
                 )
         except CommandTimedOut as error:
             if not begins[0].begun:
-                raise self.login.began_nothing(command.limit_s) from error
+                raise self.login.began_nothing(command.timeout_s) from error
             raise self._too_long(command) from error
         except ThreadException as error:
             if any(isinstance(each.value, NotBegun) for each in error.exceptions):
@@ -346,7 +346,7 @@ class SshHost:
     def read(self, path: str, start: int = 0) -> Iterator[IO[bytes]]:
         """Return a stream of a file's bytes; raises StepFailed at the end if it was cut short."""
         words = ("tail", "-c", f"+{start + 1}", path) if start else ("cat", path)
-        with self.pipe(Command(words, limit_s=TRANSFER_LIMIT_S)) as pipe:
+        with self.pipe(Command(words, timeout_s=TRANSFER_LIMIT_S)) as pipe:
             yield pipe.stdout
             if pipe.stdout.closed or pipe.stdout.read(1):
                 return  # whoever reads has seen enough
@@ -450,7 +450,7 @@ class SshHost:
                 limit.stop()
             return
         said: deque[str] = deque(maxlen=LAST_LINES)
-        limited = Command(command.words, limit_s=TRANSFER_LIMIT_S)
+        limited = Command(command.argv, timeout_s=TRANSFER_LIMIT_S)
         with (
             self._ssh(limited, lambda _, line: said.append(line)) as (process, finish),
             self._moving(lambda: processes.end(process)) as stall,
@@ -482,7 +482,7 @@ class SshHost:
         sent, first = self.login.mark.sent(command, leashed=leashed)
         begins, lines = self.login.begins(), Lines(self.login.mark, heard)
         words = (*self.login.words(), sent)
-        with piped(words, lines, command.limit_s, feed=True) as (process, finish):
+        with piped(words, lines, command.timeout_s, feed=True) as (process, finish):
             assert process.stdin is not None  # noqa: S101 - we asked for pipes
             with contextlib.suppress(BrokenPipeError):  # how it ended says more
                 process.stdin.write(first)
@@ -512,7 +512,7 @@ class SshHost:
             with self._channelled(command, heard) as pipe:
                 yield pipe
             return
-        until_s = time.monotonic() + command.limit_s
+        until_s = time.monotonic() + command.timeout_s
         with self._ssh(command, heard, leashed=True) as (process, finish):
 
             def ended_well() -> int:
@@ -528,7 +528,7 @@ class SshHost:
     def _channelled(self, command: Command, heard: Heard | None = None) -> Iterator[Pipe]:
         """Do the same through the open connection."""
         channel = self.login.start(command, leashed=True)
-        limit = Limit(channel, command.limit_s)
+        limit = Limit(channel, command.timeout_s)
 
         def finish() -> int:
             for line in self.login.said(channel).splitlines():
@@ -546,7 +546,7 @@ class SshHost:
             limit.stop()
 
     def _too_long(self, command: Command) -> _TooLong:
-        told = f"it did not end within {command.limit_s:g} s: {command.shown}."
+        told = f"it did not end within {command.timeout_s:g} s: {command.shown}."
         return _TooLong(f"On {self.name}: {told}", again=True)
 
     def _unbroken(self, code: int) -> int:
@@ -780,7 +780,7 @@ def _script(script: str, *arguments: str, limit_s: float = SLOW_LIMIT_S) -> Comm
     # What is said is read here, so it is to be in English.
     most_bytes = MOST_LISTED_BYTES if script == NAMES else MOST_TOLD_BYTES
     words = ("sh", "-c", f"LC_ALL=C; export LC_ALL; {script}", "sh", *arguments)
-    return Command(words, called=called, limit_s=limit_s, most_bytes=most_bytes)
+    return Command(words, label=called, timeout_s=limit_s, most_bytes=most_bytes)
 
 
 def _fact(line: str) -> FileFact:

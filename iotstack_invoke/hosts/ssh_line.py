@@ -157,8 +157,8 @@ class Line(fabric.Connection):  # type: ignore[misc]
             self.client.close()
             self._close_gateway()
             refused = isinstance(error, (HostKeyRefused, LoginRefused))
-            if self._proxy and self._proxy.last_words and not refused:
-                raise SSHException(f"its ProxyCommand says: {self._proxy.last_words}") from error
+            if self._proxy and self._proxy.last_line and not refused:
+                raise SSHException(f"its ProxyCommand says: {self._proxy.last_line}") from error
             if isinstance(error, IncompatiblePeer):
                 raise SSHException(_nothing_in_common(self._offers, str(error))) from error
             raise
@@ -280,7 +280,7 @@ class _Proxy(socket.socket):
     def _listen(self, said: IO[bytes]) -> None:
         said.seek(max(0, said.seek(0, os.SEEK_END) - MOST_WORDS_BYTES))
         words = said.read().decode("utf-8", "replace").strip()
-        self.last_words = words.rpartition("\n")[2].strip()
+        self.last_line = words.rpartition("\n")[2].strip()
 
     def close(self) -> None:
         """Close the line, and end the program."""

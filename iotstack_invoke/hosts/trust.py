@@ -189,7 +189,7 @@ class Trust:
         if or_refuse:
             raise Refused(
                 f"{where}{path} is not used: {why}, and that cannot be changed: "
-                f"{told.last_words if told.exit_code else 'its file system has no owners'}. "
+                f"{told.last_line if told.exit_code else 'its file system has no owners'}. "
                 f"Nothing was changed. Make it yours: {mend}"
             )
         return ""

@@ -87,7 +87,7 @@ class EndQuiet:
                 self._warn(context, "is not up")
                 return
             if time.monotonic() > deadline:
-                raise StepFailed(f"Container {self.container} does not go on: {told.last_words}")
+                raise StepFailed(f"Container {self.container} does not go on: {told.last_line}")
             context.status(f"waiting for {self.container}")
             processes.pause(ANSWER_PAUSE_S)
 

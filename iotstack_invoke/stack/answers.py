@@ -12,7 +12,7 @@ from ..hosts.local import read_chunk
 def answer(host: Host, words: tuple[str, ...], limit_s: float) -> list[str]:
     """Return the texts that a script answers; raises StepFailed if it fails."""
     content = b""
-    with host.pipe(Command(words, limit_s=limit_s)) as pipe:
+    with host.pipe(Command(words, timeout_s=limit_s)) as pipe:
         while chunk := read_chunk(pipe.stdout):
             content += chunk
         code = pipe.finish()

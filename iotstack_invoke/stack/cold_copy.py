@@ -110,7 +110,7 @@ class CheckSpace:
     @property
     def _command(self) -> Command:
         paths = (posixpath.join(self.copy.folder, each) for each in self.copy.paths)
-        return Command((*self.copy.as_root, "du", "-s", "-c", "-B1", "--", *paths), limit_s=3600)
+        return Command((*self.copy.as_root, "du", "-s", "-c", "-B1", "--", *paths), timeout_s=3600)
 
     def commands(self) -> tuple[str, ...]:
         """Return the command."""

@@ -155,7 +155,7 @@ def inspect_all(
     """
     try:
         listed = host.run(
-            Command((*docker, "ps", "--all", "--quiet", "--no-trunc"), limit_s=limit_s)
+            Command((*docker, "ps", "--all", "--quiet", "--no-trunc"), timeout_s=limit_s)
         )
     except StepFailed as error:
         advice = ""
@@ -264,7 +264,7 @@ def volumes_of(
     """Return the names of the volumes that compose made for a stack, sorted."""
     label = f"label={PROJECT_LABEL}={project}"
     words = (*docker, "volume", "ls", "--quiet", "--filter", label)
-    return tuple(sorted(host.run(Command(words, limit_s=limit_s)).out.split()))
+    return tuple(sorted(host.run(Command(words, timeout_s=limit_s)).out.split()))
 
 
 def _volume(told: JsonAnswer) -> Volume:
@@ -357,7 +357,7 @@ def compose_words(host: Host, docker: tuple[str, ...] = ("docker",)) -> tuple[st
     `docker` may begin with `sudo -n`. Raises StepFailed where there is neither.
     """
     for words in ((*docker, "compose"), (*docker[:-1], "docker-compose")):
-        asked = Command((*words, "version"), accept=frozenset(range(256)), limit_s=LOOK_LIMIT_S)
+        asked = Command((*words, "version"), accept=frozenset(range(256)), timeout_s=LOOK_LIMIT_S)
         if host.run(asked).exit_code == 0:
             return words
     raise StepFailed(

@@ -160,7 +160,7 @@ def compose_reads(
 def _surroundings(host: Host, folder: str) -> tuple[dict[str, str], str]:
     """Return the variables that a command finds on a host, and the folder without links."""
     script = 'realpath -m -- "$1" | base64 | tr -d "\\n"; echo; env -0 | base64 | tr -d "\\n"'
-    command = Command(("sh", "-c", script, "sh", folder), limit_s=READ_LIMIT_S)
+    command = Command(("sh", "-c", script, "sh", folder), timeout_s=READ_LIMIT_S)
     real, _, told = host.run(command).out.partition("\n")
     pairs = base64.b64decode(told).decode("utf-8", "surrogateescape").split("\0")
     environment = dict(pair.split("=", 1) for pair in pairs if "=" in pair)
@@ -225,8 +225,8 @@ class _Seen:
         for some in _batches(words):
             command = Command(
                 (*self.as_root, "sh", "-c", _READ, "sh", str(SIZE_LIMIT + 1), *some),
-                limit_s=READ_LIMIT_S,
-                called="a look at the files that compose reads",
+                timeout_s=READ_LIMIT_S,
+                label="a look at the files that compose reads",
             )
             lines = self.host.run(command).out.splitlines()
             if len(lines) != len(some):

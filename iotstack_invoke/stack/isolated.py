@@ -35,8 +35,8 @@ def remove_ours(host: Host, name: str, docker: tuple[str, ...], guard: str) -> N
         words = (*docker, "rm", "--force", "--volumes", *found)
         command = guarded(guard, words, STOP_LIMIT_S)
         # A removal that was broken off goes on in the engine: then this one is refused.
-        told = host.run(Command(command.words, frozenset({0, 1}), command.limit_s))
-        said = told.last_words
+        told = host.run(Command(command.argv, frozenset({0, 1}), command.timeout_s))
+        said = told.last_line
         processes.pause(REMOVE_PAUSE_S if told.exit_code else 0)
 
 

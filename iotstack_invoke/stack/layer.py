@@ -40,7 +40,7 @@ class LayerChange:
 
 def changes_in_layer(host: Host, name: str) -> tuple[LayerChange, ...]:
     """Return what a container wrote where it mounts nothing; raises StepFailed if nobody tells."""
-    told = host.run(Command(("docker", "diff", name), limit_s=LOOK_LIMIT_S))
+    told = host.run(Command(("docker", "diff", name), timeout_s=LOOK_LIMIT_S))
     lines = told.out.splitlines()
     return tuple(
         LayerChange(line[2:], line[0] == "A") for line in lines if line[:2] in ("A ", "C ")

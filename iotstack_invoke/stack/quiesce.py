@@ -146,7 +146,7 @@ class Quiesce:
         host.append(self.mark, self.name)
         leave = self._bounded(self.leave)
         watch = ("sh", "-c", WATCH, "sh", self.lock, self.mark, str(QUIET_LIMIT_S), *leave)
-        host.run(Command(("sh", "-c", DETACH, "sh", *watch), called=f"watch {self.mark}"))
+        host.run(Command(("sh", "-c", DETACH, "sh", *watch), label=f"watch {self.mark}"))
         context.status(f"{self.name} is made quiet")
         called = str(Command(self.enter))
         enter = self._bounded(self.enter)
@@ -164,7 +164,7 @@ class Quiesce:
         leave = self._bounded(self.leave)
         words = ("sh", "-c", LEAVE, "sh", self.mark, str(QUIET_LIMIT_S), *leave)
         accept, limit_s = frozenset({0, TIMED_OUT}), 2 * QUIET_LIMIT_S + 10
-        command = Command(words, accept, limit_s, called=str(Command(self.leave)))
+        command = Command(words, accept, limit_s, label=str(Command(self.leave)))
         if not host.stat([self.mark]):
             return
         try:
@@ -172,7 +172,7 @@ class Quiesce:
         except StepFailed as error:
             raise StepFailed(self._still_quiet(str(error))) from error
         if told.exit_code:
-            why = f"`{command.called}` did not end within {self._limit_s} s and was ended"
+            why = f"`{command.label}` did not end within {self._limit_s} s and was ended"
             raise StepFailed(self._still_quiet(why))
 
     def wait(self, host: Host) -> None:
@@ -187,7 +187,7 @@ class Quiesce:
             if since and now - since >= self.settle_s:
                 return
             if now > deadline:
-                why = f"after {AWAKE_LIMIT_S:g} s it says: {told.last_words}"
+                why = f"after {AWAKE_LIMIT_S:g} s it says: {told.last_line}"
                 raise StepFailed(self._still_quiet(why))
             processes.pause(AWAKE_PAUSE_S)
 
@@ -203,7 +203,7 @@ class Quiesce:
         return (*words[:at], "sh", "-c", BOUND, "sh", str(INSIDE_LIMIT_S), *words[at:])
 
     def _is_awake(self, host: Host) -> bool:
-        told = host.run(Command(self._bounded(self.ask), limit_s=QUIET_LIMIT_S)).out
+        told = host.run(Command(self._bounded(self.ask), timeout_s=QUIET_LIMIT_S)).out
         return self.awake in told
 
     def _still_quiet(self, why: str) -> str:

@@ -145,7 +145,7 @@ PUT_BACK = (
 
 def guarded(guard: str, words: tuple[str, ...], limit_s: float = STEP_LIMIT_S) -> Command:
     """Return a command that holds the host's shared lock while it runs."""
-    return Command(("flock", "--shared", guard, *words), limit_s=limit_s)
+    return Command(("flock", "--shared", guard, *words), timeout_s=limit_s)
 
 
 MOST_LINES = 3
@@ -169,7 +169,7 @@ def rename_by(host: Host, command: Command, told: str, advice: str, gone: str = 
         raise OldDataGone(gone)
     if outcome.exit_code:  # a name in its words may have newlines
         said = [each.strip() for each in outcome.err.splitlines() if is_telling(each)]
-        why = " ".join(said[-MOST_LINES:]) or outcome.last_words
+        why = " ".join(said[-MOST_LINES:]) or outcome.last_line
         raise StepFailed(f"On {host.name} {told}: {why.rstrip('.')}. {advice}")
 
 
@@ -190,7 +190,7 @@ def wait_for_orphans(host: Host, guard: str) -> None:
     """Wait until no command of a dead run is left; raises StepFailed where one never ends."""
     words = ("flock", "--exclusive", "--timeout", str(int(STOP_LIMIT_S)), guard, "true")
     try:
-        host.run(Command(words, limit_s=STOP_LIMIT_S + 10))
+        host.run(Command(words, timeout_s=STOP_LIMIT_S + 10))
     except StepFailed as error:
         raise StepFailed(
             f"On {host.name} a command of an earlier run is still at work (it holds {guard}). "
@@ -212,7 +212,7 @@ def _those_there(host: Host, docker: tuple[str, ...], names: tuple[str, ...]) ->
 
 def _start(docker: tuple[str, ...], names: tuple[str, ...], guard: str) -> Command:
     """Return what starts them: exit 1 where one cannot be, and then the others are started."""
-    words = guarded(guard, (*docker, "start", *names)).words
+    words = guarded(guard, (*docker, "start", *names)).argv
     return Command(words, frozenset({0, 1}), START_LIMIT_S)
 
 
@@ -393,7 +393,7 @@ class ComposeUp:
     def _command(self, services: tuple[str, ...], *, may_fail: bool = False) -> Command:
         alone = ("--no-deps",) if services else ()
         mode = "--detach" if self.start else "--no-start"
-        words = guarded(self.guard, (*self.compose, "up", mode, *alone, *services)).words
+        words = guarded(self.guard, (*self.compose, "up", mode, *alone, *services)).argv
         accept = frozenset(range(256)) if may_fail else frozenset({0})
         return Command(words, accept, STEP_LIMIT_S)
 
@@ -445,7 +445,7 @@ class ComposeUp:
             else (*self.compose, "down")
         )
         command = guarded(self.guard, words, STOP_LIMIT_S)
-        told = host.run(Command(command.words, frozenset(range(256)), command.limit_s))
+        told = host.run(Command(command.argv, frozenset(range(256)), command.timeout_s))
         left = self._left(host) if told.exit_code else ()
         if left:
             raise StepFailed(f"{', '.join(left)} could not be removed: {compose_error(told)}")
@@ -464,7 +464,7 @@ def compose_error(told: Result) -> str:
     lines = [line.strip() for line in (*told.out.splitlines(), *told.err.splitlines())]
     telling = [line for line in lines if line and not _SUMMED_UP.search(line)]
     errors = [line for line in telling if "error" in line.lower()] or telling
-    return errors[-1] if errors else told.last_words
+    return errors[-1] if errors else told.last_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -834,15 +834,15 @@ class MakeVolume:
         """
         if self.own_label:
             words = (*self.docker, "volume", "inspect", self.name)
-            seen = host.run(Command(guarded(self.guard, words).words, frozenset({0, 1})))
+            seen = host.run(Command(guarded(self.guard, words).argv, frozenset({0, 1})))
             if seen.exit_code and not _IN_USE_OR_GONE.search(seen.err):
-                raise StepFailed(f"Volume {self.name} could not be looked at: {seen.last_words}")
+                raise StepFailed(f"Volume {self.name} could not be looked at: {seen.last_line}")
             if not seen.exit_code and self.own_label != _label(seen.out, host.name):
                 return f"Volume {self.name} stays: somebody else made it meanwhile."
         command = guarded(self.guard, (*self.docker, "volume", "rm", self.name))
-        told = host.run(Command(command.words, frozenset({0, 1}), command.limit_s))
+        told = host.run(Command(command.argv, frozenset({0, 1}), command.timeout_s))
         if told.exit_code and not _IN_USE_OR_GONE.search(told.err):
-            raise StepFailed(f"Volume {self.name} could not be removed: {told.last_words}")
+            raise StepFailed(f"Volume {self.name} could not be removed: {told.last_line}")
         return ""
 
 
@@ -930,7 +930,7 @@ class MakeAside:
             host.run(guarded(self.guard, (*self.as_root, *forget_words(self.path))))
         words = ("find", self.path, "-depth", "-type", "d", "-empty", "-delete")
         command = guarded(self.guard, (*self.as_root, *words))
-        host.run(Command(command.words, frozenset({0, 1}), command.limit_s))
+        host.run(Command(command.argv, frozenset({0, 1}), command.timeout_s))
 
 
 @dataclass(frozen=True, slots=True)

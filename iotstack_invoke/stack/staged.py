@@ -61,7 +61,7 @@ def measure(host: Host, folder: str, as_root: tuple[str, ...]) -> tuple[int, int
     """
     words = (*as_root, "find", folder, "-mindepth", "1", "-printf", "%y%s\\n")
     members = size_bytes = 0
-    with host.pipe(Command(words, limit_s=MEASURE_LIMIT_S)) as pipe:
+    with host.pipe(Command(words, timeout_s=MEASURE_LIMIT_S)) as pipe:
         for line in pipe.stdout:
             members += 1
             size_bytes += int(line[1:]) if line[:1] == b"f" else 0
@@ -88,6 +88,6 @@ class Measure:
         """Measure it under its partial name."""
         host, folder = context.host(self.output.role), self.output.partial
         words = (*self.as_root, "sync", "--file-system", folder)
-        host.run(Command(words, limit_s=MEASURE_LIMIT_S))
+        host.run(Command(words, timeout_s=MEASURE_LIMIT_S))
         members, size_bytes = measure(host, folder, self.as_root)
         context.record(self.output, members=members, bytes=size_bytes)

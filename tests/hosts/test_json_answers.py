@@ -80,7 +80,7 @@ class Answering:
         self.told = told
 
     def run(self, command, hear=None):
-        line = " ".join(command.words)
+        line = " ".join(command.argv)
         out = ""
         if self.question in line:
             out = self.told
@@ -89,7 +89,7 @@ class Answering:
         elif "inspect --type container" in line:
             out = json.dumps([CONTAINER])
         elif "realpath" in line:
-            out = "".join(f"{each}\0" for each in command.words[4:])
+            out = "".join(f"{each}\0" for each in command.argv[4:])
         for each in out.splitlines() if hear else ():
             hear("out", each)
         return Result(0, out, "")

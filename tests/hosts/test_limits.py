@@ -215,7 +215,7 @@ def test_a_limit_ends_what_sudo_started_there(pi, number, way, stubborn):
     words = words_of(number, stubborn=stubborn)
     started = time.monotonic()
     with pytest.raises(StepFailed):
-        ended_there(host, Command(tuple(words), limit_s=3), way)
+        ended_there(host, Command(tuple(words), timeout_s=3), way)
     assert time.monotonic() - started < 60
     until(lambda: not running(number), 20)
     assert host.run(Command(("echo", "good"))).out == "good\n"

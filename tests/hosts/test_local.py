@@ -51,7 +51,7 @@ def python(code, *arguments):
 
 def test_a_command_finds_its_input_at_its_end(host):
     """A program that reads its standard input ends at once instead of waiting for us."""
-    assert host.run(Command(("cat",), limit_s=20)).out == ""
+    assert host.run(Command(("cat",), timeout_s=20)).out == ""
 
 
 def test_words_arrive_as_they_are(host):
@@ -65,7 +65,7 @@ def test_characters_stay_whole_across_the_edges_of_reads(host):
     """A letter of several bytes is never cut, however the output falls into reads."""
     code = "import sys; sys.stdout.write('x' * int(sys.argv[1]) + 'é€😀' * 3000)"
     for shift in range(4):
-        told = host.run(Command(python(code, str(shift)), limit_s=30))
+        told = host.run(Command(python(code, str(shift)), timeout_s=30))
         assert told.out == "x" * shift + "é€😀" * 3000
 
 
@@ -78,7 +78,7 @@ def test_much_output_is_read_in_linear_time(host):
     """16 MB of lines take a few seconds at the most; Invoke's own runner took 27."""
     started = time.monotonic()
     code = "import sys\nfor n in range(160_000): sys.stdout.write('y' * 99 + chr(10))"
-    told = host.run(Command(python(code), limit_s=100))
+    told = host.run(Command(python(code), timeout_s=100))
     assert len(told.out) == 16_000_000
     assert time.monotonic() - started < 10
 
@@ -160,7 +160,7 @@ def test_a_time_limit_ends_grandchildren(host, tmp_path):
     script = 'sleep 300 & echo $! > "$1"; wait'
     started = time.monotonic()
     with pytest.raises(StepFailed, match="did not end within 1 s"):
-        host.run(Command(("sh", "-c", script, "sh", str(tmp_path / "pid")), limit_s=1))
+        host.run(Command(("sh", "-c", script, "sh", str(tmp_path / "pid")), timeout_s=1))
     assert time.monotonic() - started < 20
     until(lambda: not alive(int((tmp_path / "pid").read_text())))
 
@@ -168,7 +168,7 @@ def test_a_time_limit_ends_grandchildren(host, tmp_path):
 def test_a_pipe_that_takes_too_long_is_ended(host, tmp_path):
     """The time limit of a pipe ends the program with all that it started."""
     script = 'sleep 300 & echo $! > "$1"; wait'
-    command = Command(("sh", "-c", script, "sh", str(tmp_path / "pid")), limit_s=1)
+    command = Command(("sh", "-c", script, "sh", str(tmp_path / "pid")), timeout_s=1)
     with host.pipe(command) as pipe:
         assert pipe.stdout.read() == b""
         assert pipe.finish() != 0
@@ -188,7 +188,7 @@ def test_what_a_listener_raises_ends_the_command(host, tmp_path):
     script = 'echo $$ > "$1"; echo no; exec sleep 300'
     started = time.monotonic()
     with pytest.raises(Told, match="no"):
-        host.run(Command(("sh", "-c", script, "sh", str(tmp_path / "pid")), limit_s=100), refuse)
+        host.run(Command(("sh", "-c", script, "sh", str(tmp_path / "pid")), timeout_s=100), refuse)
     assert time.monotonic() - started < 30
     until(lambda: not alive(int((tmp_path / "pid").read_text())))
 
@@ -297,7 +297,7 @@ def test_nothing_starts_while_everything_ends(host):
     children.end_all()
     started = time.monotonic()
     with pytest.raises(Interrupted):
-        host.run(Command(("sleep", "300"), limit_s=100))
+        host.run(Command(("sleep", "300"), timeout_s=100))
     assert time.monotonic() - started < 20
     children.resume()
     assert host.run(Command(("echo", "again"))).out == "again\n"
@@ -395,7 +395,7 @@ def test_a_limit_ends_what_a_program_left_behind(host, tmp_path):
     """A child that outlives its program and holds its output is ended at the limit as well."""
     script = 'sleep 300 & echo $! > "$1"'
     with pytest.raises(StepFailed, match="did not end within 1 s"):
-        host.run(Command(("sh", "-c", script, "sh", str(tmp_path / "pid")), limit_s=1))
+        host.run(Command(("sh", "-c", script, "sh", str(tmp_path / "pid")), timeout_s=1))
     until(lambda: not alive(int((tmp_path / "pid").read_text())))
 
 

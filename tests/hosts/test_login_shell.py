@@ -174,7 +174,7 @@ def test_a_shell_that_hangs_is_given_up(noisy, tmp_path, monkeypatch, start_file
     monkeypatch.setattr("iotstack_invoke.hosts.ssh.START_LIMIT_S", 0.5)
     for act in (
         lambda: place.stat([str(tmp_path)]),
-        lambda: place.run(Command(("true",), limit_s=0.3)),
+        lambda: place.run(Command(("true",), timeout_s=0.3)),
         lambda: place.read_many(str(tmp_path), ["x"]),
         lambda: place.read_many(str(tmp_path), ["x"] * 20),
         lambda: place.write(f"{tmp_path}/y", io.BytesIO(b"y"), 0),

@@ -56,7 +56,7 @@ def test_thousands_of_long_words_arrive_as_they_are(host):
 
 def test_what_no_program_takes_is_told(host):
     """More than the kernel lets anybody say is a failure in words."""
-    command = Command(("cat", *LONG, *LONG, *LONG, *LONG), limit_s=60)
+    command = Command(("cat", *LONG, *LONG, *LONG, *LONG), timeout_s=60)
     with pytest.raises(StepFailed, match=r"(?i)argument list too long"):
         host.run(command)
 

@@ -140,7 +140,7 @@ def test_a_command_runs_there(nas):
     """Words arrive as they are, output comes back whole, the input is at its end."""
     words = ("printf", "%s|", "a b", "$HOME", "it's", "é€😀", "")
     assert nas.run(Command(words)).out == "a b|$HOME|it's|é€😀||"
-    assert nas.run(Command(("cat",), limit_s=20)).out == ""
+    assert nas.run(Command(("cat",), timeout_s=20)).out == ""
 
 
 def test_lines_and_exit_codes_come_back(nas):
@@ -158,7 +158,7 @@ def test_lines_and_exit_codes_come_back(nas):
 def test_much_output_is_whole_and_linear(nas):
     """8 MB of letters of several bytes arrive whole within seconds."""
     started = time.monotonic()
-    told = nas.run(Command(("sh", "-c", "yes 'é€😀' | head -n 800000"), limit_s=100))
+    told = nas.run(Command(("sh", "-c", "yes 'é€😀' | head -n 800000"), timeout_s=100))
     assert told.out == "é€😀\n" * 800_000
     assert time.monotonic() - started < 50
 
@@ -166,7 +166,7 @@ def test_much_output_is_whole_and_linear(nas):
 def test_a_command_that_takes_too_long_may_be_tried_again(nas):
     """A time limit is a failure that another attempt may mend."""
     with pytest.raises(StepFailed, match="On nas: it did not end within 1 s") as failure:
-        nas.run(Command(("sleep", "30"), limit_s=1))
+        nas.run(Command(("sleep", "30"), timeout_s=1))
     assert failure.value.again
 
 
@@ -179,7 +179,7 @@ def test_a_late_command_is_told_however_long_its_end_takes(nas, monkeypatch):
 
     monkeypatch.setattr(UnattendedRemote, "kill", slowly, raising=False)
     with pytest.raises(StepFailed, match=r"On nas: it did not end within 0\.2 s"):
-        nas.run(Command(("sleep", "30"), limit_s=0.2))
+        nas.run(Command(("sleep", "30"), timeout_s=0.2))
 
 
 @pytest.mark.parametrize("error", [EOFError, OSError(9, "Bad file descriptor")])
@@ -197,7 +197,7 @@ def test_a_late_command_whose_connection_is_lost_is_told(nas, monkeypatch, error
     monkeypatch.setattr(line, "_send_user_message", gone)
     monkeypatch.setattr(threading, "excepthook", unseen.append)
     with pytest.raises(StepFailed, match=r"On nas: it did not end within 0\.2 s") as failure:
-        nas.run(Command(("sleep", "30"), limit_s=0.2))
+        nas.run(Command(("sleep", "30"), timeout_s=0.2))
     assert failure.value.again
     assert unseen == []
     nas.close()
@@ -286,7 +286,7 @@ def test_a_line_that_breaks_may_be_mended_by_another_attempt(nas, sshd):
     thread = threading.Thread(target=cut)
     thread.start()
     with pytest.raises(Unreachable, match="The line to nas broke") as failure:
-        nas.run(Command(("sleep", "30"), limit_s=60))
+        nas.run(Command(("sleep", "30"), timeout_s=60))
     thread.join()
     assert failure.value.again
     assert tried(lambda: nas.run(Command(("echo", "again")))).out == "again\n"
@@ -303,7 +303,7 @@ def test_a_signal_ends_a_command_of_the_main_thread_soon(nas, sshd):
     threading.Thread(target=interrupt).start()
     started = time.monotonic()
     with pytest.raises(Interrupted), signals_raised():
-        nas.run(Command(("sleep", "40"), limit_s=60))
+        nas.run(Command(("sleep", "40"), timeout_s=60))
     assert time.monotonic() - started < 20
 
 
@@ -972,7 +972,7 @@ def test_what_goes_on_too_long_is_ended(nas, root, request, way):
     if way == "channel":
         request.getfixturevalue("no_ssh")
     started = time.monotonic()
-    with nas.pipe(Command(("sleep", "60"), limit_s=1)) as pipe:
+    with nas.pipe(Command(("sleep", "60"), timeout_s=1)) as pipe:
         assert pipe.stdout.read() == b""
         with pytest.raises(StepFailed, match="did not end within 1 s: sleep 60"):
             pipe.finish()

@@ -569,7 +569,7 @@ def test_what_never_ends_is_no_answer(sshd, tmp_path, monkeypatch, way):
         for host in (place, LocalHost("/")):
             for words in (("yes",), ("sh", "-c", "yes >&2")):
                 with pytest.raises(StepFailed, match="said more than 100,000 bytes"):
-                    host.run(Command(words, limit_s=60, most_bytes=100_000))
+                    host.run(Command(words, timeout_s=60, most_bytes=100_000))
     else:
         with pytest.raises(StepFailed, match="its answer has no end: y"):
             place.write(f"{tmp_path}/x", io.BytesIO(b"x"), 0)

@@ -124,7 +124,7 @@ def _used(
         return 0
     words = (*facts.as_root, "du", "-s", "-c", "-B1", *(f"--exclude={each}" for each in excluded))
     told = host.run(
-        Command((*words, "--", *paths), accept=frozenset({0, 1}), limit_s=limit_s)
+        Command((*words, "--", *paths), accept=frozenset({0, 1}), timeout_s=limit_s)
     ).out.splitlines()
     total = told[-1].split("\t")[0] if told else ""
     return int(total) if total.isdigit() else 0

@@ -288,13 +288,13 @@ def _as_root(host: Host, settings: Settings) -> tuple[str, ...]:
         if told.exit_code:
             raise Refused(
                 f"On {host.name} python3 does not run, which copies SQLite files there: "
-                f"{told.last_words}. Install it: sudo apt-get install python3"
+                f"{told.last_line}. Install it: sudo apt-get install python3"
             )
         return root_words(host, host.name, sudo=settings.stack.sudo)
     if os.geteuid() == 0 or not settings.stack.sudo:
         return ()
     try:
-        host.run(Command(("sudo", "-n", "true"), limit_s=10))
+        host.run(Command(("sudo", "-n", "true"), timeout_s=10))
     except StepFailed as error:
         raise Refused(
             "Files of containers belong to root and others, and sudo does not let this user in "

@@ -227,7 +227,7 @@ def _sizes_now(
     for some in (list(paths)[n : n + PATHS_AT_ONCE] for n in range(0, len(paths), PATHS_AT_ONCE)):
         asked = (paths[each] for each in some)
         words = (*facts.as_root, "sh", "-c", HOLDS_STILL, "sh", *asked)
-        said = host.run(Command(words, limit_s=HOLDS_LIMIT_S)).out.split()
+        said = host.run(Command(words, timeout_s=HOLDS_LIMIT_S)).out.split()
         found |= {each: HELD[word] for each, word in zip(some, said, strict=True)}
     return found
 

@@ -238,7 +238,7 @@ def login_told(place: Any, topic: str = "login") -> Iterator[Finding]:
 
     if not hasattr(place, "login") or not hasattr(place, "run"):
         return
-    place.run(Command(("true",), limit_s=QUESTION_LIMIT_S))
+    place.run(Command(("true",), timeout_s=QUESTION_LIMIT_S))
     noise = place.login.noise
     if not noise.strip():
         return
@@ -333,7 +333,7 @@ class _Examined:
         form = ("version", "--format", "{{.Server.Version}}")
         told = ask(self.host, *words, *form)
         # A restore goes to Docker through sudo where it must; a backup does not.
-        if self.far and self.as_root and "permission denied" in told.last_words:
+        if self.far and self.as_root and "permission denied" in told.last_line:
             words = (*self.as_root, "docker")
             told = ask(self.host, *words, *form)
         return words, told

@@ -135,7 +135,7 @@ def _warnings(target: StackHost, manifest: Manifest | None, needs: ComposeNeeds)
 
 def _environment(target: StackHost) -> dict[str, str]:
     """Return what the login there sets: compose knows it besides `.env`."""
-    told = target.host.run(Command(("env", "-0"), limit_s=PULL_LIMIT_S)).out
+    told = target.host.run(Command(("env", "-0"), timeout_s=PULL_LIMIT_S)).out
     pairs = (line.partition("=") for line in told.split("\0"))
     return {name: value for name, equals, value in pairs if equals}
 
@@ -151,5 +151,5 @@ def _not_there(target: StackHost, images: Iterable[str]) -> list[str]:
     if not wanted:
         return []
     script = NOT_THERE.format(docker=shlex.join(target.docker))
-    told = target.host.run(Command(("sh", "-c", script, "sh", *wanted), limit_s=PULL_LIMIT_S))
+    told = target.host.run(Command(("sh", "-c", script, "sh", *wanted), timeout_s=PULL_LIMIT_S))
     return told.out.split()

@@ -440,7 +440,7 @@ def place_there(target: StackHost, manifest: Manifest | None, path: str) -> str:
 def docker_root(target: StackHost) -> str:
     """Return the folder in which Docker keeps all of its own; raises StepFailed."""
     words = (*target.docker, "info", "--format", "{{.DockerRootDir}}")
-    told = target.host.run(Command(words, limit_s=60)).out.strip()
+    told = target.host.run(Command(words, timeout_s=60)).out.strip()
     if not told.startswith("/"):
         raise StepFailed(f"On {target.name} Docker does not say where volumes lie.")
     return told

@@ -514,7 +514,7 @@ class Preflight:
         if told.exit_code:
             self.report.warn(
                 f"  Whether docker-compose.yml has a service {name} to load its dump into cannot "
-                f"be told, as compose does not read it: {told.last_words}"
+                f"be told, as compose does not read it: {told.last_line}"
             )
         elif not re.search(named_there, told.out, re.MULTILINE):
             raise Refused(
@@ -881,7 +881,7 @@ class Preflight:
         """
         folders = (self.target.folder, stack)
         words = (*self.target.as_root, "sh", "-c", SAME, "sh", *folders, *names)
-        command = Command(words, limit_s=600, called=shlex.join(("cmp", *folders)))
+        command = Command(words, timeout_s=600, label=shlex.join(("cmp", *folders)))
         told = self.target.host.run(command).out if names else ""
         return {*filter(None, told.split("\0"))}
 

@@ -118,7 +118,7 @@ def _clear(settings: Settings, host: LocalHost, scratch: str, as_root: tuple[str
         wait_for_orphans(host, _guard(scratch))
         journal = owing.journal(_journal(scratch), guard=_guard(scratch))
         journal.recover(owing.lines(_journal(scratch)))
-    host.run(Command((*as_root, "rm", "-rf", "--", scratch), limit_s=REMOVE_LIMIT_S))
+    host.run(Command((*as_root, "rm", "-rf", "--", scratch), timeout_s=REMOVE_LIMIT_S))
 
 
 def _journal(scratch: str) -> str:
@@ -295,7 +295,7 @@ class _Rehearsal:
             if not self.host.run(Command((*docker, "image", "inspect", each), ANY_EXIT)).exit_code:
                 return each
         self.report.tell(f"pulling {wanted[1]}")
-        self.host.run(Command((*docker, "pull", "--quiet", wanted[1]), limit_s=PULL_LIMIT_S))
+        self.host.run(Command((*docker, "pull", "--quiet", wanted[1]), timeout_s=PULL_LIMIT_S))
         return wanted[1]
 
     def _refuse_without_room(self, facts: RehearsalFacts) -> None:

@@ -307,7 +307,7 @@ class _Reload:
         host = self.target.host
         log.write("reload", f"InfluxDB is reloaded; it was away for {away}")
         words = (*facts.as_root, "rm", "-rf", "--", facts.stage)
-        removing = Command(words, limit_s=ASK_LIMIT_S)
+        removing = Command(words, timeout_s=ASK_LIMIT_S)
         after.do(f"The dump in {facts.stage} was not removed", lambda: host.run(removing), None)
         kept = after.do("The old data stay", lambda: self._keep_old(facts), "")
         now = after.do("How large it is now cannot be told", lambda: self._look(facts), None)

@@ -226,7 +226,7 @@ class SqlImports:
         """Tell whether files of a MariaDB are links, or name a place elsewhere (.isl)."""
         words = (*self.target.as_root, "find", data, "-mindepth", "1")
         links = ("(", "-type", "l", "-o", "-name", "*.isl", ")", "-print", "-quit")
-        return bool(self.target.host.run(Command((*words, *links), limit_s=READ_LIMIT_S)).out)
+        return bool(self.target.host.run(Command((*words, *links), timeout_s=READ_LIMIT_S)).out)
 
     def _has_timescale(self, load: SqlImport) -> bool:
         """Tell whether a dump holds TimescaleDB: as the manifest says, or else the dump itself."""

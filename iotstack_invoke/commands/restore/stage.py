@@ -109,7 +109,7 @@ class Stage:
             for each in [e for e in self._records if self._path(e) in paths]:
                 del self._records[each]
             words = remove_words(self.target.as_root, *paths)
-            self.host.run(Command(words, limit_s=REMOVE_LIMIT_S))
+            self.host.run(Command(words, timeout_s=REMOVE_LIMIT_S))
 
     def clear(self) -> None:
         """Remove all of it, what says of which set and how whole it is first.
@@ -117,7 +117,7 @@ class Stage:
         Raises StepFailed where that cannot be done.
         """
         words = clear_words(self.target.as_root, self.folder, self.apart)
-        self.host.run(Command(words, limit_s=REMOVE_LIMIT_S))
+        self.host.run(Command(words, timeout_s=REMOVE_LIMIT_S))
         self._records = dict(self._of_set)
 
     # What is looked at.

@@ -188,11 +188,11 @@ class Stays:
     def _staged_catalogue(self) -> Catalogue:
         host, as_root = self.target.host, self.target.as_root
         words = (*as_root, "find", f"{self.stage}/influx", "-maxdepth", "1", "-name", "*.meta")
-        told = host.run(Command((*words, "-print0"), limit_s=META_LIMIT_S)).out
+        told = host.run(Command((*words, "-print0"), timeout_s=META_LIMIT_S)).out
         newest = max(told.split("\0"))
         if not newest:
             return Catalogue((), (), 0)
-        with host.pipe(Command((*as_root, "cat", "--", newest), limit_s=META_LIMIT_S)) as pipe:
+        with host.pipe(Command((*as_root, "cat", "--", newest), timeout_s=META_LIMIT_S)) as pipe:
             content = pipe.stdout.read()
             if pipe.finish():
                 raise StepFailed(f"{newest} cannot be read")

@@ -97,7 +97,7 @@ def judge_program(name: str, told: Result, package: str, *, needed: bool) -> Fin
     if told.exit_code == MISSING_EXIT:
         return bad(name, "is not installed", f"sudo apt-get install {package}", needed=needed)
     if told.exit_code:
-        return bad(name, told.last_words, f"sudo apt-get install {package}", needed=needed)
+        return bad(name, told.last_line, f"sudo apt-get install {package}", needed=needed)
     return good(name, version_in(told.out) or "is there")
 
 
@@ -112,7 +112,7 @@ def judge_tar(told: Result) -> Finding:
 
 def judge_docker(told: Result, *, needed: bool) -> Finding:
     """Judge the Docker engine by `docker version --format {{.Server.Version}}`."""
-    said = told.last_words
+    said = told.last_line
     if told.exit_code == 0 and version_in(told.out):
         return good("docker", version_in(told.out))
     if told.exit_code == MISSING_EXIT:
@@ -145,7 +145,7 @@ def judge_sudo(user_id: str, told: Result | None) -> Finding:
     if told.exit_code == 0:
         return good("sudo", "lets this user in without a password")
     fix = "allow it with NOPASSWD in /etc/sudoers.d, or set sudo = false if every file is yours"
-    return failed("sudo", f"does not let this user in without a password: {told.last_words}", fix)
+    return failed("sudo", f"does not let this user in without a password: {told.last_line}", fix)
 
 
 def judge_hook(name: str, hook: Hook, told: Result) -> Finding | None:
@@ -167,7 +167,7 @@ def judge_hook(name: str, hook: Hook, told: Result) -> Finding | None:
             found = f"the first line of {program} names {by!r}, which is not there"
             fix = f"sed -i 's/\\r$//' {quoted}" if by.endswith("\r") else "correct that line"
         case _:
-            found, fix = f"it cannot be looked at: {told.last_words}", f"ls -l {quoted}"
+            found, fix = f"it cannot be looked at: {told.last_line}", f"ls -l {quoted}"
     when, _, task = name.partition("_")
     then = f"each {task} {'is refused' if when == 'before' else 'ends as failed'}"
     said = f"`{shown(hook)}`: {found}{'' if hook.may_fail else f', so {then}'}"
@@ -200,7 +200,7 @@ def judge_backups(path: str, told: Result) -> Finding:
         case [owner, mode, *_]:
             found = f"{path} belongs to user {owner} (mode {mode}), and this user cannot write it"
             return failed(name, found, f'sudo chown "$USER:" {quoted}')
-    return failed(name, f"{path} cannot be looked at: {told.last_words}", f"ls -ld {quoted}")
+    return failed(name, f"{path} cannot be looked at: {told.last_line}", f"ls -ld {quoted}")
 
 
 def judge_device(folder: str, stack_device: str, restore_device: str, *, needed: bool) -> Finding:
@@ -304,7 +304,7 @@ def judge_inodes(told: Result) -> Finding:
     """Judge the free inodes by `df -Pi`; a file system that counts none (btrfs) has no limit."""
     columns = re.search(r"\s(\d+)\s+(\d+)\s+(\d+)\s+(?:\d+%|-)\s", told.out.partition("\n")[2])
     if told.exit_code or columns is None:
-        return warning("inodes", f"are unknown: {told.last_words}", "df -i shows them")
+        return warning("inodes", f"are unknown: {told.last_line}", "df -i shows them")
     total, used, free = map(int, columns.groups())
     if not total:
         return good("inodes", "this file system has no limit")
@@ -328,7 +328,7 @@ def judge_synchronised(told: Result) -> Finding:
     if answer == "NTPSynchronized=no":
         found = "is not synchronised, and backups are told apart by their time"
         return warning("clock", found, "sudo timedatectl set-ntp true")
-    found = f"nobody knows whether it is synchronised: {told.last_words}"
+    found = f"nobody knows whether it is synchronised: {told.last_line}"
     return warning("clock", found, "compare `date` with a clock, and install chrony")
 
 
@@ -336,7 +336,7 @@ def judge_clocks(told: Result, before_s: float, after_s: float) -> Finding:
     """Judge another machine's `date +%s` against ours, taken before and after the question."""
     name = "clock against ours"
     if told.exit_code or not EPOCH.fullmatch(told.out.strip()):
-        return warning(name, f"is unknown: {told.last_words}", "compare `date` on both")
+        return warning(name, f"is unknown: {told.last_line}", "compare `date` on both")
     theirs_s = int(told.out)
     # date tells whole seconds: what it told lasted until the next one
     apart_s = max(before_s - (theirs_s + 1), theirs_s - after_s, 0.0)
@@ -446,10 +446,10 @@ def judge_sql(server: SqlServer, told: Result) -> Finding:
         return good(topic, f"{ENGINES[server.engine].title} {version_in(told.out)} lets us in")
     if told.exit_code == NOT_LET_IN:
         fix = "put its present root password into docker-compose.yml or .env, and recreate it"
-        return failed(topic, told.last_words, fix)
+        return failed(topic, told.last_line, fix)
     if told.exit_code == NO_PROGRAM:
-        return failed(topic, told.last_words, f"see that {ITS_ROW}")
-    return failed(topic, told.last_words, f"docker logs {server.container} says why")
+        return failed(topic, told.last_line, f"see that {ITS_ROW}")
+    return failed(topic, told.last_line, f"docker logs {server.container} says why")
 
 
 # What runs left behind, and what they made

@@ -53,7 +53,7 @@ def note_elsewhere(
             left = [each for each in folders if each in there]
             if left:
                 note = (f"{stack}/{RESTORE}/{name}", json.dumps({"with": left}), ELSEWHERE_FILE)
-                host.run(Command((*root(), "sh", "-c", _NOTE, "sh", *note), limit_s=60))
+                host.run(Command((*root(), "sh", "-c", _NOTE, "sh", *note), timeout_s=60))
         except StepFailed as error:
             yield (
                 f"What was live until this was undone may lie in {', '.join(folders)}, and "

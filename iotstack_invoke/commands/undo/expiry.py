@@ -56,7 +56,7 @@ def _remove(host: Host, words: tuple[str, ...], folders: tuple[str, ...], by_han
     told = host.run(Command(words, ANY_EXIT, REMOVE_LIMIT_S))
     if told.exit_code:
         lines = [each.strip() for each in told.err.splitlines() if is_telling(each)]
-        why = lines[0] if lines else told.last_words
+        why = lines[0] if lines else told.last_line
         held = _HELD.search(why)
         cause = "It may be immutable. " if held else ""
         free = f"sudo chattr -R -i {shlex.join(folders)} && " if held else ""

@@ -193,7 +193,7 @@ class Owing:
     def lines(self, path: str) -> list[str]:
         """Return the lines of a journal that is there; raises StepFailed where it is not read."""
         words = (*self.trust.as_root, "cat", "--", path)
-        with self.host.pipe(Command(words, limit_s=READ_LIMIT_S)) as pipe:
+        with self.host.pipe(Command(words, timeout_s=READ_LIMIT_S)) as pipe:
             text = pipe.stdout.read().decode("utf-8", "surrogateescape")
             if pipe.finish():
                 raise StepFailed(f"On {self.host.name}: {path} cannot be read.")

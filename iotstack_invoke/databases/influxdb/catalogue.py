@@ -69,7 +69,7 @@ class PutCatalogue:
         host.remove([self._kept + PARTIAL])
         if told.exit_code and not _is_missing(told.err):
             raise StepFailed(
-                f"The catalogue of container {self.container} cannot be kept: {told.last_words}"
+                f"The catalogue of container {self.container} cannot be kept: {told.last_line}"
             )
         above = posixpath.dirname(self.meta)
         pack = (*self.as_root, "tar", "--create", "--directory", above, "meta/meta.db")
@@ -83,7 +83,7 @@ class PutCatalogue:
             self._put(host, ("cat", self._kept), META)
 
     def _put(self, host: Host, words: tuple[str, ...], into: str) -> None:
-        with host.pipe(Command(words, limit_s=COPY_LIMIT_S)) as pipe:
+        with host.pipe(Command(words, timeout_s=COPY_LIMIT_S)) as pipe:
             content = b""
             while chunk := read_chunk(pipe.stdout):
                 content += chunk
@@ -99,7 +99,7 @@ class PutCatalogue:
     def _command(self, words: tuple[str, ...], accept: frozenset[int] = frozenset({0})) -> Command:
         script, *rest = words
         command = guarded(self.guard, ("sh", "-c", script, "sh", *rest), COPY_LIMIT_S)
-        return Command(command.words, accept, command.limit_s)
+        return Command(command.argv, accept, command.timeout_s)
 
 
 def catalogue_within(host: Host, container: str, docker: tuple[str, ...]) -> bytes:
@@ -108,7 +108,7 @@ def catalogue_within(host: Host, container: str, docker: tuple[str, ...]) -> byt
     Raises StepFailed where it cannot be read.
     """
     said: list[str] = []
-    command = Command((*docker, "cp", f"{container}:{META}/meta.db", "-"), limit_s=COPY_LIMIT_S)
+    command = Command((*docker, "cp", f"{container}:{META}/meta.db", "-"), timeout_s=COPY_LIMIT_S)
     with host.pipe(command, lambda _stream, line: said.append(line)) as pipe:
         packed = pipe.stdout.read()
         if pipe.finish():

@@ -138,7 +138,7 @@ class CountInflux:
             told = host.run(self._command(text, max(limit_s, 1.0)))
             errors, numbers = _read_answer(told.out)
             if told.exit_code or any(e.startswith("ERR") for e in told.err.splitlines()):
-                errors.append(told.last_words)
+                errors.append(told.last_line)
             if not errors:
                 return iter(numbers)
             passing = any(word in errors[0] for word in UNSETTLED)

@@ -35,7 +35,7 @@ class Dump:
         """Return what it holds and what is wrong with it; raises StepFailed if it is not there."""
         if self._report is None:
             words = (*self.as_root, *READ_FOLDER, f"--directory={self.folder}", ".")
-            with context.host(self.host_role).pipe(Command(words, limit_s=READ_LIMIT_S)) as pipe:
+            with context.host(self.host_role).pipe(Command(words, timeout_s=READ_LIMIT_S)) as pipe:
                 report = check_dump(pipe.stdout)
                 while pipe.stdout.read(CHUNK_BYTES):  # tar pads its end
                     pass
@@ -210,7 +210,7 @@ def _check_blocks(host: Host, words: tuple[str, ...], name: str) -> tuple[str, .
     content: list[Any] = []
 
     def again() -> Any:
-        opened = host.pipe(Command(words, limit_s=3600))
+        opened = host.pipe(Command(words, timeout_s=3600))
         content.append(opened)
         return opened.__enter__().stdout
 

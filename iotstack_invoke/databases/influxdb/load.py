@@ -70,7 +70,7 @@ class LoadInflux:
         words = ("influxd", "restore", "-portable", *chosen, self.inside)
         words = (*self.docker, "exec", self.server.container, *words)
         command = guarded(self.guard, words, self.limit_s)
-        return Command(command.words, frozenset(range(256)), command.limit_s)
+        return Command(command.argv, frozenset(range(256)), command.timeout_s)
 
     def commands(self) -> tuple[str, ...]:
         """Return the loads as a person would type them."""

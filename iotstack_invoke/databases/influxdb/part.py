@@ -132,7 +132,7 @@ def influx_folders(
     if told.exit_code and DOCKER_SAYS.search(told.err):
         raise StepFailed(
             f"Where InfluxDB in container {container} keeps its data cannot be asked: "
-            f"{told.last_words}"
+            f"{told.last_line}"
         )
     try:
         found = read_toml(told.out)
@@ -161,14 +161,14 @@ def influx_version(
         Command(
             (*docker, "exec", container, "influxd", "version"),
             accept=frozenset(range(256)),
-            limit_s=limit_s,
+            timeout_s=limit_s,
         )
     )
     words = told.out.split()  # InfluxDB v1.8.10 (git: 1.8 688e697c51fd)
     if len(words) < 2 or words[0] != "InfluxDB":  # noqa: PLR2004 - a name and a version
         raise StepFailed(
             f"Container {container} does not tell the version of its influxd (exit "
-            f"{told.exit_code}): {told.last_words}"
+            f"{told.exit_code}): {told.last_line}"
         )
     return words[1].lstrip("v")
 
@@ -225,8 +225,8 @@ class DumpInflux:
         """The dump itself."""
         words = (*self.docker, "exec", self.container, *self._inner)
         if self.guard:
-            words = guarded(self.guard, words).words
-        return Command(words, accept=frozenset(range(256)), limit_s=self.limit_s)
+            words = guarded(self.guard, words).argv
+        return Command(words, accept=frozenset(range(256)), timeout_s=self.limit_s)
 
     @property
     def _inner(self) -> tuple[str, ...]:
@@ -302,7 +302,7 @@ def undo_dump(host: Host, dump: DumpStep, inner: tuple[str, ...]) -> None:
     """End the processes of a container whose words are exactly these; remove their folder."""
     end_processes(host, dump.container, inner, dump.docker, dump.as_root)
     if dump.on_host:
-        host.run(Command((*dump.as_root, "rm", "-rf", "--", dump.on_host), limit_s=600))
+        host.run(Command((*dump.as_root, "rm", "-rf", "--", dump.on_host), timeout_s=600))
         return
     host.run(remove_inside(dump.docker, dump.container, dump.inside))
 
@@ -324,7 +324,7 @@ def end_processes(
         Command(
             (*docker, "top", container, "-eo", "pid,args"),
             accept=frozenset(range(256)),
-            limit_s=30,
+            timeout_s=30,
         )
     )
     either = frozenset({0, 1})  # it may have ended by itself
@@ -364,7 +364,7 @@ class WriteQueries:
         host = context.host(self.host_role)
         run = (*self.docker, "exec", self.container, "sh", "-c")
         words = (*run, 'cat "$1"/*.meta', "sh", self.inside)
-        with host.pipe(Command(words, limit_s=600)) as pipe:
+        with host.pipe(Command(words, timeout_s=600)) as pipe:
             content = pipe.stdout.read()
             pipe.finish()
         try:
@@ -373,7 +373,7 @@ class WriteQueries:
             return
         for lines in _in_pieces(line_of(query.text) for _, query in queries):
             script = 'out=$1; shift; printf "%s\\n" "$@" >> "$out"'
-            host.run(Command((*run, script, "sh", self._path, *lines), limit_s=60))
+            host.run(Command((*run, script, "sh", self._path, *lines), timeout_s=60))
 
 
 def line_of(query: str) -> str:
@@ -455,7 +455,7 @@ class SweepInflux:
         """Write the tar under its partial name; raises StepFailed where the dump is not whole."""
         context.status("checking every shard")
         check = DumpCheck()
-        sweep(context, self.output, Command(self.words, limit_s=self.limit_s), check.add)
+        sweep(context, self.output, Command(self.words, timeout_s=self.limit_s), check.add)
         report = check.report()
         if report.problems:
             raise StepFailed(

@@ -155,7 +155,7 @@ class WaitForInflux:
 def server_catalogue(host: Host, server: Server, as_root: tuple[str, ...]) -> Catalogue:
     """Return what the server's own meta.db says; raises StepFailed where it cannot be read."""
     path = posixpath.join(server.folder("meta"), "meta.db")
-    with host.pipe(Command((*as_root, "cat", path), limit_s=60)) as pipe:
+    with host.pipe(Command((*as_root, "cat", path), timeout_s=60)) as pipe:
         content = pipe.stdout.read()
         code = pipe.finish()
     if code:
@@ -213,4 +213,4 @@ def ask_influx(host: Host, server: Server, docker: tuple[str, ...], text: str) -
     told = host.run(influx_words(server, docker, text))
     said = (told.out, *told.err.splitlines())  # besides errors sudo or Docker may say a word
     if told.exit_code or any(each.startswith("ERR") for each in said):
-        raise StepFailed(f"InfluxDB did not do `{text}`: {told.last_words}")
+        raise StepFailed(f"InfluxDB did not do `{text}`: {told.last_line}")

@@ -67,7 +67,7 @@ def present_catalogue(
     # test(1) ends with 1 as well where it cannot look: then all that is here would be lost.
     if not stat_on(host, ("stat", "-c", "%i", "--", path), as_root):
         return b""
-    with host.pipe(Command((*as_root, "cat", "--", path), limit_s=60)) as pipe:
+    with host.pipe(Command((*as_root, "cat", "--", path), timeout_s=60)) as pipe:
         content = pipe.stdout.read()
         if pipe.finish():
             raise StepFailed(f"On {host.name}: {path} cannot be read.")

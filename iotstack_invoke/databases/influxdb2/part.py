@@ -88,8 +88,8 @@ def run_in(docker: tuple[str, ...], container: str, *words: str, limit_s: float 
     return Command(
         (*called, "sh", "-c", _script(), "sh", *words),
         accept=ANY_EXIT,
-        limit_s=limit_s,
-        called=shlex.join((*called, "influxdb2.sh", *words)),
+        timeout_s=limit_s,
+        label=shlex.join((*called, "influxdb2.sh", *words)),
     )
 
 
@@ -102,7 +102,7 @@ def server_version(host: Host, container: str, docker: tuple[str, ...] = ("docke
         return influx_version(host, container, docker)
     except StepFailed:
         words = (*docker, "exec", container, "influxdb3", "--version")
-        told = host.run(Command(words, accept=ANY_EXIT, limit_s=30))
+        told = host.run(Command(words, accept=ANY_EXIT, timeout_s=30))
         if not told.exit_code and (found := _VERSION_3.search(told.out)):
             return found[0]
         raise
@@ -275,7 +275,7 @@ class DumpInflux2:
         told = host.run(self._gather, context.log_output)
         if told.exit_code:
             raise StepFailed(
-                f"The dump of container {self.container} is not whole: {told.last_words}",
+                f"The dump of container {self.container} is not whole: {told.last_line}",
                 again=True,
             )
 
@@ -294,7 +294,7 @@ def wait_until_ready(
         if time.monotonic() > deadline:
             raise StepFailed(
                 f"InfluxDB in container {container} does not answer `influx ping` within "
-                f"{limit_s:g} s: {told.last_words}. Look at `docker logs {container}`."
+                f"{limit_s:g} s: {told.last_line}. Look at `docker logs {container}`."
             )
         processes.pause(READY_PAUSE_S)
 
@@ -320,7 +320,7 @@ class SweepInflux2:
 
     @property
     def _command(self) -> Command:
-        return Command(self.words, limit_s=self.limit_s)
+        return Command(self.words, timeout_s=self.limit_s)
 
     def do(self, context: StepContext) -> None:
         """Write the tar under its partial name; raises StepFailed where the dump is not whole."""

@@ -27,7 +27,7 @@ def config_of(host: Host, server: SqlServer, docker: tuple[str, ...]) -> Iterato
     for name in ENGINES[server.engine].config:
         told = host.run(run_in(docker, server, CONFIG, name))
         if told.exit_code:
-            raise StepFailed(f"{name} of {server.title} cannot be read: {told.last_words}")
+            raise StepFailed(f"{name} of {server.title} cannot be read: {told.last_line}")
         yield name, told.out
 
 

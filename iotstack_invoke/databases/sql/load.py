@@ -77,7 +77,7 @@ class SqlDump:
 def read_dump(host: Host, path: str, engine: str, as_root: tuple[str, ...]) -> SqlReport:
     """Return what a dump in a file holds; raises StepFailed where it cannot be read."""
     reader = ENGINES[engine].reader()
-    with host.pipe(Command((*as_root, "cat", "--", path), limit_s=READ_LIMIT_S)) as pipe:
+    with host.pipe(Command((*as_root, "cat", "--", path), timeout_s=READ_LIMIT_S)) as pipe:
         while chunk := read_chunk(pipe.stdout):
             reader.add(chunk)
         if pipe.finish():
@@ -149,7 +149,7 @@ class UnpackSql:
         host = context.host(self.host_role)
         free = free_bytes(host, self.folder) or 0
         words = ("sh", "-c", UNPACKED_BYTES, "sh", str(free + 1), *packed)
-        counted = int(host.run(Command((*self.as_root, *words), limit_s=READ_LIMIT_S)).out)
+        counted = int(host.run(Command((*self.as_root, *words), timeout_s=READ_LIMIT_S)).out)
         what = f"The dumps of {ENGINES[self.engine].title}"
         refuse_size(context, host, what, counted, self.folder, at_least=counted > free)
 
@@ -346,8 +346,8 @@ class LoadSql:
 
     def _command(self, *words: str) -> Command:
         bare = run_in(self.docker, self.alone, "load", *words, limit_s=self.limit_s)
-        held = guarded(self.guard, bare.words, self.limit_s)
-        return Command(held.words, bare.accept, self.limit_s, bare.called)
+        held = guarded(self.guard, bare.argv, self.limit_s)
+        return Command(held.argv, bare.accept, self.limit_s, bare.label)
 
     @property
     def _dumps(self) -> tuple[SqlDump, ...]:
@@ -401,7 +401,7 @@ class LoadSql:
         for command in self._loads(context):
             told = host.run(command, hear)
             if told.exit_code or problems:
-                first = problems[0] if problems else told.last_words
+                first = problems[0] if problems else told.last_line
                 raise StepFailed(
                     f"{title} did not take the dump of container {self.dump.server.container} "
                     f"(exit {told.exit_code}): {first}"
@@ -475,7 +475,7 @@ class LoadSql:
         words = (question, database) if database else (question,)
         told = host.run(run_in(self.docker, self.alone, "ask", *words))
         if told.exit_code:
-            raise StepFailed(f"{self.alone.title} does not answer: {told.last_words}")
+            raise StepFailed(f"{self.alone.title} does not answer: {told.last_line}")
         return told.out
 
 

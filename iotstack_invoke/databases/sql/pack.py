@@ -272,7 +272,7 @@ class PackDumps:
         _, kind = split_set_name(os.path.basename(self.output.path)) or ("", "")
         passing = Passing(Judge(shape_of(kind)))
         tar = keeping_dates(host, self.tar, self.limit_s)
-        with host.pipe(Command(tar, limit_s=self.limit_s), said) as pipe:
+        with host.pipe(Command(tar, timeout_s=self.limit_s), said) as pipe:
             end, size = b"", 0
             while chunk := read_chunk(pipe.stdout):
                 for piece in passing.take(chunk):
@@ -314,17 +314,17 @@ def wait_for_server(
         since = (since or now) if told.exit_code == 0 else 0
         if since and now - since >= settle_s:
             return
-        if NOT_RUNNING in told.last_words:
+        if NOT_RUNNING in told.last_line:
             words = (*docker, "logs", "--tail=5", server.container)
             said = host.run(Command(words, accept=frozenset(range(256))))
-            raise StepFailed(f"{server.title} is stopped. Its last words: {said.last_words}")
-        if told.exit_code == NO_PROGRAM and any(each in told.last_words for each in NO_SUCH):
+            raise StepFailed(f"{server.title} is stopped. Its last words: {said.last_line}")
+        if told.exit_code == NO_PROGRAM and any(each in told.last_line for each in NO_SUCH):
             raise StepFailed(
                 f"Container {server.container} is no {ENGINES[server.engine].title}: "
-                f"{told.last_words}. See that {ITS_ROW}."
+                f"{told.last_line}. See that {ITS_ROW}."
             )
         if now > deadline:
-            raise StepFailed(f"{server.title} does not answer: {told.last_words}")
+            raise StepFailed(f"{server.title} does not answer: {told.last_line}")
         context.status(f"waiting for {server.title}")
         processes.pause(READY_PAUSE_S)
 

@@ -232,8 +232,8 @@ def run_in(
     return Command(
         (*called, "sh", "-c", ENGINES[server.engine].script, "sh", *words, *marked),
         accept=frozenset(range(256)),
-        limit_s=limit_s,
-        called=shlex.join((*called, f"{server.engine}.sh", *words)),
+        timeout_s=limit_s,
+        label=shlex.join((*called, f"{server.engine}.sh", *words)),
     )
 
 

@@ -36,7 +36,7 @@ def held_by_server(host: Host, server: SqlServer, docker: tuple[str, ...]) -> He
     told = host.run(run_in(docker, server, "held"))
     if told.exit_code:
         why = "it has another password than its environment says"
-        raise StepFailed(why if told.exit_code == NOT_LET_IN else told.last_words)
+        raise StepFailed(why if told.exit_code == NOT_LET_IN else told.last_line)
     found: dict[str, list[str]] = {"d": [], "u": []}
     for line in told.out.splitlines():
         kind, _, rest = line.partition(" ")
@@ -93,13 +93,13 @@ class SeeSql:
         host, title = context.host(self.host_role), self.server.title
         context.status(f"trying whether what stays of {title} can be dumped")
         dump = self._dump
-        words = ("sh", "-c", _INTO, "sh", "/dev/null", *dump.words)
-        told = host.run(Command(words, dump.accept, dump.limit_s, dump.called))
+        words = ("sh", "-c", _INTO, "sh", "/dev/null", *dump.argv)
+        told = host.run(Command(words, dump.accept, dump.timeout_s, dump.label))
         if told.exit_code:
             names = ", ".join(self.stays.named(self.server.container))
             raise StepFailed(
                 f"What stays of {title} ({names}) cannot be dumped on {host.name} (exit "
-                f"{told.exit_code}): {told.last_words.rstrip('.')}. Nothing of the stack was "
+                f"{told.exit_code}): {told.last_line.rstrip('.')}. Nothing of the stack was "
                 f"touched. Mend it or drop it, and restore again. {EXACT_HINT}"
             )
 
@@ -132,14 +132,14 @@ class SaveStays:
         """Raise StepFailed where it is not whole."""
         host, title = context.host(self.host_role), self.dump.server.title
         context.status(f"dumping what stays of {title}")
-        words = ("sh", "-c", _INTO, "sh", self.notes, *self._dump.words)
+        words = ("sh", "-c", _INTO, "sh", self.notes, *self._dump.argv)
         command = guarded(self.guard, words, self.limit_s)
-        anyhow = Command(command.words, self._dump.accept, self.limit_s, self._dump.called)
+        anyhow = Command(command.argv, self._dump.accept, self.limit_s, self._dump.label)
         told = host.run(anyhow, context.log_output)
         if told.exit_code:
             raise StepFailed(
                 f"What stays of {title} cannot be dumped (exit {told.exit_code}): "
-                f"{told.last_words.rstrip('.')}. {EXACT_HINT}"
+                f"{told.last_line.rstrip('.')}. {EXACT_HINT}"
             )
         for line in told.err.splitlines():
             if line.startswith(SAYS_LEFT_OUT):

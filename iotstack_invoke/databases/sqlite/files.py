@@ -132,7 +132,7 @@ class CopySqlite:
 
     def undo(self, host: Host) -> None:
         """Remove the folder."""
-        host.run(Command((*self.as_root, "rm", "-rf", "--", self.target), limit_s=600))
+        host.run(Command((*self.as_root, "rm", "-rf", "--", self.target), timeout_s=600))
 
 
 def _script_text() -> str:

@@ -746,7 +746,7 @@ def mortal(name, counts=lambda *_: True):
     setattr(hosts.LocalHost, name, told)
 for each in ("rename", "remove", "append"):
     mortal(each)
-mortal("run", lambda command, *_: "flock" in command.words)
+mortal("run", lambda command, *_: "flock" in command.argv)
 """
 
 

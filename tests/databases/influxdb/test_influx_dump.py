@@ -106,7 +106,7 @@ class Stage:
         return Disks().keep(self, look, size_bytes)
 
     def _pipe(self, command, heard=None):
-        self.started.append(command.words[0])
+        self.started.append(command.argv[0])
         return self.local.pipe(command, heard)
 
 
