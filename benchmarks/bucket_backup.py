@@ -18,7 +18,7 @@ sys.path.insert(0, os.path.dirname(__file__))
 import corpus
 import pairs
 from bucket import S3
-from scenes import LittleStack
+from contexts import LittleStack
 
 
 def main():

@@ -40,12 +40,12 @@ def _modules(folder, size_bytes, chance):
     made = 0
     words = [f"{chance.getrandbits(40):x}" for _ in range(3000)]
     while made < size_bytes:
-        place = f"{folder}/{chance.choice(words)}/lib"
-        os.makedirs(place, exist_ok=True)
+        storage = f"{folder}/{chance.choice(words)}/lib"
+        os.makedirs(storage, exist_ok=True)
         for _ in range(chance.randrange(2, 30)):
             keys = chance.sample(words, chance.randrange(20, 400))
             text = json.dumps({key: chance.choice(words) for key in keys}, indent=2)
-            with open(f"{place}/{chance.choice(words)}.json", "w") as stream:
+            with open(f"{storage}/{chance.choice(words)}.json", "w") as stream:
                 made += stream.write(text)
 
 

@@ -18,7 +18,7 @@ sys.path.insert(0, os.path.dirname(__file__))
 sys.path.insert(0, f"{os.path.dirname(__file__)}/../tests")
 import corpus
 import pairs
-from scene import Scene
+from context import Context
 from sshd import Sshd
 
 from iotstack_invoke.archives.pack import PackStack, tar_words
@@ -43,7 +43,7 @@ def main():
                 packed = f"{there} | gzip -{level} | tee {top}/there.tar.gz | sha256sum"
                 words = (*login.words(), packed)
                 pairs.compare(
-                    ("through this machine", lambda: step.do(Scene(SshHost(login, top)))),
+                    ("through this machine", lambda: step.do(Context(SshHost(login, top)))),
                     (
                         f"gzip -{level} there",
                         lambda words=words: subprocess.run(

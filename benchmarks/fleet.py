@@ -16,7 +16,7 @@ from pathlib import Path
 sys.path.insert(0, os.path.dirname(__file__))
 sys.path.insert(0, f"{os.path.dirname(__file__)}/../tests")
 import pairs
-from far import Laptop, Pi
+from remote_stacks import Laptop, Pi
 from sshd import Sshd
 
 

@@ -13,7 +13,7 @@ import tempfile
 sys.path.insert(0, os.path.dirname(__file__))
 import corpus
 import pairs
-from scene import Scene
+from context import Context
 
 from iotstack_invoke.archives.pack import PackStack, tar_words
 from iotstack_invoke.engine.steps import File
@@ -30,7 +30,7 @@ def main():
         step = PackStack(output, tar_words((), folder), members, 3600)
         seed = ("tar", "-czf", f"{top}/seed.tar.gz", "-C", folder, *members)
         pairs.compare(
-            ("ours", lambda: step.do(Scene(LocalHost(folder)))),
+            ("ours", lambda: step.do(Context(LocalHost(folder)))),
             ("tar -czf", lambda: subprocess.run(seed, check=True)),
             reach={"wall": 0.15, "CPU": 0.2},
         )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, f"{os.path.dirname(__file__)}/../tests")
 import corpus
-from scenes import LittleStack
+from contexts import LittleStack
 from sshd import Sshd
 
 from iotstack_invoke.hosts.ssh_settings import Ssh

@@ -12,7 +12,7 @@ import tempfile
 
 sys.path.insert(0, os.path.dirname(__file__))
 import pairs
-from scene import Scene
+from context import Context
 
 from iotstack_invoke.backups.transfer import Send
 from iotstack_invoke.engine.steps import File
@@ -34,8 +34,8 @@ def main():
         os.mkdir(f"{top}/usb")
 
         def copy(recipients):
-            place = vault_storage(VaultConfig("usb", f"{top}/usb", recipients=recipients))
-            return lambda: send.do(Scene(LocalHost(top), usb=place))
+            storage = vault_storage(VaultConfig("usb", f"{top}/usb", recipients=recipients))
+            return lambda: send.do(Context(LocalHost(top), usb=storage))
 
         age = ["age", "-r", public, "-o", f"{top}/alone.age", f"{top}/{NAME}"]
         alone = ("age alone", lambda: subprocess.run(age, check=True))

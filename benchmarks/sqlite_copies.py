@@ -19,7 +19,7 @@ import time
 sys.path.insert(0, os.path.dirname(__file__))
 import corpus
 import pairs
-from scene import Scene
+from context import Context
 
 from iotstack_invoke.archives.pack import PackStack, tar_words
 from iotstack_invoke.databases.sqlite.files import COPIES, CopySqlite
@@ -63,14 +63,14 @@ def cost(top, folder, members):
 
     def with_copies():
         for step in steps:
-            step.do(Scene(LocalHost(folder)))
+            step.do(Context(LocalHost(folder)))
         steps[0].undo(LocalHost(folder))
 
     walls = []
     for each in range(ROUNDS + 1):
         pair = [
             pairs.measure(act)[0]
-            for act in (lambda: plain.do(Scene(LocalHost(folder))), with_copies)
+            for act in (lambda: plain.do(Context(LocalHost(folder))), with_copies)
         ]
         if each:  # the first is for the caches
             walls.append(pair)
@@ -88,7 +88,7 @@ def stall(folder, path):
     try:
         time.sleep(2)
         begun = time.monotonic()
-        step.do(Scene(LocalHost(folder)))
+        step.do(Context(LocalHost(folder)))
         took = time.monotonic() - begun
         time.sleep(1)
     finally:

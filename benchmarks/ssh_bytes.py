@@ -18,8 +18,8 @@ from pathlib import Path
 sys.path.insert(0, os.path.dirname(__file__))
 sys.path.insert(0, f"{os.path.dirname(__file__)}/../tests")
 import pairs
+from context import Context
 from line import address, scp_words
-from scene import Scene
 from sshd import Sshd
 
 from iotstack_invoke.backups.transfer import Send, hash_there
@@ -37,17 +37,17 @@ def run(*words):
     subprocess.run(words, check=True)
 
 
-def compare_all(login, place, here, there, back):
+def compare_all(login, storage, here, there, back):
     """Compare the way up and the way down, each with both rivals."""
     files = [File("pi", NAME, here), File("nas", NAME, there), File("pi", NAME, back)]
     sha256 = hash_there(LocalHost(here), files[0].absolute)
     records = {str(each): Record(str(each), sha256=sha256) for each in files}
-    context = Scene(LocalHost(here), records, nas=place)
+    context = Context(LocalHost(here), records, nas=storage)
     scp, ssh = scp_words(login), Login(login, "nas").words()
 
     def send(source, target):
         Send(source, target).do(context)
-        context.place(target).rename(target.partial, target.absolute)
+        context.storage(target).rename(target.partial, target.absolute)
 
     def compare(way, source, target, words, prove):
         copy = f"{target.root}/scp"
@@ -89,11 +89,11 @@ def main():
             stream.writelines(os.urandom(1 << 20) for _ in range(megabytes))
         server = Sshd(Path(top) / "sshd")
         login = server.login()
-        place = vault_storage(VaultConfig("nas", there, login))
+        storage = vault_storage(VaultConfig("nas", there, login))
         try:
-            compare_all(login, place, here, there, back)
+            compare_all(login, storage, here, there, back)
         finally:
-            place.close()
+            storage.close()
             server.stop()
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 sys.path.insert(0, os.path.dirname(__file__))
 sys.path.insert(0, f"{os.path.dirname(__file__)}/../tests")
 import pairs
-from scenes import LittleStack
+from contexts import LittleStack
 
 CHECKOUT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 

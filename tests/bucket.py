@@ -14,8 +14,8 @@ import xml.etree.ElementTree as ET
 
 import pytest
 from cloud import require_rclone
+from contexts import until
 from ports import free_port
-from scenes import until
 
 KEYS = ("pi-key", "pi-secret-of-s3")
 SIGNED = f"AWS4-HMAC-SHA256 Credential={KEYS[0]}/20261130/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0"

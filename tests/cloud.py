@@ -7,8 +7,8 @@ import socket
 import subprocess
 
 import pytest
+from contexts import until
 from ports import free_port
-from scenes import until
 
 KINDS = ("webdav", "sftp")
 # How long the server believes its own listing. WebDAV's lists anew for each entry where it does not;

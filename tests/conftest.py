@@ -9,7 +9,7 @@ import hypothesis
 import pytest
 from bucket import S3
 from cloud import KINDS, Cloud, require_rclone
-from scenes import LittleStack
+from contexts import LittleStack
 from sshd import Sshd, require_sshd
 
 # What these helpers assert is told as in a test; they are imported later, by tests.

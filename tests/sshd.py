@@ -9,8 +9,8 @@ import socket
 import subprocess
 
 import pytest
+from contexts import until
 from ports import free_port
-from scenes import until
 
 from iotstack_invoke.hosts.ssh_settings import Ssh
 

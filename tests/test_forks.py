@@ -7,7 +7,7 @@ from pathlib import Path
 
 import forks
 import pytest
-from scenes import until
+from contexts import until
 from sshd import offspring
 
 import iotstack_invoke

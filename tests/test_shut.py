@@ -4,7 +4,7 @@ import os
 import subprocess
 
 import pytest
-from scenes import not_root
+from contexts import not_root
 from shut import COVERED, keep_and_cover, shut_folder
 
 

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
-from scenes import put_set
+from contexts import put_set
 
 from iotstack_invoke.commands.vaults.replication import Delivery
 from iotstack_invoke.hosts.ssh_settings import Ssh

@@ -4,7 +4,7 @@ import os
 from datetime import timedelta
 
 import pytest
-from scenes import NOON, put_set
+from contexts import NOON, put_set
 
 from iotstack_invoke.backups.manifest import read_manifest
 from iotstack_invoke.parts.restore_text import restore_text_of, with_sum

@@ -24,24 +24,24 @@ MOST_HOST_LETTERS = 100
 OTHER_COPY = "Take another copy, or another backup: inv list shows them."
 
 
-def can_hash(place: Storage) -> bool:
+def can_hash(storage: Storage) -> bool:
     """Tell whether a place reckons the SHA-256 of its files itself, without their being read."""
-    return hasattr(place, "run")
+    return hasattr(storage, "run")
 
 
-def hash_there(place: Storage, path: str) -> str:
+def hash_there(storage: Storage, path: str) -> str:
     """Return the SHA-256 of a file: reckoned where it lies, or read from there.
 
     Of one that lies sealed in a vault, it is that of what was sealed. Raises StepFailed.
     """
-    if hasattr(place, "hash_of"):
-        return str(place.hash_of(path))
-    if not can_hash(place):
-        with place.read(path) as stream:
+    if hasattr(storage, "hash_of"):
+        return str(storage.hash_of(path))
+    if not can_hash(storage):
+        with storage.read(path) as stream:
             return HashedStream(stream).drain().sha256
-    told = cast("Host", place).run(hash_command(path)).out.split(" ")[0].strip()
+    told = cast("Host", storage).run(hash_command(path)).out.split(" ")[0].strip()
     if len(told) != HASH_DIGITS:
-        raise StepFailed(f"{place.name} does not tell the SHA-256 of {path}: {told!r}.")
+        raise StepFailed(f"{storage.name} does not tell the SHA-256 of {path}: {told!r}.")
     return told
 
 
@@ -49,7 +49,7 @@ def hash_there(place: Storage, path: str) -> str:
 class SeenFile:
     """A file that was seen: where it lies, and what is recorded of it."""
 
-    place: Storage
+    storage: Storage
     file: File
     fact: FileFact
     record: Record | None
@@ -65,8 +65,8 @@ def is_copy(copy: SeenFile, original: SeenFile) -> bool:
     made = original.record.sha256 if original.record else ""
     if made and copy.record and copy.record.sha256 == made:
         return True
-    made = made or hash_there(original.place, original.file.absolute)
-    return hash_there(copy.place, copy.file.absolute) == made
+    made = made or hash_there(original.storage, original.file.absolute)
+    return hash_there(copy.storage, copy.file.absolute) == made
 
 
 def _megabytes(size_bytes: int) -> str:
@@ -100,7 +100,7 @@ class Send:
         for original, copy in self.after:
             if str(copy) in failures and str(original) not in failures:
                 raise StepFailed(f"it is not copied, since {copy.path} did not arrive there.")
-        source, target = context.place(self.source), context.place(self.target)
+        source, target = context.storage(self.source), context.storage(self.target)
         fact = source.stat([self.source.absolute]).get(self.source.absolute)
         if fact is None:
             raise StepFailed(f"{self.source.absolute} is not there.")
@@ -145,7 +145,7 @@ class Send:
         self, context: StepContext, received: Received, sent: Received, start: int
     ) -> StepFailed:
         """Return the failure of a copy that is not what was to be sent; none of it is left."""
-        source, target = context.place(self.source), context.place(self.target)
+        source, target = context.storage(self.source), context.storage(self.target)
         target.remove([self.target.partial])
         if start:
             return StepFailed(
@@ -215,42 +215,42 @@ class Claim:
 
         While it lies there no other run makes one, so a run asks once for several of its jobs.
         """
-        context.once(f"claim {self.file}", lambda: self._make(context.place(self.file)))
+        context.once(f"claim {self.file}", lambda: self._make(context.storage(self.file)))
 
-    def _make(self, place: Storage) -> None:
+    def _make(self, storage: Storage) -> None:
         line = json.dumps({"host": self.host, "claim": self.claim})
-        found = place.create_exclusive(self.file.absolute, line)
+        found = storage.create_exclusive(self.file.absolute, line)
         if found != line:
             raise StepFailed(
-                f"{_host_in(found)} is copying a backup {self.runtag} to {place.name}, so this "
+                f"{_host_in(found)} is copying a backup {self.runtag} to {storage.name}, so this "
                 f"one is not copied there. {ADVICE} If that run is dead and nobody goes on with "
                 f"it, remove {self.file.absolute} there.",
                 again=not found,
             )
-        manifest = manifest_there(place, self.file.root, self.runtag)
+        manifest = manifest_there(storage, self.file.root, self.runtag)
         began = manifest.started_utc if manifest and manifest.host == self.host else ""
         if manifest and not self.replaces and began not in self.earlier_utc:
-            place.remove([self.file.absolute])
+            storage.remove([self.file.absolute])
             raise StepFailed(
-                f"{place.name} has a backup {self.runtag} of {manifest.host} already, so this one "
-                f"is not copied there. {ADVICE}"
+                f"{storage.name} has a backup {self.runtag} of {manifest.host} already, so this "
+                f"one is not copied there. {ADVICE}"
             )
 
 
 ADVICE = 'Give each machine a folder of its own in a vault (layout = "by-host" in hosts.toml).'
 
 
-def manifest_there(place: Storage, folder: str, runtag: str) -> Manifest | None:
+def manifest_there(storage: Storage, folder: str, runtag: str) -> Manifest | None:
     """Return the manifest of a set in a place, None where there is none, or a damaged one.
 
     Raises StepFailed where it cannot be read. One that is larger than any manifest is stays shut:
     over SFTP it would take minutes.
     """
     name = f"{runtag}.{KINDS['manifest']}"
-    fact = place.stat([f"{folder}/{name}"]).get(f"{folder}/{name}")
+    fact = storage.stat([f"{folder}/{name}"]).get(f"{folder}/{name}")
     if fact and fact.size_bytes <= MOST_BYTES:
         with contextlib.suppress(KeyError, ValueError):
-            return read_manifest(place.read_many(folder, [name])[name], runtag)
+            return read_manifest(storage.read_many(folder, [name])[name], runtag)
     return None
 
 
@@ -358,15 +358,15 @@ class _Shown:
         return content
 
 
-def drop_unnamed(place: Storage, folder: str, manifest: Manifest) -> tuple[str, ...]:
+def drop_unnamed(storage: Storage, folder: str, manifest: Manifest) -> tuple[str, ...]:
     """Remove what the set before has left that the new manifest of its name does not name.
 
     Returns the files. Raises StepFailed.
     """
     kinds = {part.kind for part in manifest.parts}
     files = [f"{manifest.runtag}.{PARTS[kind]}" for kind in PARTS if kind not in kinds]
-    there = place.stat([f"{folder}/{each}" for each in files])
+    there = storage.stat([f"{folder}/{each}" for each in files])
     paths = [path for path, fact in there.items() if not fact.other]
     if paths:
-        place.remove(paths)
+        storage.remove(paths)
     return tuple(paths)

@@ -117,7 +117,7 @@ def _only_one(vault: VaultConfig, host: str) -> Iterator[None]:
 class _Shelf:
     """The sets of a folder of a place, with the bytes of their manifests."""
 
-    place: Storage
+    storage: Storage
     folder: str
     names: Mapping[str, FileFact]
     manifests: Mapping[str, bytes]
@@ -126,25 +126,25 @@ class _Shelf:
     """As of failed_at."""
 
     @classmethod
-    def of(cls, place: Storage, folder: str) -> _Shelf:
+    def of(cls, storage: Storage, folder: str) -> _Shelf:
         """Return what lies there now; what failed its verification there is damaged."""
-        names = place.listdir(folder)
+        names = storage.listdir(folder)
         tags = sorted(runtags_in(names))
         raw: dict[str, bytes] = {}
         listed = [_manifest_name(tag) for tag in tags]
         waiting = iter(listed)
         for count in counts_at_once(listed, names):
-            raw |= contents_told(place, folder, list(itertools.islice(waiting, count)), names)
+            raw |= contents_told(storage, folder, list(itertools.islice(waiting, count)), names)
         manifests = {}
         for tag in tags:
             with contextlib.suppress(KeyError, ValueError):
                 manifests[tag] = read_manifest(raw[_manifest_name(tag)].decode(), tag)
-        path, there = f"{folder}/{CHECKS_FILE}", cast("Host", place)
+        path, there = f"{folder}/{CHECKS_FILE}", cast("Host", storage)
         told = read_text(there, path) if believed(there, path) else ""
         failed = failed_at(read_checks(told.splitlines()), HERE)
         bytes_of = {tag: raw[_manifest_name(tag)] for tag in manifests}
         sets = gather_sets(names, manifests, failed)
-        return cls(place, folder, names, bytes_of, sets, failed)
+        return cls(storage, folder, names, bytes_of, sets, failed)
 
 
 def _manifest_name(runtag: str) -> str:
@@ -224,7 +224,7 @@ class _Pull:
     def _latest(self, finished: tuple[BackupSet, ...]) -> BackupSet:
         """Return the latest, and tell what is newer and passed over for it."""
         shelf, at = self.shelf, f"{self.host}:{BACKUPS}"
-        latest = latest_in(finished, shelf.place, shelf.folder, shelf.failed, at)
+        latest = latest_in(finished, shelf.storage, shelf.folder, shelf.failed, at)
         if latest.backup is None:
             raise none_finished(at, latest.passed)
         self.passed_over = any(each.is_bad for each in latest.passed)
@@ -285,7 +285,7 @@ class _Pull:
             if not each.pinned or name in there:
                 continue
             try:
-                note = self.shelf.place.read_many(self.shelf.folder, [name]).get(name, b"\n")
+                note = self.shelf.storage.read_many(self.shelf.folder, [name]).get(name, b"\n")
                 write_pin(self.target, self.target.root, each.runtag, note)
             except StepFailed as error:
                 problems.append(f"the pin of {each.runtag}: {error}")
@@ -299,18 +299,18 @@ class _Pull:
         return {**records_in(manifest, manifest.runtag), name: own}
 
     def _do(self, facts: PullFacts, records: Mapping[str, Record]) -> RunResult:
-        places = {FROM: self.shelf.place, self.vault: self.target}
+        storages = {FROM: self.shelf.storage, self.vault: self.target}
         roots = {FROM: self.shelf.folder, self.vault: self.target.root}
         targets = pull_targets(self.vault, facts)
         graph = resolve(pull_book(self.vault), targets, roots, facts)
         listed = {FROM: self.shelf.names}
-        files, _ = stat_everywhere(graph.files, places, listed)
-        unlike = self._unlike(files, places, records)
+        files, _ = stat_everywhere(graph.files, storages, listed)
+        unlike = self._unlike(files, storages, records)
         self.report.start_bars()
         try:
             return Run(
                 decide(graph, files, unlike=unlike),
-                places,
+                storages,
                 store=MemoryRecords(records),
                 journal=Journal(LocalHost("/"), "", ()),
                 reporter=CompositeReporter(self.report),
@@ -323,7 +323,7 @@ class _Pull:
     def _unlike(
         self,
         files: Mapping[File, FileFact],
-        places: Mapping[str, Storage],
+        storages: Mapping[str, Storage],
         records: Mapping[str, Record],
     ) -> frozenset[File]:
         """Return the files there that bear the name of one that is fetched and are another.
@@ -331,7 +331,7 @@ class _Pull:
         What cannot be read there now is fetched anew.
         """
         found = {
-            file: SeenFile(places[file.role], file, fact, records.get(str(file)))
+            file: SeenFile(storages[file.role], file, fact, records.get(str(file)))
             for file, fact in files.items()
         }
         sources = {file.path: each for file, each in found.items() if file.role == FROM}

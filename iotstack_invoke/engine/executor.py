@@ -188,11 +188,11 @@ class _StepContext:
     step: Step | None = None
     """The one that was begun last."""
 
-    def place(self, file: File) -> Storage:
-        return self.run.places[file.role]
+    def storage(self, file: File) -> Storage:
+        return self.run.storages[file.role]
 
     def host(self, role: str) -> Host:
-        return self.run.places[role]  # type: ignore[return-value]  # the rulebook binds a host
+        return self.run.storages[role]  # type: ignore[return-value]  # the rulebook binds a host
 
     def log_output(self, stream: str, line: str) -> None:
         self.run.reporter.heard(self.job, stream, line)
@@ -286,7 +286,7 @@ class Run:
     def __init__(
         self,
         plan: Plan,
-        places: Mapping[str, Storage],
+        storages: Mapping[str, Storage],
         *,
         store: RecordStore,
         journal: Journal,
@@ -295,7 +295,7 @@ class Run:
         keep_going: bool = False,
     ) -> None:
         self.plan = plan
-        self.places = places
+        self.storages = storages
         self.store = store
         self.journal = journal
         self.reporter = reporter
@@ -376,8 +376,8 @@ class Run:
     def _stop(self, pool: ThreadPoolExecutor, running: Mapping[Future[JobResult], int]) -> None:
         """End what runs, then undo what it journaled; further signals are only noted."""
         processes.end_all()
-        for place in self.places.values():
-            place.close()
+        for storage in self.storages.values():
+            storage.close()
         pool.shutdown(wait=True, cancel_futures=True)
         for each in running:
             if not each.cancelled():
@@ -489,7 +489,7 @@ class Run:
             )
             with self._lock:
                 self.store.add(record)
-            context.place(output).rename(output.partial, output.absolute)
+            context.storage(output).rename(output.partial, output.absolute)
         self.journal.forget(job.identity)
 
     def _clean(self, context: _StepContext, message: str, *, passing: bool = False) -> str:
@@ -526,4 +526,4 @@ class Run:
             return
         for output in context.job.outputs:
             if not output.is_folder:
-                context.place(output).remove([output.partial])
+                context.storage(output).remove([output.partial])

@@ -10,21 +10,21 @@ from .steps import Space, StepContext
 
 
 def reserve(
-    context: StepContext, place: Storage, folder: str, size_bytes: int, *, for_all: bool = False
+    context: StepContext, storage: Storage, folder: str, size_bytes: int, *, for_all: bool = False
 ) -> Space | None:
     """Keep space where a folder lies, or will, for what a job is to write there.
 
     Nothing is kept where less is left, or where nobody can say (None).
     """
-    return context.reserve(lambda: _disk(place, folder), size_bytes, for_all=for_all)
+    return context.reserve(lambda: _disk(storage, folder), size_bytes, for_all=for_all)
 
 
-def _disk(place: Storage, folder: str) -> Disk | None:
+def _disk(storage: Storage, folder: str) -> Disk | None:
     """Return the disk of a folder; one for all of a place that cannot tell which it is."""
-    look: Callable[[str], Disk | None] | None = getattr(place, "disk", None)
+    look: Callable[[str], Disk | None] | None = getattr(storage, "disk", None)
     if look is None:
-        free = place.free_bytes(folder)
-        return None if free is None else Disk(place.name, free)
+        free = storage.free_bytes(folder)
+        return None if free is None else Disk(storage.name, free)
     while (disk := look(folder)) is None and len(folder) > 1:
         folder = posixpath.dirname(folder)
     return disk

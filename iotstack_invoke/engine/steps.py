@@ -86,7 +86,7 @@ class StepContext(Protocol):
         """What the steps of this attempt noted, by file."""
         ...
 
-    def place(self, file: File) -> Storage:
+    def storage(self, file: File) -> Storage:
         """Return the place of a file's role."""
         ...
 

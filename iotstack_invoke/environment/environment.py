@@ -135,14 +135,14 @@ class Environment:
         return f"{self.settings.stack.folder}/{BACKUPS}"
 
     @property
-    def places(self) -> dict[str, Storage]:
+    def storages(self) -> dict[str, Storage]:
         """What the roles of the rules are bound to."""
         return {"pi": self.host, **self.vaults}
 
     @property
     def roots(self) -> dict[str, str]:
         """The folder of each role."""
-        return {role: place.root for role, place in self.places.items()}
+        return {role: storage.root for role, storage in self.storages.items()}
 
     @property
     def checks(self) -> VerificationLog:
@@ -173,10 +173,10 @@ class Environment:
         found = frozenset[str]()
         away = dict[str, StepFailed]()
         folders: dict[str, tuple[Storage, str]] = {HERE: (self.host, self.backups)}
-        folders |= {name: (place, place.root) for name, place in self.vaults.items()}
-        for name, (place, folder) in folders.items():
+        folders |= {name: (storage, storage.root) for name, storage in self.vaults.items()}
+        for name, (storage, folder) in folders.items():
             try:
-                found |= pins_in(place.listdir(folder))
+                found |= pins_in(storage.listdir(folder))
             except StepFailed as error:
                 away[name] = error
         return found, away
@@ -221,8 +221,8 @@ class Environment:
 
     def close(self) -> None:
         """Let go of the vaults."""
-        for place in self.vaults.values():
-            place.close()
+        for storage in self.vaults.values():
+            storage.close()
 
 
 def _manifest_name(runtag: str) -> str:
@@ -363,7 +363,7 @@ def _is_part(record: Record) -> bool:
 
 
 def sets_in(
-    place: Storage,
+    storage: Storage,
     folder: str,
     failed: Mapping[str, str] | None = None,
     names: Mapping[str, FileFact] | None = None,
@@ -380,11 +380,11 @@ def sets_in(
         manifests: dict[str, Manifest] = {}
         for count in counts_at_once([*map(_manifest_name, waiting)], names):
             asked, waiting = waiting[:count], waiting[count:]
-            found = _read_as_listed(place, folder, names, asked)
+            found = _read_as_listed(storage, folder, names, asked)
             manifests |= {runtag: each for runtag, each in found.items() if each}
         return gather_sets(names, manifests, failed)
 
-    return _listed_twice(place, folder, judged, names)
+    return _listed_twice(storage, folder, judged, names)
 
 
 class _UnlikeListed(StepFailed):
@@ -392,34 +392,34 @@ class _UnlikeListed(StepFailed):
 
 
 def _listed_twice(
-    place: Storage,
+    storage: Storage,
     folder: str,
     judge: Callable[[Mapping[str, FileFact]], Judged],
     names: Mapping[str, FileFact] | None = None,
 ) -> Judged:
     """Return what comes of a listing; of another one where a manifest was replaced since."""
     try:
-        return judge(place.listdir(folder) if names is None else names)
+        return judge(storage.listdir(folder) if names is None else names)
     except _UnlikeListed:
-        return judge(place.listdir(folder))
+        return judge(storage.listdir(folder))
 
 
 def _read_as_listed(
-    place: Storage, folder: str, names: Mapping[str, FileFact], runtags: Sequence[str]
+    storage: Storage, folder: str, names: Mapping[str, FileFact], runtags: Sequence[str]
 ) -> dict[str, Manifest | None]:
     """Return the manifests of some runtags, None for a damaged one.
 
     Raises StepFailed where one cannot be read, or has another size than the listing tells.
     """
     found: dict[str, Manifest | None] = {}
-    told = place.read_many(folder, [_manifest_name(runtag) for runtag in runtags])
+    told = storage.read_many(folder, [_manifest_name(runtag) for runtag in runtags])
     for runtag in runtags:
         name = _manifest_name(runtag)
         content, size_bytes = told.get(name), names[name].size_bytes
         if content is None or len(content) != size_bytes:
             came = "nothing" if content is None else f"{len(content):,} bytes"
             raise _UnlikeListed(
-                f"{name} in {place.name} was not read as it lies there: {came} came of "
+                f"{name} in {storage.name} was not read as it lies there: {came} came of "
                 f"{size_bytes:,} bytes.",
                 again=True,
             )
@@ -430,7 +430,7 @@ def _read_as_listed(
 
 
 def manifests_in(
-    place: Storage,
+    storage: Storage,
     folder: str,
     names: Mapping[str, FileFact],
     limit_s: float,
@@ -451,7 +451,7 @@ def manifests_in(
     while waiting and time.monotonic() < deadline:
         count = next(counts_at_once(waiting[: -MANIFESTS_AT_ONCE - 1 : -1], names))
         asked, waiting = waiting[-count:], waiting[:-count]
-        told = contents_told(place, folder, asked, names)
+        told = contents_told(storage, folder, asked, names)
         for name in asked:
             runtag = name.removesuffix(f".{KINDS['manifest']}")
             found[runtag] = None
@@ -474,7 +474,7 @@ def counts_at_once(listed: Sequence[str], names: Mapping[str, FileFact]) -> Iter
 
 
 def contents_told(
-    place: Storage, folder: str, names: Sequence[str], listed: Mapping[str, FileFact]
+    storage: Storage, folder: str, names: Sequence[str], listed: Mapping[str, FileFact]
 ) -> dict[str, bytes]:
     """Return small files of a folder, but for those of which each alone cannot be read.
 
@@ -482,7 +482,7 @@ def contents_told(
     Raises StepFailed where none can be read, or the place does not answer.
     """
     try:
-        return _not_grown(place.read_many(folder, names), listed)
+        return _not_grown(storage.read_many(folder, names), listed)
     except StepFailed as error:
         if isinstance(error, Unreachable) or error.again:
             raise
@@ -490,7 +490,7 @@ def contents_told(
     trouble: StepFailed | None = None
     for name in names:
         try:
-            answer = place.read_many(folder, [name])
+            answer = storage.read_many(folder, [name])
         except StepFailed as error:
             if isinstance(error, Unreachable) or error.again:
                 raise
@@ -512,7 +512,7 @@ def _not_grown(answer: dict[str, bytes], listed: Mapping[str, FileFact]) -> dict
 
 
 def still_failed(
-    place: Storage, folder: str, names: Mapping[str, FileFact], failed: Mapping[str, str]
+    storage: Storage, folder: str, names: Mapping[str, FileFact], failed: Mapping[str, str]
 ) -> dict[str, str]:
     """Return those of `failed` that no other set of their name lies in the place of by now.
 
@@ -521,18 +521,18 @@ def still_failed(
     listed = {_manifest_name(tag): tag for tag in runtags_in(names) & failed.keys()}
     found: Mapping[str, Manifest | None] = {}
     with contextlib.suppress(StepFailed):  # of what cannot be read, the record counts
-        found = manifests_in(place, folder, {each: names[each] for each in listed}, math.inf)
+        found = manifests_in(storage, folder, {each: names[each] for each in listed}, math.inf)
     made = {tag: each.finished_utc for tag, each in found.items() if each}
     return {tag: when for tag, when in failed.items() if made.get(tag, when) == when}
 
 
 def sets_read(
-    place: Storage, folder: str, limit_s: float, failed: Mapping[str, str] | None = None
+    storage: Storage, folder: str, limit_s: float, failed: Mapping[str, str] | None = None
 ) -> tuple[BackupSet, ...]:
     """Return the sets of a place of which the manifest was opened in time, newest first."""
-    names = place.listdir(folder)
+    names = storage.listdir(folder)
     listed = {name: names[name] for name in map(_manifest_name, runtags_in(names))}
-    found = manifests_in(place, folder, listed, limit_s)
+    found = manifests_in(storage, folder, listed, limit_s)
     read = {runtag: each for runtag, each in found.items() if each}
     return tuple(each for each in gather_sets(names, read, failed) if each.runtag in found)
 
@@ -556,7 +556,7 @@ class Newest:
 
 
 def newest_good(
-    place: Storage,
+    storage: Storage,
     folder: str,
     now: datetime,
     *,
@@ -572,12 +572,12 @@ def newest_good(
     No more manifests are opened than must be: see begun_by.
     """
     return _listed_twice(
-        place, folder, lambda names: _newest_in(place, folder, names, now, host, failed)
+        storage, folder, lambda names: _newest_in(storage, folder, names, now, host, failed)
     )
 
 
 def _newest_in(
-    place: Storage,
+    storage: Storage,
     folder: str,
     names: Mapping[str, FileFact],
     now: datetime,
@@ -593,7 +593,7 @@ def _newest_in(
     def needed_s() -> float:
         return good[0].timestamp() if good else -math.inf
 
-    for runtag, manifest in _newest_first(place, folder, names, begun_by_s, needed_s):
+    for runtag, manifest in _newest_first(storage, folder, names, begun_by_s, needed_s):
         if host and manifest and manifest.host != host:
             continue
         mine = files[runtag]
@@ -614,7 +614,7 @@ def _newest_in(
 
 
 def _newest_first(
-    place: Storage,
+    storage: Storage,
     folder: str,
     names: Mapping[str, FileFact],
     begun_by_s: Mapping[str, float],
@@ -631,7 +631,7 @@ def _newest_first(
         fit = next(counts_at_once([*map(_manifest_name, waiting)], names))
         asked, rest = waiting[: min(at_once, fit)], waiting[min(at_once, fit) :]
         try:
-            found = _read_as_listed(place, folder, names, asked)
+            found = _read_as_listed(storage, folder, names, asked)
         except _UnlikeListed:
             raise
         except StepFailed as error:
@@ -678,18 +678,18 @@ def _when(backup: BackupSet, files: Mapping[str, FileFact]) -> datetime:
     return backup.made() or datetime.fromtimestamp(written, UTC)
 
 
-def write_pin(place: Storage, folder: str, runtag: str, note: bytes) -> None:
+def write_pin(storage: Storage, folder: str, runtag: str, note: bytes) -> None:
     """Put a pin beside a set; raises StepFailed also where it is not seen there afterwards."""
     path = f"{folder}/{runtag}.{PIN_ENDING}"
-    place.write(path + PARTIAL, io.BytesIO(note), time.time())
-    place.rename(path + PARTIAL, path)
-    if path not in place.stat([path]):
-        raise StepFailed(f"On {place.name} {path} was written, and is not there.")
+    storage.write(path + PARTIAL, io.BytesIO(note), time.time())
+    storage.rename(path + PARTIAL, path)
+    if path not in storage.stat([path]):
+        raise StepFailed(f"On {storage.name} {path} was written, and is not there.")
 
 
 def stat_everywhere(
     files: frozenset[File],
-    places: Mapping[str, Storage],
+    storages: Mapping[str, Storage],
     listed: Mapping[str, Mapping[str, FileFact]] | None = None,
 ) -> tuple[dict[File, FileFact], tuple[str, ...]]:
     """Return what is there of all files, one look a place, and which places did not answer.
@@ -698,12 +698,12 @@ def stat_everywhere(
     """
     found: dict[File, FileFact] = {}
     notes = []
-    for role, place in places.items():
+    for role, storage in storages.items():
         mine = {file.absolute: file for file in files if file.role == role}
         known = (listed or {}).get(role)
         try:
             if known is None:
-                facts = place.stat(mine) if mine else {}
+                facts = storage.stat(mine) if mine else {}
             else:
                 facts = {p: known[file.path] for p, file in mine.items() if file.path in known}
         except StepFailed as error:
@@ -714,18 +714,18 @@ def stat_everywhere(
 
 
 def unlike_copies(
-    files: Mapping[File, FileFact], places: Mapping[str, Storage], records: Mapping[str, Record]
+    files: Mapping[File, FileFact], storages: Mapping[str, Storage], records: Mapping[str, Record]
 ) -> frozenset[File]:
     """Return the files of vaults that bear the name of a copy and are not known to be one.
 
     What cannot be read now is sent anew; who would not replace it asks compared_copies.
     """
-    unlike, unread = compared_copies(files, places, records)
+    unlike, unread = compared_copies(files, storages, records)
     return unlike | unread.keys()
 
 
 def compared_copies(
-    files: Mapping[File, FileFact], places: Mapping[str, Storage], records: Mapping[str, Record]
+    files: Mapping[File, FileFact], storages: Mapping[str, Storage], records: Mapping[str, Record]
 ) -> tuple[frozenset[File], dict[File, StepFailed]]:
     """Return the files of vaults that bear the name of a copy and are no copy of what is here.
 
@@ -733,12 +733,12 @@ def compared_copies(
     """
 
     def found(file: File) -> SeenFile:
-        return SeenFile(places[file.role], file, files[file], records.get(str(file)))
+        return SeenFile(storages[file.role], file, files[file], records.get(str(file)))
 
     pairs = (
         (copy, original)
         for copy in files
-        for original in (File("pi", f"{BACKUPS}/{copy.path}", places["pi"].root),)
+        for original in (File("pi", f"{BACKUPS}/{copy.path}", storages["pi"].root),)
         if copy.role != "pi" and original in files
     )
     unlike, unread = set[File](), dict[File, StepFailed]()
@@ -751,14 +751,14 @@ def compared_copies(
     return frozenset(unlike), unread
 
 
-def sweep_stale_copies(place: Storage, names: Mapping[str, FileFact] | None = None) -> None:
+def sweep_stale_copies(storage: Storage, names: Mapping[str, FileFact] | None = None) -> None:
     """Remove the partial copies of dead runs; a young one may be another Pi's that is sending.
 
     By the clock of the place, which is asked only where one may be old, and by the mark of its
     set, which is there while a run copies it. In a bucket also the pieces of uploads that did not
     end: no listing shows them, and they cost. `names`, where it was listed just now.
     """
-    names = place.listdir(place.root) if names is None else names
+    names = storage.listdir(storage.root) if names is None else names
     partial = {name: fact for name, fact in names.items() if name.endswith(PARTIAL)}
     told = {name: split_set_name(name.removesuffix(PARTIAL)) for name in partial}
     old = {
@@ -767,15 +767,15 @@ def sweep_stale_copies(place: Storage, names: Mapping[str, FileFact] | None = No
         if found and partial[name].is_file and _age(partial[name], time.time()) > STALE_COPY
     }
     if old:
-        now_s = clock_of(place)
+        now_s = clock_of(storage)
         marks = {tag: names.get(f"{tag}.{RECORDS_ENDING}") for tag in old.values()}
         kept = {tag for tag, mark in marks.items() if mark and _age(mark, now_s) < STALE_MARK}
-        place.remove(
-            f"{place.root}/{name}"
+        storage.remove(
+            f"{storage.root}/{name}"
             for name, runtag in old.items()
             if runtag not in kept and _age(partial[name], now_s) > STALE_COPY
         )
-    end_uploads = getattr(place, "end_uploads", None)
+    end_uploads = getattr(storage, "end_uploads", None)
     if end_uploads:
         end_uploads()
 
@@ -784,18 +784,18 @@ def _age(fact: FileFact, now_s: float) -> timedelta:
     return timedelta(seconds=now_s - fact.modified_s)
 
 
-def clock_of(place: Storage) -> float:
+def clock_of(storage: Storage) -> float:
     """Return what time it is in a place, by the date of a file that is made there for that."""
-    path = f"{place.root}/.now-{os.urandom(6).hex()}"
-    place.create_exclusive(path, "what time is it")
+    path = f"{storage.root}/.now-{os.urandom(6).hex()}"
+    storage.create_exclusive(path, "what time is it")
     try:
-        fact = place.stat([path]).get(path)
+        fact = storage.stat([path]).get(path)
     finally:
-        place.remove([path])
+        storage.remove([path])
     return fact.modified_s if fact else time.time()
 
 
-def remove_set(place: Storage, folder: str, runtag: str) -> None:
+def remove_set(storage: Storage, folder: str, runtag: str) -> None:
     """Remove all files of a set; one that is half removed is listed by nobody.
 
     The first of its files, the manifest where it has one, becomes the mark of the removal and
@@ -803,32 +803,32 @@ def remove_set(place: Storage, folder: str, runtag: str) -> None:
     """
     mark = f"{folder}/{runtag}.{REMOVING_ENDING}"
     names = (*files_of(runtag), f"{runtag}.{KINDS['log']}{PARTIAL}")
-    there = place.stat([mark, *(f"{folder}/{name}" for name in names)])
+    there = storage.stat([mark, *(f"{folder}/{name}" for name in names)])
     files = [path for path, fact in there.items() if not fact.other]
     if mark not in files and files:
-        place.rename(files.pop(0), mark)
+        storage.rename(files.pop(0), mark)
     try:
-        place.remove([path for path in files if path != mark])
-        place.remove([mark])
+        storage.remove([path for path in files if path != mark])
+        storage.remove([mark])
     except StepFailed as error:
         raise StepFailed(
-            f"{runtag} is removed only half from {place.name}: {ended(error)} It is listed no "
+            f"{runtag} is removed only half from {storage.name}: {ended(error)} It is listed no "
             "more, and the next prune or backup removes what is left.",
             again=error.again,
         ) from error
 
 
-def finish_removals(place: Storage, folder: str) -> tuple[str, ...]:
+def finish_removals(storage: Storage, folder: str) -> tuple[str, ...]:
     """Remove what is left of sets that are half removed, and return their runtags.
 
     One that cannot be removed keeps no other; raises StepFailed with the last of them.
     """
-    names = place.listdir(folder)
+    names = storage.listdir(folder)
     begun = tuple(sorted(removals_in(names)))
     trouble = None
     for runtag in begun:
         try:
-            remove_set(place, folder, runtag)
+            remove_set(storage, folder, runtag)
         except StepFailed as error:
             trouble = error
     if trouble:

@@ -41,7 +41,7 @@ from .local import (
     read_chunk,
 )
 from .login_shell import START_FILES, Lines, LoginPrints, not_begun, shown
-from .sftp_place import MAKE_ROOM, MOST_CONTENT_BYTES, SftpStorage, not_listed, too_much
+from .sftp_storage import MAKE_ROOM, MOST_CONTENT_BYTES, SftpStorage, not_listed, too_much
 from .ssh_config import ANY_EXIT, CONNECT_LIMIT_S
 from .ssh_connection import (
     FIRST_SESSION_TRIES,
@@ -225,10 +225,10 @@ def _no_shell(host: SshHost) -> str:
 
 def open_host(ssh: Ssh, root: str, name: str) -> SshHost:
     """Return the machine as a host; raises Unreachable, also where it has no shell."""
-    place = open_storage(ssh, root, name)
-    if isinstance(place, SshHost):
-        return place
-    place.close()
+    storage = open_storage(ssh, root, name)
+    if isinstance(storage, SshHost):
+        return storage
+    storage.close()
     raise Unreachable(f"{ssh.called(name)} offers SFTP only, and no commands can be run there.")
 
 

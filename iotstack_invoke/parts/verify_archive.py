@@ -191,7 +191,7 @@ def _look_at_end(rest: IO[bytes]) -> None:
         raise Damaged(NO_END)
 
 
-def read_whole(place: Storage, path: str, kind: str, included: Collection[str] = ()) -> Reading:
+def read_whole(storage: Storage, path: str, kind: str, included: Collection[str] = ()) -> Reading:
     """Return what an archive of one kind of part is, read to its last byte.
 
     Each member is judged as before a restore; `included` is what the manifest says of a general
@@ -205,12 +205,12 @@ def read_whole(place: Storage, path: str, kind: str, included: Collection[str] =
     reports: dict[str, SqlReport] = {}
     judge = Judge(shape_of(kind, included))
     unpacked_bytes = 0
-    with place.read(path) as stream:
+    with storage.read(path) as stream:
         hashed = HashedStream(stream)
         try:
             if kind == "influx":
                 with ExitStack() as opened:
-                    again = _read_again(place, path, stream, opened)
+                    again = _read_again(storage, path, stream, opened)
                     dump, problems = _read_dump(hashed, again, judge)
             elif kind == "influxdb2":
                 influx2 = read_influx2(hashed, judge)
@@ -286,14 +286,14 @@ class _Begun:
 
 
 def _read_again(
-    place: Storage, path: str, stream: IO[bytes], opened: ExitStack
+    storage: Storage, path: str, stream: IO[bytes], opened: ExitStack
 ) -> IO[bytes] | None:
     """Return the archive opened a second time where one can seek in it, else None."""
     try:
         seekable = isinstance(stream, io.BufferedReader) and stream.seekable()
     except OSError:
         seekable = False
-    return opened.enter_context(place.read(path)) if seekable else None
+    return opened.enter_context(storage.read(path)) if seekable else None
 
 
 def read_dump(stream: Any) -> DumpReport:

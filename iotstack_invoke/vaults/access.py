@@ -122,11 +122,11 @@ def other_hosts(vault: VaultConfig) -> tuple[str, ...]:
 
     Raises StepFailed where it does not answer.
     """
-    place = vault_storage(vault, OWN_FOLDER)
+    storage = vault_storage(vault, OWN_FOLDER)
     try:
-        names = place.listdir(place.root)
+        names = storage.listdir(storage.root)
     finally:
-        place.close()
+        storage.close()
     own = _own_host()
     hosts = sorted(
         name
@@ -148,31 +148,31 @@ def _own_host() -> str:
 
 def _open_folder(vault: VaultConfig, host: str, name: str, *, of_others: bool) -> EncryptedStorage:
     """Open a vault at the folder of another host; raises Unreachable where there is none."""
-    place, root = _open(vault, host, of_others=of_others), _root_of(vault, host)
-    if not place.listdir(root) and root not in place.stat([root]):
-        place.close()
+    storage, root = _open(vault, host, of_others=of_others), _root_of(vault, host)
+    if not storage.listdir(root) and root not in storage.stat([root]):
+        storage.close()
         raise Unreachable(f"{name}: the vault has no folder {root}. inv list shows whose it has.")
-    return place
+    return storage
 
 
-def sealed_side(place: Storage) -> EncryptedStorage | None:
+def sealed_side(storage: Storage) -> EncryptedStorage | None:
     """Return what knows of a vault what lies sealed there, None for a place that is no vault.
 
     Raises Unreachable where the vault does not answer.
     """
-    if not isinstance(place, _Lazy):
+    if not isinstance(storage, _Lazy):
         return None
-    place.opened()
-    return cast("EncryptedStorage", place)
+    storage.opened()
+    return cast("EncryptedStorage", storage)
 
 
-def is_signed(place: Storage, manifest: str) -> bool:
+def is_signed(storage: Storage, manifest: str) -> bool:
     """Tell whether a manifest is the one that its set was sealed with."""
-    side = sealed_side(place)
+    side = sealed_side(storage)
     return side is None or side.is_signed(manifest)
 
 
-def refuse_shut(place: Storage, paths: Iterable[str]) -> None:
+def refuse_shut(storage: Storage, paths: Iterable[str]) -> None:
     """Raise Refused where a file lies sealed in a vault, and nothing is there to open it.
 
     A passphrase of the key is asked for now, before several files are read at once.
@@ -180,12 +180,12 @@ def refuse_shut(place: Storage, paths: Iterable[str]) -> None:
     from .age import read_identity
     from .encrypted import ASK
 
-    side = sealed_side(place)
+    side = sealed_side(storage)
     for path in paths if side else ():
         if side and side.is_sealed(path):
             if not side.identity:
                 name = posixpath.basename(path)
-                raise Refused(f"{name} in {place.name} is sealed. {ASK}. Nothing was changed.")
+                raise Refused(f"{name} in {storage.name} is sealed. {ASK}. Nothing was changed.")
             read_identity(side.identity)
 
 
@@ -222,7 +222,7 @@ def _open_plain(vault: VaultConfig, host: str, *, of_others: bool) -> Storage:
 
         cloud = open_rclone(vault.folder, vault.name, write_once=vault.write_once)
         if vault.write_once:
-            from .once import WriteOnceStorage
+            from .write_once import WriteOnceStorage
 
             return WriteOnceStorage(cloud)
         return cloud
@@ -232,11 +232,11 @@ def _open_plain(vault: VaultConfig, host: str, *, of_others: bool) -> Storage:
         return open_folder(vault, root, twins, of_others=of_others)
     from ..hosts.ssh import open_storage  # Fabric takes a fifth of a second to import
 
-    place = open_storage(vault.ssh, vault.folder, vault.name)
+    storage = open_storage(vault.ssh, vault.folder, vault.name)
     inside = f"{vault.folder}/."  # so a link to a folder is one
-    found = place.stat([inside, vault.folder])
+    found = storage.stat([inside, vault.folder])
     if inside not in found or not found[inside].is_folder:
-        place.close()
+        storage.close()
         there = found.get(vault.folder)
         if there and there.is_file:
             raise FolderMissing(
@@ -248,7 +248,7 @@ def _open_plain(vault: VaultConfig, host: str, *, of_others: bool) -> Storage:
             f"Vault '{vault.name}': {whose} has no folder {vault.folder}. Make it there, "
             f"for example with `{over_ssh(vault.ssh, 'mkdir', '-p', vault.folder)}`."
         )
-    return place
+    return storage
 
 
 class _Lazy:
@@ -342,29 +342,31 @@ class _Lazy:
 
     def stat(self, paths: Iterable[str]) -> dict[str, FileFact]:
         """Return what is there; a path that is not there has no entry."""
-        place = self.opened()
+        storage = self.opened()
         with self._waiting():
-            return place.stat(paths)
+            return storage.stat(paths)
 
     def listdir(self, folder: str) -> dict[str, FileFact]:
         """Return the entries of a folder by name, {} where there is no such folder."""
-        place = self.opened()
+        storage = self.opened()
         own = self._own if folder == self.root else None
-        if own and getattr(place, "is_on_disk", False) and not own.far:
+        if own and getattr(storage, "is_on_disk", False) and not own.far:
             own = None  # its inode told
         if own:
             own.prepare()
         with self._waiting():
-            found = place.listdir(folder)
+            found = storage.listdir(folder)
         if own:
-            self._refuse_own(own, place, found)
+            self._refuse_own(own, storage, found)
         return found
 
-    def _refuse_own(self, own: OwnFolder, place: EncryptedStorage, listed: Container[str]) -> None:
+    def _refuse_own(
+        self, own: OwnFolder, storage: EncryptedStorage, listed: Container[str]
+    ) -> None:
         """Leave a vault alone for good that is the folder of the stack's own backups."""
         try:
             with self._waiting():
-                own.refuse(cast("Storage", place), listed)
+                own.refuse(cast("Storage", storage), listed)
         except WrongFolder as error:
             self._refusal = (math.inf, error)
             raise
@@ -372,17 +374,17 @@ class _Lazy:
 
     def read_many(self, folder: str, names: Iterable[str]) -> dict[str, bytes]:
         """Return small files of a folder."""
-        place = self.opened()
+        storage = self.opened()
         with self._waiting():
-            return place.read_many(folder, names)
+            return storage.read_many(folder, names)
 
     def _writable(self) -> EncryptedStorage:
         """Return the place, its root being there from the first time on."""
-        place = self.opened()
+        storage = self.opened()
         if self._makes_root:
-            place.mkdir(self.root)
+            storage.mkdir(self.root)
             self._makes_root = False
-        return place
+        return storage
 
     def create_exclusive(self, path: str, line: str) -> str:
         """Make a file of one line where there is none, and return the line that is in it then."""
@@ -397,14 +399,14 @@ class _Lazy:
         """
         self._until_s = self._until_s or time.monotonic() + SENDING_H * 3600
         with self._waiting(math.inf):
-            place = self._writable()
+            storage = self._writable()
             late = (
                 f"Vault '{self.name}' is slow: this run began to send to it {SENDING_H:g} hours "
                 "ago. It ends here, so that the next backup is made in time. "
-                f"{_GOES_ON[place.resumes]}"
+                f"{_GOES_ON[storage.resumes]}"
             )
             paced = (self._pace or RateLimit()).stream(source, self._until_s, late)
-            return place.write(path, paced, *rest, **more)
+            return storage.write(path, paced, *rest, **more)
 
     @contextlib.contextmanager
     def read(self, path: str, start: int = 0) -> Iterator[IO[bytes]]:

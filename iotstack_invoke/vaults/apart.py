@@ -66,31 +66,31 @@ class OwnFolder:
             return tuple(name for path, name in paths.items() if path in found)
         return ()
 
-    def refuse(self, place: Storage, listed: Container[str]) -> None:
+    def refuse(self, storage: Storage, listed: Container[str]) -> None:
         """Raise WrongFolder where a vault's root, of which that is listed, is this folder.
 
         And Unreachable where that cannot be told.
         """
         if not self._marks or not all(name in listed for name in self._marks):
             return
-        is_own = self._sees_new_word(place)
+        is_own = self._sees_new_word(storage)
         mark = self._marks[-1]
-        if is_own is None and self._is_alike(place, mark):
+        if is_own is None and self._is_alike(storage, mark):
             why = (
-                f"Vault '{place.name}': {place.root} cannot be told from the stack's own backups, "
-                f"so it is not counted: {mark} has one size and date in both, and nothing can be "
-                f"changed here, or {BADGE} not be read there."
+                f"Vault '{storage.name}': {storage.root} cannot be told from the stack's own "
+                f"backups, so it is not counted: {mark} has one size and date in both, and "
+                f"nothing can be changed here, or {BADGE} not be read there."
             )
             fix = f"run this as the owner of {self._folder}, or name another folder in hosts.toml"
             raise Unreachable(f"{why} To do: {fix}.", why=why, fix=fix)
         if is_own:
             raise WrongFolder(
-                f"Vault '{place.name}': {place.root} is the folder of the stack's own backups "
+                f"Vault '{storage.name}': {storage.root} is the folder of the stack's own backups "
                 "(what is written in one is read in the other), so it holds no second copy. "
                 f"{ANOTHER}"
             )
 
-    def _sees_new_word(self, place: Storage) -> bool | None:
+    def _sees_new_word(self, storage: Storage) -> bool | None:
         """Tell whether a vault has the word that is new here; None where that cannot be told.
 
         Another run may change it as well meanwhile: then it is tried again.
@@ -100,7 +100,7 @@ class OwnFolder:
             if not self._put(word):
                 return None
             try:
-                there = _word_in(place, place.root)
+                there = _word_in(storage, storage.root)
             except StepFailed as error:
                 if isinstance(error, Unreachable) or error.again:
                     raise
@@ -125,10 +125,10 @@ class OwnFolder:
             return False
         return True
 
-    def _is_alike(self, place: Storage, mark: str) -> bool:
+    def _is_alike(self, storage: Storage, mark: str) -> bool:
         """Tell whether the file that is both here and there is one by its size and its date."""
         before = _fact_in(self._host, self._folder, mark)
-        there = _fact_in(place, place.root, mark)
+        there = _fact_in(storage, storage.root, mark)
         here = (before, _fact_in(self._host, self._folder, mark))
         return any(
             one.size_bytes == there.size_bytes
@@ -142,14 +142,14 @@ def _new_word() -> str:
     return secrets.token_hex(16)
 
 
-def _word_in(place: Storage, folder: str) -> str:
+def _word_in(storage: Storage, folder: str) -> str:
     """Return the word in the badge of a folder, '' where there is none."""
-    return place.read_many(folder, [BADGE]).get(BADGE, b"").decode("utf-8", "replace").strip()
+    return storage.read_many(folder, [BADGE]).get(BADGE, b"").decode("utf-8", "replace").strip()
 
 
-def _fact_in(place: Storage, folder: str, name: str) -> FileFact | None:
+def _fact_in(storage: Storage, folder: str, name: str) -> FileFact | None:
     path = f"{folder}/{name}"
-    return place.stat([path]).get(path)
+    return storage.stat([path]).get(path)
 
 
 def folders_around(path: str) -> Around:

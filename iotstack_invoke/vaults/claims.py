@@ -51,7 +51,7 @@ class Markable(Protocol):
         ...
 
 
-def claim_by_marks(place: Markable, path: str, line: str, limit_s: float = LIMIT_S) -> str:
+def claim_by_marks(storage: Markable, path: str, line: str, limit_s: float = LIMIT_S) -> str:
     """Make a file of one line where there is none, and return the line that is in it then.
 
     Returns "" where what is there cannot be read. Raises StepFailed where another's mark stays,
@@ -59,7 +59,7 @@ def claim_by_marks(place: Markable, path: str, line: str, limit_s: float = LIMIT
     there only where we are killed, or the line breaks.
     """
     folder, _, name = path.rpartition("/")
-    told = _line_in(place, folder, name)
+    told = _line_in(storage, folder, name)
     if told is not None:
         return told
     mark = mark_of(name, line)
@@ -72,18 +72,18 @@ def claim_by_marks(place: Markable, path: str, line: str, limit_s: float = LIMIT
         while time.monotonic() < deadline:
             if not any(each < mark for each in others) and not marked:
                 marked = True
-                place.put(ours, content)
-            listed = place.listdir(folder)
+                storage.put(ours, content)
+            listed = storage.listdir(folder)
             if name in listed:
-                return _line_in(place, folder, name) or ""
+                return _line_in(storage, folder, name) or ""
             marks = [each for each in listed if pattern.fullmatch(each) and each != mark]
-            others = _alive(place, folder, listed, marks, mark)
+            others = _alive(storage, folder, listed, marks, mark)
             # It may be made while we listed, and its mark gone before it came up.
-            if marked and mark in listed and not others and not place.stat([path]):
-                _make(place, path, content)
+            if marked and mark in listed and not others and not storage.stat([path]):
+                _make(storage, path, content)
                 return line
             if marked and any(each < mark for each in others):
-                place.remove([ours])
+                storage.remove([ours])
                 marked = False
             if processes.ending():
                 raise Interrupted(15)
@@ -91,14 +91,14 @@ def claim_by_marks(place: Markable, path: str, line: str, limit_s: float = LIMIT
     finally:
         if marked:
             with contextlib.suppress(StepFailed):
-                place.remove([ours])
+                storage.remove([ours])
     if not others:
         raise Unreachable(
-            f"Vault '{place.name}' says that it took {ours}, and does not list it {limit_s:g} s "
+            f"Vault '{storage.name}' says that it took {ours}, and does not list it {limit_s:g} s "
             "later."
         )
     raise StepFailed(
-        f"Another run is about to copy a backup of the same name to {place.name}: its mark "
+        f"Another run is about to copy a backup of the same name to {storage.name}: its mark "
         f"{folder}/{others[0]} lies there. If that run is dead, remove the mark."
     )
 
@@ -108,26 +108,26 @@ def mark_of(name: str, line: str) -> str:
     return f"{name}.{hashlib.sha256(line.encode()).hexdigest()[:DIGITS]}"
 
 
-def _make(place: Markable, path: str, content: bytes) -> None:
+def _make(storage: Markable, path: str, content: bytes) -> None:
     """Write the claim; half of one would keep everybody out."""
     try:
-        place.put(path, content)
+        storage.put(path, content)
     except StepFailed:
         with contextlib.suppress(StepFailed):
-            place.remove([path])
+            storage.remove([path])
         raise
 
 
-def _line_in(place: Markable, folder: str, name: str) -> str | None:
+def _line_in(storage: Markable, folder: str, name: str) -> str | None:
     """Return the first line of a file, None where there is none that can be read."""
-    content = place.read_many(folder, [name]).get(name)
+    content = storage.read_many(folder, [name]).get(name)
     if content is None:
         return None
     return "".join(content.decode("utf-8", "replace").splitlines()[:1])
 
 
 def _alive(
-    place: Markable, folder: str, listed: dict[str, FileFact], marks: list[str], mark: str
+    storage: Markable, folder: str, listed: dict[str, FileFact], marks: list[str], mark: str
 ) -> list[str]:
     """Return the marks of those who may still act; what a dead run left is removed."""
     if mark not in listed:
@@ -135,5 +135,5 @@ def _alive(
     oldest_s = listed[mark].modified_s - DEAD_S
     dead = [each for each in marks if listed[each].modified_s < oldest_s]
     if dead:
-        place.remove(f"{folder}/{each}" for each in dead)
+        storage.remove(f"{folder}/{each}" for each in dead)
     return [each for each in marks if each not in dead]

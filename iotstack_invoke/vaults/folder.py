@@ -247,10 +247,10 @@ def open_folder(
     `root`: where the copies lie, in it; `twins`: the vaults that come before it, with where theirs
     do. Raises WrongFolder where those are no second ones; copies `of_others` are other machines'.
     """
-    place = FolderStorage(vault)
-    place.check()
-    place.refuse_wrong(root, twins, of_others=of_others)
-    return place
+    storage = FolderStorage(vault)
+    storage.check()
+    storage.refuse_wrong(root, twins, of_others=of_others)
+    return storage
 
 
 def unnamed_mount(folder: str) -> str:

@@ -516,9 +516,9 @@ def _without_parts(left_out: tuple[LeftOut, ...], parts: list[Part]) -> tuple[Le
 
 def _is_there(context: StepContext, file: File, record: Record) -> bool:
     """Tell whether an archive lies there as an earlier run has made it, to its last byte."""
-    place = context.place(file)
-    fact = place.stat([file.absolute]).get(file.absolute)
-    return bool(fact) and hash_there(place, file.absolute) == record.sha256
+    storage = context.storage(file)
+    fact = storage.stat([file.absolute]).get(file.absolute)
+    return bool(fact) and hash_there(storage, file.absolute) == record.sha256
 
 
 @dataclass(frozen=True, slots=True)
@@ -579,25 +579,25 @@ class MakeWay:
         context.once(f"make way {self.mark}", lambda: self._make_way(context))
 
     def _make_way(self, context: StepContext) -> None:
-        place = context.place(self.mark)
-        old = manifest_there(place, self.mark.root, self.runtag)
+        storage = context.storage(self.mark)
+        old = manifest_there(storage, self.mark.root, self.runtag)
         here = posixpath.dirname(self.new.absolute)
-        new = manifest_there(context.place(self.new), here, self.runtag)
+        new = manifest_there(context.storage(self.new), here, self.runtag)
         if new is None:
             raise StepFailed("it is not copied, since the manifest could not be made here.")
         if old is None or old == new:
             return
-        why = self._why_it_stays(place, old, new)
+        why = self._why_it_stays(storage, old, new)
         if why:
-            place.remove([self.mark.absolute])
-            raise StepFailed(f"{self.runtag} in {place.name} {why}")
-        if not getattr(place, "keeps_all", False):
-            place.remove([self._manifest])
+            storage.remove([self.mark.absolute])
+            raise StepFailed(f"{self.runtag} in {storage.name} {why}")
+        if not getattr(storage, "keeps_all", False):
+            storage.remove([self._manifest])
 
-    def _why_it_stays(self, place: Storage, old: Manifest, new: Manifest) -> str:
+    def _why_it_stays(self, storage: Storage, old: Manifest, new: Manifest) -> str:
         pin = posixpath.join(self.mark.root, f"{self.runtag}.{PIN_ENDING}")
         paths = {posixpath.join(self.mark.root, part.file): part for part in old.made}
-        there = place.stat([pin, *paths])
+        there = storage.stat([pin, *paths])
         goes_on = (old.host, old.started_utc) == (new.host, new.started_utc)
         if pin in there and not goes_on:
             return "is pinned, and is not replaced. Unpin it first: inv pin --remove."
@@ -612,7 +612,7 @@ class MakeWay:
         missing = needed - answers_for(_set_of(new), needed)
         if not missing:
             return ""
-        cure = way_out(lacking_words([(missing, _set_of(kept))]), place.name)
+        cure = way_out(lacking_words([(missing, _set_of(kept))]), storage.name)
         return (
             f"holds {told(missing)}, which the one that is here lacks, so it stays. Make a backup "
             f"under another --runtag, and remove what is here of {self.runtag}. {cure}"
@@ -711,11 +711,11 @@ class WriteRestoreText:
 
     def do(self, context: StepContext) -> None:
         """Write it under its partial name; raises StepFailed where the manifest is of no use."""
-        place, path = context.place(self.manifest), self.manifest.absolute
-        fact = place.stat([path]).get(path)
+        storage, path = context.storage(self.manifest), self.manifest.absolute
+        fact = storage.stat([path]).get(path)
         if fact is None:
             raise StepFailed(f"{path} is not there.")
-        with place.read(path) as stream:
+        with storage.read(path) as stream:
             content = stream.read()
         from ..parts.restore_text import restore_text_of, with_sum
 
@@ -725,7 +725,7 @@ class WriteRestoreText:
             raise StepFailed(f"{path} is damaged: {error}.") from error
         sha256 = hashlib.sha256(text).hexdigest()
         modified_s = fact.modified_s  # a newer one would seem to be newer than the copied manifest
-        received = place.write(self.output.partial, io.BytesIO(text), modified_s, 0, len(text))
+        received = storage.write(self.output.partial, io.BytesIO(text), modified_s, 0, len(text))
         if received.sha256 != sha256:
             raise StepFailed(f"{self.output.partial} is not what was written.", again=True)
         context.record(self.output, size_bytes=len(text), sha256=sha256)

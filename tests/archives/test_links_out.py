@@ -4,7 +4,7 @@ import json
 import os
 
 import pytest
-from scenes import PlainScene, not_root
+from contexts import PlainContext, not_root
 
 from iotstack_invoke.archives.links_out import MOST_TOLD, LinksOut, Packed
 from iotstack_invoke.hosts.local import LocalHost
@@ -56,7 +56,7 @@ def test_a_link_to_what_may_not_be_read_is_named(disk):
     links = LinksOut(Packed(str(disk.folder), (), ()), str(disk.folder))
     links.take("volumes/a", str(disk.disk / "lib"))
     links.take("volumes/b", str(disk.disk / "empty/book"))
-    context = PlainScene({})
+    context = PlainContext({})
     as_root = not_root(disk.folder)
     for each in ("lib", "empty"):
         (disk.disk / each).chmod(0)
@@ -144,7 +144,7 @@ def test_few_links_are_told(tmp_path):
         (tmp_path / f"{number}/below/file").write_text("x")
         for name in ("", "/below", "/below/file"):
             links.take(f"./volumes/a{number}", f"{tmp_path}/{number}{name}")
-    context = PlainScene({})
+    context = PlainContext({})
     links.warn(context, LocalHost("/"), ())
     assert len(context.warned) == MOST_TOLD + 1
     assert f"volumes/a0 is a link to {tmp_path}/0, which" in context.warned[0]

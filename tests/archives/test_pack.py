@@ -9,7 +9,7 @@ import sys
 import tarfile
 
 import pytest
-from scenes import PlainScene
+from contexts import PlainContext
 
 from iotstack_invoke.archives import pack as archive
 from iotstack_invoke.archives.pack import CompareUnpacked, PackStack, judge_tar, tar_words
@@ -53,7 +53,7 @@ def stack(tmp_path):
 def pack(folder, tmp_path, *, members=(".",), exclusions=(), tar=None, limit_s=60, copies=""):
     """Pack a folder and return the scene and the output."""
     output = File("pi", "out.tar.gz", str(tmp_path))
-    context = PlainScene({"pi": LocalHost(str(tmp_path))})
+    context = PlainContext({"pi": LocalHost(str(tmp_path))})
     words = tar or tar_words((), str(folder), exclusions)
     PackStack(output, words, members, limit_s, 1000, copies).do(context)
     return context, output
@@ -496,7 +496,7 @@ def test_the_folder_of_a_copy_keeps_mode_and_date_under_a_plain_tar(stack, tmp_p
     unpack = Unpack(
         "pi", str(archive), str(tmp_path / "ours"), (), str(tmp_path / "guard"), scanned=True
     )
-    unpack.do(PlainScene({"pi": LocalHost(str(tmp_path))}))
+    unpack.do(PlainContext({"pi": LocalHost(str(tmp_path))}))
     for name in ("hand", "ours"):
         status = (tmp_path / name / "volumes/data").stat()
         assert (status.st_mode & 0o777, status.st_mtime) == (0o700, 1e9), name
@@ -586,7 +586,7 @@ def test_a_folder_that_is_packed_empty_may_change(stack, tmp_path):
 )
 def test_tars_last_words_are_judged(code, said, warned):
     """Each change of a file is one warning; an exit 1 that tells none is a warning itself."""
-    context = PlainScene({})
+    context = PlainContext({})
     judge_tar(code, said, context)
     assert context.warned == warned
 
@@ -611,7 +611,7 @@ def test_tars_last_words_are_judged(code, said, warned):
 def test_a_fatal_error_is_never_a_warning(code, said, told):
     """Any other exit code fails with the line that tells most."""
     with pytest.raises(StepFailed) as failure:
-        judge_tar(code, said, PlainScene({}))
+        judge_tar(code, said, PlainContext({}))
     assert told in str(failure.value)
 
 
@@ -638,7 +638,7 @@ def test_what_was_unpacked_is_compared(stack, tmp_path, what):
     os.rename(output.partial, archive)
     folder.mkdir()
     subprocess.run(["tar", "-xpzf", archive, "-C", folder], check=True)
-    context = PlainScene({"pi": LocalHost(str(tmp_path))})
+    context = PlainContext({"pi": LocalHost(str(tmp_path))})
     step = CompareUnpacked("pi", str(archive), str(folder), ())
     if what is None:
         step.do(context)
@@ -650,7 +650,7 @@ def test_what_was_unpacked_is_compared(stack, tmp_path, what):
 
 def test_a_folder_of_databases_may_change_and_not_go():
     """A -journal that comes and goes there is no news; a folder that is gone is a loss."""
-    context = PlainScene({})
+    context = PlainContext({})
     told = ["tar: ./db: file changed as we read it", "tar: ./db: File removed before we read it"]
     judge_tar(1, told, context, {"./db"})
     assert context.warned == ["./db: File removed before we read it"]
@@ -664,7 +664,7 @@ def test_a_stack_of_which_nothing_is_packed_is_told(tmp_path):
 
     def warned(*exclusions):
         output = File("pi", "out.tar.gz", str(tmp_path))
-        context = PlainScene({"pi": LocalHost(str(tmp_path))})
+        context = PlainContext({"pi": LocalHost(str(tmp_path))})
         words = tar_words((), str(stack), exclusions)
         PackStack(output, words, ("./services", "./volumes"), 60, sized=()).do(context)
         return context.warned

@@ -4,7 +4,7 @@ import os
 import subprocess
 
 import pytest
-from scenes import PlainScene
+from contexts import PlainContext
 
 from iotstack_invoke.archives.pack import TAR_WORDS, PackStack, tar_words
 from iotstack_invoke.archives.passing import Passing
@@ -40,7 +40,7 @@ def stack(tmp_path):
 
 def pack(folder, tmp_path, *members):
     output = File("pi", "out.tar.gz", str(tmp_path))
-    context = PlainScene({"pi": LocalHost(str(tmp_path))})
+    context = PlainContext({"pi": LocalHost(str(tmp_path))})
     chosen = members or ("./docker-compose.yml", "./services", "./volumes")
     PackStack(output, tar_words((), str(folder)), chosen, 60).do(context)
     os.rename(output.partial, output.absolute)
@@ -123,6 +123,6 @@ def test_members_besides_belong(stack, tmp_path):
     (stack / "homeassistant").mkdir()
     (stack / "homeassistant/configuration.yaml").write_text("")
     output = File("pi", "out.tar.gz", str(tmp_path))
-    context = PlainScene({"pi": LocalHost(str(tmp_path))})
+    context = PlainContext({"pi": LocalHost(str(tmp_path))})
     PackStack(output, tar_words((), str(stack)), ("./homeassistant", "./volumes"), 60).do(context)
     assert context.warned == []

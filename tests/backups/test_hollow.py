@@ -7,7 +7,7 @@ import sqlite3
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from scenes import until
+from contexts import until
 
 from iotstack_invoke.backups.holdings import lacks, lacks_told, lost_databases
 from iotstack_invoke.backups.losses import losses, spelled

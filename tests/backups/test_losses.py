@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from shelf import new_form, old_form
+from sample_sets import new_form, old_form
 
 from iotstack_invoke.backups.holdings import lost_databases
 from iotstack_invoke.backups.losses import FLOOR_BYTES, FLOOR_ROWS, losses, reference

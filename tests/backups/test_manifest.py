@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from shelf import new_form, old_form
+from sample_sets import new_form, old_form
 
 from iotstack_invoke.backups.manifest import (
     FORMAT,

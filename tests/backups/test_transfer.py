@@ -5,7 +5,7 @@ import os
 import shutil
 
 import pytest
-from scenes import PlainScene
+from contexts import PlainContext
 
 from iotstack_invoke.backups.transfer import SeenFile, Send, hash_there, is_copy
 from iotstack_invoke.core.errors import Interrupted, StepFailed
@@ -33,7 +33,7 @@ def target(tmp_path):
 
 @pytest.fixture
 def context(source, target):
-    return PlainScene({"pi": LocalHost(source.root), "nas": LocalHost(target.root, "the NAS")})
+    return PlainContext({"pi": LocalHost(source.root), "nas": LocalHost(target.root, "the NAS")})
 
 
 class Box(LocalHost):
@@ -57,8 +57,8 @@ class Box(LocalHost):
 
 @pytest.fixture
 def box(context, target):
-    context.places["nas"] = Box(target.root, "the box")
-    return context.places["nas"]
+    context.storages["nas"] = Box(target.root, "the box")
+    return context.storages["nas"]
 
 
 def test_a_copy_is_the_same_under_its_partial_name(context, source, target):
@@ -67,7 +67,7 @@ def test_a_copy_is_the_same_under_its_partial_name(context, source, target):
     with open(target.partial, "rb") as stream:
         assert stream.read() == DATA
     assert not os.path.exists(target.absolute)
-    context.places["nas"].rename(target.partial, target.absolute)
+    context.storages["nas"].rename(target.partial, target.absolute)
     assert os.stat(target.absolute).st_mtime == 1_234_567_890
     assert context.recorded[str(target)] == {
         "size_bytes": 1_000_000,
@@ -141,8 +141,8 @@ def test_a_copy_goes_on_where_it_was_cut(context, source, target, arrived):
     with open(target.partial, "wb") as stream:
         stream.write(DATA[:arrived])
     read = []
-    place = context.places["pi"]
-    place.read = lambda path, start=0: read.append(start) or LocalHost.read(place, path, start)
+    storage = context.storages["pi"]
+    storage.read = lambda path, start=0: read.append(start) or LocalHost.read(storage, path, start)
     Send(source, target).do(context)
     assert read == [arrived]
     with open(target.partial, "rb") as stream:
@@ -236,12 +236,12 @@ def test_a_copy_is_one_by_what_was_sent_or_by_its_hash(context, source, target):
     """The same size is never enough, nor where nothing can be hashed on the far side."""
     sent = Record("", sha256=hashlib.sha256(DATA).hexdigest())
 
-    def judged(data, place=None, record=None):
+    def judged(data, storage=None, record=None):
         with open(target.absolute, "wb") as stream:
             stream.write(data)
-        here, there = context.places["pi"], context.places["nas"]
+        here, there = context.storages["pi"], context.storages["nas"]
         fact = there.stat([target.absolute])[target.absolute]
-        copy = SeenFile(place or there, target, fact, record)
+        copy = SeenFile(storage or there, target, fact, record)
         original = here.stat([source.absolute])[source.absolute]
         return is_copy(copy, SeenFile(here, source, original, sent))
 
@@ -250,12 +250,12 @@ def test_a_copy_is_one_by_what_was_sent_or_by_its_hash(context, source, target):
     assert not judged(other)
     assert not judged(other, record=Record("", sha256="0" * 64))
     assert judged(other, record=sent)
-    assert judged(DATA, place=Shelf())
-    assert not judged(other, place=Shelf())
-    assert not judged(other[1:], place=Shelf())
+    assert judged(DATA, storage=Shelf())
+    assert not judged(other, storage=Shelf())
+    assert not judged(other[1:], storage=Shelf())
     assert not judged(other[1:], record=sent)
     with pytest.raises(StepFailed, match="cannot be read"):
-        judged(DATA, place=Broken())
+        judged(DATA, storage=Broken())
 
 
 @pytest.mark.parametrize("openssl", ["", "exit 1", "cat > /dev/null; echo 'SHA256(stdin)= e3b0'"])

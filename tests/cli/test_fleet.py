@@ -3,9 +3,9 @@
 import signal
 
 import pytest
-from far import Laptop, Pi, names_in
-from scenes import until
-from shelf import Shelf
+from contexts import until
+from remote_stacks import Laptop, Pi, names_in
+from sample_sets import Shelf
 
 from iotstack_invoke.cli.fleet import choose_hosts, read_at_once, worst_of
 from iotstack_invoke.core.errors import UsageError

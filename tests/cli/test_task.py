@@ -11,9 +11,9 @@ from shutil import copytree, ignore_patterns
 
 import folders
 import pytest
+from contexts import alive, until
 from invoke.context import Context
 from invoke.exceptions import Exit
-from scenes import alive, until
 
 import iotstack_invoke
 from iotstack_invoke.cli.program import program

@@ -6,9 +6,9 @@ import os
 import signal
 
 import pytest
-from far import Laptop, Pi, names_in
-from scenes import until
-from shelf import Shelf, new_form
+from contexts import until
+from remote_stacks import Laptop, Pi, names_in
+from sample_sets import Shelf, new_form
 
 FIRST, SECOND = "2026-11-21_1100", "2026-11-22_1100"
 

@@ -1,8 +1,8 @@
 """One suite for every kind of place: `kind` is each of them in turn."""
 
 import pytest
-from kinds import KINDS
-from rclone_kinds import KINDS as CLOUDS
+from rclone_storages import KINDS as CLOUDS
+from storages import KINDS
 
 EVERY = {**KINDS, **CLOUDS}
 WITH_LONG = {

@@ -9,7 +9,7 @@ import threading
 from dataclasses import dataclass
 
 import pytest
-from little_run import FileLedger, Nobody
+from killable_run import FileLedger, Nobody
 
 from iotstack_invoke.archives.scan import ScanArchive
 from iotstack_invoke.backups.transfer import Send
@@ -102,7 +102,7 @@ def packed(path, name, content):
         archive.addfile(member, io.BytesIO(content))
 
 
-def run(stack, *jobs, places=None):
+def run(stack, *jobs, storages=None):
     """Do jobs at once, each of steps under a name; return how it ended, and what is told of it."""
     host = LocalHost(str(stack))
     rules = [
@@ -112,7 +112,7 @@ def run(stack, *jobs, places=None):
     graph = resolve(RuleBook(*rules), [each.outputs[0] for each in rules], {"pi": str(stack)})
     done = Run(
         decide(graph, {}, {}),
-        {"pi": host, **(places or {})},
+        {"pi": host, **(storages or {})},
         store=FileLedger(host, f"{stack}/.records"),
         journal=Journal(host, f"{stack}/.journal", []),
         reporter=Nobody(),
@@ -188,7 +188,7 @@ def test_of_two_copies_that_fit_one_by_one_the_second_is_not_begun(tmp_path, dis
         (tmp_path / name).write_bytes(os.urandom(5 * MIB))
         copy = Send(File("from", name, str(tmp_path)), File("pi", f"disk/{name}", str(tmp_path)))
         jobs.append((name, Then(copy, refused.set)))
-    ends = run(tmp_path, *jobs, places={"from": Slow(str(tmp_path))})
+    ends = run(tmp_path, *jobs, storages={"from": Slow(str(tmp_path))})
     first, second = sorted(ends, key=lambda name: ends[name][0] is not JobStatus.DONE)
     assert ends[first] == (JobStatus.DONE, "")
     told = (

@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 
 import folders
 import pytest
-from little_run import FileLedger, MakeScratch, Nobody
-from scenes import alive, until
+from contexts import alive, until
+from killable_run import FileLedger, MakeScratch, Nobody
 
 from iotstack_invoke.core.errors import Interrupted, StepFailed
 from iotstack_invoke.core.processes import signals_raised
@@ -33,7 +33,7 @@ from iotstack_invoke.hosts.local import LocalHost
 from iotstack_invoke.stack.isolated import remove_ours
 from iotstack_invoke.stack.parallel import InParallel
 
-LITTLE_RUN = os.path.join(str(folders.TESTS), "little_run.py")
+LITTLE_RUN = os.path.join(str(folders.TESTS), "killable_run.py")
 
 
 @dataclass(frozen=True, eq=False)
@@ -273,7 +273,7 @@ def random_rules(count, seed):
             def act(context):
                 digest = hashlib.sha256(job.rule.name.encode())
                 for each in job.inputs:
-                    with context.place(each).read(each.absolute) as source:
+                    with context.storage(each).read(each.absolute) as source:
                         digest.update(source.read())
                 context.warn(f"of {job.rule.name}")
                 write(job.output, digest.hexdigest()).do(context)

@@ -5,8 +5,8 @@ import os
 import subprocess
 
 import pytest
-from far import Laptop, Pi
-from scenes import PlainScene
+from contexts import PlainContext
+from remote_stacks import Laptop, Pi
 
 from iotstack_invoke.backups.manifest import RECORDS_ENDING
 from iotstack_invoke.hosts import trust
@@ -118,7 +118,7 @@ def test_a_mark_of_another_user_is_made_ours(tmp_path, warned):
     quiet = stopped("pi", "x", str(tmp_path), (str(tool),))
     mark = tmp_path / ".quiet-x"
     theirs(mark, "theirs\n")
-    context = PlainScene({"pi": LocalHost(str(tmp_path))})
+    context = PlainContext({"pi": LocalHost(str(tmp_path))})
     with locked(f"{tmp_path}/.lock", "a test"):
         quiet.do(context)
         assert mark.stat().st_uid == 0

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from scenes import put_set
+from contexts import put_set
 
 from iotstack_invoke.backups.manifest import RECORDS_ENDING as MARK
 from iotstack_invoke.core.errors import StepFailed, Unreachable
@@ -129,19 +129,19 @@ def test_an_old_manifest_that_cannot_be_read_hides_no_newer_one(tmp_path):
                 raise StepFailed(f"{self.shut} cannot be read")
             return super().read_many(folder, names)
 
-    place = Shut(str(tmp_path))
-    place.shut = "2026-11-20_1400"
-    assert newest_good(place, place.root, NOW).made == NOW - timedelta(days=1)
-    place.shut = "2026-11-22_1400"
+    storage = Shut(str(tmp_path))
+    storage.shut = "2026-11-20_1400"
+    assert newest_good(storage, storage.root, NOW).made == NOW - timedelta(days=1)
+    storage.shut = "2026-11-22_1400"
     with pytest.raises(StepFailed, match="2026-11-22_1400 cannot be read"):
-        newest_good(place, place.root, NOW)
+        newest_good(storage, storage.root, NOW)
 
 
 def test_a_place_that_does_not_answer_is_no_empty_place(tmp_path):
     """A drive that is not mounted is told as such, not as one without backups."""
-    place = vault_storage(VaultConfig("usb", str(tmp_path / "usb")))
+    storage = vault_storage(VaultConfig("usb", str(tmp_path / "usb")))
     with pytest.raises(Unreachable, match="Is the drive mounted"):
-        newest_good(place, place.root, NOW)
+        newest_good(storage, storage.root, NOW)
 
 
 @pytest.mark.parametrize("together", [True, False])
@@ -154,14 +154,16 @@ def test_a_place_that_answers_more_than_it_lists_fills_no_memory(tmp_path, toget
                 raise StepFailed("one of them cannot be read")
             return super().read_many(folder, names)
 
-    place = Growing(str(tmp_path))
+    storage = Growing(str(tmp_path))
     for days in (1, 2):
         put_set(tmp_path, NOW - timedelta(days=days))
-    listed = {name: fact for name, fact in place.listdir(place.root).items() if "manifest" in name}
+    listed = {
+        name: fact for name, fact in storage.listdir(storage.root).items() if "manifest" in name
+    }
     much, little = sorted(listed)
     for name, more in ((much, GROWN_BYTES + 1), (little, GROWN_BYTES)):
         (tmp_path / name).write_text((tmp_path / name).read_text() + " " * more)
-    assert contents_told(place, place.root, [much, little], listed).keys() == {little}
+    assert contents_told(storage, storage.root, [much, little], listed).keys() == {little}
 
 
 def partial(folder, runtag, *, age, mark=None):

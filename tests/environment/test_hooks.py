@@ -7,8 +7,8 @@ import signal
 import time
 
 import pytest
+from contexts import alive, until
 from hook_settings import set_hooks
-from scenes import alive, until
 
 from iotstack_invoke.core.errors import Refused
 from iotstack_invoke.environment import hooks

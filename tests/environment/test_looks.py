@@ -6,8 +6,8 @@ import sys
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from scenes import not_root, put_set
-from shelf import Shelf
+from contexts import not_root, put_set
+from sample_sets import Shelf
 
 from iotstack_invoke.commands.backup.not_running import holds_files
 from iotstack_invoke.commands.catalog.copies import find_copy
@@ -198,8 +198,8 @@ def test_a_line_that_breaks_amid_a_manifest_makes_no_older_set_the_latest(
     for act in (
         lambda: choose_set(source, "latest"),
         lambda: find_copy(environment, "latest", "nas", {}, print),
-        lambda: sets_read(source.place, str(nas), 30),
-        lambda: newest_good(source.place, str(nas), datetime.now(UTC)),
+        lambda: sets_read(source.storage, str(nas), 30),
+        lambda: newest_good(source.storage, str(nas), datetime.now(UTC)),
     ):
         with pytest.raises(Unreachable):
             act()
@@ -306,10 +306,10 @@ def test_a_listing_is_not_gone_through_for_each_of_its_sets(tmp_path):
                 folder, datetime(2026, 11, day, 10, tzinfo=UTC), runtag=f"2026-11-{day:02}_1100"
             )
             (folder / f"2026-12-{day:02}_1100.general-backup.tar.gz").touch()
-        place = Listed(str(folder))
-        newest = newest_good(place, str(folder), datetime(2027, 1, 1, tzinfo=UTC))
+        storage = Listed(str(folder))
+        newest = newest_good(storage, str(folder), datetime(2027, 1, 1, tzinfo=UTC))
         assert newest.good.runtag == f"2026-11-{number:02}_1100"
         assert len(newest.newer) == number
-        return place.listed.times
+        return storage.listed.times
 
     assert times(2) == times(20)

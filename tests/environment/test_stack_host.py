@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from scenes import until
+from contexts import until
 
 from iotstack_invoke.core.errors import Busy, Refused, Unreachable
 from iotstack_invoke.environment.stack_host import StackHost, locked_target, open_machine

@@ -5,9 +5,9 @@ import copy
 import json
 
 import pytest
+from contexts import LittleStack, PlainContext
 from hypothesis import given
 from hypothesis import strategies as st
-from scenes import LittleStack, PlainScene
 
 from iotstack_invoke.core.errors import StepFailed
 from iotstack_invoke.databases.influxdb.part import influx_folders
@@ -102,7 +102,7 @@ class Answering:
 
 
 def do(step):
-    return lambda host: step.do(PlainScene({"pi": host}))
+    return lambda host: step.do(PlainContext({"pi": host}))
 
 
 ALONE = ("pi", "x", "alone", "/data", "/dumps", DOCKER, "/guard")

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
-from scenes import until
+from contexts import until
 from shut import COVERED, keep_and_cover
 from sshd import Sshd, require_sshd
 

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 import pytest
-from scenes import alive, until
+from contexts import alive, until
 
 from iotstack_invoke.core import processes as children
 from iotstack_invoke.core.errors import Busy, Interrupted, StepFailed

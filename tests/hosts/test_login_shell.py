@@ -59,10 +59,10 @@ def noisy(start_sshd, tmp_path):
     def make(start_file, **given):
         server = start_sshd("noisy", **given)
         (server.folder / ".bashrc").write_text(start_file)
-        place = open_storage(server.login(), str(root), "nas")
-        place.server = server
-        made.append(place)
-        return place
+        storage = open_storage(server.login(), str(root), "nas")
+        storage.server = server
+        made.append(storage)
+        return storage
 
     made = []
     yield make
@@ -70,58 +70,58 @@ def noisy(start_sshd, tmp_path):
         each.close()
 
 
-def all_done(place, root):
+def all_done(storage, root):
     """Do all that is done to a place, and see that each answer is its own."""
     data = os.urandom(700_000)
     hashed = hashlib.sha256(data).hexdigest()
     (root / "there").write_bytes(b"old")
-    assert set(place.stat([f"{root}/there", f"{root}/none"])) == {f"{root}/there"}
-    received = place.write(f"{root}/big.partial", io.BytesIO(data), 1e9)
+    assert set(storage.stat([f"{root}/there", f"{root}/none"])) == {f"{root}/there"}
+    received = storage.write(f"{root}/big.partial", io.BytesIO(data), 1e9)
     assert (received.size_bytes, received.sha256) == (len(data), hashed)
-    place.rename(f"{root}/big.partial", f"{root}/big")
-    assert place.write(f"{root}/a!b", io.BytesIO(b"small"), 1e9, size_bytes=5).size_bytes == 5
-    assert set(place.listdir(str(root))) == {"there", "big", "a!b"}
-    with place.read(f"{root}/big") as stream:
+    storage.rename(f"{root}/big.partial", f"{root}/big")
+    assert storage.write(f"{root}/a!b", io.BytesIO(b"small"), 1e9, size_bytes=5).size_bytes == 5
+    assert set(storage.listdir(str(root))) == {"there", "big", "a!b"}
+    with storage.read(f"{root}/big") as stream:
         assert stream.read() == data
-    with place.read(f"{root}/big", 600_000) as stream:
+    with storage.read(f"{root}/big", 600_000) as stream:
         assert stream.read() == data[600_000:]
-    assert place.read_many(str(root), ["there", "none"]) == {"there": b"old"}
-    assert place.read_many(str(root), ["there", *map(str, range(20))]) == {"there": b"old"}
-    assert place.create_exclusive(f"{root}/claim", "me") == "me"
-    assert place.create_exclusive(f"{root}/claim", "you") == "me"
-    place.mkdir(f"{root}/it's")
-    assert place.free_bytes(str(root)) > 0
-    place.remove([f"{root}/there", f"{root}/claim"])
+    assert storage.read_many(str(root), ["there", "none"]) == {"there": b"old"}
+    assert storage.read_many(str(root), ["there", *map(str, range(20))]) == {"there": b"old"}
+    assert storage.create_exclusive(f"{root}/claim", "me") == "me"
+    assert storage.create_exclusive(f"{root}/claim", "you") == "me"
+    storage.mkdir(f"{root}/it's")
+    assert storage.free_bytes(str(root)) > 0
+    storage.remove([f"{root}/there", f"{root}/claim"])
     assert sorted(os.listdir(root)) == ["a!b", "big", "it's"]
     with pytest.raises(StepFailed, match="none/x"):
-        place.write(f"{root}/none/x", io.BytesIO(b"x"), 0)
+        storage.write(f"{root}/none/x", io.BytesIO(b"x"), 0)
 
 
 @pytest.mark.parametrize("noise", NOISES)
 def test_what_a_login_prints_is_in_no_answer(noisy, tmp_path, noise, monkeypatch):
     """Neither before it nor after it, through `ssh` and the open connection."""
-    place = noisy(NOISES[noise])
-    assert isinstance(place, SshHost)
+    storage = noisy(NOISES[noise])
+    assert isinstance(storage, SshHost)
     heard = []
-    told = place.run(
+    told = storage.run(
         Command(("sh", "-c", "echo out; echo err >&2")), lambda *line: heard.append(line)
     )
     assert (told.out, told.err) == ("out\n", "err\n")
     assert sorted(heard) == [("err", "err"), ("out", "out")]
-    all_done(place, tmp_path / "far away")
+    all_done(storage, tmp_path / "far away")
     if noise in ("a greeting", "bytes"):
         monkeypatch.setattr(remote.shutil, "which", lambda _name: None)
-        with place.read(f"{tmp_path}/far away/big") as stream:
+        with storage.read(f"{tmp_path}/far away/big") as stream:
             assert len(stream.read()) == 700_000
 
 
 def test_where_sftp_goes_through_the_shell_it_is_used(noisy, tmp_path):
     """As Debian has it: what the login prints spoils SFTP, and the shell serves."""
-    place = noisy("echo Welcome\n", sftp=SFTP_SERVER)
-    assert isinstance(place, SshHost)
-    all_done(place, tmp_path / "far away")
+    storage = noisy("echo Welcome\n", sftp=SFTP_SERVER)
+    assert isinstance(storage, SshHost)
+    all_done(storage, tmp_path / "far away")
     with pytest.raises(Unreachable, match=r"Its login prints: Welcome.*\.bashrc") as failure:
-        place.login.sftp()
+        storage.login.sftp()
     assert "Garbage" not in str(failure.value)
 
 
@@ -140,26 +140,26 @@ def test_sftp_serves_where_the_shell_runs_nothing(start_sshd, tmp_path):
     for name, start_file in (("exit", "exit\n"), ("prints", "yes Hi\n")):
         server = start_sshd(name)
         (server.folder / ".bashrc").write_text(start_file)
-        place = open_storage(server.login(), str(tmp_path), "nas")
-        assert isinstance(place, SftpStorage)
-        place.close()
+        storage = open_storage(server.login(), str(tmp_path), "nas")
+        assert isinstance(storage, SftpStorage)
+        storage.close()
         with pytest.raises(Unreachable, match="no commands can be run"):
             open_host(server.login(), str(tmp_path), "nas")
 
 
 def test_a_shell_that_ends_early_answers_nothing(noisy, tmp_path):
     """Its words are no answer, also where it ends well; what it said is told."""
-    place = noisy("")
-    (place.server.folder / ".bashrc").write_text("echo 81a4 5 1\nexit 0\n")
+    storage = noisy("")
+    (storage.server.folder / ".bashrc").write_text("echo 81a4 5 1\nexit 0\n")
     root = tmp_path / "far away"
     (root / "x").write_text("x")
     for act in (
-        lambda: place.stat([f"{root}/x"]),
-        lambda: place.read_many(str(root), ["x"]),
-        lambda: place.read_many(str(root), ["x"] * 20),
-        lambda: place.write(f"{root}/y", io.BytesIO(b"y"), 0),
-        lambda: place.write(f"{root}/y", io.BytesIO(b"y"), 0, size_bytes=1),
-        lambda: place.read(f"{root}/x").__enter__(),
+        lambda: storage.stat([f"{root}/x"]),
+        lambda: storage.read_many(str(root), ["x"]),
+        lambda: storage.read_many(str(root), ["x"] * 20),
+        lambda: storage.write(f"{root}/y", io.BytesIO(b"y"), 0),
+        lambda: storage.write(f"{root}/y", io.BytesIO(b"y"), 0, size_bytes=1),
+        lambda: storage.read(f"{root}/x").__enter__(),
     ):
         with pytest.raises(LoginPrints, match="began no command; it said: 81a4 5 1"):
             act()
@@ -168,16 +168,16 @@ def test_a_shell_that_ends_early_answers_nothing(noisy, tmp_path):
 @pytest.mark.parametrize("start_file", ["sleep 60", "read -p 'press enter ' x"])
 def test_a_shell_that_hangs_is_given_up(noisy, tmp_path, monkeypatch, start_file):
     """On each way; the command has no share in it."""
-    place = noisy("")
-    (place.server.folder / ".bashrc").write_text(f"{start_file}\n")
+    storage = noisy("")
+    (storage.server.folder / ".bashrc").write_text(f"{start_file}\n")
     monkeypatch.setattr("iotstack_invoke.hosts.ssh_connection.START_LIMIT_S", 0.5)
     monkeypatch.setattr("iotstack_invoke.hosts.ssh.START_LIMIT_S", 0.5)
     for act in (
-        lambda: place.stat([str(tmp_path)]),
-        lambda: place.run(Command(("true",), timeout_s=0.3)),
-        lambda: place.read_many(str(tmp_path), ["x"]),
-        lambda: place.read_many(str(tmp_path), ["x"] * 20),
-        lambda: place.write(f"{tmp_path}/y", io.BytesIO(b"y"), 0),
+        lambda: storage.stat([str(tmp_path)]),
+        lambda: storage.run(Command(("true",), timeout_s=0.3)),
+        lambda: storage.read_many(str(tmp_path), ["x"]),
+        lambda: storage.read_many(str(tmp_path), ["x"] * 20),
+        lambda: storage.write(f"{tmp_path}/y", io.BytesIO(b"y"), 0),
     ):
         with pytest.raises(TimedOut, match="did not begin a command within") as failure:
             act()
@@ -197,11 +197,11 @@ def test_what_begins_after_it_was_given_up_has_not_begun():
 
 def test_a_limit_of_the_login_is_named(noisy, tmp_path):
     """What no file may be larger than is no full disk."""
-    place = noisy("")
-    (place.server.folder / ".bashrc").write_text("ulimit -f 8\n")
+    storage = noisy("")
+    (storage.server.folder / ".bashrc").write_text("ulimit -f 8\n")
     for size in (100_000, 400_000):  # through the open line, and through `ssh`
         with pytest.raises(StepFailed, match=r"limit exceeded\. .*`ulimit -f` in ~/.bashrc"):
-            place.write(f"{tmp_path}/y", io.BytesIO(bytes(size)), 0, size_bytes=size)
+            storage.write(f"{tmp_path}/y", io.BytesIO(bytes(size)), 0, size_bytes=size)
 
 
 def test_a_server_that_opens_no_session_is_told_soon(start_sshd, tmp_path, monkeypatch):
@@ -216,23 +216,23 @@ def test_a_vault_whose_login_prints_is_a_vault(start_sshd, tmp_path):
     (tmp_path / "far away").mkdir()
     server = start_sshd("nas", sftp=SFTP_SERVER)
     (server.folder / ".bashrc").write_text(GREETING)
-    place = vault_storage(VaultConfig("nas", str(tmp_path / "far away"), server.login()))
-    all_done(place, tmp_path / "far away")
-    place.close()
+    storage = vault_storage(VaultConfig("nas", str(tmp_path / "far away"), server.login()))
+    all_done(storage, tmp_path / "far away")
+    storage.close()
 
 
 def test_doctor_says_which_line_prints(noisy):
     """The file and the line; where no line has the words, the files that may."""
-    place = noisy("# mine\necho Welcome home\n")
-    (found,) = login_told(place)
+    storage = noisy("# mine\necho Welcome home\n")
+    (found,) = login_told(storage)
     assert "prints: Welcome home" in found.found
-    assert f"{place.server.folder}/.bashrc:2: echo Welcome home" in found.fix
-    (place.server.folder / ".bashrc").write_text("echo $((6 * 7))\n")
-    (found,) = login_told(place)
+    assert f"{storage.server.folder}/.bashrc:2: echo Welcome home" in found.fix
+    (storage.server.folder / ".bashrc").write_text("echo $((6 * 7))\n")
+    (found,) = login_told(storage)
     assert "prints: 42" in found.found
-    assert f"{place.server.folder}/.bashrc" in found.fix
-    (place.server.folder / ".bashrc").write_text("")
-    assert list(login_told(place)) == []
+    assert f"{storage.server.folder}/.bashrc" in found.fix
+    (storage.server.folder / ".bashrc").write_text("")
+    assert list(login_told(storage)) == []
 
 
 @pytest.fixture
@@ -254,14 +254,14 @@ def german(tmp_path):
 
 def test_a_machine_that_speaks_german_is_understood(noisy, german, tmp_path, small_disk):
     """What is not there, what is full and what is shut is known, whatever its words are."""
-    place = noisy(german)
-    told = place.try_run(Command(("ls", f"{tmp_path}/none")))
+    storage = noisy(german)
+    told = storage.try_run(Command(("ls", f"{tmp_path}/none")))
     assert "nicht gefunden" in told.err
-    all_done(place, tmp_path / "far away")
-    assert place.listdir(f"{tmp_path}/none") == {}
+    all_done(storage, tmp_path / "far away")
+    assert storage.listdir(f"{tmp_path}/none") == {}
     for size_bytes in (None, 400_000):
         with pytest.raises(StepFailed, match=r"No space left.*Make room there") as failure:
-            place.write(f"{small_disk}/x", io.BytesIO(bytes(400_000)), 0, 0, size_bytes)
+            storage.write(f"{small_disk}/x", io.BytesIO(bytes(400_000)), 0, 0, size_bytes)
         assert not failure.value.again
 
 
@@ -296,8 +296,8 @@ def test_a_user_with_another_login_shell(odd_shell, tmp_path, shell):
     root = tmp_path / "far! away"
     root.mkdir()
     (server.folder / ".tcshrc").write_text("echo Welcome\n")
-    place = open_storage(server.login(), str(root), "nas")
-    told = place.run(Command(("sh", "-c", 'echo "$0" "$@"', *WORDS[:5], "a!b")))
+    storage = open_storage(server.login(), str(root), "nas")
+    told = storage.run(Command(("sh", "-c", 'echo "$0" "$@"', *WORDS[:5], "a!b")))
     assert told.out == " ".join((*WORDS[:5], "a!b")) + "\n"
-    all_done(place, root)
-    place.close()
+    all_done(storage, root)
+    storage.close()

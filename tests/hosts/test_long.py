@@ -6,7 +6,7 @@ import sqlite3
 from contextlib import closing
 
 import pytest
-from far import Laptop, Pi
+from remote_stacks import Laptop, Pi
 
 from iotstack_invoke.core.errors import StepFailed
 from iotstack_invoke.hosts import ssh as remote

@@ -20,8 +20,8 @@ from concurrent.futures import ThreadPoolExecutor
 import fabric
 import paramiko
 import pytest
+from contexts import until
 from fabric.runners import Remote
-from scenes import until
 from sshd import make_key, offspring
 
 from iotstack_invoke.core.errors import Interrupted, StepFailed, TimedOut, Unreachable
@@ -58,10 +58,10 @@ def root(tmp_path):
 @pytest.fixture
 def nas(sshd, root):
     """The other machine, as a host."""
-    place = open_storage(sshd.login(), str(root), "nas")
-    assert isinstance(place, SshHost)
-    yield place
-    place.close()
+    storage = open_storage(sshd.login(), str(root), "nas")
+    assert isinstance(storage, SshHost)
+    yield storage
+    storage.close()
 
 
 @pytest.fixture
@@ -75,11 +75,11 @@ def no_ssh(tmp_path, monkeypatch):
 def sftp(start_sshd, root):
     """A machine that offers only SFTP."""
     server = start_sshd("sftp", "ForceCommand internal-sftp")
-    place = open_storage(server.login(), str(root), "box")
-    assert isinstance(place, SftpStorage)
-    place.server = server
-    yield place
-    place.close()
+    storage = open_storage(server.login(), str(root), "box")
+    assert isinstance(storage, SftpStorage)
+    storage.server = server
+    yield storage
+    storage.close()
 
 
 def tried(act):
@@ -394,55 +394,55 @@ def test_a_missing_folder_has_no_names(nas, root):
 @pytest.mark.parametrize("kind", ["nas", "sftp", "host"])
 def test_small_files_are_read_together(root, request, kind):
     """Each file has its bytes, whatever they are; what is missing or no file has no entry."""
-    place = LocalHost(str(root)) if kind == "host" else request.getfixturevalue(kind)
+    storage = LocalHost(str(root)) if kind == "host" else request.getfixturevalue(kind)
     texts = {"a b": b"1\n2\n\x00\xff", "empty": b"", "'$(x)": b"no end of line"}
     for name, data in texts.items():
         (root / name).write_bytes(data)
     (root / "folder").mkdir()
-    assert place.read_many(str(root), ["none", *texts, "folder"]) == texts
+    assert storage.read_many(str(root), ["none", *texts, "folder"]) == texts
 
 
 @pytest.mark.parametrize("kind", ["nas", "sftp", "host"])
 def test_a_claim_is_made_once(root, request, kind):
     """Whoever comes first has it, and whoever comes later is told whose it is."""
-    place = LocalHost(str(root)) if kind == "host" else request.getfixturevalue(kind)
-    assert place.create_exclusive(f"{root}/a b", "it's mine") == "it's mine"
-    assert place.create_exclusive(f"{root}/a b", "no, mine") == "it's mine"
+    storage = LocalHost(str(root)) if kind == "host" else request.getfixturevalue(kind)
+    assert storage.create_exclusive(f"{root}/a b", "it's mine") == "it's mine"
+    assert storage.create_exclusive(f"{root}/a b", "no, mine") == "it's mine"
     assert (root / "a b").read_text() == "it's mine\n"
     assert (root / "a b").stat().st_mode & 0o777 == 0o600
     with pytest.raises(StepFailed):
-        place.create_exclusive(f"{root}/none/x", "mine")
+        storage.create_exclusive(f"{root}/none/x", "mine")
 
 
 @pytest.mark.parametrize("kind", ["nas", "sftp", "host"])
 def test_a_folder_is_made_once(root, request, kind):
     """A folder is private; one that is there stays as it is, and nothing else gives way to it."""
-    place = LocalHost(str(root)) if kind == "host" else request.getfixturevalue(kind)
-    place.mkdir(f"{root}/a b")
+    storage = LocalHost(str(root)) if kind == "host" else request.getfixturevalue(kind)
+    storage.mkdir(f"{root}/a b")
     assert (root / "a b").stat().st_mode & 0o777 == 0o700
     (root / "a b" / "file").write_text("x")
-    place.mkdir(f"{root}/a b")
+    storage.mkdir(f"{root}/a b")
     assert (root / "a b" / "file").exists()
-    assert place.listdir(str(root))["a b"].is_folder
+    assert storage.listdir(str(root))["a b"].is_folder
     (root / "file").write_text("x")
     for path in (f"{root}/file", f"{root}/none/x"):
         with pytest.raises(StepFailed):
-            place.mkdir(path)
+            storage.mkdir(path)
 
 
 @pytest.mark.parametrize("kind", ["nas", "sftp", "host"])
 def test_what_is_no_file_is_told_as_such(root, request, kind):
     """A listing names links and pipes, each as what it is, and opens none."""
-    place = LocalHost(str(root)) if kind == "host" else request.getfixturevalue(kind)
+    storage = LocalHost(str(root)) if kind == "host" else request.getfixturevalue(kind)
     (root / "file").write_text("x")
     (root / "link").symlink_to("file")
     os.mkfifo(root / "pipe")
-    assert {name: each.other for name, each in place.listdir(str(root)).items()} == {
+    assert {name: each.other for name, each in storage.listdir(str(root)).items()} == {
         "file": "",
         "link": "symlink",
         "pipe": "pipe",
     }
-    assert [name for name, each in place.listdir(str(root)).items() if each.is_file] == ["file"]
+    assert [name for name, each in storage.listdir(str(root)).items() if each.is_file] == ["file"]
 
 
 def test_names_that_break_lines_spoil_no_listing(nas, root):
@@ -464,9 +464,9 @@ def test_a_file_that_goes_during_the_listing_spoils_nothing(start_sshd, root, tm
     server = start_sshd("racing", path=f"{tools}:/usr/bin:/bin")
     for name in ("gone", "stays"):
         (root / name).touch()
-    place = open_storage(server.login(), str(root), "nas")
-    assert set(place.listdir(str(root))) == {"stays"}
-    place.close()
+    storage = open_storage(server.login(), str(root), "nas")
+    assert set(storage.listdir(str(root))) == {"stays"}
+    storage.close()
 
 
 BSD = {
@@ -504,19 +504,19 @@ def test_a_machine_with_bsd_tools_is_as_good(start_sshd, root, tmp_path):
         (tools / name).write_text("#!/bin/sh\n" + script.replace("REAL", shutil.which(name) or ""))
         (tools / name).chmod(0o755)
     server = start_sshd("bsd", path=tools)
-    place = open_storage(server.login(), str(root), "mac")
+    storage = open_storage(server.login(), str(root), "mac")
     data = os.urandom(100_000)
-    received = place.write(f"{root}/a b.partial", io.BytesIO(data), 1e9)
+    received = storage.write(f"{root}/a b.partial", io.BytesIO(data), 1e9)
     assert received.sha256 == hashlib.sha256(data).hexdigest()
-    place.rename(f"{root}/a b.partial", f"{root}/a b")
-    place.append(f"{root}/journal", "line")
-    assert set(place.listdir(str(root))) == {"a b", "journal"}
-    found = place.stat([f"{root}/a b", f"{root}/none"])
+    storage.rename(f"{root}/a b.partial", f"{root}/a b")
+    storage.append(f"{root}/journal", "line")
+    assert set(storage.listdir(str(root))) == {"a b", "journal"}
+    found = storage.stat([f"{root}/a b", f"{root}/none"])
     assert found[f"{root}/a b"].size_bytes == 100_000
     assert found[f"{root}/a b"].modified_s == 1e9
-    assert place.stat([str(root)])[str(root)].is_folder
-    assert place.free_bytes(str(root)) > 0
-    place.close()
+    assert storage.stat([str(root)])[str(root)].is_folder
+    assert storage.free_bytes(str(root)) > 0
+    storage.close()
 
 
 @pytest.mark.parametrize("takes_files", [True, False])
@@ -528,19 +528,19 @@ def test_what_the_disk_says_at_the_sync_is_told(start_sshd, root, tmp_path, take
     (tools / "sync").write_text(f'#!/bin/sh\n[ $# = 0 ] || {{ echo "{said}" >&2; exit 1; }}\n')
     (tools / "sync").chmod(0o755)
     server = start_sshd(f"sync-{takes_files}", path=f"{tools}:/usr/bin:/bin")
-    place = open_storage(server.login(), str(root), "nas")
+    storage = open_storage(server.login(), str(root), "nas")
 
     def rename():
-        place.rename(f"{root}/x", f"{root}/y")
+        storage.rename(f"{root}/x", f"{root}/y")
 
     (root / "x").touch()
-    for act in (lambda: place.write(f"{root}/x", io.BytesIO(b"data"), 0), rename):
+    for act in (lambda: storage.write(f"{root}/x", io.BytesIO(b"data"), 0), rename):
         if takes_files:
             with pytest.raises(StepFailed, match="Input/output error"):
                 act()
         else:
             act()
-    place.close()
+    storage.close()
 
 
 def test_a_file_is_on_its_way_to_the_disk_before_its_sync(start_sshd, root, tmp_path):
@@ -555,15 +555,15 @@ def test_a_file_is_on_its_way_to_the_disk_before_its_sync(start_sshd, root, tmp_
         (tools / "dd").write_text(f"#!/bin/sh\n{script}\n")
         (tools / "dd").chmod(0o755)
         server = start_sshd(f"dd-{name}", path=f"{tools}:/usr/bin:/bin")
-        place = open_storage(server.login(), str(root), "nas")
-        place.write(f"{root}/{name}", io.BytesIO(data[:1_000_001]), 0)
-        received = place.write(f"{root}/{name}", io.BytesIO(data[1_000_001:]), 0, 1_000_001)
+        storage = open_storage(server.login(), str(root), "nas")
+        storage.write(f"{root}/{name}", io.BytesIO(data[:1_000_001]), 0)
+        received = storage.write(f"{root}/{name}", io.BytesIO(data[1_000_001:]), 0, 1_000_001)
         assert received == Received(len(data), hashlib.sha256(data).hexdigest())
         assert (root / name).read_bytes() == data
-        with place.create(f"{root}/made") as stream:
+        with storage.create(f"{root}/made") as stream:
             stream.write(data)
         assert (root / "made").read_bytes() == data
-        place.close()
+        storage.close()
     assert "oflag=nocache" in (tmp_path / "words").read_text().splitlines()[-1]
 
 
@@ -806,14 +806,14 @@ def test_a_request_that_finds_the_line_broken_is_not_the_end_of_the_file(
 ):
     """Paramiko says EOFError for a socket that is closed while it sends, as for a file's end."""
     request.getfixturevalue("no_ssh")
-    place = nas if way == "channel" else SftpStorage(nas.login, str(root))
+    storage = nas if way == "channel" else SftpStorage(nas.login, str(root))
     with open(root / "big", "wb") as stream:
         stream.truncate(1 << 25)
 
     def broken(*_):
         raise EOFError
 
-    with pytest.raises(StepFailed) as failure, place.read(f"{root}/big") as stream:  # noqa: PT012
+    with pytest.raises(StepFailed) as failure, storage.read(f"{root}/big") as stream:  # noqa: PT012
         assert len(stream.read(100_000)) == 100_000
         monkeypatch.setattr(nas.login.connection().transport, "_send_user_message", broken)
         while stream.read(1 << 18):
@@ -828,8 +828,8 @@ def test_a_line_that_breaks_while_small_files_are_read_hides_none(
 ):
     """A file that was not read is not one that is not there."""
     monkeypatch.setattr(remote, "MOST_CONTENT_BYTES", 1 << 30)
-    monkeypatch.setattr("iotstack_invoke.hosts.sftp_place.MOST_CONTENT_BYTES", 1 << 30)
-    place = SftpStorage(nas.login, str(root)) if way == "sftp" else nas
+    monkeypatch.setattr("iotstack_invoke.hosts.sftp_storage.MOST_CONTENT_BYTES", 1 << 30)
+    storage = SftpStorage(nas.login, str(root)) if way == "sftp" else nas
     names = ["big", *(f"{number}" for number in range(1 if way == "channel" else 20))]
     for name in names:
         (root / name).write_bytes(b"x")
@@ -838,7 +838,7 @@ def test_a_line_that_breaks_while_small_files_are_read_hides_none(
     cutting = threading.Timer(0.5, sshd.cut)
     cutting.start()
     with pytest.raises(StepFailed) as failure:
-        place.read_many(str(root), names)
+        storage.read_many(str(root), names)
     assert failure.value.again
     cutting.join()
 
@@ -846,16 +846,16 @@ def test_a_line_that_breaks_while_small_files_are_read_hides_none(
 @pytest.mark.parametrize("way", ["ssh", "channel", "sftp"])
 def test_small_files_have_one_limit_together(nas, root, way, monkeypatch):
     """A far end may list a few bytes of each of many, and send megabytes."""
-    for module in ("ssh", "sftp_place"):
+    for module in ("ssh", "sftp_storage"):
         monkeypatch.setattr(f"iotstack_invoke.hosts.{module}.MOST_CONTENT_BYTES", 1000)
-    place = SftpStorage(nas.login, str(root)) if way == "sftp" else nas
+    storage = SftpStorage(nas.login, str(root)) if way == "sftp" else nas
     names = [f"{number}" for number in range(20 if way == "ssh" else 5)]
     for name in names:
         (root / name).write_bytes(b"x" * (1000 // len(names)))
-    assert len(place.read_many(str(root), names)) == len(names)
+    assert len(storage.read_many(str(root), names)) == len(names)
     (root / "0").write_bytes(b"x" * 900)
     with pytest.raises(StepFailed, match="together they have more than 1,000 bytes") as failure:
-        place.read_many(str(root), names)
+        storage.read_many(str(root), names)
     assert failure.value.again
 
 
@@ -864,22 +864,22 @@ def test_what_still_writes_for_an_earlier_line_reaches_no_copy(nas, root, way, r
     """A program that hung over there may go on when another run's copy has its name."""
     if way == "channel":
         request.getfixturevalue("no_ssh")
-    place = SftpStorage(nas.login, str(root)) if way == "sftp" else nas
+    storage = SftpStorage(nas.login, str(root)) if way == "sftp" else nas
     partial = root / "x.partial"
     partial.write_bytes(b"earlier" * 9)
     with open(partial, "r+b", buffering=0) as earlier:
-        place.write(str(partial), io.BytesIO(b"whole"), 0)
-        place.rename(str(partial), f"{root}/x")
+        storage.write(str(partial), io.BytesIO(b"whole"), 0)
+        storage.rename(str(partial), f"{root}/x")
         earlier.write(b"?" * 9)
     assert (root / "x").read_bytes() == b"whole"
 
 
 @pytest.mark.parametrize("way", ["ssh", "sftp"])
 def test_a_copy_follows_no_link_that_lies_under_its_partial_name(nas, root, way):
-    place = SftpStorage(nas.login, str(root)) if way == "sftp" else nas
+    storage = SftpStorage(nas.login, str(root)) if way == "sftp" else nas
     (root / "other").write_text("of somebody")
     (root / "x.partial").symlink_to("other")
-    place.write(f"{root}/x.partial", io.BytesIO(b"whole"), 0)
+    storage.write(f"{root}/x.partial", io.BytesIO(b"whole"), 0)
     assert (root / "other").read_text() == "of somebody"
     assert (root / "x.partial").read_bytes() == b"whole"
 
@@ -891,12 +891,12 @@ def test_a_file_that_grows_while_it_is_read_moves_no_other(start_sshd, root, tmp
     (tools / "wc").write_text(f'#!/bin/sh\n/usr/bin/wc "$@"\necho 12345 >> "{root}/a"\n')
     (tools / "wc").chmod(0o755)
     server = start_sshd("growing", path=f"{tools}:/usr/bin:/bin")
-    place = open_storage(server.login(), str(root), "nas")
+    storage = open_storage(server.login(), str(root), "nas")
     texts = {"a": b"one", "b": b"two"}
     for name, text in texts.items():
         (root / name).write_bytes(text)
-    assert place.read_many(str(root), texts) == texts
-    place.close()
+    assert storage.read_many(str(root), texts) == texts
+    storage.close()
 
 
 def test_a_server_that_takes_no_more_sessions_is_told(start_sshd, root, request, monkeypatch):
@@ -904,21 +904,21 @@ def test_a_server_that_takes_no_more_sessions_is_told(start_sshd, root, request,
     monkeypatch.setattr("iotstack_invoke.hosts.ssh_connection.SESSION_TRIES", 1)
     server = start_sshd("busy", "MaxSessions 1")
     request.getfixturevalue("no_ssh")
-    place = open_storage(server.login(), str(root), "nas")
+    storage = open_storage(server.login(), str(root), "nas")
     (root / "x").write_bytes(bytes(1 << 26))
-    with place.read(f"{root}/x") as stream:
+    with storage.read(f"{root}/x") as stream:
         with pytest.raises(StepFailed) as failure:
-            place.write(f"{root}/y", io.BytesIO(b"y"), 0)
+            storage.write(f"{root}/y", io.BytesIO(b"y"), 0)
         assert failure.value.again
-        with pytest.raises(StepFailed) as failure, place.read(f"{root}/x"):
+        with pytest.raises(StepFailed) as failure, storage.read(f"{root}/x"):
             pass
         assert failure.value.again
         with pytest.raises(StepFailed) as failure:
-            place.run(Command(("true",)))
+            storage.run(Command(("true",)))
         assert failure.value.again
         while stream.read(1 << 18):
             pass
-    place.close()
+    storage.close()
 
 
 class _BreaksFirst(threading.Event):
@@ -1027,9 +1027,9 @@ def test_a_copy_over_sftp_is_on_the_disk_before_it_is_read_back(start_sshd, root
     listening.write_text(f"#!/bin/sh\ntee -a {asked} | {server}\n")
     listening.chmod(0o755)
     box = start_sshd("box", f"ForceCommand {listening}")
-    place = SftpStorage(Login(box.login(), "box"), str(root))
-    place.write(f"{root}/x", io.BytesIO(b"its first bytes" + b"x" * 100_000 + b"its end"), 0)
-    place.close()
+    storage = SftpStorage(Login(box.login(), "box"), str(root))
+    storage.write(f"{root}/x", io.BytesIO(b"its first bytes" + b"x" * 100_000 + b"its end"), 0)
+    storage.close()
     told = asked.read_bytes()
     reading = told.rindex(f"{root}/x".encode())
     assert told.index(b"its end") < told.index(b"fsync@openssh.com") < reading
@@ -1048,13 +1048,13 @@ def test_what_an_sftp_server_refuses_is_a_failure(sftp, root):
 def test_a_server_that_takes_nothing_says_so(start_sshd, root):
     """Where a claim is refused, the reason is told, with the path, and not that there is none."""
     (root / "shut").write_text("x")
-    place = open_storage(start_sshd("shut", "ForceCommand internal-sftp -R").login(), "/", "box")
+    storage = open_storage(start_sshd("shut", "ForceCommand internal-sftp -R").login(), "/", "box")
     for path in (f"{root}/x.unfinished.jsonl", f"{root}/none/x.unfinished.jsonl"):
         with pytest.raises(StepFailed, match=f"On box: {path} cannot be written: Permission den"):
-            place.create_exclusive(path, "me")
+            storage.create_exclusive(path, "me")
     with pytest.raises(StepFailed, match=f"On box: {root}/y: Permission denied"):
-        place.rename(f"{root}/shut", f"{root}/y")
-    place.close()
+        storage.rename(f"{root}/shut", f"{root}/y")
+    storage.close()
 
 
 def test_what_a_script_of_ours_could_not_do_is_told_without_the_script(nas, root):
@@ -1117,7 +1117,7 @@ def test_an_sftp_server_that_hangs_on_a_good_line_is_given_up(start_sshd, root, 
         pytest.skip("there is no sftp-server as a program")
     monkeypatch.setattr("iotstack_invoke.hosts.ssh_connection.SFTP_SILENCE_S", 1.0)
     server = start_sshd("own-sftp", f"Subsystem sftp {program}", sftp=False)
-    place = SftpStorage(Login(server.login(), "box"), str(root))
+    storage = SftpStorage(Login(server.login(), "box"), str(root))
 
     def hang(session):
         for pid in offspring(server.process.pid):
@@ -1127,11 +1127,11 @@ def test_an_sftp_server_that_hangs_on_a_good_line_is_given_up(start_sshd, root, 
 
     with (
         pytest.raises(Unreachable, match="The line to box broke: its SFTP does not answer"),
-        place._sftp() as session,
+        storage._sftp() as session,
     ):
         hang(session)
-    assert place.stat([str(root)])  # in another session
-    place.close()
+    assert storage.stat([str(root)])  # in another session
+    storage.close()
     server.cut()
 
 
@@ -1274,13 +1274,13 @@ def jump_config(inner, *gateways):
 def test_a_machine_behind_a_gateway_is_reached(start_sshd, root):
     """Commands and bytes go through the gateway when both keys are known."""
     inner, gate = start_sshd("inner"), start_sshd("gate")
-    place = open_storage(jump_config(inner, gate), str(root), "nas")
+    storage = open_storage(jump_config(inner, gate), str(root), "nas")
     data = os.urandom(500_000)
-    received = place.write(f"{root}/x", io.BytesIO(data), 0)
+    received = storage.write(f"{root}/x", io.BytesIO(data), 0)
     assert received.sha256 == hashlib.sha256(data).hexdigest()
     for server in (inner, gate):
         assert (server.folder / "log").read_text().count("Accepted publickey") == 2
-    place.close()
+    storage.close()
 
 
 @pytest.mark.parametrize("which", ["inner", "gate"])

@@ -14,7 +14,7 @@ import tracemalloc
 from dataclasses import replace
 
 import pytest
-from scenes import until
+from contexts import until
 from sshd import make_key
 
 from iotstack_invoke.core.errors import KeyRefused, Unreachable
@@ -225,11 +225,11 @@ def test_ssh_is_asked_once(tmp_path, monkeypatch):
 def reached(ssh, root="/"):
     """Expect that both ways in lead to a machine; return what `ssh -G` had to say."""
     ssh_config._answer.cache_clear()
-    place = open_storage(ssh, root, "nas")
-    assert place.run(Command(("echo", "there"))).out == "there\n"
+    storage = open_storage(ssh, root, "nas")
+    assert storage.run(Command(("echo", "there"))).out == "there\n"
     words = [*Login(ssh, "nas").words(), "echo there"]
     assert subprocess.run(words, check=True, capture_output=True, timeout=60).stdout == b"there\n"
-    place.close()
+    storage.close()
 
 
 def host_lines(server, name="nas", *more):
@@ -310,9 +310,9 @@ def test_the_program_of_a_line_ends_with_it(sshd):
     command = f"sh -c 'echo $$ > {note}; exec {sys.executable} {sshd.folder}/relay %h %p'"
     ssh = settings(sshd, host_lines(sshd, "nas", f"ProxyCommand {command}"))
     ssh_config._answer.cache_clear()
-    place = open_storage(ssh, "/", "nas")
+    storage = open_storage(ssh, "/", "nas")
     assert os.path.exists(f"/proc/{note.read_text().strip()}")
-    place.close()
+    storage.close()
     until(lambda: not os.path.exists(f"/proc/{note.read_text().strip()}"))
     sshd.known_hosts.write_text("")
     with pytest.raises(KeyRefused):
@@ -704,9 +704,9 @@ def test_paramiko_reads_where_there_is_no_ssh(start_sshd, request):
         + "Host *\n  ProxyJump never.invalid\n"
     )
     ssh = replace(settings(inner, text), host=f"{ME}@nas")
-    place = open_storage(ssh, "/", "nas")
-    assert place.run(Command(("echo", "there"))).out == "there\n"
-    place.close()
+    storage = open_storage(ssh, "/", "nas")
+    assert storage.run(Command(("echo", "there"))).out == "there\n"
+    storage.close()
 
 
 def test_what_paramiko_cannot_read_is_told(tmp_path, no_ssh):

@@ -7,9 +7,9 @@ import re
 import stat
 
 import pytest
-from far import Laptop, Pi
+from contexts import not_root
+from remote_stacks import Laptop, Pi
 from restores import flows, killed_amid_the_swap, restored_once
-from scenes import not_root
 
 from iotstack_invoke.core.errors import Refused
 from iotstack_invoke.engine.journal import name_of

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-import little_influx2
+import fake_influx2
 import pytest
 from rootfs import accounts, import_image, rootfs_tar
 from stand import IDLE
@@ -153,8 +153,8 @@ def _influx2_rootfs():
     with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
         shard = next((HERE.parent / "fixtures/influx-backups").rglob("*.s*.tar.gz"))
         patch.setenv("LITTLE_SHARD", str(shard))
-        patch.setenv("INFLUX_TOKEN", little_influx2.TOKEN)
-        little_influx2.backup(f"{name}/dump", "")
+        patch.setenv("INFLUX_TOKEN", fake_influx2.TOKEN)
+        fake_influx2.backup(f"{name}/dump", "")
         dump = {
             f"dump/{path.name}": (path.read_bytes(), 0o644)
             for path in Path(name, "dump").iterdir()

@@ -9,7 +9,7 @@ import time
 
 import pytest
 from owner import ENDINGS, Owner, inodes
-from shelf import new_form
+from sample_sets import new_form
 from stand import write_points
 from stand_machine import USER, wait_for
 

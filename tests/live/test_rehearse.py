@@ -7,7 +7,7 @@ import signal
 import pytest
 from restorer import Restorer, running, tree
 from saboteur import RUNTAG, Saboteur, Scene, differing
-from shelf import new_form
+from sample_sets import new_form
 from stand import remove_iotstack
 from stand_machine import wait_for
 from test_restore_faults import other_file, with_damaged_shard

@@ -11,7 +11,7 @@ import time
 import pytest
 from owner import PROGRAM
 from restorer import Restorer, containers, points, tree
-from shelf import new_form
+from sample_sets import new_form
 from stand import remove_iotstack, write_points
 from stand_machine import USER, wait_for
 

@@ -28,7 +28,7 @@ from databases import (
 )
 from owner import ALL_ENDINGS, Owner
 from restorer import below, containers, running, tree
-from shelf import new_form
+from sample_sets import new_form
 from stand import compose, compose_up, remove_iotstack
 from stand_machine import UIDS, USER
 from writers import MariaWriter, PostgresWriter, SqliteWriter

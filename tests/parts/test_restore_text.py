@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import folders
 import pytest
-from far import Laptop, Pi, names_in
+from contexts import PlainContext
 from hypothesis import given
 from hypothesis import strategies as st
-from scenes import PlainScene
+from remote_stacks import Laptop, Pi, names_in
 
 from iotstack_invoke.backups.manifest import LeftOut, Manifest, Part, read_manifest
 from iotstack_invoke.backups.names import PARTS
@@ -445,7 +445,7 @@ def test_a_text_that_is_not_on_the_disk_as_it_was_written_fails(tmp_path):
 
     (tmp_path / "manifest").write_text(FULL.to_json())
     files = (File("pi", name, str(tmp_path)) for name in ("RESTORE.txt", "manifest"))
-    context = PlainScene({"pi": Rots(str(tmp_path))})
+    context = PlainContext({"pi": Rots(str(tmp_path))})
     with pytest.raises(
         StepFailed, match=r"RESTORE\.txt\.partial is not what was written"
     ) as failure:

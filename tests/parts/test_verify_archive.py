@@ -156,11 +156,11 @@ def test_a_whole_dump_has_no_problems_here_and_afar(dump, tmp_path, sshd):
     from iotstack_invoke.hosts.ssh import open_storage
 
     here = read(tar(dump), tmp_path, packed=False)
-    place = open_storage(sshd.login(), str(tmp_path), "nas")
+    storage = open_storage(sshd.login(), str(tmp_path), "nas")
     try:
-        assert read_whole(place, str(tmp_path / "archive"), "influx") == here
+        assert read_whole(storage, str(tmp_path / "archive"), "influx") == here
     finally:
-        place.close()
+        storage.close()
     assert here.problems == ()
     assert here.dump.databases == ("telegraf", "home", "emptydb", "shorty")
     assert here.dump == read_dump(io.BytesIO(tar(dump)))
@@ -190,12 +190,12 @@ def test_a_line_that_breaks_is_no_damage(dump, tmp_path, sshd):
     """Where the archive could not be read to its end, that is told, and not what was lacking."""
     from iotstack_invoke.hosts.ssh import open_storage
 
-    place = open_storage(sshd.login(), str(tmp_path), "nas")
+    storage = open_storage(sshd.login(), str(tmp_path), "nas")
     try:
         with pytest.raises(StepFailed, match="cannot be read"):
-            read_whole(place, str(tmp_path / "nothing"), "influx")
+            read_whole(storage, str(tmp_path / "nothing"), "influx")
     finally:
-        place.close()
+        storage.close()
 
 
 def test_a_full_tmp_is_told_and_no_damage(dump, tmp_path, sshd, mount_disk, monkeypatch):
@@ -205,14 +205,14 @@ def test_a_full_tmp_is_told_and_no_damage(dump, tmp_path, sshd, mount_disk, monk
     (tmp_path / "archive").write_bytes(tar(dump))
     full = mount_disk(tmp_path / "tmp", "4k")
     (full / "file").write_bytes(bytes(4096))
-    place = open_storage(sshd.login(), str(tmp_path), "nas")
+    storage = open_storage(sshd.login(), str(tmp_path), "nas")
     try:
         for folder in (tmp_path / "gone", full):
             monkeypatch.setattr(tempfile, "tempdir", str(folder))
             with pytest.raises(StepFailed, match="Make room in /tmp, or let TMPDIR"):
-                read_whole(place, str(tmp_path / "archive"), "influx")
+                read_whole(storage, str(tmp_path / "archive"), "influx")
     finally:
-        place.close()
+        storage.close()
 
 
 @pytest.mark.parametrize(("dump", "whole"), [("", True), ("CREATE TABLE t (\n", False)])
@@ -271,9 +271,9 @@ def test_what_the_manifest_names_is_no_problem(tmp_path):
     (tmp_path / "x/homeassistant/configuration.yaml").write_text("")
     path = tmp_path / "archive"
     path.write_bytes(gzip.compress(tar(tmp_path / "x")))
-    place = LocalHost("/")
-    assert read_whole(place, str(path), "general", ["homeassistant"]).problems == ()
-    assert len(read_whole(place, str(path), "general").problems) == 2
+    storage = LocalHost("/")
+    assert read_whole(storage, str(path), "general", ["homeassistant"]).problems == ()
+    assert len(read_whole(storage, str(path), "general").problems) == 2
 
 
 def test_an_archive_of_nothing_is_a_problem(tmp_path):

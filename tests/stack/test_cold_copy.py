@@ -8,7 +8,7 @@ import subprocess
 import tarfile
 
 import pytest
-from scenes import PlainScene, until
+from contexts import PlainContext, until
 
 from iotstack_invoke.core.errors import StepFailed
 from iotstack_invoke.hosts.local import LocalHost
@@ -228,7 +228,7 @@ def test_what_does_not_fit_stops_nobody(tmp_path, monkeypatch):
     (tmp_path / "volumes/x").mkdir(parents=True)
     (tmp_path / "volumes/x/data").write_bytes(bytes(100_000))
     (tmp_path / "backups/.copies").mkdir(parents=True)
-    context = PlainScene({"pi": LocalHost(str(tmp_path))})
+    context = PlainContext({"pi": LocalHost(str(tmp_path))})
     copies = f"{tmp_path}/backups/.copies"
     copy = CopyAtRest("pi", str(tmp_path), ("volumes/x",), copies, (), f"{tmp_path}/guard")
     CheckSpace(copy).do(context)

@@ -6,7 +6,7 @@ import stat
 import sys
 
 import pytest
-from scenes import PlainScene
+from contexts import PlainContext
 
 from iotstack_invoke.core.errors import StepFailed
 from iotstack_invoke.hosts.local import LocalHost
@@ -56,7 +56,7 @@ def files_in(folder):
 
 @pytest.fixture
 def context():
-    return PlainScene({"pi": HOST})
+    return PlainContext({"pi": HOST})
 
 
 @pytest.fixture

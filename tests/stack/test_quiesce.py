@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import folders
 import pytest
-from scenes import PlainScene, alive, until
+from contexts import PlainContext, alive, until
 
 from iotstack_invoke.core.errors import StepFailed
 from iotstack_invoke.engine.journal import Journal
@@ -24,14 +24,14 @@ PATHS = f"{folders.TESTS}:{os.path.dirname(__file__)}"
 RUN = """
 import sys, time
 sys.path[:0] = sys.argv[1].split(":")
-from scenes import PlainScene
+from contexts import PlainContext
 from test_quiesce import Calm, Service, Words
 from iotstack_invoke.hosts.local import LocalHost, locked
 from iotstack_invoke.engine.journal import Journal
 from iotstack_invoke.stack.quiesce import Resume
 service = Service(sys.argv[2])
 host = LocalHost(sys.argv[2])
-scene = PlainScene({"pi": host})
+scene = PlainContext({"pi": host})
 journal = Journal(host, f"{sys.argv[2]}/.journal", [Calm], bind=Words)
 with locked(f"{sys.argv[2]}/.lock", "backup"):
     journal.recover(host.lines(journal.path))
@@ -115,7 +115,7 @@ def service(tmp_path):
 
 @pytest.fixture
 def context(tmp_path):
-    return PlainScene({"pi": LocalHost(str(tmp_path))})
+    return PlainContext({"pi": LocalHost(str(tmp_path))})
 
 
 def start(service, what="stay"):

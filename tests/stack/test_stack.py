@@ -5,7 +5,7 @@ import shutil
 import subprocess
 
 import pytest
-from scenes import PlainScene
+from contexts import PlainContext
 
 from iotstack_invoke.commands.restore.preflight import project_words
 from iotstack_invoke.core.errors import StepFailed
@@ -16,7 +16,7 @@ from iotstack_invoke.stack.stack import CopyFolder, MakeFolder, Unpack
 
 @pytest.fixture
 def context():
-    return PlainScene({"pi": LocalHost("/")})
+    return PlainContext({"pi": LocalHost("/")})
 
 
 def test_a_new_folder_is_owned_as_the_old_one_was(context, tmp_path):

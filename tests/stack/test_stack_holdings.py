@@ -7,7 +7,7 @@ import tomllib
 from dataclasses import replace
 
 import pytest
-from scenes import not_root
+from contexts import not_root
 
 from iotstack_invoke.hosts.local import LocalHost
 from iotstack_invoke.services.containers import Container

@@ -6,7 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from scenes import PlainScene
+from contexts import PlainContext
 
 from iotstack_invoke.core.errors import StepFailed
 from iotstack_invoke.engine.journal import Journal
@@ -20,7 +20,7 @@ SHM = Path("/dev/shm")
 
 @pytest.fixture
 def context():
-    return PlainScene({"pi": HOST})
+    return PlainContext({"pi": HOST})
 
 
 @pytest.fixture
@@ -341,10 +341,10 @@ def nested(tmp_path):
     below = (str(at[each] / "data") for each in ("live", "aside", "used"))
     live, aside, used = below
     inner = SwapItem("pi", live, str(fresh), aside, used, (), guard)
-    outer.do(PlainScene({"pi": HOST}))
+    outer.do(PlainContext({"pi": HOST}))
     fresh.mkdir()
     with pytest.raises(StepFailed, match="not empty"):
-        inner.do(PlainScene({"pi": HOST}))
+        inner.do(PlainContext({"pi": HOST}))
     return at, outer, inner
 
 

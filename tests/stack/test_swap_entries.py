@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from scenes import PlainScene
+from contexts import PlainContext
 
 from iotstack_invoke.core.errors import StepFailed
 from iotstack_invoke.hosts.local import LocalHost
@@ -21,7 +21,7 @@ NAMES = ("a file", ".hidden", "..odd", "-n", "new\nline", "both")
 
 @pytest.fixture
 def context():
-    return PlainScene({"pi": HOST})
+    return PlainContext({"pi": HOST})
 
 
 @pytest.fixture

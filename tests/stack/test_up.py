@@ -4,8 +4,8 @@ import json
 from dataclasses import replace
 
 import pytest
+from contexts import PlainContext
 from docker_words import AWAY
-from scenes import PlainScene
 
 from iotstack_invoke.core.errors import StepFailed
 from iotstack_invoke.hosts.local import LocalHost
@@ -17,7 +17,7 @@ from iotstack_invoke.stack.up import WaitForContainers
 
 @pytest.fixture
 def context():
-    return PlainScene({"pi": LocalHost("/")})
+    return PlainContext({"pi": LocalHost("/")})
 
 
 class Clock:

@@ -25,48 +25,48 @@ from iotstack_invoke.vaults.access import vault_storage
 
 def test_a_folder_that_is_not_there_is_not_made(tmp_path):
     """A drive that is not mounted is told as such, and found as soon as it is."""
-    place = vault_storage(VaultConfig("usb", str(tmp_path / "usb")))
-    assert (place.name, place.root) == ("usb", str(tmp_path / "usb"))
+    storage = vault_storage(VaultConfig("usb", str(tmp_path / "usb")))
+    assert (storage.name, storage.root) == ("usb", str(tmp_path / "usb"))
     for _ in range(2):
         with pytest.raises(Unreachable, match="Is the drive mounted"):
-            place.listdir(place.root)
+            storage.listdir(storage.root)
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "usb").mkdir()
-    assert place.listdir(place.root) == {}
-    place.close()
+    assert storage.listdir(storage.root) == {}
+    storage.close()
 
 
 def test_a_folder_that_is_missing_here_is_told_with_what_makes_it(tmp_path):
     """Once the drive is mounted; a file in its place is told as one."""
-    place = vault_storage(VaultConfig("usb", str(tmp_path / "My Backups")))
+    storage = vault_storage(VaultConfig("usb", str(tmp_path / "My Backups")))
     with pytest.raises(Unreachable, match="drive is mounted, make it") as failure:
-        place.listdir(place.root)
+        storage.listdir(storage.root)
     pasted = str(failure.value).partition("`")[2].partition("`")[0]
     subprocess.run(["sh", "-c", pasted], check=True)
-    assert place.listdir(place.root) == {}
+    assert storage.listdir(storage.root) == {}
     (tmp_path / "file").write_text("")
-    place = vault_storage(VaultConfig("usb", str(tmp_path / "file")))
+    storage = vault_storage(VaultConfig("usb", str(tmp_path / "file")))
     with pytest.raises(Unreachable, match="is a file, and no folder"):
-        place.listdir(place.root)
+        storage.listdir(storage.root)
 
 
 def test_a_vault_that_nobody_used_opens_nothing(sshd):
     """Making a place of a vault, and closing it, costs no login."""
-    place = vault_storage(VaultConfig("nas", "/", sshd.login()))
-    place.close()
+    storage = vault_storage(VaultConfig("nas", "/", sshd.login()))
+    storage.close()
     assert "Accepted" not in (sshd.folder / "log").read_text()
 
 
 def test_a_folder_that_is_missing_over_there_is_told_with_the_way_out(sshd, tmp_path):
     """Where the other machine lacks the folder, the message has the command that makes it."""
-    place = vault_storage(VaultConfig("nas", str(tmp_path / "far"), sshd.login()))
+    storage = vault_storage(VaultConfig("nas", str(tmp_path / "far"), sshd.login()))
     with pytest.raises(Unreachable, match=r"has no folder .*far.*mkdir -p") as failure:
-        place.listdir(place.root)
+        storage.listdir(storage.root)
     found = unreached("vault nas", failure.value, sshd.login())
     assert "ssh -v" not in found.fix  # the login went well
     (tmp_path / "far").mkdir()
-    assert place.listdir(place.root) == {}
-    place.close()
+    assert storage.listdir(storage.root) == {}
+    storage.close()
 
 
 @pytest.mark.parametrize(
@@ -74,26 +74,26 @@ def test_a_folder_that_is_missing_over_there_is_told_with_the_way_out(sshd, tmp_
 )
 def test_the_command_that_makes_the_folder_does_so(sshd, tmp_path, name):
     """Pasted into a shell it makes that one folder, whatever both shells make of its name."""
-    place = vault_storage(VaultConfig("nas", str(tmp_path / "there" / name), sshd.login()))
+    storage = vault_storage(VaultConfig("nas", str(tmp_path / "there" / name), sshd.login()))
     with pytest.raises(Unreachable) as failure:
-        place.listdir(place.root)
+        storage.listdir(storage.root)
     pasted = str(failure.value).partition("for example with `")[2].removesuffix("`.")
     subprocess.run(["bash", "-c", pasted], check=True)
     assert os.listdir(tmp_path / "there") == [name]
-    assert place.listdir(place.root) == {}
-    place.close()
+    assert storage.listdir(storage.root) == {}
+    storage.close()
 
 
 @pytest.mark.parametrize("extra", [(), ("ForceCommand internal-sftp",)], ids=["shell", "sftp"])
 def test_a_file_over_there_is_told_as_one(start_sshd, tmp_path, extra):
     """Nobody is told to make a folder where a file lies."""
     (tmp_path / "far").write_text("")
-    place = vault_storage(
+    storage = vault_storage(
         VaultConfig("nas", str(tmp_path / "far"), start_sshd("nas", *extra).login())
     )
     with pytest.raises(Unreachable, match=r"is a file, and no folder.*`folder` in hosts.toml"):
-        place.listdir(place.root)
-    place.close()
+        storage.listdir(storage.root)
+    storage.close()
 
 
 @pytest.mark.parametrize("extra", [(), ("ForceCommand internal-sftp",)], ids=["shell", "sftp"])
@@ -102,23 +102,23 @@ def test_the_folder_over_there_may_be_a_link(start_sshd, tmp_path, extra):
     (tmp_path / "disk").mkdir()
     (tmp_path / "far").symlink_to("disk")
     server = start_sshd("nas", *extra)
-    place = vault_storage(VaultConfig("nas", str(tmp_path / "far"), server.login()))
-    place.write(f"{place.root}/x", io.BytesIO(b"x"), 0)
-    assert set(place.listdir(place.root)) == {"x"}
+    storage = vault_storage(VaultConfig("nas", str(tmp_path / "far"), server.login()))
+    storage.write(f"{storage.root}/x", io.BytesIO(b"x"), 0)
+    assert set(storage.listdir(storage.root)) == {"x"}
     assert (tmp_path / "disk/x").read_bytes() == b"x"
-    place.close()
+    storage.close()
 
 
 def test_a_vault_that_came_back_is_used(sshd, tmp_path):
     """A machine that refused us once is asked again by the next who needs it."""
     known = sshd.known_hosts.read_text()
     sshd.known_hosts.write_text("")
-    place = vault_storage(VaultConfig("nas", str(tmp_path), sshd.login()))
+    storage = vault_storage(VaultConfig("nas", str(tmp_path), sshd.login()))
     with pytest.raises(Unreachable, match="not known"):
-        place.stat([place.root])
+        storage.stat([storage.root])
     sshd.known_hosts.write_text(known)
-    assert place.stat([place.root])[place.root].is_folder
-    place.close()
+    assert storage.stat([storage.root])[storage.root].is_folder
+    storage.close()
 
 
 @pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="this system has no such call")
@@ -142,18 +142,18 @@ class Faulty:
 
 def test_a_fault_that_nobody_foresaw_costs_the_vault_alone():
     """It is told as one of ours, with where it arose; what else is raised meanwhile stays itself."""
-    place = vaults._Lazy("nas", "/vault", Faulty, None)
-    for ask in (place.stat, place.listdir, place.rename, place.remove, place.run):
+    storage = vaults._Lazy("nas", "/vault", Faulty, None)
+    for ask in (storage.stat, storage.listdir, storage.rename, storage.remove, storage.run):
         with pytest.raises(Unreachable, match=r"fault of this program.*ValueError: invalid lit"):
             ask("x")
     with pytest.raises(Unreachable, match="fault of this program"):
-        place.create_exclusive("x", "y")
-    for enter in (place.read, place.pipe):
+        storage.create_exclusive("x", "y")
+    for enter in (storage.read, storage.pipe):
         with pytest.raises(Unreachable, match="KeyError: 200"), enter("x") as stream:
             assert stream.read() == b"x"
         with pytest.raises(ZeroDivisionError), enter("x"):
             raise ZeroDivisionError
-    assert not hasattr(place, "nothing of that name")
+    assert not hasattr(storage, "nothing of that name")
     with pytest.raises(Unreachable, match=r"vaults/access\.py, line \d+: ZeroDivisionError"):
         vaults._Lazy("nas", "/vault", lambda: 1 // 0, None).listdir("/vault")
 
@@ -174,11 +174,11 @@ def test_a_copy_is_read_back_from_the_drive(tmp_path, monkeypatch):
 
     watched("fsync")
     watched("posix_fadvise")
-    place = vault_storage(VaultConfig("usb", str(tmp_path)))
+    storage = vault_storage(VaultConfig("usb", str(tmp_path)))
     for start in (0, 1_000_000):
         path.write_bytes(bytes(start))
         done.clear()
-        place.write(str(path), io.BytesIO(bytes(3_000_000 - start)), 0, start)
+        storage.write(str(path), io.BytesIO(bytes(3_000_000 - start)), 0, start)
         # Only what is on the drive already can be let go of.
         assert done[-2:] == [
             ("fsync", 3_000_000),
@@ -196,51 +196,51 @@ def fstab(tmp_path, monkeypatch):
     return tmp_path / "fstab"
 
 
-def refused_everywhere(place, match):
+def refused_everywhere(storage, match):
     """Expect that nothing is taken in, and that nothing lies there afterwards."""
     for act in (
-        lambda: place.listdir(place.root),
-        lambda: place.create_exclusive(f"{place.root}/mark", "mine"),
-        lambda: place.write(f"{place.root}/x", io.BytesIO(b"x"), 0),
+        lambda: storage.listdir(storage.root),
+        lambda: storage.create_exclusive(f"{storage.root}/mark", "mine"),
+        lambda: storage.write(f"{storage.root}/x", io.BytesIO(b"x"), 0),
     ):
         with pytest.raises(Unreachable, match=match):
             act()
-    assert os.listdir(place.root) == []
+    assert os.listdir(storage.root) == []
 
 
 def test_where_nothing_is_mounted_nothing_is_written(tmp_path, small_disk):
     """A vault that names its mount point is there only while something is mounted on that."""
     (tmp_path / "media/backups").mkdir(parents=True)
-    place = vault_storage(
+    storage = vault_storage(
         VaultConfig("usb", f"{tmp_path}/media/backups", mount=str(tmp_path / "media"))
     )
-    refused_everywhere(place, "Vault 'usb': nothing is mounted at .*/media. Mount the drive")
+    refused_everywhere(storage, "Vault 'usb': nothing is mounted at .*/media. Mount the drive")
     (small_disk / "backups").mkdir()
-    place = vault_storage(VaultConfig("usb", f"{small_disk}/backups", mount=str(small_disk)))
-    assert place.write(f"{place.root}/x", io.BytesIO(b"x"), 0).size_bytes == 1
+    storage = vault_storage(VaultConfig("usb", f"{small_disk}/backups", mount=str(small_disk)))
+    assert storage.write(f"{storage.root}/x", io.BytesIO(b"x"), 0).size_bytes == 1
 
 
 def test_a_link_away_from_the_drive_is_refused(tmp_path, small_disk):
     """A folder that only seems to lie on the drive is not written into."""
     (tmp_path / "elsewhere").mkdir()
     (small_disk / "backups").symlink_to(tmp_path / "elsewhere")
-    place = vault_storage(VaultConfig("usb", f"{small_disk}/backups", mount=str(small_disk)))
-    refused_everywhere(place, "does not lie below")
+    storage = vault_storage(VaultConfig("usb", f"{small_disk}/backups", mount=str(small_disk)))
+    refused_everywhere(storage, "does not lie below")
 
 
 def test_what_fstab_expects_must_be_mounted(tmp_path, fstab, small_disk):
     """Without a word in the settings, /etc/fstab is asked whether a drive belongs there."""
     drive = tmp_path / "my drive"
     (drive / "backups").mkdir(parents=True)
-    place = vault_storage(VaultConfig("usb", f"{drive}/backups"))
+    storage = vault_storage(VaultConfig("usb", f"{drive}/backups"))
     written = str(drive).replace(" ", r"\040")
     fstab.write_text(f"# UUID=1 {written} ext4\n\nUUID=2 none swap sw 0 0\nnonsense\n")
-    assert place.listdir(place.root) == {}
+    assert storage.listdir(storage.root) == {}
     fstab.write_text(f"UUID=1 {written} ext4 noauto 0 0\n")
-    refused_everywhere(place, "says that a drive belongs at .*/my drive, and nothing is mounted")
+    refused_everywhere(storage, "says that a drive belongs at .*/my drive, and nothing is mounted")
     fstab.write_text(f"tmpfs {small_disk} tmpfs noauto 0 0\n")
-    place = vault_storage(VaultConfig("usb", str(small_disk)))
-    assert place.listdir(place.root) == {}
+    storage = vault_storage(VaultConfig("usb", str(small_disk)))
+    assert storage.listdir(storage.root) == {}
 
 
 def test_a_drive_of_which_no_file_says_that_it_must_be_mounted_is_known(
@@ -258,9 +258,9 @@ def test_a_share_whose_server_hangs_is_given_up(tmp_path, monkeypatch):
     asked = threading.Event()
     monkeypatch.setattr(folders, "ANSWER_LIMIT_S", 0.2)
     monkeypatch.setattr(folders, "fstab_points", lambda: asked.wait(60) and frozenset())
-    place = vault_storage(VaultConfig("share", str(tmp_path)))
+    storage = vault_storage(VaultConfig("share", str(tmp_path)))
     with pytest.raises(Unreachable, match=r"'share': .* did not answer within 0.2 s"):
-        place.listdir(place.root)
+        storage.listdir(storage.root)
     asked.set()
 
 
@@ -271,11 +271,11 @@ def test_only_a_drive_that_may_be_away_is_asked_for(tmp_path, monkeypatch, numbe
     def scandir(_folder):
         raise OSError(number, os.strerror(number))
 
-    place = vault_storage(VaultConfig("share", str(tmp_path)))
-    place.stat([])
+    storage = vault_storage(VaultConfig("share", str(tmp_path)))
+    storage.stat([])
     monkeypatch.setattr(os, "scandir", scandir)
     with pytest.raises(Unreachable, match=os.strerror(number)) as failure:
-        place.listdir(place.root)
+        storage.listdir(storage.root)
     assert ("Is the machine on" in str(failure.value)) == asked
 
 

@@ -11,8 +11,8 @@ from datetime import timedelta
 
 import pytest
 from cloud import require_rclone
-from far import Laptop, Pi
-from scenes import NOON, put_set
+from contexts import NOON, put_set
+from remote_stacks import Laptop, Pi
 
 from iotstack_invoke.backups.names import LOCK
 from iotstack_invoke.core.errors import WrongFolder
@@ -309,12 +309,12 @@ def test_copies_of_another_machine_may_lie_beside_this_ones(pi, inside, fits):
     """It is a second copy of those, unless this one's backups pack it."""
     (pi.folder / inside).mkdir(parents=True)
     vault = VaultConfig("usb", str(pi.folder / inside), stack=StackConfig(str(pi.folder)))
-    place = vault_storage(vault, of_others=True)
+    storage = vault_storage(vault, of_others=True)
     if fits:
-        assert place.listdir(place.root) == {}
+        assert storage.listdir(storage.root) == {}
     else:
         with pytest.raises(WrongFolder, match="each backup would pack"):
-            place.listdir(place.root)
+            storage.listdir(storage.root)
     with pytest.raises(WrongFolder):
         vault_storage(vault).stat([])
 
@@ -345,8 +345,8 @@ def test_a_share_that_hangs_costs_no_other_vault(tmp_path, monkeypatch, hung):
     (tmp_path / "usb").mkdir()
     stack = StackConfig(str(tmp_path), inclusions=(Inclusion(f"{hung}/more"),))
     before = (VaultConfig("share", f"{hung}/copies"),)
-    place = vault_storage(VaultConfig("usb", str(tmp_path / "usb"), stack=stack, before=before))
-    assert place.listdir(place.root) == {}
+    storage = vault_storage(VaultConfig("usb", str(tmp_path / "usb"), stack=stack, before=before))
+    assert storage.listdir(storage.root) == {}
 
 
 def test_a_folder_of_the_stack_that_is_left_out_may_be_a_vault(pi):

@@ -153,9 +153,9 @@ def test_a_line_that_breaks_is_no_damage(pi):
             with super().read(path, start) as stream:
                 yield io.BytesIO(stream.read()[:-30])
 
-    place = EncryptedStorage(Cut(VaultConfig("usb", str(pi.usb))), (), str(pi.key))
+    storage = EncryptedStorage(Cut(VaultConfig("usb", str(pi.usb))), (), str(pi.key))
     broke = pytest.raises(StepFailed, match="broke off: 30 bytes did not come")
-    with broke as failure, place.read(f"{pi.usb}/{PART}") as stream:
+    with broke as failure, storage.read(f"{pi.usb}/{PART}") as stream:
         stream.read()
     assert failure.value.again
 
@@ -409,11 +409,11 @@ def test_what_does_not_arrive_as_it_was_sealed_gets_no_final_name(pi, what):
             return super().write(path, io.BytesIO(content), modified_s)
 
     path = f"{pi.usb}/{PART if what == 'archive' else 't1.manifest.json'}.partial"
-    place = EncryptedStorage(Rots(VaultConfig("usb", str(pi.usb))), (pi.public,), str(pi.key))
+    storage = EncryptedStorage(Rots(VaultConfig("usb", str(pi.usb))), (pi.public,), str(pi.key))
     if what == "manifest":  # it is plain: who sends it compares
         sent = hashlib.sha256(b"data").hexdigest()
-        assert place.write(path, io.BytesIO(b"data"), 0).sha256 != sent
+        assert storage.write(path, io.BytesIO(b"data"), 0).sha256 != sent
         return
     with pytest.raises(StepFailed, match=f"{PART}.partial is not what was sealed") as failure:
-        place.write(path, io.BytesIO(b"data"), 0)
+        storage.write(path, io.BytesIO(b"data"), 0)
     assert failure.value.again

@@ -21,9 +21,9 @@ import folders
 import odd_shell
 import paramiko
 import pytest
-from far import names_in
+from contexts import LittleStack
 from peak import kib_in, measured
-from scenes import LittleStack
+from remote_stacks import names_in
 
 from iotstack_invoke.backups.transfer import Claim, hash_there
 from iotstack_invoke.core.errors import StepFailed, TimedOut, Unreachable
@@ -256,21 +256,21 @@ def test_a_vault_that_misbehaves_costs_its_own_copy(tmp_path, far_end, name):
 )
 def test_an_answer_that_cannot_be_read_is_told(far_end, tmp_path, way):
     """It is a failure of that machine, told with what it said, and bounded."""
-    place = remote.open_storage(far_end(f"answer {way}"), str(tmp_path), "nas")
+    storage = remote.open_storage(far_end(f"answer {way}"), str(tmp_path), "nas")
     (tmp_path / "x").write_bytes(b"1")
     with pytest.raises(StepFailed, match="On nas: ") as failure:
-        place.stat([f"{tmp_path}/x"])
+        storage.stat([f"{tmp_path}/x"])
     assert len(str(failure.value)) < 300
     with contextlib.suppress(StepFailed):
-        place.read_many(str(tmp_path), ["x"])
+        storage.read_many(str(tmp_path), ["x"])
     with contextlib.suppress(StepFailed):
-        place.write(f"{tmp_path}/y", io.BytesIO(b"x"), 0, size_bytes=1)
+        storage.write(f"{tmp_path}/y", io.BytesIO(b"x"), 0, size_bytes=1)
     with contextlib.suppress(StepFailed):
         Claim(File("nas", "x", str(tmp_path)), "a", "b", "c", frozenset(), replaces=False)._make(
-            place
+            storage
         )
-    place.disk(str(tmp_path))
-    place.close()
+    storage.disk(str(tmp_path))
+    storage.close()
 
 
 @pytest.mark.parametrize("size", [10, 30_000_000])
@@ -282,11 +282,11 @@ def test_a_far_end_that_takes_nothing_is_given_up(sshd, tmp_path, monkeypatch, w
     monkeypatch.setattr(remote, "SLOWEST_BYTES_S", 1 << 40)
     if way == "channel":
         monkeypatch.setattr(remote.shutil, "which", lambda _name: None)
-    place = remote.open_storage(sshd.login(), str(tmp_path), "nas")
+    storage = remote.open_storage(sshd.login(), str(tmp_path), "nas")
     with pytest.raises(Unreachable, match="Sending to nas failed: it stood still") as failure:
-        place.write(f"{tmp_path}/x", io.BytesIO(bytes(size)), 0)
+        storage.write(f"{tmp_path}/x", io.BytesIO(bytes(size)), 0)
     assert failure.value.again
-    place.close()
+    storage.close()
 
 
 BYTES_A_SECOND = 1000
@@ -381,20 +381,20 @@ def test_a_disk_that_hangs_is_waited_for_once(far_end, monkeypatch, tmp_path):
     """The shell answers, and the folder does not: no other job waits for it as well."""
     monkeypatch.setattr(remote, "QUESTION_LIMIT_S", 0.5)
     ssh = far_end("shell hung disk")
-    place = vault_storage(VaultConfig("nas", str(tmp_path), ssh))
+    storage = vault_storage(VaultConfig("nas", str(tmp_path), ssh))
     with pytest.raises(TimedOut, match=r"did not end within 0\.5 s: stat .*Does its disk answer"):
-        place.listdir(str(tmp_path))
+        storage.listdir(str(tmp_path))
     asked = Path(ssh.config).with_name("asked")
     came = asked.read_text()
     for ask in (
-        lambda: place.listdir(str(tmp_path)),
-        lambda: place.mkdir(str(tmp_path)),
-        lambda: place.create_exclusive(f"{tmp_path}/x", "x"),
+        lambda: storage.listdir(str(tmp_path)),
+        lambda: storage.mkdir(str(tmp_path)),
+        lambda: storage.create_exclusive(f"{tmp_path}/x", "x"),
     ):
         with pytest.raises(Unreachable, match="not asked again for 10 minutes"):
             ask()
     assert asked.read_text() == came
-    place.close()
+    storage.close()
 
 
 CUTS = (0, 1, 4, 5, 20, 41, 42, 43, 60, 200, 800, 1200, 1500, 2000, 3000)
@@ -551,10 +551,10 @@ def passed_on(source, target):
 def test_a_file_that_never_ends_is_read_as_far_as_it_goes(far_end, tmp_path):
     """A server may answer each question for more with more: to hash that would never end."""
     (tmp_path / "x").write_bytes(b"its own bytes")
-    place = remote.open_storage(far_end("sftp other@read"), str(tmp_path), "nas")
-    assert hash_there(place, f"{tmp_path}/x") == hashlib.sha256(b"?" * 13).hexdigest()
-    assert place.read_many(str(tmp_path), ["x"]) == {"x": b"?" * 13}
-    place.close()
+    storage = remote.open_storage(far_end("sftp other@read"), str(tmp_path), "nas")
+    assert hash_there(storage, f"{tmp_path}/x") == hashlib.sha256(b"?" * 13).hexdigest()
+    assert storage.read_many(str(tmp_path), ["x"]) == {"x": b"?" * 13}
+    storage.close()
 
 
 @pytest.mark.parametrize("way", ["run", "ssh", "channel"])
@@ -564,16 +564,16 @@ def test_what_never_ends_is_no_answer(sshd, tmp_path, monkeypatch, way):
     monkeypatch.setattr(remote, "RECEIVE", "exec yes")
     if way == "channel":
         monkeypatch.setattr(remote.shutil, "which", lambda _name: None)
-    place = remote.open_storage(sshd.login(), str(tmp_path), "nas")
+    storage = remote.open_storage(sshd.login(), str(tmp_path), "nas")
     if way == "run":
-        for host in (place, LocalHost("/")):
+        for host in (storage, LocalHost("/")):
             for words in (("yes",), ("sh", "-c", "yes >&2")):
                 with pytest.raises(StepFailed, match="said more than 100,000 bytes"):
                     host.run(Command(words, timeout_s=60, most_bytes=100_000))
     else:
         with pytest.raises(StepFailed, match="its answer has no end: y"):
-            place.write(f"{tmp_path}/x", io.BytesIO(b"x"), 0)
-    place.close()
+            storage.write(f"{tmp_path}/x", io.BytesIO(b"x"), 0)
+    storage.close()
 
 
 LISTINGS = {
@@ -600,25 +600,25 @@ def test_a_listing_that_cannot_be_read_is_no_empty_folder(start_sshd, tmp_path, 
         f"done; sed {shlex.quote(LISTINGS[way])}; }} < <({RUN});;\n*) {RUN};;\nesac\n"
     )
     script.chmod(0o755)
-    place = remote.open_storage(
+    storage = remote.open_storage(
         start_sshd("nas", f"ForceCommand {script}").login(), str(root), "nas"
     )
     with pytest.raises(Unreachable, match=f"On nas: its listing of {root} cannot be read") as told:
-        place.listdir(str(root))
+        storage.listdir(str(root))
     assert told.value.again
     assert len(str(told.value)) < 1000
-    place.close()
+    storage.close()
 
 
 @pytest.mark.parametrize("way", ["unsized@readdir", "negative@readdir"])
 def test_a_listing_over_sftp_without_sizes_is_none(far_end, tmp_path, way):
     """A file that has no size there would be a damaged one here."""
-    place = remote.open_storage(far_end(f"sftp {way}"), str(tmp_path), "nas")
+    storage = remote.open_storage(far_end(f"sftp {way}"), str(tmp_path), "nas")
     with pytest.raises(
         Unreachable, match=r"cannot be read: it tells no size of x\.manifest\.json"
     ):
-        place.listdir(str(tmp_path))
-    place.close()
+        storage.listdir(str(tmp_path))
+    storage.close()
 
 
 def test_a_server_that_takes_a_line_and_is_silent_is_told_as_such(tmp_path, far_end):

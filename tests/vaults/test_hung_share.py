@@ -9,7 +9,7 @@ import sys
 import threading
 
 import pytest
-from scenes import until
+from contexts import until
 
 from iotstack_invoke.core.errors import StepFailed, TimedOut, Unreachable
 from iotstack_invoke.hosts import local as hosts
@@ -44,12 +44,12 @@ runpy.run_module("iotstack_invoke", run_name="__main__", alter_sys=True)
 """
 """The program, one of whose system calls hangs on a share: before the change, or after it."""
 CHANGES = {
-    "fsync": lambda place, path: place.create_exclusive(path, "mine"),
-    "mkdir": lambda place, path: place.mkdir(path),
-    "rename": lambda place, path: place.rename(f"{path}.partial", path),
-    "unlink": lambda place, path: place.remove([path]),
-    "utime": lambda place, path: place.set_date(path, 0),
-    "fchmod": lambda place, path: place.write(path, io.BytesIO(b"x"), 0, 0, 1),
+    "fsync": lambda storage, path: storage.create_exclusive(path, "mine"),
+    "mkdir": lambda storage, path: storage.mkdir(path),
+    "rename": lambda storage, path: storage.rename(f"{path}.partial", path),
+    "unlink": lambda storage, path: storage.remove([path]),
+    "utime": lambda storage, path: storage.set_date(path, 0),
+    "fchmod": lambda storage, path: storage.write(path, io.BytesIO(b"x"), 0, 0, 1),
 }
 
 
@@ -68,28 +68,28 @@ def hanging(monkeypatch):
 @pytest.mark.parametrize("call", CHANGES)
 def test_a_change_that_hangs_is_given_up(tmp_path, monkeypatch, hanging, call):
     """Nothing more is asked of that vault: the change may still happen, whenever it likes."""
-    place = vault_storage(VaultConfig("share", str(tmp_path)))
-    assert place.listdir(place.root) == {}
+    storage = vault_storage(VaultConfig("share", str(tmp_path)))
+    assert storage.listdir(storage.root) == {}
     monkeypatch.setattr(folders, "ANSWER_LIMIT_S", 0.2)
     hanging(call)
     with pytest.raises(TimedOut, match=r"'share': the folder .* did not answer within 0.2 s\. Is"):
-        CHANGES[call](place, f"{tmp_path}/x")
+        CHANGES[call](storage, f"{tmp_path}/x")
     monkeypatch.undo()
     monkeypatch.setattr(folders, "within", None)  # nor is it looked at
-    for ask in (lambda: place.stat([]), lambda: place.remove([f"{tmp_path}/x"])):
+    for ask in (lambda: storage.stat([]), lambda: storage.remove([f"{tmp_path}/x"])):
         with pytest.raises(Unreachable, match="'share'"):
             ask()
 
 
 def test_a_folder_that_was_given_up_stays_so(tmp_path, monkeypatch, hanging):
     """Also when a vault that failed once is asked again."""
-    place = FolderStorage(VaultConfig("share", str(tmp_path)))
+    storage = FolderStorage(VaultConfig("share", str(tmp_path)))
     monkeypatch.setattr(folders, "ANSWER_LIMIT_S", 0.2)
     hanging("unlink")
     with pytest.raises(TimedOut):
-        place.remove([f"{tmp_path}/x", f"{tmp_path}/y"])
+        storage.remove([f"{tmp_path}/x", f"{tmp_path}/y"])
     monkeypatch.undo()
-    for ask in (place.check, lambda: place.mkdir(f"{tmp_path}/z")):
+    for ask in (storage.check, lambda: storage.mkdir(f"{tmp_path}/z")):
         with pytest.raises(TimedOut, match="did not end what was begun there"):
             ask()
     assert os.listdir(tmp_path) == []
@@ -105,22 +105,22 @@ def test_a_large_copy_has_time_as_long_as_it_moves(tmp_path, monkeypatch):
             super().allow(limit_s)
 
     monkeypatch.setattr(folders, "Patience", Noting)
-    place = FolderStorage(VaultConfig("share", str(tmp_path)))
+    storage = FolderStorage(VaultConfig("share", str(tmp_path)))
     size = 3 * SMALL_BYTES
-    received = place.write(f"{tmp_path}/x", io.BytesIO(bytes(size)), 0, 0, size)
+    received = storage.write(f"{tmp_path}/x", io.BytesIO(bytes(size)), 0, 0, size)
     assert received.size_bytes == size
     assert asked.count(float("inf")) == 4
     assert folders.STALL_S + size / folders.SLOWEST_BYTES_S in asked
     assert asked.count(folders.STALL_S) == 1 + 4 + 3
     asked.clear()
-    place.write(f"{tmp_path}/y", io.BytesIO(b"y"), 0, 0, 1)
+    storage.write(f"{tmp_path}/y", io.BytesIO(b"y"), 0, 0, 1)
     assert folders.ANSWER_LIMIT_S in asked
     assert folders.STALL_S not in asked
 
 
 def test_a_small_change_waits_behind_a_large_copy(tmp_path, monkeypatch, hanging):
     """A slow disk writes those bytes first; one on which no copy moves is given up as such."""
-    place = FolderStorage(VaultConfig("share", str(tmp_path)))
+    storage = FolderStorage(VaultConfig("share", str(tmp_path)))
     monkeypatch.setattr(folders, "STALL_S", 0.5)
     monkeypatch.setattr(folders, "ANSWER_LIMIT_S", 0.2)
     told = []
@@ -130,23 +130,23 @@ def test_a_small_change_waits_behind_a_large_copy(tmp_path, monkeypatch, hanging
             if not told:
                 told.append("")
                 with pytest.raises(TimedOut) as failure:
-                    place.rename(f"{tmp_path}/a", f"{tmp_path}/b")
+                    storage.rename(f"{tmp_path}/a", f"{tmp_path}/b")
                 told.append(str(failure.value))
             return super().read(size)
 
     hanging("rename")
-    place.write(f"{tmp_path}/x", Source(b"x"), 0)
+    storage.write(f"{tmp_path}/x", Source(b"x"), 0)
     assert "did not answer within 0.5 s" in told[1]
 
 
 def test_a_large_copy_that_stands_still_is_given_up(tmp_path, monkeypatch, hanging):
     """Its source is read no further by the thread that is left behind."""
-    place = FolderStorage(VaultConfig("share", str(tmp_path)))
+    storage = FolderStorage(VaultConfig("share", str(tmp_path)))
     monkeypatch.setattr(folders, "STALL_S", 0.2)
     monkeypatch.setattr(folders, "SLOWEST_BYTES_S", 1 << 40)
     hanging("fsync")
     with pytest.raises(TimedOut, match=r"did not answer within 0\.2"):
-        place.write(f"{tmp_path}/x", io.BytesIO(bytes(3 * SMALL_BYTES)), 0)
+        storage.write(f"{tmp_path}/x", io.BytesIO(bytes(3 * SMALL_BYTES)), 0)
     late = hosts.Patience(0)
     late.is_over = True
     with pytest.raises(StepFailed):
@@ -159,13 +159,13 @@ def test_what_a_disk_refuses_is_told_as_before(tmp_path, monkeypatch):
     def full(*_words, **_more):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    place = FolderStorage(VaultConfig("usb", str(tmp_path)))
+    storage = FolderStorage(VaultConfig("usb", str(tmp_path)))
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(StepFailed, match=r"No space left on device\. Free some space") as failure:
-        place.write(f"{tmp_path}/x", io.BytesIO(b"x"), 0)
+        storage.write(f"{tmp_path}/x", io.BytesIO(b"x"), 0)
     assert not isinstance(failure.value, Unreachable)
     monkeypatch.undo()
-    place.remove([f"{tmp_path}/x"])
+    storage.remove([f"{tmp_path}/x"])
     assert os.listdir(tmp_path) == []
 
 

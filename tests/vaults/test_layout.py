@@ -5,7 +5,7 @@ import socket
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from scenes import put_set
+from contexts import put_set
 
 from iotstack_invoke.commands.restore.request import RestoreRequest, choose_set, source_of
 from iotstack_invoke.core.errors import NotFound, Unreachable, UsageError
@@ -158,18 +158,18 @@ def test_the_hosts_of_a_vault_over_ssh_are_listed(sshd, tmp_path):
     (far / "file").write_text("x")
     vault = VaultConfig("nas", str(far), sshd.login(), by_host=True)
     assert other_hosts(vault) == ("nas/pi-1", "nas/pi-2", "nas/.")
-    place = vault_storage(vault, "pi-1")
-    assert place.listdir(place.root) == {}
-    place.close()
-    place = vault_storage(vault, "pi-3")
+    storage = vault_storage(vault, "pi-1")
+    assert storage.listdir(storage.root) == {}
+    storage.close()
+    storage = vault_storage(vault, "pi-3")
     with pytest.raises(Unreachable, match="no folder"):
-        place.listdir(place.root)
+        storage.listdir(storage.root)
 
 
 def test_the_folder_of_a_machine_that_is_backed_up_from_here_is_made(tmp_path):
     """Who copies for another machine makes its folder, by the first claim."""
-    place = vault_storage(VaultConfig("usb", str(tmp_path), by_host=True), "pi-1", made=True)
-    assert place.create_exclusive(f"{tmp_path}/pi-1/x", "mine") == "mine"
+    storage = vault_storage(VaultConfig("usb", str(tmp_path), by_host=True), "pi-1", made=True)
+    assert storage.create_exclusive(f"{tmp_path}/pi-1/x", "mine") == "mine"
 
 
 def test_only_vaults_by_host_have_addresses():

@@ -16,9 +16,9 @@ from datetime import UTC, datetime
 import pytest
 from bucket import Line, know, settings
 from cloud import require_rclone
+from contexts import LittleStack, put_set
 from odd_server import WAYS, OddServer, answer, s3_error
 from peak import kib_in, measured
-from scenes import LittleStack, put_set
 
 from iotstack_invoke.backups.transfer import hash_there
 from iotstack_invoke.core.errors import StepFailed, Unreachable
@@ -84,16 +84,16 @@ EVERY = [
 def test_what_no_server_should_answer_is_told_in_a_line(odd, way, kind):
     """Nothing passes for an empty vault or a copy; it ends within the limits, and says so plainly."""
     odd(WAYS[way], kind)
-    place = vault_storage(VaultConfig("cloud", "s3:bucket/backups", remote="s3:"))
+    storage = vault_storage(VaultConfig("cloud", "s3:bucket/backups", remote="s3:"))
     began_s = time.monotonic()
     failures = []
     try:
-        assert place.listdir(place.root) == {}
+        assert storage.listdir(storage.root) == {}
         assert (kind, way) in EMPTY
     except StepFailed as failure:
         failures.append(failure)
     with pytest.raises(StepFailed) as failure:
-        place.write(f"{place.root}/x", io.BytesIO(b"x" * 1000), 0, size_bytes=1000)
+        storage.write(f"{storage.root}/x", io.BytesIO(b"x" * 1000), 0, size_bytes=1000)
     for each in (*failures, failure.value):
         text = str(each)
         assert text.startswith("Vault 'cloud'"), text
@@ -123,9 +123,9 @@ def test_what_no_server_should_answer_is_told_in_a_line(odd, way, kind):
 def test_what_s3_says_is_told_with_the_way_out(odd, way, told):
     """A wrong key, region or clock is named as such, and another try is not made."""
     odd(way)
-    place = vault_storage(VaultConfig("cloud", "s3:bucket/backups", remote="s3:"))
+    storage = vault_storage(VaultConfig("cloud", "s3:bucket/backups", remote="s3:"))
     with pytest.raises(Unreachable, match=told) as failure:
-        place.listdir(place.root)
+        storage.listdir(storage.root)
     assert not failure.value.again
 
 
@@ -133,14 +133,14 @@ def test_what_rclone_says_without_end_is_not_kept(tmp_path, monkeypatch):
     """Of an endless answer, or an endless line of words, no more than a part is held."""
     program = tmp_path / "rclone"
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    place = vault_storage(VaultConfig("cloud", "s3:bucket/backups", remote="s3:"))
+    storage = vault_storage(VaultConfig("cloud", "s3:bucket/backups", remote="s3:"))
     program.write_text("#!/bin/sh\nexec yes '[1, 2, 3]'\n")
     program.chmod(0o755)
     with pytest.raises(StepFailed, match="has more than"):
-        place.listdir(place.root)
+        storage.listdir(storage.root)
     program.write_text("#!/bin/sh\nhead -c 30000000 /dev/zero | tr '\\0' x >&2\nexit 1\n")
     with pytest.raises(StepFailed) as failure:
-        place.listdir(place.root)
+        storage.listdir(storage.root)
     assert len(str(failure.value)) < 2000
 
 
@@ -152,9 +152,9 @@ def test_a_bucket_of_another_region_is_told_soon(odd, monkeypatch, head):
     moved = s3_error("301 Moved Permanently", "PermanentRedirect", "Use another endpoint.")
     nothing = answer("301 Moved Permanently", b"", "x-amz-bucket-region: eu-west-1\r\n")
     odd(moved, HEAD=nothing if head else WAYS["404"])
-    place = vault_storage(VaultConfig("cloud", "s3:bucket/backups", remote="s3:"))
+    storage = vault_storage(VaultConfig("cloud", "s3:bucket/backups", remote="s3:"))
     with pytest.raises(Unreachable, match=r"another region: correct `region`") as failure:
-        place.listdir(place.root)
+        storage.listdir(storage.root)
     assert not failure.value.again
 
 
@@ -164,12 +164,12 @@ def test_an_rclone_that_is_killed_is_told_as_such(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     program.write_text("#!/bin/sh\nkill -9 $$\n")
     program.chmod(0o755)
-    place = vault_storage(VaultConfig("cloud", "cloud:backups", remote="cloud:"))
+    storage = vault_storage(VaultConfig("cloud", "cloud:backups", remote="cloud:"))
     with pytest.raises(Unreachable, match="rclone was ended by SIGKILL, and not by us"):
-        place.listdir(place.root)
+        storage.listdir(storage.root)
     with (
         pytest.raises(Unreachable, match="rclone was ended by SIGKILL"),
-        place.read(f"{place.root}/x") as stream,
+        storage.read(f"{storage.root}/x") as stream,
     ):
         stream.read()
 
@@ -182,9 +182,9 @@ def test_an_rclone_that_is_too_old_is_told_as_such(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     program.write_text(f'#!/bin/sh\nexec {real} "$@" --an-option-of-later\n')
     program.chmod(0o755)
-    place = vault_storage(VaultConfig("cloud", "cloud:backups", remote="cloud:"))
+    storage = vault_storage(VaultConfig("cloud", "cloud:backups", remote="cloud:"))
     with pytest.raises(Unreachable, match="The rclone here is too old") as failure:
-        place.listdir(place.root)
+        storage.listdir(storage.root)
     assert not failure.value.again
 
 
@@ -203,12 +203,12 @@ def listing_of(size):
 def test_a_size_that_no_file_has_makes_no_empty_vault(odd, size, is_told):
     """-1 is what a document has of which nobody knows the size; all else below 0 is no answer."""
     odd(listing_of(size), HEAD=WAYS["404"])
-    place = vault_storage(VaultConfig("cloud", "s3:bucket/backups", remote="s3:"))
+    storage = vault_storage(VaultConfig("cloud", "s3:bucket/backups", remote="s3:"))
     if is_told:
         with pytest.raises(Unreachable, match="the listing of s3:bucket/backups cannot be read"):
-            place.listdir(place.root)
+            storage.listdir(storage.root)
         return
-    (fact,) = place.listdir(place.root).values()
+    (fact,) = storage.listdir(storage.root).values()
     assert (fact.size_bytes, fact.other) == ((5, "") if size == 5 else (0, "document"))
 
 
@@ -232,13 +232,13 @@ def test_an_answer_of_another_shape_is_told(tmp_path, monkeypatch, told):
     (tmp_path / "told").write_text(told)
     program.write_text(f"#!/bin/sh\nexec cat {tmp_path}/told\n")
     program.chmod(0o755)
-    place = vault_storage(VaultConfig("cloud", "cloud:backups", remote="cloud:"))
-    paths = [f"{place.root}/x"]
-    for ask in (lambda: place.listdir(place.root), lambda: place.stat(paths)):
+    storage = vault_storage(VaultConfig("cloud", "cloud:backups", remote="cloud:"))
+    paths = [f"{storage.root}/x"]
+    for ask in (lambda: storage.listdir(storage.root), lambda: storage.stat(paths)):
         with pytest.raises(Unreachable, match=r"cannot be read") as failure:
             ask()
         assert len(str(failure.value)) < 1000
-    assert place.free_bytes(place.root) is None
+    assert storage.free_bytes(storage.root) is None
 
 
 @pytest.mark.long
@@ -311,15 +311,15 @@ def lying(start_cloud):
 def test_what_is_read_back_otherwise_is_no_copy(lying):
     """The hash of what comes back is told, and never of what was sent; so is it a second time."""
     _, line = lying
-    place = vault_storage(VaultConfig("cloud", "cloud:backups", remote="cloud:"))
+    storage = vault_storage(VaultConfig("cloud", "cloud:backups", remote="cloud:"))
     content, wrong = (begin + b"x" * 50_000 for begin in (MAGIC, WRONG))
-    sent = place.write(f"{place.root}/x", io.BytesIO(content), 0, size_bytes=len(content))
+    sent = storage.write(f"{storage.root}/x", io.BytesIO(content), 0, size_bytes=len(content))
     assert sent.size_bytes == len(content)
     assert sent.sha256 == hashlib.sha256(wrong).hexdigest()
     line.lies = False
-    assert hash_there(place, f"{place.root}/x") == hashlib.sha256(content).hexdigest()
+    assert hash_there(storage, f"{storage.root}/x") == hashlib.sha256(content).hexdigest()
     line.lies = True
-    assert hash_there(place, f"{place.root}/x") == hashlib.sha256(wrong).hexdigest()
+    assert hash_there(storage, f"{storage.root}/x") == hashlib.sha256(wrong).hexdigest()
 
 
 @pytest.mark.long
@@ -389,30 +389,30 @@ def disk(tmp_path, monkeypatch):
 @pytest.mark.parametrize("way", RENAMES)
 def test_a_rename_is_believed_when_it_is_seen(disk, tmp_path, way, received):
     """A new name, with all bytes, and no old one: or else it is told what is there instead."""
-    files, place = disk
+    files, storage = disk
     old, new = "disk:x/x.partial", "disk:x/x"
     if received:
-        place.write(old, io.BytesIO(b"x" * 1000), 0)
+        storage.write(old, io.BytesIO(b"x" * 1000), 0)
     else:
         (files / "x.partial").write_bytes(b"x" * 1000)
     (files / "x").write_bytes(b"of before")
     says_yes(tmp_path / "tools", way)
     if way == "it comes late":
-        place.rename(old, new)
+        storage.rename(old, new)
         assert {each.name: each.stat().st_size for each in files.iterdir()} == {"x": 1000}
         return
     with pytest.raises(StepFailed, match=r"says that x\.partial is renamed to x, and it is not"):
-        place.rename(old, new)
+        storage.rename(old, new)
 
 
 def test_a_set_whose_manifest_stays_loses_no_part(disk, tmp_path):
     """What is removed is marked first; where that is not seen, nothing goes."""
-    files, place = disk
+    files, storage = disk
     put_set(files, datetime(2026, 11, 23, 11, tzinfo=UTC))
     there = {each.name for each in files.iterdir()}
     says_yes(tmp_path / "tools", "nothing is done")
     with pytest.raises(StepFailed, match="is renamed to"):
-        remove_set(place, place.root, SET)
+        remove_set(storage, storage.root, SET)
     assert {each.name for each in files.iterdir()} == there
 
 

@@ -103,11 +103,11 @@ def test_a_run_that_is_to_end_waits_no_longer(clock, monkeypatch):
 
 def test_a_vault_with_a_limit_sends_and_fetches_no_faster(tmp_path):
     """What goes to a vault and what comes back is whole, and takes its time on one line."""
-    place = vault_storage(VaultConfig("usb", str(tmp_path), limit_rate=read_rates("4M")))
+    storage = vault_storage(VaultConfig("usb", str(tmp_path), limit_rate=read_rates("4M")))
     path = f"{tmp_path}/x"
     began_s = time.monotonic()
-    received = place.write(path, io.BytesIO(DATA), 1.0)
-    with place.read(path, 10) as stream:
+    received = storage.write(path, io.BytesIO(DATA), 1.0)
+    with storage.read(path, 10) as stream:
         assert stream.read() == DATA[10:]
     assert time.monotonic() - began_s >= 0.49
     assert received.sha256 == hashlib.sha256(DATA).hexdigest()
@@ -136,8 +136,8 @@ def test_a_run_ends_sending_before_the_next_night(tmp_path, monkeypatch, rates):
 def test_a_paced_file_is_still_sought_in(tmp_path):
     """Who reads an archive a second time at random places can do so in a folder with a limit."""
     (tmp_path / "x").write_bytes(DATA)
-    place = vault_storage(VaultConfig("usb", str(tmp_path), limit_rate=read_rates("1G")))
-    with place.read(f"{tmp_path}/x") as stream:
+    storage = vault_storage(VaultConfig("usb", str(tmp_path), limit_rate=read_rates("1G")))
+    with storage.read(f"{tmp_path}/x") as stream:
         assert isinstance(stream, io.BufferedReader)
         assert stream.seekable()
         stream.seek(500_000)

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from cloud import KINDS
-from scenes import LittleStack, PlainScene, put_set
+from contexts import LittleStack, PlainContext, put_set
 
 from iotstack_invoke.backups.transfer import Send
 from iotstack_invoke.core.errors import StepFailed, Unreachable
@@ -28,7 +28,7 @@ SET = "2026-11-23_1100"
 RECORDS = f"{SET}.unfinished.jsonl"
 
 
-def place_in(root=ROOT):
+def storage_in(root=ROOT):
     return vault_storage(VaultConfig("dropbox", root, remote=f"{root.partition(':')[0]}:"))
 
 
@@ -38,8 +38,8 @@ def files_of(cloud):
     return {each.name: each.read_bytes() for each in folder.iterdir()} if folder.exists() else {}
 
 
-def put(place, name, content):
-    place.write(f"{place.root}/{name}", io.BytesIO(content), time.time())
+def put(storage, name, content):
+    storage.write(f"{storage.root}/{name}", io.BytesIO(content), time.time())
 
 
 def mark_of(line):
@@ -49,10 +49,10 @@ def mark_of(line):
 def test_the_folder_is_made_by_the_first_copy(start_cloud):
     """A vault in which nothing lies yet is empty, and no failure."""
     cloud = start_cloud("webdav")
-    place = place_in()
-    assert place.listdir(place.root) == {}
-    assert place.stat([f"{place.root}/a", f"{place.root}/b"]) == {}
-    put(place, "a", b"x")
+    storage = storage_in()
+    assert storage.listdir(storage.root) == {}
+    assert storage.stat([f"{storage.root}/a", f"{storage.root}/b"]) == {}
+    put(storage, "a", b"x")
     assert files_of(cloud) == {"a": b"x"}
 
 
@@ -61,32 +61,32 @@ def test_small_files_are_read_without_a_place_for_temporary_ones(
 ):
     """Where /tmp is full or cannot be written, what lies in the cloud is still read and restored."""
     start_cloud("webdav")
-    place, texts = place_in(), {"a {1}": b"a" * 30_000, "b": b"b"}
+    storage, texts = storage_in(), {"a {1}": b"a" * 30_000, "b": b"b"}
     for name, content in texts.items():
-        put(place, name, content)
+        put(storage, name, content)
     full = mount_disk(tmp_path / "tmp", "16k")
     for folder in (tmp_path / "gone", full):
         monkeypatch.setattr(tempfile, "tempdir", str(folder))
-        assert place.read_many(ROOT, [*texts, "c"]) == texts
-        assert place.read_many("cloud:none", ["a"]) == {}
+        assert storage.read_many(ROOT, [*texts, "c"]) == texts
+        assert storage.read_many("cloud:none", ["a"]) == {}
     assert [*full.iterdir()] == []
 
 
 def test_a_file_replaces_another_of_the_same_size_and_date(cloud):
     """To rclone such files are the same, and it would keep the old one; a rename does not."""
-    place = place_in()
+    storage = storage_in()
     for name, content in (("new", b"bbbbb"), ("old", b"aaaaa")):
-        put(place, name, content)
+        put(storage, name, content)
         os.utime(cloud.files / "IOTstack/backups" / name, (1_700_000_000, 1_700_000_000))
-    place.rename(f"{place.root}/old", f"{place.root}/new")
+    storage.rename(f"{storage.root}/old", f"{storage.root}/new")
     assert files_of(cloud) == {"new": b"aaaaa"}
 
 
 def test_a_place_with_sha256_says_it_itself(start_cloud):
     """What the far side hashes is not fetched; the hash is that of the bytes that lie there."""
     start_cloud("webdav")
-    place = place_in("disk:vault")
-    received = place.write(f"{place.root}/a", io.BytesIO(b"abc"), 0)
+    storage = storage_in("disk:vault")
+    received = storage.write(f"{storage.root}/a", io.BytesIO(b"abc"), 0)
     assert received.sha256 == hashlib.sha256(b"abc").hexdigest()
     assert received.size_bytes == 3
 
@@ -102,13 +102,13 @@ def test_a_stream_of_known_size_is_not_put_on_this_disk(start_cloud, tmp_path, m
     source.write_bytes(data)
     seen = set()
 
-    class Watched(PlainScene):
+    class Watched(PlainContext):
         def advance(self, size_bytes):
             seen.update(os.listdir(scratch))
 
-    place = place_in()
-    context = Watched({"pi": LocalHost(str(tmp_path)), "dropbox": place})
-    copy = File("dropbox", "x.tar", place.root)
+    storage = storage_in()
+    context = Watched({"pi": LocalHost(str(tmp_path)), "dropbox": storage})
+    copy = File("dropbox", "x.tar", storage.root)
     Send(File("pi", "x.tar", str(tmp_path)), copy).do(context)
     assert files_of(cloud) == {"x.tar.partial": data}
     assert context.recorded[str(copy)]["sha256"] == hashlib.sha256(data).hexdigest()
@@ -120,8 +120,8 @@ def test_a_server_that_dies_amid_a_copy_is_told_and_no_half_has_the_name(cloud, 
     """What arrived lies under the partial name at most; the next try makes it whole."""
     data = os.urandom(6_000_000)
     (tmp_path / "x.tar").write_bytes(data)
-    place = place_in()
-    place.listdir(place.root)
+    storage = storage_in()
+    storage.listdir(storage.root)
 
     class Dying(LocalHost):
         die = True
@@ -132,8 +132,8 @@ def test_a_server_that_dies_amid_a_copy_is_told_and_no_half_has_the_name(cloud, 
             self.die = False
             return super().read(path, start)
 
-    context = PlainScene({"pi": Dying(str(tmp_path)), "dropbox": place})
-    step = Send(File("pi", "x.tar", str(tmp_path)), File("dropbox", "x.tar", place.root))
+    context = PlainContext({"pi": Dying(str(tmp_path)), "dropbox": storage})
+    step = Send(File("pi", "x.tar", str(tmp_path)), File("dropbox", "x.tar", storage.root))
     with pytest.raises(StepFailed, match=r"Vault 'dropbox': .*says more") as failure:
         step.do(context)
     assert failure.value.again
@@ -149,17 +149,17 @@ def test_a_server_that_dies_amid_a_copy_is_told_and_no_half_has_the_name(cloud, 
 def test_a_remote_that_is_not_known_is_told_with_the_way_out(start_cloud):
     """A wrong name, or the settings of another user, is told as such."""
     start_cloud("webdav")
-    place = place_in("nowhere:backups")
+    storage = storage_in("nowhere:backups")
     with pytest.raises(Unreachable, match=r"no remote nowhere: here\. `rclone listremotes`"):
-        place.listdir(place.root)
+        storage.listdir(storage.root)
 
 
 def test_a_wrong_password_is_told_and_no_password_is(cloud):
     """Who is not let in learns what to try; neither password appears."""
     cloud.know("wrong" * 3)
-    place = place_in()
+    storage = storage_in()
     with pytest.raises(Unreachable, match="rclone lsd cloud:") as failure:
-        place.listdir(place.root)
+        storage.listdir(storage.root)
     assert not failure.value.again
     assert cloud.password not in str(failure.value)
     assert "wrong" not in str(failure.value)
@@ -168,15 +168,15 @@ def test_a_wrong_password_is_told_and_no_password_is(cloud):
 def test_a_server_that_is_gone_is_unreachable_and_may_be_tried_again(start_cloud):
     """Nothing passes for an empty vault, or for a file that is not there."""
     cloud = start_cloud("webdav")
-    place = place_in()
-    put(place, "a", b"x")
+    storage = storage_in()
+    put(storage, "a", b"x")
     cloud.stop()
     for act in (
-        lambda: place.listdir(place.root),
-        lambda: place.stat([f"{place.root}/a"]),
-        lambda: place.read_many(place.root, ["a"]),
-        lambda: place.remove([f"{place.root}/a"]),
-        lambda: place.create_exclusive(f"{place.root}/{RECORDS}", "line"),
+        lambda: storage.listdir(storage.root),
+        lambda: storage.stat([f"{storage.root}/a"]),
+        lambda: storage.read_many(storage.root, ["a"]),
+        lambda: storage.remove([f"{storage.root}/a"]),
+        lambda: storage.create_exclusive(f"{storage.root}/{RECORDS}", "line"),
     ):
         with pytest.raises(Unreachable, match="Vault 'dropbox'") as failure:
             act()
@@ -189,16 +189,16 @@ def test_settings_under_a_password_ask_nobody(start_cloud):
     cloud.settings.write_text(
         "# Encrypted rclone configuration File\n\nRCLONE_ENCRYPT_V0:\nAAAA\n"
     )
-    place = place_in()
+    storage = storage_in()
     with pytest.raises(Unreachable, match="RCLONE_CONFIG_PASS"):
-        place.listdir(place.root)
+        storage.listdir(storage.root)
 
 
 def test_without_rclone_it_is_told_what_to_install(tmp_path, monkeypatch):
     """The program is a package of Debian's."""
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(Unreachable, match="apt-get install rclone"):
-        place_in().listdir(ROOT)
+        storage_in().listdir(ROOT)
 
 
 def test_a_cloud_that_can_neither_rename_nor_copy_is_refused(tmp_path, monkeypatch):
@@ -208,10 +208,10 @@ def test_a_cloud_that_can_neither_rename_nor_copy_is_refused(tmp_path, monkeypat
     program.write_text(f"#!/bin/sh\necho '{told}'\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    place = place_in()
+    storage = storage_in()
     for act in (
-        lambda: place.write(f"{ROOT}/a", io.BytesIO(b"x"), 0),
-        lambda: place.rename(f"{ROOT}/a", f"{ROOT}/b"),
+        lambda: storage.write(f"{ROOT}/a", io.BytesIO(b"x"), 0),
+        lambda: storage.rename(f"{ROOT}/a", f"{ROOT}/b"),
     ):
         with pytest.raises(StepFailed, match="can neither rename nor copy"):
             act()
@@ -226,8 +226,8 @@ def test_of_many_who_claim_at_once_one_wins(start_cloud, kind):
     cloud = start_cloud(kind)
 
     def claim(number):
-        place = place_in()
-        while not (found := place.create_exclusive(f"{ROOT}/{RECORDS}", f"run {number}")):
+        storage = storage_in()
+        while not (found := storage.create_exclusive(f"{ROOT}/{RECORDS}", f"run {number}")):
             pass
         return found
 
@@ -240,8 +240,8 @@ def test_of_many_who_claim_at_once_one_wins(start_cloud, kind):
 def test_settings_that_are_away_for_a_moment_are_waited_for(start_cloud, tmp_path):
     """Another rclone that writes its token renames them first: no run fails for that."""
     cloud = start_cloud("webdav")
-    place = place_in()
-    put(place, "first", b"x")
+    storage = storage_in()
+    put(storage, "first", b"x")
     away = tmp_path / "away"
 
     def back():
@@ -254,14 +254,14 @@ def test_settings_that_are_away_for_a_moment_are_waited_for(start_cloud, tmp_pat
             other.submit(back)
             return work()
 
-    do_without_settings(lambda: place.put(f"{ROOT}/second", b"y"))
-    assert do_without_settings(lambda: set(place.listdir(ROOT))) == {"first", "second"}
-    told = do_without_settings(lambda: place.read_many(ROOT, ["first", "second"]))
+    do_without_settings(lambda: storage.put(f"{ROOT}/second", b"y"))
+    assert do_without_settings(lambda: set(storage.listdir(ROOT))) == {"first", "second"}
+    told = do_without_settings(lambda: storage.read_many(ROOT, ["first", "second"]))
     assert told == {"first": b"x", "second": b"y"}
 
     def stream():
         with (tmp_path / "big").open("w+b", buffering=0) as big:
-            place.write(f"{ROOT}/third", big, time.time(), size_bytes=0)
+            storage.write(f"{ROOT}/third", big, time.time(), size_bytes=0)
 
     with pytest.raises(Unreachable, match="the same command works again") as failure:
         do_without_settings(stream)
@@ -274,22 +274,22 @@ def test_a_remote_that_stands_on_a_missing_one_is_told_so(start_cloud):
     with cloud.settings.open("a") as settings:
         settings.write("[short]\ntype = alias\nremote = gone:x\n")
     with pytest.raises(Unreachable, match="rclone knows short:, but not what it stands on"):
-        place_in("short:IOTstack/backups").listdir("short:IOTstack/backups")
+        storage_in("short:IOTstack/backups").listdir("short:IOTstack/backups")
 
 
 def test_a_mark_that_stays_keeps_us_out_and_is_named(start_cloud, monkeypatch):
     """Whose mark sorts first may act at any time: we wait, and then say what lies there."""
     cloud = start_cloud("sftp")
     monkeypatch.setattr("iotstack_invoke.vaults.claims.claim_by_marks.__defaults__", (1.5,))
-    place = place_in()
+    storage = storage_in()
     for other in ("0" * DIGITS, "f" * DIGITS):
-        put(place, f"{RECORDS}.{other}", b"theirs\n")
+        put(storage, f"{RECORDS}.{other}", b"theirs\n")
         with pytest.raises(StepFailed, match=rf"{RECORDS}\.{other} lies there") as failure:
-            place.create_exclusive(f"{ROOT}/{RECORDS}", "ours")
+            storage.create_exclusive(f"{ROOT}/{RECORDS}", "ours")
         assert not failure.value.again
         assert files_of(cloud) == {f"{RECORDS}.{other}": b"theirs\n"}
-        place.remove([f"{ROOT}/{RECORDS}.{other}"])
-    assert place.create_exclusive(f"{ROOT}/{RECORDS}", "ours") == "ours"
+        storage.remove([f"{ROOT}/{RECORDS}.{other}"])
+    assert storage.create_exclusive(f"{ROOT}/{RECORDS}", "ours") == "ours"
 
 
 def test_a_mark_of_a_run_that_died_goes(start_cloud):
@@ -300,11 +300,11 @@ def test_a_mark_of_a_run_that_died_goes(start_cloud):
     old_s = time.time() - DEAD_S - 600
     (folder / f"{RECORDS}.{'0' * DIGITS}").write_text("theirs\n")
     os.utime(folder / f"{RECORDS}.{'0' * DIGITS}", (old_s, old_s))
-    place = place_in()
-    put(place, mark_of("ours"), b"ours\n")
-    assert place.create_exclusive(f"{ROOT}/{RECORDS}", "ours") == "ours"
+    storage = storage_in()
+    put(storage, mark_of("ours"), b"ours\n")
+    assert storage.create_exclusive(f"{ROOT}/{RECORDS}", "ours") == "ours"
     assert files_of(cloud) == {RECORDS: b"ours\n"}
-    assert place.create_exclusive(f"{ROOT}/{RECORDS}", "theirs") == "ours"
+    assert storage.create_exclusive(f"{ROOT}/{RECORDS}", "theirs") == "ours"
 
 
 # The whole way
@@ -406,10 +406,10 @@ def test_a_read_only_file_system_is_named(tmp_path, monkeypatch, start_cloud, re
     folder.mkdir()
     monkeypatch.setenv("RCLONE_CONFIG_DISK_TYPE", "alias")
     monkeypatch.setenv("RCLONE_CONFIG_DISK_REMOTE", str(folder))
-    place = place_in("disk:backups")
+    storage = storage_in("disk:backups")
     read_only(folder)
     with pytest.raises(StepFailed, match="Its file system is mounted read-only") as failure:
-        put(place, "a", b"x")
+        put(storage, "a", b"x")
     assert not isinstance(failure.value, Unreachable)
     assert "reconnect" not in str(failure.value)
 
@@ -423,6 +423,6 @@ def test_more_manifests_than_one_answer_holds_are_read(start_cloud):
     long = ("x" * 1_000_000,)
     for day in range(20):
         put_set(folder, now - timedelta(days=day), warnings=long)
-    found = sets_read(place_in(), ROOT, 60)
+    found = sets_read(storage_in(), ROOT, 60)
     assert len(found) == 20
     assert all(each.manifest for each in found)

@@ -8,8 +8,8 @@ import os
 import shlex
 
 import pytest
-from far import Laptop, Pi
-from scenes import LittleStack
+from contexts import LittleStack
+from remote_stacks import Laptop, Pi
 
 TAG = "2026-11-30_0900"
 ARCHIVE, MANIFEST = f"{TAG}.general-backup.tar.gz", f"{TAG}.manifest.json"

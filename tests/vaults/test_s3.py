@@ -8,7 +8,7 @@ import time
 
 import pytest
 from bucket import KeepingLine, know, listed, settings
-from scenes import LittleStack
+from contexts import LittleStack
 
 from iotstack_invoke.core.errors import StepFailed, Unreachable
 from iotstack_invoke.environment.environment import sweep_stale_copies
@@ -25,7 +25,7 @@ def bucket(s3, request, monkeypatch):
     return s3.make_bucket(f"t{abs(hash(request.node.name))}")
 
 
-def place_in(root, **more):
+def storage_in(root, **more):
     return vault_storage(VaultConfig("cloud", root, remote="s3:", **more))
 
 
@@ -66,19 +66,19 @@ def test_a_backup_goes_to_a_bucket_and_back(stack):
 
 def test_what_is_not_in_a_bucket_is_no_folder(bucket):
     """Rclone calls each name that is not there a folder; a claim is made at once all the same."""
-    place = place_in(f"s3:{bucket.bucket}/backups")
-    path = f"{place.root}/{SET}.unfinished.jsonl"
-    assert place.stat([path]) == {}
-    assert place.stat([path, f"{place.root}/other"]) == {}
+    storage = storage_in(f"s3:{bucket.bucket}/backups")
+    path = f"{storage.root}/{SET}.unfinished.jsonl"
+    assert storage.stat([path]) == {}
+    assert storage.stat([path, f"{storage.root}/other"]) == {}
     began_s = time.monotonic()
-    assert place.create_exclusive(path, "ours") == "ours"
+    assert storage.create_exclusive(path, "ours") == "ours"
     assert time.monotonic() - began_s < 30
-    assert place.create_exclusive(path, "theirs") == "ours"
+    assert storage.create_exclusive(path, "theirs") == "ours"
     assert listed(bucket / "backups") == [f"{SET}.unfinished.jsonl"]
-    with pytest.raises(StepFailed, match="is not there"), place.read(f"{path}.gz") as stream:
+    with pytest.raises(StepFailed, match="is not there"), storage.read(f"{path}.gz") as stream:
         stream.read()
     (bucket / "backups" / "empty").touch()
-    with place.read(f"{place.root}/empty") as stream:
+    with storage.read(f"{storage.root}/empty") as stream:
         assert stream.read() == b""
 
 
@@ -89,7 +89,7 @@ def test_pieces_of_an_upload_that_died_go(bucket):
         upload = client.create_multipart_upload(Bucket=bucket.bucket, Key=key)["UploadId"]
         part = {"PartNumber": 1, "UploadId": upload, "Body": b"x"}
         client.upload_part(Bucket=bucket.bucket, Key=key, **part)
-    sweep_stale_copies(place_in(f"s3:{bucket.bucket}/backups"))
+    sweep_stale_copies(storage_in(f"s3:{bucket.bucket}/backups"))
     left = client.list_multipart_uploads(Bucket=bucket.bucket)["Uploads"]
     client.close()
     assert [each["Key"] for each in left] == ["photos/y"]
@@ -97,11 +97,11 @@ def test_pieces_of_an_upload_that_died_go(bucket):
 
 def test_a_bucket_that_is_not_there_is_made_by_nobody(bucket):
     """A slip in its name would make a bucket that is paid for; to list it is no empty vault."""
-    place = place_in("s3:no-such-bucket/backups")
+    storage = storage_in("s3:no-such-bucket/backups")
     for act in (
-        lambda: place.listdir(place.root),
-        lambda: place.write(f"{place.root}/x", io.BytesIO(b"x"), 0),
-        lambda: place.create_exclusive(f"{place.root}/x", "line"),
+        lambda: storage.listdir(storage.root),
+        lambda: storage.write(f"{storage.root}/x", io.BytesIO(b"x"), 0),
+        lambda: storage.create_exclusive(f"{storage.root}/x", "line"),
     ):
         with pytest.raises(Unreachable, match=r"no bucket s3:no-such-bucket.*rclone mkdir"):
             act()
@@ -115,9 +115,9 @@ def test_a_folder_of_each_machine_needs_no_folder(bucket, monkeypatch):
     root = f"s3:{bucket.bucket}/backups"
     (bucket / "backups").mkdir()
     (bucket / "backups/other-pi/x").write_text("x")
-    place = place_in(root, **vault)
-    place.write(f"{place.root}/a", io.BytesIO(b"a"), 0, size_bytes=1)
-    assert set(place.listdir(place.root)) == {"a"}
+    storage = storage_in(root, **vault)
+    storage.write(f"{storage.root}/a", io.BytesIO(b"a"), 0, size_bytes=1)
+    assert set(storage.listdir(storage.root)) == {"a"}
     seen = VaultConfig("cloud", root, remote="s3:", **vault)
     assert other_hosts(seen) == ("cloud/other-pi", "cloud/.")
     other = vault_storage(seen, "other-pi")

@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from bucket import Line, know, settings
+from contexts import LittleStack, until
 from odd_server import WAYS, OddServer
-from scenes import LittleStack, until
 
 from iotstack_invoke.core.errors import Unreachable
 from iotstack_invoke.settings.model import VaultConfig
@@ -158,20 +158,20 @@ def test_a_vault_is_asked_again_after_a_while(tmp_path, monkeypatch):
         know(monkeypatch, file)
         monkeypatch.setattr(rclone, "ASKED", ("--timeout=200ms",))
         monkeypatch.setattr(vaults, "IN_VAIN_S", 0.3)
-        place = vault_storage(VaultConfig("cloud", "s3:bucket/backups", remote="s3:"))
+        storage = vault_storage(VaultConfig("cloud", "s3:bucket/backups", remote="s3:"))
         came = []
         for _ in range(2):
             with pytest.raises(Unreachable):
-                place.listdir(place.root)
+                storage.listdir(storage.root)
             came.append(server.came)
         assert came[0] == came[1] > 0
         with pytest.raises(Unreachable, match="not asked again") as failure:
-            place.create_exclusive(f"{place.root}/x", "line")
+            storage.create_exclusive(f"{storage.root}/x", "line")
         assert not failure.value.again
-        until_s, error = place._refusal
-        place._refusal = until_s - vaults.LEFT_ALONE_S, error
+        until_s, error = storage._refusal
+        storage._refusal = until_s - vaults.LEFT_ALONE_S, error
         with pytest.raises(Unreachable):
-            place.listdir(place.root)
+            storage.listdir(storage.root)
         assert server.came > came[1]
     finally:
         server.stop()
@@ -187,8 +187,8 @@ def test_who_waits_for_a_vault_to_open_does_not_ask_it_once_more(monkeypatch):
         time.sleep(0.3)
         raise Unreachable("It does not answer.")
 
-    place = vaults._Lazy("nas", "/vault", opener, None)
+    storage = vaults._Lazy("nas", "/vault", opener, None)
     with ThreadPoolExecutor(4) as several:
-        failures = [several.submit(place.names, "/vault").exception for _ in range(4)]
+        failures = [several.submit(storage.names, "/vault").exception for _ in range(4)]
         assert all(isinstance(each(), Unreachable) for each in failures)
     assert len(came) == 1

@@ -297,7 +297,7 @@ class _BackupRun:
     def _do(self, plan: Plan, records: RecordFile, reporter: CompositeReporter) -> RunResult:
         return Run(
             plan,
-            self.environment.places,
+            self.environment.storages,
             store=records,
             journal=self.journal,
             reporter=reporter,
@@ -445,11 +445,11 @@ class _BackupRun:
             again = f"What can be done: inv verify --runtag '{self.runtag}' --at here"
         return self._verdict(problems, late, warnings, hooked.failures, again, made_all=made_all)
 
-    def _drop(self, place: Storage, folder: str, manifest: Manifest) -> list[str]:
+    def _drop(self, storage: Storage, folder: str, manifest: Manifest) -> list[str]:
         """Remove what the set before had and the new one has not; return what went wrong."""
         try:
-            if manifest_there(place, folder, self.runtag) == manifest:
-                drop_unnamed(place, folder, manifest)
+            if manifest_there(storage, folder, self.runtag) == manifest:
+                drop_unnamed(storage, folder, manifest)
         except StepFailed as error:
             return [f"what the backup before has left: {error}"]
         return []
@@ -478,9 +478,9 @@ class _BackupRun:
         without_log = {each.job.output.role for each in result.failed}
         unlike = self._compare()
         for vault in reached:
-            place = self.environment.vaults[vault]
+            storage = self.environment.vaults[vault]
             try:
-                names = place.listdir(place.root)
+                names = storage.listdir(storage.root)
                 why = unlike(names, () if vault in without_log else TEXTS)
             except StepFailed as error:
                 names, why = {}, str(error)
@@ -488,11 +488,11 @@ class _BackupRun:
                 self._take_back(vault, why, records)
                 problems.append(self._unproven_told(vault))
                 continue
-            pinned = carry_pin(self.environment, self.runtag, place)
-            problems += filter(None, [unmark(place, self.runtag), pinned])
-            problems += self._drop(place, place.root, replaced) if replaced else []
+            pinned = carry_pin(self.environment, self.runtag, storage)
+            problems += filter(None, [unmark(storage, self.runtag), pinned])
+            problems += self._drop(storage, storage.root, replaced) if replaced else []
             with contextlib.suppress(StepFailed):  # the next run sweeps as well
-                sweep_stale_copies(place, names)
+                sweep_stale_copies(storage, names)
         return result
 
     def _unproven_told(self, vault: str) -> str:

@@ -61,14 +61,14 @@ def is_namesake(host: Host) -> bool:
     return host_name(host) == host_name(here) and len(marks - {""}) > 1
 
 
-def _newest(place: Storage) -> Iterator[Manifest]:
+def _newest(storage: Storage) -> Iterator[Manifest]:
     """Yield the manifests of a place, those first that may be newest."""
-    names = place.listdir(place.root)
+    names = storage.listdir(storage.root)
     tags = newest_runtags(names, begun_by(names))
     listed = [f"{tag}.{KINDS['manifest']}" for tag in tags]
     for start in range(0, min(len(listed), MOST_READ), READ_AT_ONCE):
         asked = {name: names[name] for name in listed[start : start + READ_AT_ONCE]}
-        found = manifests_in(place, place.root, asked, math.inf, outline=True)
+        found = manifests_in(storage, storage.root, asked, math.inf, outline=True)
         told = (found[name.removesuffix(f".{KINDS['manifest']}")] for name in asked)
         yield from filter(None, told)
 

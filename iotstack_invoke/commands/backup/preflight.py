@@ -196,13 +196,13 @@ def _of_that_name(
     Of a vault where the manifest can be read now: what cannot is compared when it is replaced.
     """
     found = {HERE: own} if own else {}
-    for name, place in environment.vaults.items():
+    for name, storage in environment.vaults.items():
         names = listed.get(name, {})
         if not has_manifest(names, runtag):
             continue
         manifest = None
         with contextlib.suppress(StepFailed):
-            manifest = manifest_there(place, place.root, runtag)
+            manifest = manifest_there(storage, storage.root, runtag)
         if manifest:
             sets = gather_sets(names, {runtag: manifest})
             found.update((name, each) for each in sets if each.runtag == runtag)
@@ -278,8 +278,8 @@ def _refuse_to_replace(
                 "another --runtag, or unpin it first: inv pin --remove."
             )
         if not is_ours and not force:
-            place = environment.vaults[name]
-            manifest = manifest_there(place, place.root, runtag)
+            storage = environment.vaults[name]
+            manifest = manifest_there(storage, storage.root, runtag)
             of_host = f" of {manifest.host}" if manifest else ""
             raise Refused(
                 f"{name} has a backup {runtag}{of_host} already, which this one would "
@@ -303,7 +303,7 @@ def _make_plan(
     graph = resolve(
         backup_book(vaults), set_targets(runtag, facts, vaults), environment.roots, facts
     )
-    files, notes = stat_everywhere(graph.files, environment.places, listed)
+    files, notes = stat_everywhere(graph.files, environment.storages, listed)
     if facts.is_made_anew:
         return decide(graph, files, known, force=("all",)), notes
     parts = own.manifest.parts if own and own.manifest else ()
@@ -311,5 +311,5 @@ def _make_plan(
     failed = {f"pi:{BACKUPS}/{part.file}" for part in parts if part.error} - known.keys()
     files = {file: fact for file, fact in files.items() if str(file) not in failed}
     anew = ("manifest",) if parts and {e.kind for e in parts} != {*facts.kinds} else ()
-    unlike = unlike_copies(files, environment.places, known)
+    unlike = unlike_copies(files, environment.storages, known)
     return decide(graph, files, known, unlike=unlike, force=anew), notes

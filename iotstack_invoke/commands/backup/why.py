@@ -53,12 +53,14 @@ def show_why(settings: Settings, report: Report, target: str) -> None:
         vaults = tuple(environment.vaults)
         graph = resolve(backup_book(vaults), [name], environment.roots, facts)
         records = RecordFile(environment, found[0]) if found else None
-        files, notes = stat_everywhere(graph.files, environment.places)
+        files, notes = stat_everywhere(graph.files, environment.storages)
         made = _made(wanted, found, facts)
         if wanted not in files and wanted.path not in made:
             raise RuleError(_not_made(wanted, found, made))
         known = records.known() if records else {}
-        plan = decide(graph, files, known, unlike=unlike_copies(files, environment.places, known))
+        plan = decide(
+            graph, files, known, unlike=unlike_copies(files, environment.storages, known)
+        )
     finally:
         environment.close()
     for note in notes:

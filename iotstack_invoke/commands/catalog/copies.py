@@ -32,7 +32,7 @@ class Copy:
     """A set as it lies in one place."""
 
     at: str
-    place: Storage
+    storage: Storage
     folder: str
     backup: BackupSet
     far: bool
@@ -77,7 +77,7 @@ class Copy:
         """
         if "manifest" not in self.backup.files:
             return b""
-        with self.place.read(self.path("manifest")) as stream:
+        with self.storage.read(self.path("manifest")) as stream:
             return stream.read(MOST_BYTES + 1)
 
 
@@ -109,19 +109,19 @@ def copies_at(environment: Environment, at: str, checks: Checks) -> tuple[Copy, 
         return tuple(
             Copy(at, environment.host, environment.backups, each, far=False) for each in sets
         )
-    place = environment.vaults[at]
-    names = place.listdir(place.root)
-    failed = still_failed(place, place.root, names, failed_at(checks, at))
+    storage = environment.vaults[at]
+    names = storage.listdir(storage.root)
+    failed = still_failed(storage, storage.root, names, failed_at(checks, at))
     sets = gather_sets(names, None, failed)
     vault = at.partition("/")[0]
     far = any(each.is_far for each in environment.settings.vaults if each.name == vault)
-    side = sealed_side(place)
+    side = sealed_side(storage)
     copies = []
     for each in sets:
-        files = (f"{place.root}/{each.runtag}.{KINDS[kind]}" for kind in each.files)
+        files = (f"{storage.root}/{each.runtag}.{KINDS[kind]}" for kind in each.files)
         sealed = bool(side and any(map(side.saw_sealed, files)))
         shut = sealed and not (side and side.identity)
-        copies.append(Copy(at, place, place.root, each, far=far, sealed=sealed, shut=shut))
+        copies.append(Copy(at, storage, storage.root, each, far=far, sealed=sealed, shut=shut))
     return tuple(copies)
 
 
@@ -156,7 +156,7 @@ def _latest_of(copies: tuple[Copy, ...], checks: Checks) -> Latest:
     sets = [each.backup for each in copies if each.backup.state is not State.UNFINISHED]
     failed = failed_at(checks, first.at)
     is_copy = first.at != HERE
-    return latest_in(sets, first.place, first.folder, failed, first.at, is_copy=is_copy)
+    return latest_in(sets, first.storage, first.folder, failed, first.at, is_copy=is_copy)
 
 
 def none_finished(where: str, passed: Iterable[PassedOver], others: str = "") -> NotFound:
@@ -193,11 +193,11 @@ def _others_with(vault: VaultConfig, asked: str) -> Iterator[str]:
     """Yield whose folders of a vault hold a set, or any; nothing where it does not answer."""
     with contextlib.suppress(StepFailed):
         for address in other_hosts(vault):
-            place = vault_storage(vault, address.partition("/")[2])
+            storage = vault_storage(vault, address.partition("/")[2])
             try:
-                sets = gather_sets(place.listdir(place.root), None)
+                sets = gather_sets(storage.listdir(storage.root), None)
             finally:
-                place.close()
+                storage.close()
             if any(asked in (each.runtag, LATEST) for each in sets):
                 yield address
 

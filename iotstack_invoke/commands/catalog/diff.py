@@ -181,7 +181,7 @@ def _rows(copy: Copy, part: str) -> Mapping[str, int]:
     if part not in copy.backup.files:
         return {}
     try:
-        with copy.place.read(copy.path(part)) as stream:
+        with copy.storage.read(copy.path(part)) as stream:
             reports = read_sql(stream, part)
     except Damaged as damage:
         raise StepFailed(f"{copy.runtag} {in_places(copy.at)}, part {part}: {damage}.") from damage
@@ -199,7 +199,7 @@ def _buckets(copy: Copy, part: str) -> Mapping[str, int]:
     told: Any = parts[part].facts.get("buckets") if part in parts else None
     if told is None and part in copy.backup.files:
         try:
-            with copy.place.read(copy.path(part)) as stream:
+            with copy.storage.read(copy.path(part)) as stream:
                 told = influx2_facts_of(read_influx2(stream))["buckets"]
         except Damaged as damage:
             raise StepFailed(
@@ -227,7 +227,7 @@ def _shards(copy: Copy, part: str) -> Mapping[str, int]:
 
 def _dump_facts(copy: Copy, part: str) -> Mapping[str, Any]:
     try:
-        with copy.place.read(copy.path(part)) as stream:
+        with copy.storage.read(copy.path(part)) as stream:
             return facts_of(read_dump(stream))
     except Damaged as damage:
         raise StepFailed(f"{copy.runtag} {in_places(copy.at)}, part {part}: {damage}.") from damage

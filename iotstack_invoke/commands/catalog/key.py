@@ -149,7 +149,7 @@ def _check_in(environment: Environment, name: str, report: Report) -> int:
     for told in passed_told(copy.passed):
         report.warn(f"{name}: {told}")
     for kind in copy.backup.files:
-        with copy.place.read(copy.path(kind)) as stream:
+        with copy.storage.read(copy.path(kind)) as stream:
             read_chunk(stream)
     report.write(
         f"{name}: the key opens the beginning of each file of {copy.runtag} "

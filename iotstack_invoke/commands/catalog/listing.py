@@ -92,13 +92,13 @@ def gather_rows(environment: Environment) -> tuple[tuple[ListRow, ...], Mapping[
     _add_pins(pins, "", HERE, environment.host, environment.backups, here.values())
     notes = {}
     vaults: dict[tuple[str, str], dict[str, BackupSet]] = {}
-    for name, place in _places(environment):
+    for name, storage in _places(environment):
         owner = name.partition("/")[2]
         ours = {} if owner else here
         try:
-            names = place.listdir(place.root)
-            found = sets_there(place, names, ours, failed_at(checks, name), outline=True)
-            _add_pins(pins, owner, name, place, place.root, found)
+            names = storage.listdir(storage.root)
+            found = sets_there(storage, names, ours, failed_at(checks, name), outline=True)
+            _add_pins(pins, owner, name, storage, storage.root, found)
         except StepFailed as error:
             notes[name] = f"{name} is not listed: {error}"
             continue
@@ -121,10 +121,10 @@ def gather_rows(environment: Environment) -> tuple[tuple[ListRow, ...], Mapping[
 def _places(environment: Environment) -> Iterator[tuple[str, Storage]]:
     """Yield each vault, and what one with a folder for each machine holds of others."""
     by_host = {each.name: each for each in environment.settings.vaults if each.by_host}
-    for name, place in tuple(environment.vaults.items()):
+    for name, storage in tuple(environment.vaults.items()):
         if "/" in name:  # one that was asked for; its vault tells of it
             continue
-        yield name, place
+        yield name, storage
         try:
             others = other_hosts(by_host[name]) if name in by_host else ()
         except StepFailed:  # which the listing of our own folder tells
@@ -138,13 +138,13 @@ def _add_pins(
     pins: dict[tuple[str, str], dict[str, str]],
     owner: str,
     at: str,
-    place: Storage,
+    storage: Storage,
     folder: str,
     sets: Iterable[BackupSet],
 ) -> None:
     """Add the notes of the pins in one place, by runtag and owner, and by place."""
     names = {each.runtag: f"{each.runtag}.{PIN_ENDING}" for each in sets if each.pinned}
-    told = place.read_many(folder, names.values()) if names else {}
+    told = storage.read_many(folder, names.values()) if names else {}
     for runtag, name in names.items():
         note = told.get(name, b"").decode("utf-8", "replace")
         pins.setdefault((runtag, owner), {})[at] = one_line(note)

@@ -24,8 +24,8 @@ def pin(settings: Settings, asked: str, note: str, report: Report) -> ExitCode:
     if any(unicodedata.category(character) in BREAKING for character in note):
         raise UsageError("--note: a note is one line of text.")
 
-    def write(place: Storage, folder: str, runtag: str) -> None:
-        write_pin(place, folder, runtag, f"{note}\n".encode())
+    def write(storage: Storage, folder: str, runtag: str) -> None:
+        write_pin(storage, folder, runtag, f"{note}\n".encode())
 
     return _change(settings, asked, write, report, said=lambda: "is pinned")
 
@@ -34,11 +34,11 @@ def unpin(settings: Settings, asked: str, report: Report) -> ExitCode:
     """Take the pin of a set away wherever it is, and return the exit code; raises NotFound."""
     pinned = []
 
-    def remove(place: Storage, folder: str, runtag: str) -> None:
+    def remove(storage: Storage, folder: str, runtag: str) -> None:
         path = f"{folder}/{runtag}.{PIN_ENDING}"
-        if place.stat([path]):
+        if storage.stat([path]):
             pinned.append(path)
-            place.remove([path])
+            storage.remove([path])
 
     return _change(
         settings,
@@ -66,20 +66,20 @@ def _change(
 ) -> ExitCode:
     """Change the pin of a set in each place that has the set; one that fails stops no other."""
     environment = Environment.of(settings)
-    places: dict[str, tuple[Storage, str]] = {"here": (environment.host, environment.backups)}
-    places |= {name: (place, place.root) for name, place in environment.vaults.items()}
+    storages: dict[str, tuple[Storage, str]] = {"here": (environment.host, environment.backups)}
+    storages |= {name: (storage, storage.root) for name, storage in environment.vaults.items()}
     known = dict[str, None]()
     done, troubles = [], []
     try:
         runtag = _runtag_of(environment, asked, report)
         with environment.held(f"pin {runtag}"):
-            for name, (place, folder) in places.items():
+            for name, (storage, folder) in storages.items():
                 try:
-                    names = place.listdir(folder)
+                    names = storage.listdir(folder)
                     there = {each.runtag: None for each in gather_sets(names, {})}
                     known |= there
                     if runtag in there:
-                        change(place, folder, runtag)
+                        change(storage, folder, runtag)
                         done.append(name)
                 except StepFailed as error:
                     troubles.append(f"{name}: {error}")
@@ -90,5 +90,5 @@ def _change(
     if done:
         report.write(f"{runtag} {said()} in: {', '.join(done)}.")
     elif not troubles:
-        raise not_found(runtag, known, ", ".join(places))
+        raise not_found(runtag, known, ", ".join(storages))
     return ExitCode.FAILED if troubles else ExitCode.GOOD

@@ -93,7 +93,7 @@ class Pruning:
     """One place, its policy, and what comes of it; without a policy all stays."""
 
     name: str
-    place: Storage
+    storage: Storage
     folder: str
     policy: Policy | None
     write_once: bool = False
@@ -118,14 +118,14 @@ class Pruning:
 
         `asked`: what they hold is asked for even where no policy judges them.
         """
-        names = self.names = self.place.listdir(self.folder)
+        names = self.names = self.storage.listdir(self.folder)
         self.begun = removals_in(names)
         self.strangers = strangers_in(names)
         if self.policy or asked:
             self.sets = tuple(
                 replace(each, pinned=each.pinned or each.runtag in known.pinned)
                 for each in sets_in(
-                    self.place, self.folder, failed_at(known.checks, self.name), names
+                    self.storage, self.folder, failed_at(known.checks, self.name), names
                 )
             )
         if self.policy:
@@ -166,10 +166,10 @@ class Pruning:
         """Remove what is to go, the oldest first; raises StepFailed."""
         if not self.policy:
             return
-        finish_removals(self.place, self.folder)
+        finish_removals(self.storage, self.folder)
         for verdict in reversed(self.verdicts):
             if not verdict.keep:
-                remove_set(self.place, self.folder, verdict.backup.runtag)
+                remove_set(self.storage, self.folder, verdict.backup.runtag)
 
     @property
     def going(self) -> tuple[BackupSet, ...]:
@@ -501,12 +501,12 @@ def _staying(environment: Environment, prunings: list[Pruning]) -> set[str]:
     """Return the sets with a manifest that stay somewhere, as far as a place answers."""
     found = {e.backup.runtag for one in prunings for e in one.verdicts if e.keep}
     pruned = {each.name for each in prunings if each.verdicts}
-    places: dict[str, tuple[Storage, str]] = {HERE: (environment.host, environment.backups)}
-    places |= {name: (place, place.root) for name, place in environment.vaults.items()}
-    for name, (place, folder) in places.items():
+    storages: dict[str, tuple[Storage, str]] = {HERE: (environment.host, environment.backups)}
+    storages |= {name: (storage, storage.root) for name, storage in environment.vaults.items()}
+    for name, (storage, folder) in storages.items():
         if name not in pruned:
             with contextlib.suppress(StepFailed):
-                found |= runtags_in(place.listdir(folder))
+                found |= runtags_in(storage.listdir(folder))
     return found
 
 
@@ -577,11 +577,11 @@ def _choose(environment: Environment, at: str, policy: Policy | None) -> list[Pr
     vaults_named = {each.name: each for each in environment.settings.vaults}
 
     def pruning(name: str) -> Pruning:
-        place = environment.vaults[name]
+        storage = environment.vaults[name]
         vault = vaults_named[name.partition("/")[0]]
         if vault.write_once:
-            return Pruning(name, place, place.root, None, write_once=True)
-        return Pruning(name, place, place.root, policy or vault.policy, by_flags=given)
+            return Pruning(name, storage, storage.root, None, write_once=True)
+        return Pruning(name, storage, storage.root, policy or vault.policy, by_flags=given)
 
     vaults = {name: pruning(name) for name in environment.vaults}
     if environment.knows(at):

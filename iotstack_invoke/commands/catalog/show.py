@@ -90,7 +90,7 @@ def members_of(copy: Copy, part: str, *, digests: bool = False) -> Iterator[Memb
     """Return the members of an archive in its order; raises StepFailed where it is damaged."""
     path = copy.path(part)
     try:
-        with copy.place.read(path) as stream:
+        with copy.storage.read(path) as stream:
             yield from read_members(stream, digests=digests)
     except Damaged as damage:
         raise StepFailed(

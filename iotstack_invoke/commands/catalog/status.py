@@ -150,11 +150,11 @@ def _cure(seen: Sequence[Seen]) -> str:
 def _see(environment: Environment, at: str, name: str) -> list[Seen]:
     """Return what was seen of each place; the stack's own is called by the name of its host."""
     environment.knows(at)
-    places: dict[str, Storage] = {HERE: environment.host, **environment.vaults}
-    if at and at not in places:
-        every = "; every place, if it is left out" if len(places) > 1 else ""
-        raise UsageError(f"--at {at}: write one place, of {', '.join(places)}{every}.")
-    asked = {at: places[at]} if at else places
+    storages: dict[str, Storage] = {HERE: environment.host, **environment.vaults}
+    if at and at not in storages:
+        every = "; every place, if it is left out" if len(storages) > 1 else ""
+        raise UsageError(f"--at {at}: write one place, of {', '.join(storages)}{every}.")
+    asked = {at: storages[at]} if at else storages
     # A vault may hold other machines' backups too; whoever names it means all of them.
     named = environment.far or not at or at == HERE
     host = host_name(environment.host) if named else ""
@@ -167,8 +167,10 @@ def _see(environment: Environment, at: str, name: str) -> list[Seen]:
     own, lock = _own(environment), f"{environment.backups}/{LOCK}"
     ended = not environment.far and holder_ended(lock)
     seen = (
-        _look(at, place, folders.get(at, place.root), now, host, failed_at(checks, at), gone, own)
-        for at, place in asked.items()
+        _look(
+            at, storage, folders.get(at, storage.root), now, host, failed_at(checks, at), gone, own
+        )
+        for at, storage in asked.items()
     )
     found = [replace(each, lacks=each.lacks + _uncovered(each, environment)) for each in seen]
     # A run that began meanwhile holds the lock now, or has finished its set.
@@ -199,7 +201,7 @@ def _with_unfinished(seen: Seen, name: str, *, ended: bool) -> Seen:
 
 def _look(
     name: str,
-    place: Storage,
+    storage: Storage,
     folder: str,
     now: datetime,
     host: str,
@@ -208,8 +210,8 @@ def _look(
     own: frozenset[str],
 ) -> Seen:
     def ask() -> Seen:
-        newest = newest_good(place, folder, now, host=host, failed=failed)
-        sets = sets_read(place, folder, MANIFESTS_LIMIT_S, failed)
+        newest = newest_good(storage, folder, now, host=host, failed=failed)
+        sets = sets_read(storage, folder, MANIFESTS_LIMIT_S, failed)
         here = name == HERE
         # Of one of which no manifest can be read its name alone tells whose it is: it lies here.
         mine = [

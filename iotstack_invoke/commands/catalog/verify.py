@@ -267,7 +267,7 @@ def verify_copy(copy: Copy) -> Verified:
     manifest, problems = _read_manifest(copy, content)
     if copy.sealed and "manifest" not in copy.backup.files:
         problems.append("The manifest is missing.")
-    elif copy.sealed and not is_signed(copy.place, copy.path("manifest")):
+    elif copy.sealed and not is_signed(copy.storage, copy.path("manifest")):
         problems.append("The manifest is not the one that the set was sealed with.")
     parts = {part.kind: part for part in manifest.made} if manifest else {}
     problems += unnamed(manifest, copy.backup.archives) if manifest else ()
@@ -277,11 +277,11 @@ def verify_copy(copy: Copy) -> Verified:
         name = copy.path(kind).rpartition("/")[2]
         if kind not in copy.backup.files:
             problems.append(_why_missing(copy, kind))
-        elif copy.shut or (sha256 and hashes_do and can_hash(copy.place)):
+        elif copy.shut or (sha256 and hashes_do and can_hash(copy.storage)):
             how = "hash"
             size = copy.backup.files[kind].size_bytes
             try:
-                found = hash_there(copy.place, copy.path(kind))
+                found = hash_there(copy.storage, copy.path(kind))
                 problems += file_differs(name, parts[kind], size, found) if kind in parts else ()
             except SealBroken as error:
                 problems.append(str(error))
@@ -351,7 +351,7 @@ def _texts(copy: Copy) -> dict[str, bytes]:
             texts[kind] = b""
             continue
         try:
-            with copy.place.read(copy.path(kind)) as stream:
+            with copy.storage.read(copy.path(kind)) as stream:
                 texts[kind] = stream.read()
         except SealBroken:
             texts[kind] = b""
@@ -413,7 +413,7 @@ def bare_advice(copy: Copy, *, can_be_read: bool) -> str:
 def _why_missing(copy: Copy, kind: str) -> str:
     """Return that an archive is not there, or what is there in its place and is not followed."""
     path = copy.path(kind)
-    fact = copy.place.stat([path]).get(path)
+    fact = copy.storage.stat([path]).get(path)
     name = path.rpartition("/")[2]
     other = "" if fact is None else fact.other or "folder"
     return f"{name} is a {other} and no archive." if other else f"{name} is missing."
@@ -426,14 +426,14 @@ def _read(copy: Copy, kind: str, included: tuple[str, ...]) -> Reading:
     """
     path = copy.path(kind)
     try:
-        return read_whole(copy.place, path, kind, included)
+        return read_whole(copy.storage, path, kind, included)
     except StepFailed as error:
         cause = error.__cause__
         if isinstance(cause, OSError) and cause.errno == errno.EIO:
             return Reading(0, "", (f"the disk does not give its bytes ({cause.strerror}).",))
         try:
             if copy.sealed and not error.again:
-                hash_there(copy.place, path)
+                hash_there(copy.storage, path)
         except SealBroken as broken:
             return Reading(0, "", (str(broken),))
         raise

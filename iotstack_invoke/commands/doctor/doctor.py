@@ -229,21 +229,21 @@ def unreached(name: str, error: IotstackError, ssh: Ssh) -> Finding:
     return failed(name, str(error), f"{shlex.join(('ssh', '-v', *logging_in(ssh)))} says more")
 
 
-def login_told(place: Any, topic: str = "login") -> Iterator[Finding]:
+def login_told(storage: Any, topic: str = "login") -> Iterator[Finding]:
     """Yield what the login shell of a machine prints before each command, and which line does.
 
     Nothing is told of what is no machine with a shell.
     """
     from ...hosts.login_shell import shown
 
-    if not hasattr(place, "login") or not hasattr(place, "run"):
+    if not hasattr(storage, "login") or not hasattr(storage, "run"):
         return
-    place.run(Command(("true",), timeout_s=QUESTION_LIMIT_S))
-    noise = place.login.noise
+    storage.run(Command(("true",), timeout_s=QUESTION_LIMIT_S))
+    noise = storage.login.noise
     if not noise.strip():
         return
     words = shown(noise)
-    told = ask(place, "sh", "-c", WHICH_PRINTS, "sh", words).out.splitlines()
+    told = ask(storage, "sh", "-c", WHICH_PRINTS, "sh", words).out.splitlines()
     files = [each for each in told if not each.startswith(" ")]
     lines, file = [], ""
     for each in told:
@@ -604,9 +604,9 @@ class _Backups:
         newest = self._newest_good(HERE, self.environment.host, self.environment.backups)
         return judge_age("last backup here", newest, self.now)
 
-    def _newest_good(self, at: str, place: Storage, folder: str) -> Newest:
+    def _newest_good(self, at: str, storage: Storage, folder: str) -> Newest:
         failed = failed_at(self.environment.checks.newest(), at)
-        return newest_good(place, folder, self.now, host=socket.gethostname(), failed=failed)
+        return newest_good(storage, folder, self.now, host=socket.gethostname(), failed=failed)
 
     def vaults(self) -> Iterator[Finding]:
         if not self.environment.vaults:
@@ -644,14 +644,14 @@ class _Backups:
         return question
 
     def _vault(self, name: str, space: SpaceEstimate | None) -> Iterator[Finding]:
-        place, topic = self.environment.vaults[name], f"vault {name}"
+        storage, topic = self.environment.vaults[name], f"vault {name}"
         (vault,) = (each for each in self.environment.settings.vaults if each.name == name)
-        place.listdir(place.root)
-        yield from login_told(place, f"{topic} login")
+        storage.listdir(storage.root)
+        yield from login_told(storage, f"{topic} login")
         if vault.write_once:
             yield good(topic, "is reached; no probe is written, since none could be removed")
         else:
-            yield probe(topic, place, space_there(vault))
+            yield probe(topic, storage, space_there(vault))
         yield from judge_seal(f"{topic} seal", vault.recipients)
         if vault.limit_rate:
             rate = vault.limit_rate.rate_at(self.now.astimezone().timetuple())
@@ -663,12 +663,12 @@ class _Backups:
             yield warning(f"{topic} mount", found, f'add mount = "{drive}" to it in hosts.toml')
         yield judge_space(
             f"{topic} space",
-            place.free_bytes(place.root),
+            storage.free_bytes(storage.root),
             space.parts_bytes if space else None,
             fix=space_there(vault),
             is_guess=space is not None and space.is_guess,
         )
-        newest = self._newest_good(name, place, place.root)
+        newest = self._newest_good(name, storage, storage.root)
         here = self._newest_good(HERE, self.environment.host, self.environment.backups)
         yield from judge_age(f"last backup in {name}", newest, self.now, here)
         other = namesake_in(self.environment, name)
@@ -701,27 +701,27 @@ def space_there(vault: VaultConfig) -> str:
     )
 
 
-def probe(topic: str, place: Storage, space: str = "") -> Finding:
+def probe(topic: str, storage: Storage, space: str = "") -> Finding:
     """Write a small file into a vault, read it back and remove it; return how that went.
 
     `room`: what to do about a full one.
     """
-    path = f"{place.root}/{PROBE}{secrets.token_hex(4)}"
+    path = f"{storage.root}/{PROBE}{secrets.token_hex(4)}"
     content = secrets.token_bytes(1024)
-    removed = failed(topic, f"{path} cannot be removed", f"remove it, and look at {place.root}")
+    removed = failed(topic, f"{path} cannot be removed", f"remove it, and look at {storage.root}")
     try:
-        place.write(path, io.BytesIO(content), time.time())
-        with place.read(path) as stream:
+        storage.write(path, io.BytesIO(content), time.time())
+        with storage.read(path) as stream:
             same = stream.read() == content
     except StepFailed as error:
         if READ_ONLY in str(error):
-            return failed(topic, f"cannot be written: {error}", remount(place.root))
+            return failed(topic, f"cannot be written: {error}", remount(storage.root))
         if space and FULL.search(str(error)):
             return failed(topic, f"cannot be written: {error}", space)
-        return failed(topic, f"cannot be written: {error}", f"look at the owner of {place.root}")
+        return failed(topic, f"cannot be written: {error}", f"look at the owner of {storage.root}")
     finally:
         with contextlib.suppress(StepFailed):
-            place.remove([path])
+            storage.remove([path])
             removed = good(topic, "is reached, and what was written there was read back")
     if not same:
         fix = "check its file system: what comes back is not what went there"

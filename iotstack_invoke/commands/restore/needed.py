@@ -54,7 +54,7 @@ class _Enough(Exception):
     """No more of a stream is wanted: whoever sends it is ended, as where reading fails."""
 
 
-def top_texts(place: Storage, archive: str) -> dict[str, str] | None:
+def top_texts(storage: Storage, archive: str) -> dict[str, str] | None:
     """Return the top files of a general part, which come before its first folder.
 
     None where they are not found near its begin, or it cannot be read.
@@ -63,7 +63,7 @@ def top_texts(place: Storage, archive: str) -> dict[str, str] | None:
     is_known = False
     with (
         contextlib.suppress(_Enough, StepFailed, OSError, EOFError, tarfile.TarError),
-        place.read(archive) as stream,
+        storage.read(archive) as stream,
         tarfile.open(fileobj=stream, mode="r|*") as tar,
     ):
         for number, member in enumerate(tar):

@@ -638,15 +638,15 @@ class Preflight:
 
         Raises StepFailed, as unpacking it would, where it is damaged or must not be unpacked.
         """
-        if "general" not in facts.kinds or not callable(getattr(self.source.place, "run", None)):
+        if "general" not in facts.kinds or not callable(getattr(self.source.storage, "run", None)):
             return None
         path = f"{self.source.folder}/{self.runtag}.{KINDS['general']}"
-        side = sealed_side(self.source.place)
+        side = sealed_side(self.source.storage)
         if side and side.is_sealed(path):
             return None
         as_root = facts.as_root if facts.in_place else ()
         found = list_archive(
-            self.source.place,  # type: ignore[arg-type]
+            self.source.storage,  # type: ignore[arg-type]
             path,
             as_root,
             included=facts.included,

@@ -74,7 +74,7 @@ def rehearse(settings: Settings, runtag: str, at: str, report: Report) -> int:
             if runtag == LATEST and not at:
                 for told in newer_elsewhere(environment, copy, checks):
                     report.warn(told)
-            refuse_shut(copy.place, map(copy.path, copy.backup.parts))
+            refuse_shut(copy.storage, map(copy.path, copy.backup.parts))
             with _scratch_folder(environment) as scratch:
                 return _Rehearsal(environment, copy, scratch, report).run()
     except Interrupted as error:
@@ -164,16 +164,16 @@ class _Rehearsal:
         return self._good(facts, result)
 
     def _do(self, facts: RehearsalFacts) -> RunResult:
-        places = {"pi": self.host, "from": self.copy.place}
+        storages = {"pi": self.host, "from": self.copy.storage}
         roots = {"pi": self.scratch, "from": self.copy.folder}
         targets = rehearsal_targets(self.copy.runtag, facts)
         graph = resolve(rehearsal_book(), targets, roots, facts)
-        files, _ = stat_everywhere(graph.files, places)
+        files, _ = stat_everywhere(graph.files, storages)
         self.report.start_bars()
         try:
             return Run(
                 decide(graph, files),
-                places,
+                storages,
                 store=MemoryRecords(records_in(self.manifest, self.copy.runtag)),
                 journal=Journal(self.host, _journal(self.scratch), undoable()),
                 reporter=self.report,

@@ -69,7 +69,7 @@ class RestoreRequest:
 class Source:
     """Where the archives come from: a place, and the folder in it."""
 
-    place: Storage
+    storage: Storage
     folder: str
     in_place: bool
     """It is the target's own backups/: nothing has to be fetched."""
@@ -124,14 +124,14 @@ def source_of(settings: Settings, request: RestoreRequest, target: StackHost) ->
         yield Source(LocalHost(folder, asked), folder, False, asked)
         return
     if other:
-        place = vault_storage(*other)
+        storage = vault_storage(*other)
     else:
-        place, name = _meant(vaults[name], request, target)
+        storage, name = _meant(vaults[name], request, target)
     try:
         failed = failed_at(Environment.of(settings).checks.newest(), name)
-        yield Source(place, place.root, False, name, failed, settings.vaults, name)
+        yield Source(storage, storage.root, False, name, failed, settings.vaults, name)
     finally:
-        place.close()
+        storage.close()
 
 
 def _runtag_in(name: str) -> str:
@@ -151,14 +151,14 @@ def _meant(vault: VaultConfig, request: RestoreRequest, target: StackHost) -> tu
     own = (whose, f"{vault.name}/{whose}")
     both = (own, ("", vault.name)) if target.role == "live" else (("", vault.name), own)
     for host, address in both:
-        place = vault_storage(vault, host, made=bool(host))
+        storage = vault_storage(vault, host, made=bool(host))
         try:
-            found = gather_sets(place.listdir(place.root), None)
+            found = gather_sets(storage.listdir(storage.root), None)
         except StepFailed:  # whoever reads from it tells why
-            return place, address
+            return storage, address
         if any(request.runtag in (each.runtag, LATEST) for each in found):
-            return place, address
-        place.close()
+            return storage, address
+        storage.close()
     return vault_storage(vault), vault.name
 
 
@@ -179,14 +179,14 @@ def choose_set(source: Source, asked: str) -> Chosen:
     The latest is the newest with a manifest, or else without one, that is not known as damaged.
     """
     passed: tuple[PassedOver, ...] = ()
-    names = source.place.listdir(source.folder)
-    failed = still_failed(source.place, source.folder, names, source.failed)
+    names = source.storage.listdir(source.folder)
+    failed = still_failed(source.storage, source.folder, names, source.failed)
     sets = gather_sets(names, None, failed)
     if asked == LATEST:
         sound = [each for each in sets if each.parts and each.state is not State.DAMAGED]
         whole = [each for each in sound if "manifest" in each.files] or sound
         latest = latest_in(
-            *(whole, source.place, source.folder, source.failed, source.name),
+            *(whole, source.storage, source.folder, source.failed, source.name),
             is_copy=not source.in_place,
             is_sound=True,
         )
@@ -211,7 +211,7 @@ def choose_set(source: Source, asked: str) -> Chosen:
                 "restore. Nothing was changed."
             )
     refuse_shut(
-        source.place,
+        source.storage,
         (f"{source.folder}/{backup.runtag}.{KINDS[kind]}" for kind in backup.parts),
     )
     if "manifest" not in backup.files:
@@ -219,7 +219,7 @@ def choose_set(source: Source, asked: str) -> Chosen:
     path = f"{source.folder}/{backup.runtag}.{KINDS['manifest']}"
     try:
         check_size(backup.files["manifest"].size_bytes)
-        with source.place.read(path) as stream:
+        with source.storage.read(path) as stream:
             content = stream.read()
         manifest = read_manifest(content, backup.runtag)
         backup = judged(backup, manifest, failed_made=failed.get(backup.runtag))
@@ -239,7 +239,7 @@ def lacking_of(settings: Settings, source: Source, manifest: Manifest | None) ->
     try:
         environment = Environment.of(settings)
         gone = environment.gone(environment.owner.read())
-        sets = sets_read(source.place, source.folder, MANIFESTS_LIMIT_S, source.failed)
+        sets = sets_read(source.storage, source.folder, MANIFESTS_LIMIT_S, source.failed)
     except StepFailed as error:
         return f"Whether it lacks what an older backup has cannot be told: {error}"
     one = next((each for each in sets if each.runtag == manifest.runtag), None)
@@ -279,7 +279,7 @@ def _newer_in(
     made = chosen.made()
     whose = chosen.manifest.host if chosen.manifest and not there.in_place else ""
     now, failed = datetime.now(UTC), there.failed
-    newest = newest_good(there.place, there.folder, now, host=whose, failed=failed)
+    newest = newest_good(there.storage, there.folder, now, host=whose, failed=failed)
     good = newest.good
     if good and newest.made and not (made and newest.made <= made):
         machine = good.manifest.host if good.manifest else "unknown"

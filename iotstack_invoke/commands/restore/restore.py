@@ -280,7 +280,7 @@ class _Restore:
         made = self.manifest.made if self.manifest else ()
         for part in (each for each in made if each.kind in facts.kinds):
             path = f"{self.source.folder}/{part.file}"
-            found = hash_there(self.source.place, path)
+            found = hash_there(self.source.storage, path)
             if found != part.sha256:
                 return (
                     f"{path} is damaged: its SHA-256 is {found}, and the manifest says "
@@ -405,8 +405,8 @@ class _Restore:
         return [each.format(runtag=self.runtag) for each in stages({}, facts)]
 
     @property
-    def _places(self) -> dict[str, Storage]:
-        return {"pi": self.target.host, "from": self.source.place}
+    def _storages(self) -> dict[str, Storage]:
+        return {"pi": self.target.host, "from": self.source.storage}
 
     def _plan(self, targets: list[str], facts: RestoreFacts) -> Plan:
         roots = {
@@ -427,13 +427,13 @@ class _Restore:
         archives are gone since the set was chosen, StepFailed where a place does not answer.
         """
         found = dict(self._archives)
-        for role, place in self._places.items():
+        for role, storage in self._storages.items():
             asked = {e.absolute: e for e in files if e.role == role and e not in found}
-            facts = place.stat(asked) if asked else {}
+            facts = storage.stat(asked) if asked else {}
             found |= {asked[path]: fact for path, fact in facts.items() if not fact.other}
         archives = {each for each in files if f"{each}".startswith(("from:", f"pi:{BACKUPS}/"))}
         if gone := sorted(posixpath.basename(each.path) for each in archives - found.keys()):
-            self.source.place.listdir(self.source.folder)  # raises where a vault went away
+            self.source.storage.listdir(self.source.folder)  # raises where a vault went away
             raise NotFound(
                 f"{self.runtag} is not whole any more in {self.source.name}: {', '.join(gone)} "
                 "was there when this began, and was removed or renamed since. Nothing of the "
@@ -455,7 +455,7 @@ class _Restore:
         try:
             return Run(
                 plan,
-                self._places,
+                self._storages,
                 store=self.stage,
                 journal=self.journal,
                 reporter=reporter,
@@ -528,7 +528,7 @@ class _Restore:
         from_backup = self.before.takes_compose
         archive = f"{self.source.folder}/{self.runtag}.{KINDS['general']}"
         has_any = "general" in facts.kinds and not self.request.only
-        packed = top_texts(self.source.place, archive) if has_any else {}
+        packed = top_texts(self.source.storage, archive) if has_any else {}
         if not (facts.bare or from_backup):
             self._tell_containers(facts, None)
             return packed

@@ -63,7 +63,7 @@ class Latest:
 
 def latest_in(
     sets: Sequence[BackupSet],
-    place: Storage,
+    storage: Storage,
     folder: str,
     failed: Mapping[str, str],
     at: str,
@@ -81,15 +81,15 @@ def latest_in(
     """
     now, here = datetime.now(UTC), socket.gethostname()
     try:
-        newest = newest_good(place, folder, now, failed=failed)
+        newest = newest_good(storage, folder, now, failed=failed)
         if newest.good and newest.good.manifest and newest.good.manifest.host != here:
-            own = newest_good(place, folder, now, host=here, failed=failed)
+            own = newest_good(storage, folder, now, host=here, failed=failed)
             newest = own if own.good or own.later else newest
     except Unreachable:
         raise
     except StepFailed as error:
         raise StepFailed(
-            f"Which backup in {place.name} is the latest cannot be told: {ended(error)} "
+            f"Which backup in {storage.name} is the latest cannot be told: {ended(error)} "
             "Name the one "
             "that is meant: --runtag NAME; inv list shows them.",
             again=error.again,

@@ -23,8 +23,8 @@ def list_vaults(environment: Environment) -> dict[str, Listing]:
     All are asked at the same time: those that are silent cost no more than one of them.
     """
     asks = {
-        name: functools.partial(place.listdir, place.root)
-        for name, place in environment.vaults.items()
+        name: functools.partial(storage.listdir, storage.root)
+        for name, storage in environment.vaults.items()
     }
     told = run_parallel(asks, VAULTS_LIMIT_S)
     return {name: each for name, each in told.items() if not isinstance(each, StepFailed)}

@@ -36,7 +36,7 @@ def state_of_copy(here: BackupSet | None, copy: BackupSet) -> str:
 
 
 def sets_there(
-    place: Storage,
+    storage: Storage,
     names: Mapping[str, FileFact],
     here: Mapping[str, BackupSet],
     failed: Mapping[str, str],
@@ -58,7 +58,7 @@ def sets_there(
         and "manifest" in each.files
         and not _same_manifest(here.get(tag), each)
     }
-    manifests = manifests_in(place, place.root, other, MANIFESTS_LIMIT_S, outline=outline)
+    manifests = manifests_in(storage, storage.root, other, MANIFESTS_LIMIT_S, outline=outline)
     if manifests:
         read = {tag: manifest for tag, manifest in manifests.items() if manifest}
         mine = {name: names[name] for tag in manifests for name in files_of(tag) if name in names}

@@ -63,10 +63,10 @@ def remove_old_logs(
     places = [(host, f"{stack}/{BACKUPS}", "")]
     if not isinstance(host, LocalHost):
         places.append((LocalHost(here), here, quote(host.name, safe="")))
-    for place, folder, whose in places:
-        names = logs_over(place.listdir(folder), whose, kept, datetime.now(UTC))
+    for storage, folder, whose in places:
+        names = logs_over(storage.listdir(folder), whose, kept, datetime.now(UTC))
         if not dry_run:
-            place.remove(f"{folder}/{name}" for name in names)
+            storage.remove(f"{folder}/{name}" for name in names)
         for name in names:
             what = "would be removed, it" if dry_run else "removed, it"
             tell(f"{what} is older than {LOG_DAYS} days: {folder}/{name}")

@@ -33,15 +33,15 @@ def recover_here(
         if name.endswith(PARTIAL) and found and found[1] != "log":
             environment.host.remove([f"{environment.backups}/{name}"])
     listed = {"here": environment.host.listdir(environment.backups), **list_vaults(environment)}
-    for name, place in (("here", environment.host), *environment.vaults.items()):
+    for name, storage in (("here", environment.host), *environment.vaults.items()):
         if not removals_in(listed.get(name, {})):
             continue
         # Before anything is copied there: what is copied later is not what was removed.
-        folder = environment.backups if place is environment.host else place.root
+        folder = environment.backups if storage is environment.host else storage.root
         with contextlib.suppress(Unreachable):
             try:
-                finish_removals(place, folder)
-                listed[name] = place.listdir(folder)
+                finish_removals(storage, folder)
+                listed[name] = storage.listdir(folder)
             except Unreachable:
                 raise
             except StepFailed as error:

@@ -61,7 +61,7 @@ class Delivery:
     """What one vault lacks of this machine's sets, and what comes of it; all by runtag."""
 
     name: str
-    place: Storage
+    storage: Storage
     policy: Policy | None = None
     lacking: dict[str, BackupSet] = field(default_factory=dict)
     """The sets here that the vault lacks, wholly or in part, and is to have; newest first."""
@@ -105,10 +105,10 @@ class Delivery:
         `host`: whose sets they are. `skipped`: the runtag of the set that is being made. `gone` as
         in judge.
         """
-        self.names = self.place.listdir(self.place.root)
+        self.names = self.storage.listdir(self.storage.root)
         failed = failed_at(checks, self.name)
         # Each is opened: two machines' may have one size and one date.
-        found = {e.runtag: e for e in sets_there(self.place, self.names, {}, failed, here)}
+        found = {e.runtag: e for e in sets_there(self.storage, self.names, {}, failed, here)}
         for runtag, backup in here.items():
             copy = found.get(runtag)
             if backup.pinned and not (copy and copy.pinned):
@@ -125,7 +125,7 @@ class Delivery:
             elif backup.state in DELIVERED:
                 self._sort(backup, copy, doubted=doubted)
         if self.lacking and self.policy:
-            found = {e.runtag: e for e in sets_there(self.place, self.names, here, failed)}
+            found = {e.runtag: e for e in sets_there(self.storage, self.names, here, failed)}
             self._pass_over(self.policy, here, found, gone)
         self.looked = True
 
@@ -147,7 +147,7 @@ class Delivery:
             )
         elif copy and copy.manifest is None and copy.state is State.COMPLETE:
             self.refused[runtag] = "its manifest there could not be read in time"
-        elif doubted and not (can_hash(self.place) or getattr(self.place, "keeps_all", False)):
+        elif doubted and not (can_hash(self.storage) or getattr(self.storage, "keeps_all", False)):
             self.refused[runtag] = (
                 "its copy there was found damaged. Read it once more: "
                 f"{_verify(runtag, self.name)}. If it is damaged still, remove it, and it is sent "
@@ -388,12 +388,12 @@ def deliver(
     for each in deliveries:
         names = _prove(environment, each) if each.copied else None
         for runtag in each.unpinned & {*each.there, *each.delivered}:
-            why = carry_pin(environment, runtag, each.place)
+            why = carry_pin(environment, runtag, each.storage)
             if why:
                 each.failed[runtag] = why
         if names is not None:
             with contextlib.suppress(StepFailed):  # the next run sweeps as well
-                sweep_stale_copies(each.place, names)
+                sweep_stale_copies(each.storage, names)
     _settle(environment, deliveries)
 
 
@@ -403,7 +403,7 @@ def _prove(environment: Environment, each: Delivery) -> Mapping[str, FileFact] |
     None where it cannot be listed: then nothing is delivered.
     """
     try:
-        names = each.place.listdir(each.place.root)
+        names = each.storage.listdir(each.storage.root)
     except StepFailed as error:
         each.error = each.error or str(error)
         return None
@@ -414,8 +414,8 @@ def _prove(environment: Environment, each: Delivery) -> Mapping[str, FileFact] |
             RecordFile(environment, runtag).take_back(manifest_copy(each.name, runtag))
         elif runtag in each.replacing:
             with contextlib.suppress(StepFailed):  # then it is told as what no manifest names
-                drop_unnamed(each.place, each.place.root, manifest)
-        trouble = why or unmark(each.place, runtag)
+                drop_unnamed(each.storage, each.storage.root, manifest)
+        trouble = why or unmark(each.storage, runtag)
         if trouble:
             each.failed[runtag] = trouble
             continue
@@ -464,13 +464,13 @@ def lacking_in(deliveries: Sequence[Delivery]) -> Iterator[tuple[BackupSet, list
         )
 
 
-def carry_pin(environment: Environment, runtag: str, place: Storage) -> str:
+def carry_pin(environment: Environment, runtag: str, storage: Storage) -> str:
     """Pin a set in a vault as it is pinned here; return why it could not be, or ''."""
     name = f"{runtag}.{PIN_ENDING}"
     try:
         note = environment.host.read_many(environment.backups, [name]).get(name)
-        if note is not None and not place.stat([f"{place.root}/{name}"]):
-            write_pin(place, place.root, runtag, note)
+        if note is not None and not storage.stat([f"{storage.root}/{name}"]):
+            write_pin(storage, storage.root, runtag, note)
     except StepFailed as error:
         return f"its pin: {error}"
     return ""
@@ -484,7 +484,7 @@ def _settle(environment: Environment, deliveries: Sequence[Delivery]) -> None:
     for runtag in {tag for each in deliveries for tag in (*each.there, *each.delivered)}:
         marked = f"{runtag}.{RECORDS_ENDING}" in names and f"{runtag}.{KINDS['log']}" in names
         if marked and all(each.settled(runtag) for each in deliveries):
-            left = [unmark(e.place, runtag) for e in deliveries if runtag not in e.passed_over]
+            left = [unmark(e.storage, runtag) for e in deliveries if runtag not in e.passed_over]
             manifest = environment.manifest(runtag)
             # The records of an incomplete set tell whoever makes what it lacks when it was begun.
             if not any(left) and manifest and manifest.state != State.INCOMPLETE.value:
@@ -534,31 +534,31 @@ def _deliver_one(
     for each in mine:
         if runtag in each.failed:
             try:
-                drop_mark(each.place, runtag, records)
+                drop_mark(each.storage, runtag, records)
             except StepFailed as error:
                 each.error = str(error)
             else:
-                if not (damages or takes_files(each.place)):
+                if not (damages or takes_files(each.storage)):
                     each.error = each.failed.pop(runtag)
     return damages
 
 
-def drop_mark(place: Storage, runtag: str, records: RecordFile) -> None:
+def drop_mark(storage: Storage, runtag: str, records: RecordFile) -> None:
     """Take the mark of this run from a vault that has nothing of its set; raises StepFailed."""
-    names = place.listdir(place.root)
+    names = storage.listdir(storage.root)
     mark = f"{runtag}.{RECORDS_ENDING}"
     found = {(split_set_name(name.removesuffix(PARTIAL)) or ("",))[0] for name in names}
     if mark in names and runtag not in found:
-        line = place.read_many(place.root, [mark]).get(mark, b"")
+        line = storage.read_many(storage.root, [mark]).get(mark, b"")
         if records.claim.encode() in line:  # else it is another machine's
-            place.remove([f"{place.root}/{mark}"])
+            storage.remove([f"{storage.root}/{mark}"])
 
 
-def takes_files(place: Storage) -> bool:
+def takes_files(storage: Storage) -> bool:
     """Tell whether a file can be made in a vault, and removed; one that keeps all is not asked."""
     try:
-        if not getattr(place, "keeps_all", False):
-            clock_of(place)
+        if not getattr(storage, "keeps_all", False):
+            clock_of(storage)
     except StepFailed:
         return False
     return True
@@ -626,7 +626,7 @@ def _cure(environment: Environment, vault: Delivery, runtag: str) -> str:
     (own,) = (each for each in environment.settings.vaults if each.name == vault.name)
     if own.recipients:
         return f"What lies there is sealed. {remove.removeprefix('Or ').capitalize()}"
-    there = f"{shlex.quote(vault.place.root)}/{shlex.quote(runtag)}.*"
+    there = f"{shlex.quote(vault.storage.root)}/{shlex.quote(runtag)}.*"
     verify = f"inv verify --runtag '{runtag}' --at here"
     if own.remote or own.ssh:
         return (
@@ -686,12 +686,12 @@ def plan_for(
     # RESTORE.txt is made of the manifest where a run was cut before it.
     book = RuleBook(restore_text, *copies_book(names).rules, wildcards=WILDCARDS)
     graph = resolve(book, targets, environment.roots, facts)
-    places = {"pi": environment.host, **{each.name: each.place for each in mine}}
-    files, _ = stat_everywhere(graph.files, places)
+    storages = {"pi": environment.host, **{each.name: each.storage for each in mine}}
+    files, _ = stat_everywhere(graph.files, storages)
     # That a copy was sent as such says nothing of one that was found damaged since.
     doubted = tuple(f"{each.name}:" for each in mine if backup.runtag in each.doubted)
     known = {k: each for k, each in records.known().items() if not k.startswith(doubted)}
-    unlike, unread = compared_copies(files, places, known)
+    unlike, unread = compared_copies(files, storages, known)
     for each in mine:
         why = "" if backup.runtag in each.begun else whose_told(each.name, files, unlike, unread)
         if why:
@@ -741,10 +741,10 @@ def log_plan(environment: Environment, runtag: str, vaults: Iterable[str]) -> Pl
     """Return how the log of a set gets to vaults; one that has no name here yet will have it."""
     names = tuple(vaults)
     graph = resolve(copies_book(names), log_targets(runtag, names), environment.roots)
-    places = {"pi": environment.host, **{name: environment.vaults[name] for name in names}}
-    files, _ = stat_everywhere(graph.files, places)
+    storages = {"pi": environment.host, **{name: environment.vaults[name] for name in names}}
+    files, _ = stat_everywhere(graph.files, storages)
     log = File("pi", f"{BACKUPS}/{runtag}.{KINDS['log']}")
-    unlike = unlike_copies(files, places, {})
+    unlike = unlike_copies(files, storages, {})
     return decide(graph, {log: FileFact(0, 0), **files}, unlike=unlike)
 
 
@@ -755,10 +755,10 @@ def copy_log(
     return do(log_plan(environment, runtag, vaults), records)
 
 
-def unmark(place: Storage, runtag: str) -> str:
+def unmark(storage: Storage, runtag: str) -> str:
     """Remove the mark of a set that is copied; return why it could not be, or ''."""
     try:
-        place.remove([f"{place.root}/{runtag}.{RECORDS_ENDING}"])
+        storage.remove([f"{storage.root}/{runtag}.{RECORDS_ENDING}"])
     except StepFailed as error:
-        return f"the mark of this run in {place.name}: {error}"
+        return f"the mark of this run in {storage.name}: {error}"
     return ""

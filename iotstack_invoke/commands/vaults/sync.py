@@ -92,7 +92,7 @@ def _deliver(
     def do(plan: Plan, records: RecordFile) -> RunResult:
         return Run(
             plan,
-            environment.places,
+            environment.storages,
             store=records,
             journal=journal,
             reporter=CompositeReporter(report),

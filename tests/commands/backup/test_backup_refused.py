@@ -7,7 +7,7 @@ import subprocess
 from datetime import UTC, datetime
 
 import pytest
-from scenes import LittleStack, put_set
+from contexts import LittleStack, put_set
 
 from iotstack_invoke.backups.names import KINDS
 

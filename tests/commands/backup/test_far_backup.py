@@ -13,8 +13,8 @@ import tarfile
 from datetime import UTC, datetime
 
 import pytest
-from far import Laptop, Pi, names_in
-from scenes import put_set, until
+from contexts import put_set, until
+from remote_stacks import Laptop, Pi, names_in
 
 RUNTAG = "2026-11-21_1100"
 

@@ -6,9 +6,9 @@ import time
 from datetime import UTC, datetime
 
 import pytest
+from contexts import until
 from liars import lies
-from scenes import until
-from shelf import new_form
+from sample_sets import new_form
 from test_incomplete import stack  # noqa: F401 - a fixture
 from test_replaced import NEW, OLD, archives, manifest, pi  # noqa: F401 - a fixture
 

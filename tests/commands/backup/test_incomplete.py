@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 
 import folders
 import pytest
-from scenes import put_set
-from shelf import new_form
+from contexts import put_set
+from sample_sets import new_form
 
 from iotstack_invoke.backups.manifest import read_manifest
 from iotstack_invoke.parts.restore_text import restore_text_of, with_sum

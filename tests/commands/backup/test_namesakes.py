@@ -8,8 +8,8 @@ import subprocess
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from far import Laptop, Pi
-from scenes import LittleStack, put_set
+from contexts import LittleStack, put_set
+from remote_stacks import Laptop, Pi
 
 from iotstack_invoke.commands.backup.namesakes import MOST_READ
 from iotstack_invoke.environment.stack_host import machine_mark

@@ -4,7 +4,7 @@ import json
 import time
 
 import pytest
-from scenes import until
+from contexts import until
 from test_incomplete import broken, stack  # noqa: F401 - a fixture
 
 from iotstack_invoke.backups.manifest import read_manifest

@@ -7,8 +7,8 @@ import tarfile
 import tomllib
 
 import pytest
-from little_docker import LittleDocker
-from little_influx2 import TOKEN, with_influx2
+from fake_docker import LittleDocker
+from fake_influx2 import TOKEN, with_influx2
 
 from iotstack_invoke.backups.manifest import with_sum
 from iotstack_invoke.databases.influxdb2.check import EXPERIMENTAL

@@ -8,7 +8,7 @@ import tracemalloc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from shelf import Shelf
+from sample_sets import Shelf
 
 from iotstack_invoke.commands.catalog.diff import FileChange, compare_members, compare_sizes, diff
 from iotstack_invoke.parts.verify_archive import Member, read_members

@@ -5,9 +5,9 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from far import Laptop, Pi
-from scenes import put_set
-from shelf import Shelf
+from contexts import put_set
+from remote_stacks import Laptop, Pi
+from sample_sets import Shelf
 
 from iotstack_invoke.backups.verifications import Verification
 from iotstack_invoke.commands.catalog.copies import choose_copy, copies_at

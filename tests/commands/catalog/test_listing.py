@@ -7,8 +7,8 @@ import sys
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from scenes import put_set
-from shelf import Shelf
+from contexts import put_set
+from sample_sets import Shelf
 from terminal import Terminal
 
 from iotstack_invoke.backups.manifest import MOST_BYTES
@@ -284,8 +284,8 @@ def test_a_copy_that_was_made_anew_is_not_damaged_where_it_alone_is_left(shelf, 
 
 def choose_set_state(source):
     """Return the state by the record of a set whose manifest tells nothing."""
-    names = source.place.listdir(source.folder)
-    failed = still_failed(source.place, source.folder, names, source.failed)
+    names = source.storage.listdir(source.folder)
+    failed = still_failed(source.storage, source.folder, names, source.failed)
     return next(e.state for e in gather_sets(names, None, failed) if e.runtag == FREE)
 
 

@@ -4,7 +4,7 @@ import os
 from datetime import timedelta
 
 import pytest
-from scenes import NOON
+from contexts import NOON
 
 from iotstack_invoke.backups.verifications import in_places
 

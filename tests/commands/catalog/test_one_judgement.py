@@ -6,7 +6,7 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from scenes import put_set
+from contexts import put_set
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 OLD, NEW = "old", "new"

@@ -10,7 +10,7 @@ from datetime import timedelta
 
 import folders
 import pytest
-from scenes import NOON, foreign_archive, put_set
+from contexts import NOON, foreign_archive, put_set
 
 from iotstack_invoke.backups.manifest import Manifest, Part, utc_text
 from iotstack_invoke.backups.sets import GOOD, State, files_of
@@ -20,7 +20,7 @@ from iotstack_invoke.environment.environment import finish_removals, remove_set,
 from iotstack_invoke.hosts import local as hosts
 from iotstack_invoke.hosts.local import LocalHost, locked
 
-MORTAL = os.path.join(str(folders.TESTS), "little_prune.py")
+MORTAL = os.path.join(str(folders.TESTS), "killable_prune.py")
 DIED = 99
 ARCHIVE = foreign_archive()
 """The general part of another tool."""

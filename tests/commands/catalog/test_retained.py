@@ -10,8 +10,8 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from scenes import NOON, foreign_archive, put_set, until
-from shelf import new_form
+from contexts import NOON, foreign_archive, put_set, until
+from sample_sets import new_form
 
 from iotstack_invoke.backups.manifest import utc_text
 from iotstack_invoke.backups.owner import OWNER_FILE

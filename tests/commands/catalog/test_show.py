@@ -6,7 +6,7 @@ import tarfile
 import time
 
 import pytest
-from shelf import Shelf, new_form
+from sample_sets import Shelf, new_form
 
 from iotstack_invoke.backups.manifest import LeftOut, Part
 from iotstack_invoke.backups.names import KINDS

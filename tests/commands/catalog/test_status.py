@@ -7,7 +7,7 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from scenes import put_set
+from contexts import put_set
 
 from iotstack_invoke.commands.catalog.status import Seen, judge_status
 from iotstack_invoke.environment.environment import newest_good

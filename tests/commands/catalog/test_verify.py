@@ -12,8 +12,8 @@ import tarfile
 
 import folders
 import pytest
-from scenes import until
-from shelf import Shelf, new_form
+from contexts import until
+from sample_sets import Shelf, new_form
 
 from iotstack_invoke.backups.manifest import read_manifest
 from iotstack_invoke.backups.sets import State

@@ -9,7 +9,7 @@ import tarfile
 
 import folders
 import pytest
-from shelf import Shelf, old_form
+from sample_sets import Shelf, old_form
 
 from iotstack_invoke.backups.manifest import read_manifest
 from iotstack_invoke.commands.catalog.verify import Wanted, verify

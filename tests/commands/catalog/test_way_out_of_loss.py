@@ -5,8 +5,8 @@ import time
 from datetime import datetime, timedelta
 
 import pytest
-from little_docker import LittleDocker
-from scenes import put_set, until
+from contexts import put_set, until
+from fake_docker import LittleDocker
 
 LACKS = "lacks volume app:/anon of the outside part (newest in n1)"
 

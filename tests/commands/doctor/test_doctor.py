@@ -7,7 +7,7 @@ import time
 from datetime import UTC, datetime
 
 import pytest
-from scenes import put_set
+from contexts import put_set
 from sshd import make_key
 
 from iotstack_invoke.commands.doctor import doctor
@@ -315,18 +315,18 @@ def test_a_drive_that_might_be_away_is_told(stack, small_disk):
 
 def test_a_drive_within_the_stack_is_told(stack, small_disk):
     """As a restore would meet it: its entries are swapped, or it is refused."""
-    places = [stack.folder / each for each in ("volumes/nodered", "volumes/deep/in")]
-    for each in places:
+    storages = [stack.folder / each for each in ("volumes/nodered", "volumes/deep/in")]
+    for each in storages:
         each.mkdir(parents=True, exist_ok=True)
         subprocess.run(["mount", "--bind", small_disk, each], check=True)
     try:
         found = examine(stack)
     finally:
-        for each in places:
+        for each in storages:
             subprocess.run(["umount", each], check=True)
     assert found["volumes/nodered"]["verdict"] == "good"
     assert "swaps its entries" in found["volumes/nodered"]["found"]
-    assert f"{places[1]} is mounted in it" in found["volumes/deep"]["found"]
+    assert f"{storages[1]} is mounted in it" in found["volumes/deep"]["found"]
 
 
 @pytest.mark.parametrize(
@@ -387,10 +387,10 @@ def test_a_vault_that_offers_files_only_is_probed(start_sshd, tmp_path):
         f'[[vaults]]\nname = "nas"\nkind = "ssh"\nfolder = "{tmp_path}/far"\n{login_lines(server)}'
     )
     (vault,) = load_settings(str(settings)).vaults
-    place = vault_storage(vault)
-    assert doctor.probe("vault nas", place).verdict is Severity.GOOD
+    storage = vault_storage(vault)
+    assert doctor.probe("vault nas", storage).verdict is Severity.GOOD
     assert os.listdir(tmp_path / "far") == []
-    place.close()
+    storage.close()
 
 
 # Another host

@@ -5,7 +5,7 @@ import stat
 import subprocess
 
 import pytest
-from far import Laptop, Pi
+from remote_stacks import Laptop, Pi
 from restores import flows, killed_amid_the_swap, restored_once
 
 from iotstack_invoke.core.errors import StepFailed

@@ -1,7 +1,7 @@
 """InfluxDB 2 in a restore: it stays as it is, and a person is told what to do."""
 
 import pytest
-from little_influx2 import with_influx2
+from fake_influx2 import with_influx2
 
 from iotstack_invoke.backups.sets import BackupSet, State
 from iotstack_invoke.commands.restore.by_hand import Influx2ByHand

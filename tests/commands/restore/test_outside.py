@@ -6,8 +6,8 @@ import shutil
 import tarfile
 
 import pytest
-from far import Laptop, Pi
-from little_docker import LittleDocker
+from fake_docker import LittleDocker
+from remote_stacks import Laptop, Pi
 
 from iotstack_invoke.stack.path_owners import is_unnamed, project_of, volume_in
 

@@ -13,9 +13,9 @@ import time
 from dataclasses import replace
 
 import pytest
-from little_docker import LittleDocker
+from contexts import X10, until
+from fake_docker import LittleDocker
 from restores import flows, killed_amid_the_swap, restored_once
-from scenes import X10, until
 
 from iotstack_invoke.backups.manifest import Part, read_manifest
 from iotstack_invoke.commands.restore.needed import top_texts

@@ -7,7 +7,7 @@ import socket
 import time
 
 import pytest
-from shelf import new_form
+from sample_sets import new_form
 
 from iotstack_invoke.backups.manifest import Manifest, Part
 from iotstack_invoke.backups.names import KINDS

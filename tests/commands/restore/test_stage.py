@@ -319,6 +319,6 @@ def test_a_stage_whose_mark_cannot_be_removed_stays_whole(stage, tmp_path, scene
 @pytest.fixture
 def scene_of():
     """Return a scene with a host."""
-    from scenes import PlainScene
+    from contexts import PlainContext
 
-    return lambda host: PlainScene({"pi": host})
+    return lambda host: PlainContext({"pi": host})

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import folders
 import pytest
-from scenes import PlainScene
+from contexts import PlainContext
 
 from iotstack_invoke.backups.manifest import Manifest, Part
 from iotstack_invoke.backups.sets import BackupSet, State
@@ -187,7 +187,7 @@ def test_files_of_some_databases_are_copied(tmp_path, kind):
     guard = str(tmp_path / "guard")
     stays = ("shop ü", "-x", "without files")
     step = CopyStays("pi", str(source), str(fresh), (), guard, 60, kind, stays)
-    step.do(PlainScene({"pi": LocalHost(str(tmp_path))}))
+    step.do(PlainContext({"pi": LocalHost(str(tmp_path))}))
     inside = {"": ("data", "wal"), "meta": ()}.get(kind, ("",))
     wanted = {f"{each}/{name}/1.tsm".lstrip("/") for each in inside for name in ("shop ü", "-x")}
     found = {str(each.relative_to(fresh)) for each in fresh.rglob("*.tsm")}
@@ -206,7 +206,7 @@ def test_what_is_put_aside_comes_back(tmp_path, stopped):
     host = LocalHost(str(tmp_path))
     step = MoveAside("pi", *map(str, (live, aside, used)), (), str(tmp_path / "guard"))
     if stopped != "before":
-        step.do(PlainScene({"pi": host}))
+        step.do(PlainContext({"pi": host}))
         assert (not live.exists(), (aside / "it").exists()) == (True, True)
     if stopped == "with an empty folder":
         live.mkdir()
@@ -223,7 +223,7 @@ def test_what_was_put_aside_and_is_gone_is_told(tmp_path, kind):
     live.mkdir()
     host = LocalHost(str(tmp_path))
     step = kind("pi", *map(str, (live, aside, used)), (), str(tmp_path / "guard"))
-    step.do(PlainScene({"pi": host}))
+    step.do(PlainContext({"pi": host}))
     shutil.rmtree(aside)
     with pytest.raises(OldDataGone, match=r"previous/x is gone, so .*live cannot be put back"):
         step.undo(host)
@@ -234,7 +234,7 @@ def test_what_was_not_there_to_be_put_aside_is_not_gone(tmp_path):
     live, aside, used = (tmp_path / each for each in ("live", "previous/x", "undone/x"))
     host = LocalHost(str(tmp_path))
     step = MoveAside("pi", *map(str, (live, aside, used)), (), str(tmp_path / "guard"))
-    step.do(PlainScene({"pi": host}))
+    step.do(PlainContext({"pi": host}))
     line = {"job": "x", "step": "MoveAside", "fields": asdict(step)}
     (fate,) = fates_of(host, (), [json.dumps(line)])
     assert fate.word == "new"
@@ -344,7 +344,7 @@ def test_a_server_that_cannot_be_asked_is_not_taken_for_an_empty_one(tmp_path):
 @pytest.mark.parametrize("told", ["all of it", "not all", "nothing"])
 def test_a_server_is_asked_once_more(tmp_path, told):
     """What came since would be lost: the restore ends before anything is stopped."""
-    context = PlainScene({"pi": LocalHost(str(tmp_path))})
+    context = PlainContext({"pi": LocalHost(str(tmp_path))})
     server = SqlServer("db", "postgres")
     stays = Held(("shop",), ("bert",) if told == "all of it" else ())
     words = docker(tmp_path, "exit 1" if told == "nothing" else HELD)
@@ -359,7 +359,7 @@ def test_a_server_is_asked_once_more(tmp_path, told):
 
 def test_what_stays_and_cannot_be_dumped_is_told_before_anything_is_stopped(tmp_path):
     """By the very dump; the sentence names the server, the database, and what was said."""
-    context = PlainScene({"pi": LocalHost(str(tmp_path))})
+    context = PlainContext({"pi": LocalHost(str(tmp_path))})
     server, stays = SqlServer("db", "postgres"), Held(("shop",), ("bert",))
     refusing = f"case $* in *' sh keep '*) echo 'shop is crashed' >&2; exit 2; esac\n{HELD}"
     dump = SqlDump("pi", str(POSTGRES), server, ())
@@ -380,7 +380,7 @@ def test_what_stays_is_dumped_whole(tmp_path, kind):
         "cut": f"head -c 3000 {POSTGRES}",
         "fails": "echo 'shop lets nobody connect' >&2; exit 78",
     }
-    context = PlainScene({"pi": LocalHost(str(tmp_path))})
+    context = PlainContext({"pi": LocalHost(str(tmp_path))})
     server = SqlServer("db", "postgres")
     dump = SqlDump("pi", str(tmp_path / "x.stays"), server, ())
     stays = Held(("postdb", *(["shop"] if kind == "lacks one" else [])), ("anna",))
@@ -426,7 +426,7 @@ def test_a_catalogue_that_cannot_be_looked_at_is_not_taken_for_none(tmp_path):
 
 def test_influxdb_is_read_once_more_when_it_is_stopped(tmp_path):
     """What it has and the dump has not must be what stays; users come with their rights."""
-    context = PlainScene({"pi": LocalHost(str(tmp_path))})
+    context = PlainContext({"pi": LocalHost(str(tmp_path))})
     server, present = influx(tmp_path), Present()
     dump = Dump("pi", str(tmp_path / "empty"), ())
     (tmp_path / "empty").mkdir()
@@ -469,7 +469,7 @@ def test_a_dump_of_influxdb_is_read_wherever_the_stack_lies(tmp_path):
 @pytest.mark.parametrize("lost", ["", "files", "database"])
 def test_what_stays_of_influxdb_is_looked_for(tmp_path, lost):
     """Every shard that had files, in its place in the catalogue."""
-    context = PlainScene({"pi": LocalHost(str(tmp_path))})
+    context = PlainContext({"pi": LocalHost(str(tmp_path))})
     server, present = influx(tmp_path), Present()
     present.content = (tmp_path / "influx/meta/meta.db").read_bytes()
     home = next(each for each in present.catalogue.databases if each.name == "home")

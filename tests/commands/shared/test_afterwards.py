@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from scenes import until
+from contexts import until
 
 from iotstack_invoke.commands.shared import afterwards
 from iotstack_invoke.commands.shared.afterwards import Afterwards

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import folders
 import pytest
+from contexts import is_asleep, until
 from restores import KILLING_MV, flows, killed_amid_the_swap, restored_once
-from scenes import is_asleep, until
 
 from iotstack_invoke.commands.restore.target_checks import time_stamp
 from iotstack_invoke.commands.shared.restore_id import STAMP_FORM, change_in, change_of

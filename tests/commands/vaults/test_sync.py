@@ -10,7 +10,7 @@ import subprocess
 from dataclasses import replace
 
 import pytest
-from scenes import foreign_archive, until
+from contexts import foreign_archive, until
 from two_vaults import contents, make_sets, pi  # noqa: F401
 
 from iotstack_invoke.backups.manifest import read_manifest

@@ -5,8 +5,8 @@ import os
 import tarfile
 
 import pytest
+from contexts import PlainContext
 from docker_words import AWAY
-from scenes import PlainScene
 
 from iotstack_invoke.core.errors import StepFailed
 from iotstack_invoke.databases.influxdb.catalogue import PutCatalogue, catalogue_within
@@ -76,7 +76,7 @@ def put(tmp_path):
 def test_a_catalogue_is_put_there_and_back(tmp_path, put):
     """What was there before is there again, as it was."""
     step = put(WHOLE)
-    step.do(PlainScene({"pi": LocalHost("/")}))
+    step.do(PlainContext({"pi": LocalHost("/")}))
     assert b"new" in (tmp_path / "docker.tar").read_bytes()
     step.undo(LocalHost("/"))
     assert (tmp_path / "docker.tar").read_bytes() == packed(b"old" * 1000)
@@ -92,7 +92,7 @@ def test_half_a_catalogue_is_never_put_back(tmp_path, put, monkeypatch, what):
         sync.chmod(0o755)
         monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     with pytest.raises(StepFailed):
-        step.do(PlainScene({"pi": LocalHost("/")}))
+        step.do(PlainContext({"pi": LocalHost("/")}))
     step.undo(LocalHost("/"))
     assert (tmp_path / "docker.tar").read_bytes() == packed(b"old" * 1000)
     assert list((tmp_path / "previous").iterdir()) == []

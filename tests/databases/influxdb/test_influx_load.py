@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import folders
 import pytest
+from contexts import PlainContext, until
 from ports import free_port
-from scenes import PlainScene, until
 
 from iotstack_invoke.archives.pack import tar_words
 from iotstack_invoke.core.errors import StepFailed
@@ -38,7 +38,7 @@ class Pi(LocalHost):
 
 @pytest.fixture
 def context(tmp_path):
-    return PlainScene({"pi": Pi(str(tmp_path))})
+    return PlainContext({"pi": Pi(str(tmp_path))})
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import folders
 import pytest
+from contexts import PlainContext
 from docker_words import AWAY
 from hypothesis import given
 from hypothesis import strategies as st
-from scenes import PlainScene
 
 from iotstack_invoke.archives.pack import tar_words
 from iotstack_invoke.core.errors import StepFailed
@@ -50,7 +50,7 @@ def docker(tmp_path):
 
 
 def scene_of(folder):
-    return PlainScene({"pi": LocalHost(str(folder))})
+    return PlainContext({"pi": LocalHost(str(folder))})
 
 
 def sweep(tmp_path, docker, dump):

@@ -9,10 +9,10 @@ import sys
 import tarfile
 from pathlib import Path
 
+import fake_influx2
 import folders
-import little_influx2
 import pytest
-from scenes import PlainScene
+from contexts import PlainContext
 
 from iotstack_invoke.archives.pack import tar_words
 from iotstack_invoke.core.errors import StepFailed
@@ -35,7 +35,7 @@ from iotstack_invoke.stack.compose import InspectedContainer, Mount
 
 TAG = "before the (2nd) move"
 SHARD = next((folders.FIXTURES / "influx-backups").rglob("*.s*.tar.gz"))
-CONFIGS = f'[default]\n  url = "http://localhost:8086"\n  token = "{little_influx2.TOKEN}"\n'
+CONFIGS = f'[default]\n  url = "http://localhost:8086"\n  token = "{fake_influx2.TOKEN}"\n'
 
 
 class Stack:
@@ -65,11 +65,11 @@ class Stack:
         settings = " ".join(f"{key}='{value}'" for key, value in environment.items())
         tools = self.folder / "tools"
         tools.mkdir(exist_ok=True)
-        stand_in = f"exec {sys.executable} -I -S {little_influx2.__file__}"
+        stand_in = f"exec {sys.executable} -I -S {fake_influx2.__file__}"
         scripts = {tools / "influx": f'{stand_in} "$@"'}
         scripts[self.folder / "docker"] = (
             f'echo "$*" >> {self.folder}/calls\n[ "$1" = exec ] || exit 0\nshift 2\n'
-            f"{little_influx2.IN_CONTAINER.format(store=self.store)}"
+            f"{fake_influx2.IN_CONTAINER.format(store=self.store)}"
             f'exec env {settings} PATH="{tools}:$PATH" "$@"'
         )
         for path, script in scripts.items():
@@ -92,7 +92,7 @@ class Stack:
     def made(self):
         """Make the part; return its path and its scene."""
         output = File("pi", f"{TAG}.influxdb2-backup.tar", str(self.folder))
-        context = PlainScene({"pi": LocalHost(str(self.folder))})
+        context = PlainContext({"pi": LocalHost(str(self.folder))})
         self.step.do(context)
         words = reading_words(self.step, tar_words((), self.step.on_host))
         whose = ("influxdb2", "2.7.10", 60, "volumes/influxdb2/data")
@@ -116,15 +116,15 @@ def test_a_part_is_what_iotstackbackup_restores(stack):
     """Configuration, catalogue and dump lie as its restore unpacks them, without the engine."""
     path, context = stack.made()
     found = members(path)
-    stamp = f"./backup/{little_influx2.STAMP}"
+    stamp = f"./backup/{fake_influx2.STAMP}"
     assert set(found) == {
         "./config/influx-configs",
         "./data/influxd.bolt",
         "./data/influxd.sqlite",
         *(f"{stamp}.{each}" for each in ("manifest", "bolt.gz", "sqlite.gz", "7.tar.gz")),
     }
-    assert found["./data/influxd.bolt"] == little_influx2.BOLT  # the snapshot, not the live file
-    assert found["./data/influxd.sqlite"] == little_influx2.SQLITE
+    assert found["./data/influxd.bolt"] == fake_influx2.BOLT  # the snapshot, not the live file
+    assert found["./data/influxd.sqlite"] == fake_influx2.SQLITE
     with tarfile.open(path) as archive:
         assert archive.getmember("./data/influxd.bolt").mode == 0o640
     assert read_whole(LocalHost("/"), str(path), "influxdb2").problems == ()
@@ -154,7 +154,7 @@ def test_a_part_of_iotstackbackup_is_whole(stack, tmp_path):
     dump = stack.store / "backup" / TAG
     for each in (dump / "backup").iterdir():
         each.rename(stack.store / "backup" / each.name)
-    (stack.store / "data/influxd.bolt").write_bytes(little_influx2.BOLT)
+    (stack.store / "data/influxd.bolt").write_bytes(fake_influx2.BOLT)
     shutil.rmtree(dump)
     path = tmp_path / "part"
     words = ("tar", "-cf", path, "-C", stack.store, "--exclude=./data/engine", ".")
@@ -165,8 +165,8 @@ def test_a_part_of_iotstackbackup_is_whole(stack, tmp_path):
 def test_no_token_is_on_a_command_line(stack):
     """The container finds its token itself: in its environment, or in its file."""
     stack.made()
-    assert little_influx2.TOKEN not in (stack.folder / "calls").read_text()
-    assert little_influx2.TOKEN not in "".join(stack.step.commands())
+    assert fake_influx2.TOKEN not in (stack.folder / "calls").read_text()
+    assert fake_influx2.TOKEN not in "".join(stack.step.commands())
 
 
 @pytest.mark.parametrize("where", ["INFLUX_TOKEN", "DOCKER_INFLUXDB_INIT_ADMIN_TOKEN", "file"])
@@ -174,8 +174,8 @@ def test_without_a_configuration_the_environment_has_the_token(stack, where):
     """Where the file is lost, what the container was first started with still counts."""
     (stack.store / "config/influx-configs").unlink()
     secret = stack.folder / "secret"
-    secret.write_text(little_influx2.TOKEN)
-    given = {where: little_influx2.TOKEN}
+    secret.write_text(fake_influx2.TOKEN)
+    given = {where: fake_influx2.TOKEN}
     if where == "file":
         given = {"DOCKER_INFLUXDB_INIT_ADMIN_TOKEN_FILE": secret}
     stack.fault("", **given)
@@ -246,7 +246,7 @@ def container(**mounts):
     return InspectedContainer(known, tuple(Mount(*each) for each in mounts.items()), 0, "", "")
 
 
-MOUNTS = little_influx2.INSIDE
+MOUNTS = fake_influx2.INSIDE
 
 
 def test_the_mounts_say_where_the_data_lie(tmp_path):

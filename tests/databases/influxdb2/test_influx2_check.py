@@ -5,7 +5,7 @@ import io
 import json
 
 import pytest
-from little_influx2 import BOLT, SQLITE
+from fake_influx2 import BOLT, SQLITE
 
 from iotstack_invoke.databases.influxdb2.check import Influx2Check, judge_lines, shard_of
 

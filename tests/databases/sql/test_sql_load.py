@@ -4,7 +4,7 @@ import gzip
 
 import folders
 import pytest
-from scenes import PlainScene
+from contexts import PlainContext
 
 from iotstack_invoke.core.errors import StepFailed
 from iotstack_invoke.databases.sql.load import LoadSql, SqlDump, UnpackSql, batched, staged_dumps
@@ -17,7 +17,7 @@ SERVER = SqlServer("home_db", "mariadb", "/data", "/config/databases")
 
 def load(tmp_path, *, lost=0):
     """Load the dump into a server that counts it, with rows of its first table lost."""
-    context = PlainScene({"pi": LocalHost(str(tmp_path))})
+    context = PlainContext({"pi": LocalHost(str(tmp_path))})
     dump = SqlDump("pi", str(DUMP), SERVER, ())
     rows = dump.report(context).rows
     tables = {at: table for some in batched(rows) for at, table in some.items()}
@@ -68,7 +68,7 @@ def test_a_dump_that_unpacks_to_more_than_is_free_is_not_unpacked(small_disk, ta
     packed = small_disk / "postgres_backup.sql.gz"
     packed.write_bytes(gzip.compress(tables + bytes(20_000_000)))
     before = packed.read_bytes()
-    context = PlainScene({"pi": LocalHost(str(small_disk))})
+    context = PlainContext({"pi": LocalHost(str(small_disk))})
     step = UnpackSql("pi", str(small_disk), "postgres", (), str(small_disk / "guard"))
     with pytest.raises(StepFailed, match=r"at least 2\d\d,\d\d\d bytes when unpacked, and 2"):
         step.do(context)

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import folders
 import pytest
-from scenes import PlainScene
+from contexts import PlainContext
 
 from iotstack_invoke.archives.pack import CompareUnpacked, tar_words
 from iotstack_invoke.core.errors import StepFailed
@@ -48,7 +48,7 @@ def pack(tmp_path, engine, docker, *names, tar=()):
     ending = {"mariadb": "mariadb-backup.tar.gz", "postgres": "postgres-backup.sql.gz.tar"}[engine]
     output = File("pi", f"x.{ending}", str(tmp_path))
     servers = tuple(SqlServer(name, engine, f"{tmp_path}/volumes/{name}") for name in names)
-    context = PlainScene({"pi": LocalHost(str(tmp_path))})
+    context = PlainContext({"pi": LocalHost(str(tmp_path))})
     PackDumps(output, servers, 60, docker, tar).do(context)
     return Path(output.partial), context.recorded[str(output)]
 
@@ -66,7 +66,7 @@ def test_what_no_restore_takes_of_a_service_is_told(tmp_path, docker):
     tar = ("tar", "--create", "--directory", str(path.parent), "./html", "./odd")
     output = File("pi", "2026-11-29_0700.nextcloud-backup.tar.gz", str(tmp_path))
     server = SqlServer("nextcloud_db", "mariadb")
-    context = PlainScene({"pi": LocalHost(str(tmp_path))})
+    context = PlainContext({"pi": LocalHost(str(tmp_path))})
     PackDumps(output, (server,), 60, docker(f"cat {MARIA}"), tar, "db_backup").do(context)
     assert set(members(output.partial)) == {"./db_backup/backup.sql", "./html/a", "./odd"}
     assert [each.partition(":")[0] for each in context.warned] == [
@@ -86,7 +86,7 @@ def test_dates_of_a_service_come_through(tmp_path, docker):
     os.utime(tmp_path / "volumes/html/photo", (-(10**9), -(10**9)))
     output = File("pi", "2026-11-29_0700.nextcloud-backup.tar.gz", str(tmp_path))
     server = SqlServer("nextcloud_db", "mariadb")
-    context = PlainScene({"pi": LocalHost(str(tmp_path))})
+    context = PlainContext({"pi": LocalHost(str(tmp_path))})
     tar = (*tar_words((), str(tmp_path / "volumes")), "./html")
     PackDumps(output, (server,), 60, docker(f"cat {MARIA}"), tar, "db_backup").do(context)
     with tarfile.open(output.partial) as archive:
@@ -136,7 +136,7 @@ def test_a_part_of_postgresql_is_read_whatever_is_around_it(tmp_path, docker):
         with each.open("rb") as stream:
             assert "./postgres_backup.sql.gz" in [m.name for m in read_members(stream)]
         stage = tmp_path / f"stage-{each.name}"
-        context = PlainScene({"pi": LocalHost(str(tmp_path))})
+        context = PlainContext({"pi": LocalHost(str(tmp_path))})
         Unpack("pi", str(each), str(stage), (), str(tmp_path / ".lock")).do(context)
         CompareUnpacked("pi", str(each), str(stage), ()).do(context)
         assert gzip.decompress((stage / "postgres_backup.sql.gz").read_bytes())

@@ -14,8 +14,8 @@ from glob import glob
 from pathlib import Path
 
 import pytest
+from contexts import PlainContext, until
 from ports import free_port
-from scenes import PlainScene, until
 
 from iotstack_invoke.backups.manifest import Manifest, Part
 from iotstack_invoke.commands.backup.coverage import live_files
@@ -79,7 +79,7 @@ class Server:
         """Make a part of servers of these names; return its members and the scene."""
         name = {"mariadb": "x.mariadb-backup.tar.gz", "postgres": "x.postgres-backup.sql.gz.tar"}
         output = File("pi", name[self.engine], str(self.folder))
-        context = PlainScene({"pi": LocalHost(str(self.folder))})
+        context = PlainContext({"pi": LocalHost(str(self.folder))})
         servers = tuple(SqlServer(each, self.engine) for each in names)
         PackDumps(output, servers, 60, (str(self.docker),)).do(context)
         with tarfile.open(output.partial) as archive:
@@ -91,7 +91,7 @@ class Server:
         path = self.folder / "dump.sql"
         path.write_bytes(dump)
         path.chmod(0o644)
-        context = PlainScene({"pi": LocalHost(str(self.folder))})
+        context = PlainContext({"pi": LocalHost(str(self.folder))})
         server = SqlServer(self.engine, self.engine)
         wanted = SqlDump("pi", str(path), server, ())
         guard = str(self.folder / "guard")
@@ -108,7 +108,7 @@ class Server:
         for name, content in members.items():
             if "/config/" in name:
                 (folder / name.rpartition("/")[2]).write_bytes(content)
-        context = PlainScene({"pi": LocalHost(str(self.folder))})
+        context = PlainContext({"pi": LocalHost(str(self.folder))})
         server = SqlServer(self.engine, self.engine)
         dump = str(self.folder / "staged/postgres_backup.sql")
         CompareConfig("pi", server, self.engine, dump, (str(self.docker),), ()).do(context)
@@ -697,7 +697,7 @@ def test_an_older_dump_is_loaded_without_its_tablespaces(tablespace):
     shutil.rmtree(stage, ignore_errors=True)
     stage.mkdir()
     (stage / "postgres_backup.sql.gz").write_bytes(gzip.compress(old))
-    context = PlainScene({"pi": LocalHost(str(tablespace.folder))})
+    context = PlainContext({"pi": LocalHost(str(tablespace.folder))})
     UnpackSql("pi", str(stage), "postgres", (), str(tablespace.folder / "guard")).do(context)
     assert 'names tablespaces ("Fast"), whose folders' in context.warned[0]
     assert _statements((stage / "postgres_backup.sql").read_bytes()) == _statements(plain)

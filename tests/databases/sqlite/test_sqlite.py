@@ -17,7 +17,7 @@ import time
 from dataclasses import asdict, replace
 
 import pytest
-from scenes import LittleStack, PlainScene, until
+from contexts import LittleStack, PlainContext, until
 
 from iotstack_invoke.commands.backup.disk_space import estimate_space
 from iotstack_invoke.core.errors import StepFailed
@@ -107,7 +107,7 @@ def step(stack, **given):
 
 def copy(stack, **given):
     """Copy the databases of a folder; return the scene."""
-    context = PlainScene({"pi": LocalHost(str(stack))})
+    context = PlainContext({"pi": LocalHost(str(stack))})
     step(stack, **given).do(context)
     assert [line for stream, line in context.heard if stream == "err"] == []
     return context

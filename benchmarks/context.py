@@ -1,16 +1,16 @@
 """What a step needs of the engine, and no more: its hosts and places; a warning fails."""
 
 
-class Scene:
+class Context:
     """Every role is one host, or what `places` says by role."""
 
-    def __init__(self, host, records=None, **places):
-        self._host, self._places, self._records = host, places, records or {}
+    def __init__(self, host, records=None, **storages):
+        self._host, self._places, self._records = host, storages, records or {}
 
     def host(self, _role):
         return self._host
 
-    def place(self, file):
+    def storage(self, file):
         return self._places.get(file.role, self._host)
 
     def records(self):

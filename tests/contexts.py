@@ -34,10 +34,10 @@ X10 = hashlib.sha256(b"x" * 10).hexdigest()
 
 
 @dataclass
-class PlainScene:
+class PlainContext:
     """A scene without an engine: places by role, and everything that a step tells."""
 
-    places: dict
+    storages: dict
     heard: list = field(default_factory=list)
     said: list = field(default_factory=list)
     warned: list = field(default_factory=list)
@@ -48,11 +48,11 @@ class PlainScene:
     moved_bytes: int = 0
     disks: Disks = field(default_factory=Disks)
 
-    def place(self, file):
-        return self.places[file.role]
+    def storage(self, file):
+        return self.storages[file.role]
 
     def host(self, role):
-        return self.places[role]
+        return self.storages[role]
 
     def log_output(self, stream, line):
         self.heard.append((stream, line))

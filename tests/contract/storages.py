@@ -24,12 +24,12 @@ import subprocess
 from types import SimpleNamespace
 
 import pytest
-from scenes import until
+from contexts import until
 from sshd import Sshd, require_sshd
 
 from iotstack_invoke.core.errors import StepFailed
 from iotstack_invoke.hosts import ssh as remote
-from iotstack_invoke.hosts.sftp_place import SftpStorage
+from iotstack_invoke.hosts.sftp_storage import SftpStorage
 from iotstack_invoke.hosts.ssh import SshHost
 from iotstack_invoke.settings.model import VaultConfig
 from iotstack_invoke.vaults.access import vault_storage
@@ -63,19 +63,19 @@ class Kind:
         self.mount_disk()
         self.raw = self.disk / "far away"
         self.raw.mkdir()
-        self.places = []
+        self.storages = []
 
     def mount_disk(self):
         mount("-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", self.disk)
 
     def open(self, vault):
         """Return a place that is closed at the end."""
-        self.places.append(vault_storage(vault))
-        return self.places[-1]
+        self.storages.append(vault_storage(vault))
+        return self.storages[-1]
 
     def close(self):
-        for place in self.places:
-            place.close()
+        for storage in self.storages:
+            storage.close()
         subprocess.run(["umount", "--lazy", self.disk], check=True)
 
     def spelt(self, name):
@@ -128,7 +128,7 @@ class FolderKind(Kind):
         self.mount_point = folder / "media"
         self.mount_point.mkdir()
         self.come_back()
-        self.place = self.another()
+        self.storage = self.another()
 
     def another(self):
         folder = self.mount_point / self.raw.name
@@ -170,9 +170,9 @@ class SshKind(Kind):
             extra = (*self.extra, "LogLevel VERBOSE")
             servers[name] = Sshd(folder / "server", extra, sftp=self.sftp, **machine)
         self.server = servers[name]
-        self.place = self.another()
-        self.place.stat(["/"])
-        assert isinstance(self.place._place._inner, self.class_of_place)
+        self.storage = self.another()
+        self.storage.stat(["/"])
+        assert isinstance(self.storage._storage._inner, self.class_of_place)
 
     def machine(self, _folder):
         """Return the programs and the login shell of the far side, where they are not ours."""

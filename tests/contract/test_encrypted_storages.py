@@ -7,7 +7,7 @@ import time
 
 import pytest
 from bucket import listed
-from test_places import BIG, MODIFIED_S, Copy, Source, tried, tried_once_connected
+from test_storages import BIG, MODIFIED_S, Copy, Source, tried, tried_once_connected
 
 from iotstack_invoke.backups.transfer import hash_there
 from iotstack_invoke.core.errors import StepFailed
@@ -33,8 +33,8 @@ def key(tmp_path):
 def sealed(kind, key, tmp_path):
     """A file of the Pi whose copy is sealed, and a place that can open it."""
     identity, public = key
-    inner = kind.place.opened()._inner
-    kind.place = EncryptedStorage(inner, (public,))
+    inner = kind.storage.opened()._inner
+    kind.storage = EncryptedStorage(inner, (public,))
     (tmp_path / "pi").mkdir()
     copy = Copy(Source(str(tmp_path / "pi")), kind, NAME)
     copy.sealed = kind.raw / f"{NAME}.age"
@@ -51,26 +51,26 @@ def test_what_is_sealed_is_what_comes_back(kind, sealed, key, size):
     assert listed(kind.raw) == [f"{NAME}.age", f"{RUNTAG}.sealed.json"]
     assert sealed.sealed.read_bytes().startswith(b"age-encryption.org/v1\n")
     assert data[:1000] == b"" or data[:1000] not in sealed.sealed.read_bytes()
-    for place in (kind.place, sealed.opener):
-        (fact,) = place.stat([sealed.path]).values()
+    for storage in (kind.storage, sealed.opener):
+        (fact,) = storage.stat([sealed.path]).values()
         assert (fact.size_bytes, fact.is_file) == (size, True)
         assert fact.modified_s == MODIFIED_S or not kind.keeps_dates
-        ((name, found),) = place.listdir(place.root).items()
+        ((name, found),) = storage.listdir(storage.root).items()
         assert (name, found.size_bytes) == (NAME, size)
-        assert hash_there(place, sealed.path) == hashlib.sha256(data).hexdigest()
+        assert hash_there(storage, sealed.path) == hashlib.sha256(data).hexdigest()
     for start in (0, size // 2):
         with sealed.opener.read(sealed.path, start) as stream:
             assert stream.read() == data[start:]
-    with pytest.raises(StepFailed, match=r"is sealed.*--identity"), kind.place.read(sealed.path):
+    with pytest.raises(StepFailed, match=r"is sealed.*--identity"), kind.storage.read(sealed.path):
         pass
     words = ["age", "--decrypt", "--identity", key[0]]
     content = sealed.sealed.read_bytes()
     assert subprocess.run(words, check=True, capture_output=True, input=content).stdout == data
-    manifest = f"{kind.place.root}/{RUNTAG}.manifest.json"
-    kind.place.write(f"{manifest}.partial", io.BytesIO(b"{}"), 0, size_bytes=2)
-    kind.place.rename(f"{manifest}.partial", manifest)
-    assert kind.place.is_signed(manifest)
-    remove_set(kind.place, kind.place.root, RUNTAG)
+    manifest = f"{kind.storage.root}/{RUNTAG}.manifest.json"
+    kind.storage.write(f"{manifest}.partial", io.BytesIO(b"{}"), 0, size_bytes=2)
+    kind.storage.rename(f"{manifest}.partial", manifest)
+    assert kind.storage.is_signed(manifest)
+    remove_set(kind.storage, kind.storage.root, RUNTAG)
     assert listed(kind.raw) == []
 
 
@@ -78,9 +78,9 @@ def test_whoever_has_seen_enough_may_leave(kind, sealed, monkeypatch):
     """The beginning of a file can be read, and what sends the rest is ended at once."""
     monkeypatch.setattr(remote, "TRANSFER_LIMIT_S", LEAVE_LIMIT_S)
     sealed.holds(BIG).send()
-    for place, path in ((sealed.opener, sealed.path), (kind.place, f"{sealed.path}.age")):
+    for storage, path in ((sealed.opener, sealed.path), (kind.storage, f"{sealed.path}.age")):
         began = time.monotonic()
-        with place.read(path) as stream:
+        with storage.read(path) as stream:
             assert stream.read(1000)
         assert time.monotonic() - began < LEAVE_LIMIT_S
 
@@ -88,7 +88,7 @@ def test_whoever_has_seen_enough_may_leave(kind, sealed, monkeypatch):
 def test_what_is_cut_is_sealed_anew(kind, sealed):
     """Half of it never has the name, and the next try needs nothing of the first."""
     sealed.holds(BIG)
-    pi = sealed.context.places["pi"]
+    pi = sealed.context.storages["pi"]
 
     def cut():  # what is read may wait in a pipe for a line that does not stand yet
         kind.until_begun(kind.raw / f"{NAME}.age.partial")
@@ -110,12 +110,12 @@ def test_what_is_damaged_there_is_found(kind, sealed):
     good = sealed.sealed.read_bytes()
     sealed.sealed.write_bytes(good[:3_000_000] + bytes([good[3_000_000] ^ 1]) + good[3_000_001:])
     with pytest.raises(SealBroken, match="when it was sealed"):
-        hash_there(kind.place, sealed.path)
+        hash_there(kind.storage, sealed.path)
     with pytest.raises(StepFailed, match="is damaged"), sealed.opener.read(sealed.path) as stream:
         stream.read()
     sealed.sealed.write_bytes(good[:-1])
     if kind.looks_anew:
-        assert kind.place.listdir(kind.place.root)[NAME].size_bytes != len(BIG)
+        assert kind.storage.listdir(kind.storage.root)[NAME].size_bytes != len(BIG)
     with pytest.raises(StepFailed, match=r"is damaged|broke off"):  # an old listing
         hash_there(_Unhashed(sealed.opener), sealed.path)
 
@@ -123,19 +123,19 @@ def test_what_is_damaged_there_is_found(kind, sealed):
 class _Unhashed:
     """A place whose files are read to be hashed, piece by piece."""
 
-    def __init__(self, place):
-        self.read = place.read
+    def __init__(self, storage):
+        self.read = storage.read
 
 
 def test_a_full_disk_keeps_no_sealed_half(kind, sealed):
     """What does not fit has no name, and is there when there is room."""
     kind.needs_a_disk()
     sealed.holds(BIG)
-    pi = sealed.context.places["pi"]
+    pi = sealed.context.storages["pi"]
     pi.at_bytes, pi.act = 500_000, lambda: kind.fill(1_000_000)
     with pytest.raises(StepFailed):
         sealed.send()
     assert not sealed.sealed.exists()
     kind.make_room()
     tried(sealed.send)
-    assert hash_there(kind.place, sealed.path) == hashlib.sha256(BIG).hexdigest()
+    assert hash_there(kind.storage, sealed.path) == hashlib.sha256(BIG).hexdigest()

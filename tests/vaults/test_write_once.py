@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from bucket import know, listed
-from scenes import LittleStack
+from contexts import LittleStack
 
 from iotstack_invoke.backups.manifest import PIN_ENDING
 from iotstack_invoke.core.errors import StepFailed
@@ -33,52 +33,54 @@ def bucket(s3, request, monkeypatch):
 
 
 @pytest.fixture
-def place(bucket):
+def storage(bucket):
     root = f"s3:{bucket.bucket}/backups"
     return vault_storage(VaultConfig("cloud", root, remote="s3:", write_once=True))
 
 
-def put(place, name, content):
-    path = f"{place.root}/{name}"
-    received = place.write(f"{path}.partial", io.BytesIO(content), 0, size_bytes=len(content))
+def put(storage, name, content):
+    path = f"{storage.root}/{name}"
+    received = storage.write(f"{path}.partial", io.BytesIO(content), 0, size_bytes=len(content))
     assert received.size_bytes == len(content)
     return path
 
 
-def test_what_is_tried_again_lies_beside(place, bucket):
+def test_what_is_tried_again_lies_beside(storage, bucket):
     """Nothing is replaced: the last try has the name for whoever asks, and no half one is seen."""
     there = bucket / "backups"
-    path = put(place, ARCHIVE, b"first, and wrong")
-    place.remove([f"{path}.partial"])
-    assert place.stat([f"{path}.partial"]) == {}
-    put(place, ARCHIVE, b"second")
-    place.rename(f"{path}.partial", path)
+    path = put(storage, ARCHIVE, b"first, and wrong")
+    storage.remove([f"{path}.partial"])
+    assert storage.stat([f"{path}.partial"]) == {}
+    put(storage, ARCHIVE, b"second")
+    storage.rename(f"{path}.partial", path)
     assert listed(there) == [ARCHIVE, f"{ARCHIVE}.2"]
-    assert {name: fact.size_bytes for name, fact in place.listdir(place.root).items()} == {
+    assert {name: fact.size_bytes for name, fact in storage.listdir(storage.root).items()} == {
         ARCHIVE: 6
     }
-    assert place.stat([path, f"{path}x"])[path].size_bytes == 6
-    assert place.read_many(place.root, [ARCHIVE, "none"]) == {ARCHIVE: b"second"}
-    with place.read(path, 2) as stream:
+    assert storage.stat([path, f"{path}x"])[path].size_bytes == 6
+    assert storage.read_many(storage.root, [ARCHIVE, "none"]) == {ARCHIVE: b"second"}
+    with storage.read(path, 2) as stream:
         assert stream.read() == b"cond"
-    for act in (lambda: place.remove([path]), lambda: place.rename(path, f"{path}.removing")):
+    for act in (lambda: storage.remove([path]), lambda: storage.rename(path, f"{path}.removing")):
         with pytest.raises(StepFailed, match="nothing is ever removed or replaced there"):
             act()
-    place.remove([f"{place.root}/none", f"{place.root}/{MARK}"])
+    storage.remove([f"{storage.root}/none", f"{storage.root}/{MARK}"])
     assert listed(there) == [ARCHIVE, f"{ARCHIVE}.2"]
 
 
-def test_of_two_claims_both_never_win(place, bucket):
+def test_of_two_claims_both_never_win(storage, bucket):
     """Each puts its mark before it looks, and none is taken away; the manifest ends them."""
-    path = f"{place.root}/{MARK}"
-    assert place.create_exclusive(path, "ours") == "ours"
-    assert place.create_exclusive(path, "ours") == "ours"
-    assert place.create_exclusive(path, "theirs") == "ours"
-    assert set(place.listdir(place.root)) == {MARK}
-    assert place.read_many(place.root, [MARK]) == {MARK: b"ours\n"}
-    put(place, f"{SET}.manifest.json", b"{}")
-    assert set(place.listdir(place.root)) == {f"{SET}.manifest.json"}
-    assert place.create_exclusive(path, "later") == "later"  # whose the set is, its manifest tells
+    path = f"{storage.root}/{MARK}"
+    assert storage.create_exclusive(path, "ours") == "ours"
+    assert storage.create_exclusive(path, "ours") == "ours"
+    assert storage.create_exclusive(path, "theirs") == "ours"
+    assert set(storage.listdir(storage.root)) == {MARK}
+    assert storage.read_many(storage.root, [MARK]) == {MARK: b"ours\n"}
+    put(storage, f"{SET}.manifest.json", b"{}")
+    assert set(storage.listdir(storage.root)) == {f"{SET}.manifest.json"}
+    assert (
+        storage.create_exclusive(path, "later") == "later"
+    )  # whose the set is, its manifest tells
 
 
 @pytest.fixture
@@ -174,7 +176,7 @@ def test_retention_and_prune_leave_it_alone(stack):
 
 
 @pytest.mark.long
-def test_what_was_interrupted_is_tried_again(stack, place):
+def test_what_was_interrupted_is_tried_again(stack, storage):
     """A part that another run left unproven is known as unfinished, and the set is made whole."""
     stack.bucket.s3.line.open = False
     ran(stack, f"backup --runtag {SET}", 3)
@@ -183,8 +185,8 @@ def test_what_was_interrupted_is_tried_again(stack, place):
     records = stack.folder / f"backups/{MARK}"
     claim = json.loads(records.read_text().splitlines()[0])["claim"]
     manifest = json.loads((stack.folder / f"backups/{SET}.manifest.json").read_text())
-    place.create_exclusive(
-        f"{place.root}/{MARK}", json.dumps({"host": manifest["host"], "claim": claim})
+    storage.create_exclusive(
+        f"{storage.root}/{MARK}", json.dumps({"host": manifest["host"], "claim": claim})
     )
     assert json.loads(ran(stack, "list --json"))[0]["vaults"] == {"cloud": "unfinished"}
     ran(stack, f"backup --runtag {SET}")
@@ -194,7 +196,7 @@ def test_what_was_interrupted_is_tried_again(stack, place):
     assert os.path.exists(stack.folder / f"backups/{ARCHIVE}")
     ran(stack, "sync")
     assert listed(stack.there) == names
-    write_pin(place, place.root, SET, b"\n")
+    write_pin(storage, storage.root, SET, b"\n")
 
 
 @pytest.mark.long
@@ -236,10 +238,10 @@ def test_what_was_plain_is_sealed_beside_it(bucket, key):
     sealed.rename(f"{path}.partial", path)
     seal = f"{SET}.sealed.json"
     assert listed(bucket / "backups") == [ARCHIVE, f"{ARCHIVE}.age", seal]
-    for place in (plain, sealed):
-        assert place.stat([path])[path].size_bytes == 3
-        assert place.listdir(place.root)[ARCHIVE].size_bytes == 3
-        with place.read(path) as stream:
+    for storage in (plain, sealed):
+        assert storage.stat([path])[path].size_bytes == 3
+        assert storage.listdir(storage.root)[ARCHIVE].size_bytes == 3
+        with storage.read(path) as stream:
             assert stream.read() == b"now"
     with pytest.raises(StepFailed, match="another --runtag"):
         put(plain, ARCHIVE, b"plain again")

@@ -1,4 +1,4 @@
-"""Clouds as kinds of places: what rclone serves, reached by rclone; see kinds.py.
+"""Clouds as kinds of places: what rclone serves, reached by rclone; see storages.py.
 
 Names that are no text, or have line breaks, are stored under others by rclone's own encoding.
 """
@@ -9,8 +9,8 @@ import uuid
 import pytest
 from bucket import S3, know
 from cloud import Cloud, require_rclone
-from kinds import Kind
-from scenes import until
+from contexts import until
+from storages import Kind
 
 from iotstack_invoke.settings.model import VaultConfig
 
@@ -30,7 +30,7 @@ class WebdavKind(Kind):
         self.cloud = Cloud(folder / "cloud", self.served, self.disk)
         self.patch = pytest.MonkeyPatch()
         self.patch.setenv("RCLONE_CONFIG", str(self.cloud.settings))
-        self.place = self.another()
+        self.storage = self.another()
 
     def another(self):
         return self.open(VaultConfig("nas", f"cloud:{self.raw.name}", remote="cloud:"))
@@ -81,15 +81,15 @@ class S3Kind(Kind):
         self.raw = self.s3.make_bucket(f"contract-{uuid.uuid4().hex}") / "far away"
         self.patch = pytest.MonkeyPatch()
         know(self.patch, self.s3.settings)
-        self.places = []
-        self.place = self.another()
+        self.storages = []
+        self.storage = self.another()
 
     def another(self):
         return self.open(VaultConfig("nas", f"s3:{self.raw.bucket}/{self.raw.key}", remote="s3:"))
 
     def close(self):
-        for place in self.places:
-            place.close()
+        for storage in self.storages:
+            storage.close()
         self.come_back()
         self.patch.undo()
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from bucket import listed
-from scenes import PlainScene, until
+from contexts import PlainContext, until
 
 from iotstack_invoke.backups.names import KINDS as PARTS
 from iotstack_invoke.backups.names import split_set_name
@@ -77,8 +77,8 @@ def copy(pi, kind):
 class Copy:
     def __init__(self, pi, kind, name="x.tar"):
         self.source = File("pi", name, pi.root)
-        self.target = File("nas", name, kind.place.root)
-        self.context = PlainScene({"pi": pi, "nas": kind.place})
+        self.target = File("nas", name, kind.storage.root)
+        self.context = PlainContext({"pi": pi, "nas": kind.storage})
         self.final, self.partial = kind.raw / name, kind.raw / f"{name}.partial"
 
     def holds(self, data):
@@ -91,7 +91,7 @@ class Copy:
     def send(self):
         """Send it once, and let it have its name, as the engine does."""
         Send(self.source, self.target).do(self.context)
-        self.context.places["nas"].rename(self.target.partial, self.target.absolute)
+        self.context.storages["nas"].rename(self.target.partial, self.target.absolute)
 
 
 def tried(act):
@@ -116,52 +116,52 @@ def test_what_is_sent_is_what_lies_there(kind, copy, size):
     assert copy.final.read_bytes() == data
     assert listed(kind.raw) == [copy.final.name]
     path = copy.target.absolute
-    (fact,) = kind.place.stat([path]).values()
+    (fact,) = kind.storage.stat([path]).values()
     assert (fact.size_bytes, fact.is_file) == (size, True)
     assert fact.modified_s == MODIFIED_S or not kind.keeps_dates
-    with kind.place.read(path) as stream:
+    with kind.storage.read(path) as stream:
         assert stream.read() == data
-    with kind.place.read(path, size // 2) as stream:
+    with kind.storage.read(path, size // 2) as stream:
         assert stream.read() == data[size // 2 :]
-    assert hash_there(kind.place, path) == hashlib.sha256(data).hexdigest()
+    assert hash_there(kind.storage, path) == hashlib.sha256(data).hexdigest()
     assert copy.context.warned == []
 
 
 def test_a_copy_on_its_way_bears_the_time_of_its_last_byte(kind):
     """By that another machine sees that it is no dead run's; the date comes with the name."""
-    place, name = kind.place, "x.general-backup.tar.gz"
-    place.write(f"{place.root}/{name}.partial", io.BytesIO(b"data"), MODIFIED_S)
-    (fact,) = place.listdir(place.root).values()
+    storage, name = kind.storage, "x.general-backup.tar.gz"
+    storage.write(f"{storage.root}/{name}.partial", io.BytesIO(b"data"), MODIFIED_S)
+    (fact,) = storage.listdir(storage.root).values()
     assert abs(fact.modified_s - time.time()) < 3600
-    sweep_stale_copies(place)
-    place.rename(f"{place.root}/{name}.partial", f"{place.root}/{name}")
-    (fact,) = place.listdir(place.root).values()
+    sweep_stale_copies(storage)
+    storage.rename(f"{storage.root}/{name}.partial", f"{storage.root}/{name}")
+    (fact,) = storage.listdir(storage.root).values()
     assert fact.modified_s == MODIFIED_S or not kind.keeps_dates
-    place.remove([f"{place.root}/{name}"])
+    storage.remove([f"{storage.root}/{name}"])
     if kind.keeps_dates:
-        place.write(f"{place.root}/old", io.BytesIO(b"data"), MODIFIED_S)
-        place.rename(f"{place.root}/old", f"{place.root}/{name}.partial")
-        sweep_stale_copies(place)
+        storage.write(f"{storage.root}/old", io.BytesIO(b"data"), MODIFIED_S)
+        storage.rename(f"{storage.root}/old", f"{storage.root}/{name}.partial")
+        sweep_stale_copies(storage)
         assert os.listdir(kind.raw) == []
 
 
 def test_names_are_bytes_and_nothing_else(kind):
     """A name that means something to a shell, a terminal or a listing is stored as it is."""
-    place = kind.place
+    storage = kind.storage
     names = [*map(kind.spelt, NAMES), *(ODD_NAMES if kind.odd_names else ())]
     for number, name in enumerate(names):
         data = f"{number}".encode()
-        first = f"{place.root}/{name[:200]}.first"
-        assert place.write(first, io.BytesIO(data), MODIFIED_S).size_bytes == len(data)
-        place.rename(first, f"{place.root}/{name}")
+        first = f"{storage.root}/{name[:200]}.first"
+        assert storage.write(first, io.BytesIO(data), MODIFIED_S).size_bytes == len(data)
+        storage.rename(first, f"{storage.root}/{name}")
     assert listed(kind.raw) == sorted(names)
-    seen = place.stat(f"{place.root}/{name}" for name in names)
-    assert sorted(seen) == sorted(f"{place.root}/{name}" for name in names)
-    found = place.listdir(place.root)
+    seen = storage.stat(f"{storage.root}/{name}" for name in names)
+    assert sorted(seen) == sorted(f"{storage.root}/{name}" for name in names)
+    found = storage.listdir(storage.root)
     assert {name for name in names if "\n" not in name and name.isprintable()} <= set(found)
-    told = place.read_many(place.root, names)
+    told = storage.read_many(storage.root, names)
     assert told == {name: f"{number}".encode() for number, name in enumerate(names)}
-    place.remove(f"{place.root}/{name}" for name in names)
+    storage.remove(f"{storage.root}/{name}" for name in names)
     assert listed(kind.raw) == []
 
 
@@ -169,7 +169,7 @@ def test_a_rename_replaces_what_is_there(kind):
     """The new file stands under the old one's name, and the old one nowhere."""
     (kind.raw / "a").write_text("old")
     (kind.raw / "a.partial").write_text("new")
-    kind.place.rename(f"{kind.place.root}/a.partial", f"{kind.place.root}/a")
+    kind.storage.rename(f"{kind.storage.root}/a.partial", f"{kind.storage.root}/a")
     assert {each.name: each.read_text() for each in kind.raw.iterdir()} == {"a": "new"}
 
 
@@ -177,7 +177,7 @@ def test_a_rename_of_what_is_missing_loses_nothing(kind):
     """Where there is nothing to rename, what bears the other name stays."""
     (kind.raw / "a").write_text("old")
     with pytest.raises(StepFailed):
-        kind.place.rename(f"{kind.place.root}/none", f"{kind.place.root}/a")
+        kind.storage.rename(f"{kind.storage.root}/none", f"{kind.storage.root}/a")
     assert (kind.raw / "a").read_text() == "old"
 
 
@@ -186,9 +186,9 @@ def test_a_removal_may_be_done_twice(kind):
     for name in ("a", "b"):
         (kind.raw / name).touch()
     for _ in range(2):
-        kind.place.remove(f"{kind.place.root}/{name}" for name in ("a", "none", "b"))
+        kind.storage.remove(f"{kind.storage.root}/{name}" for name in ("a", "none", "b"))
         assert listed(kind.raw) == []
-    kind.place.remove([])
+    kind.storage.remove([])
 
 
 def test_what_cannot_be_read_has_no_entry(kind):
@@ -200,12 +200,12 @@ def test_what_cannot_be_read_has_no_entry(kind):
         os.mkfifo(kind.raw / "pipe")
         (kind.raw / "link").symlink_to("nowhere")
         names += ["pipe", "link"]
-    assert kind.place.read_many(kind.place.root, names) == {"good": b"x"}
-    found = kind.place.stat(f"{kind.place.root}/{name}" for name in names)
+    assert kind.storage.read_many(kind.storage.root, names) == {"good": b"x"}
+    found = kind.storage.stat(f"{kind.storage.root}/{name}" for name in names)
     assert [os.path.basename(path) for path, fact in found.items() if fact.is_file] == ["good"]
-    with pytest.raises(StepFailed), kind.place.read(f"{kind.place.root}/none") as stream:
+    with pytest.raises(StepFailed), kind.storage.read(f"{kind.storage.root}/none") as stream:
         stream.read()
-    assert kind.place.listdir(f"{kind.place.root}/none") == {}
+    assert kind.storage.listdir(f"{kind.storage.root}/none") == {}
 
 
 def test_a_file_whose_bytes_do_not_come_is_not_missing(kind):
@@ -215,8 +215,8 @@ def test_a_file_whose_bytes_do_not_come_is_not_missing(kind):
     (kind.raw / "good").write_text("x")
     (kind.raw / "bad").symlink_to("/proc/self/mem")  # whose first byte nobody is given: EIO
     with pytest.raises(StepFailed, match="bad"):
-        kind.place.read_many(kind.place.root, ["none", "good", "bad"])
-    assert kind.place.read_many(kind.place.root, ["none", "good"]) == {"good": b"x"}
+        kind.storage.read_many(kind.storage.root, ["none", "good", "bad"])
+    assert kind.storage.read_many(kind.storage.root, ["none", "good"]) == {"good": b"x"}
 
 
 # Cuts and damage
@@ -233,18 +233,18 @@ def test_a_copy_goes_on_where_it_was_cut(kind, pi, copy):
         kind.cut()
 
     for _ in range(2):
-        arrived = settled(copy.partial) if kind.place.resumes and copy.partial.exists() else 0
+        arrived = settled(copy.partial) if kind.storage.resumes and copy.partial.exists() else 0
         pi.at_bytes, pi.act = 1_000_000, cut
         with pytest.raises(StepFailed) as failure:
             tried_once_connected(kind, copy.send)
         assert failure.value.again
         assert not copy.final.exists()
     pi.starts.clear()
-    if kind.place.resumes:
+    if kind.storage.resumes:
         arrived = settled(copy.partial)
         assert 0 < arrived < len(BIG)
     tried(copy.send)
-    if kind.place.resumes:
+    if kind.storage.resumes:
         assert pi.starts[-1] == arrived
     assert copy.final.read_bytes() == BIG
     assert listed(kind.raw) == [copy.final.name]
@@ -256,12 +256,12 @@ def test_what_has_arrived_whole_is_proven_and_not_sent_again(kind, pi, copy):
     copy.partial.write_bytes(BIG)
     copy.send()
     assert copy.final.read_bytes() == BIG
-    assert pi.starts[-1:] == ([len(BIG)] if kind.place.resumes else [0])
+    assert pi.starts[-1:] == ([len(BIG)] if kind.storage.resumes else [0])
 
 
 def tried_once_connected(kind, act):
     """Do an act after the line is open again: a cut amid the login is another case."""
-    tried(lambda: kind.place.stat([kind.place.root]))
+    tried(lambda: kind.storage.stat([kind.storage.root]))
     act()
 
 
@@ -299,7 +299,7 @@ def test_the_beginning_of_another_file_is_found(kind, pi, copy):
     """What another file left under the partial name is never a part of this one."""
     copy.holds(BIG)
     copy.partial.write_bytes(b"?" * 1_000_000)
-    if kind.place.resumes:
+    if kind.storage.resumes:
         with pytest.raises(StepFailed, match="sent anew") as failure:
             copy.send()
         assert failure.value.again
@@ -320,7 +320,7 @@ def test_more_than_the_file_under_its_partial_name_is_no_part_of_it(kind, copy):
 def test_a_line_that_breaks_while_reading_is_no_end_of_the_file(kind, copy):
     """Who reads learns that there is more, and reads it when the line is back."""
     copy.final.write_bytes(bytes(40_000_000))
-    with pytest.raises(StepFailed) as failure, kind.place.read(copy.target.absolute) as stream:  # noqa: PT012
+    with pytest.raises(StepFailed) as failure, kind.storage.read(copy.target.absolute) as stream:  # noqa: PT012
         assert len(stream.read(1000)) == 1000
         kind.cut()
         while stream.read(1 << 18):
@@ -328,7 +328,7 @@ def test_a_line_that_breaks_while_reading_is_no_end_of_the_file(kind, copy):
     assert failure.value.again
 
     def size():
-        with kind.place.read(copy.target.absolute, 39_000_000) as stream:
+        with kind.storage.read(copy.target.absolute, 39_000_000) as stream:
             return len(stream.read())
 
     assert tried(size) == 1_000_000
@@ -338,13 +338,13 @@ def test_what_is_gone_is_told_and_comes_back(kind, copy):
     """Nothing is written elsewhere meanwhile; when it is back, all is as it was."""
     copy.holds(b"data")
     (kind.raw / "kept").write_text("kept")
-    assert set(kind.place.listdir(kind.place.root)) == {"kept"}
+    assert set(kind.storage.listdir(kind.storage.root)) == {"kept"}
     kind.go()
     for act in (
         copy.send,
-        lambda: kind.place.create_exclusive(f"{kind.place.root}/mark", "mine"),
-        lambda: kind.place.listdir(kind.place.root),
-        lambda: kind.place.write(f"{kind.place.root}/y", io.BytesIO(b"y"), 0),
+        lambda: kind.storage.create_exclusive(f"{kind.storage.root}/mark", "mine"),
+        lambda: kind.storage.listdir(kind.storage.root),
+        lambda: kind.storage.write(f"{kind.storage.root}/y", io.BytesIO(b"y"), 0),
     ):
         with pytest.raises(StepFailed, match="nas"):
             act()
@@ -361,7 +361,7 @@ def test_a_full_disk_is_told_before_anything_is_sent(kind, copy):
     kind.needs_a_disk()
     copy.holds(BIG)
     kind.fill(1_000_000)
-    if kind.place.free_bytes(kind.place.root) is None:
+    if kind.storage.free_bytes(kind.storage.root) is None:
         pytest.skip("nobody can say what is free there")
     with pytest.raises(StepFailed, match=r"are free.*Make room there"):
         copy.send()
@@ -379,7 +379,7 @@ def test_a_disk_that_fills_up_is_told_and_the_copy_goes_on_when_there_is_room(ki
     assert not copy.final.exists()
     kind.make_room()
     tried(copy.send)
-    if kind.place.resumes:
+    if kind.storage.resumes:
         assert pi.starts[-1] > 0
     assert copy.final.read_bytes() == BIG
     assert listed(kind.raw) == [copy.final.name]
@@ -388,13 +388,13 @@ def test_a_disk_that_fills_up_is_told_and_the_copy_goes_on_when_there_is_room(ki
 def test_a_claim_that_does_not_fit_keeps_nobody_out(kind):
     """On a full disk no claim is made; with room, the next who comes makes it."""
     kind.needs_a_disk()
-    mark = f"{kind.place.root}/mark"
+    mark = f"{kind.storage.root}/mark"
     kind.fill()
     with pytest.raises(StepFailed):
-        kind.place.create_exclusive(mark, "mine")
+        kind.storage.create_exclusive(mark, "mine")
     assert listed(kind.raw) == []
     kind.make_room()
-    assert kind.place.create_exclusive(mark, "mine") == "mine"
+    assert kind.storage.create_exclusive(mark, "mine") == "mine"
 
 
 # Listings
@@ -413,7 +413,7 @@ def test_a_listing_is_fooled_by_no_name(kind):
     if kind.odd_files:
         os.mkfifo(kind.raw / f"2026-11-26_1100.{PARTS['manifest']}")
         (kind.raw / f"2026-11-27_1100.{PARTS['manifest']}").symlink_to(good)
-    found = kind.place.listdir(kind.place.root)
+    found = kind.storage.listdir(kind.storage.root)
     ours = [name for name, fact in found.items() if fact.is_file and split_set_name(name)]
     assert ours == [good]
     assert found[good].size_bytes == 5
@@ -432,13 +432,13 @@ def test_a_thousand_sets_are_listed_and_pruned(kind):
     for tag in tags:
         for each in kinds:
             (kind.raw / f"{tag}.{each}").touch()
-    place, before = kind.place, kind.sessions()
-    found = place.listdir(place.root)
+    storage, before = kind.storage, kind.sessions()
+    found = storage.listdir(storage.root)
     assert len(found) == 5 * len(tags)
     manifests = [f"{tag}.{PARTS['manifest']}" for tag in tags[:200]]
-    assert set(place.read_many(place.root, manifests)) == set(manifests)
+    assert set(storage.read_many(storage.root, manifests)) == set(manifests)
     for tag in tags[:4]:
-        remove_set(place, place.root, tag)
+        remove_set(storage, storage.root, tag)
     if before is not None:
         assert kind.sessions() - before <= 2 + 4 * 4
     assert sorted(name for name in found if name[:15] not in tags[:4]) == (listed(kind.raw))
@@ -449,16 +449,16 @@ def test_a_thousand_sets_are_listed_and_pruned(kind):
 
 def test_of_many_who_claim_at_once_one_wins(kind):
     """Each is told the one line that stands there then, and one of them finds it its own."""
-    mark = f"{kind.place.root}/{SET}.unfinished.jsonl"
-    places = [kind.another() for _ in range(4)] * 2
-    for place in places:
-        place.stat([place.root])
+    mark = f"{kind.storage.root}/{SET}.unfinished.jsonl"
+    storages = [kind.another() for _ in range(4)] * 2
+    for storage in storages:
+        storage.stat([storage.root])
 
     def claim(number):
         line = f"run {number}"
-        found = places[number].create_exclusive(mark, line)
+        found = storages[number].create_exclusive(mark, line)
         while not found:  # another is just making it
-            found = places[number].create_exclusive(mark, line)
+            found = storages[number].create_exclusive(mark, line)
         return found
 
     with ThreadPoolExecutor(8) as pool:

@@ -2,7 +2,7 @@
 
 import os
 
-from scenes import LittleStack
+from contexts import LittleStack
 
 
 class Pi(LittleStack):

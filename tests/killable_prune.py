@@ -1,4 +1,4 @@
-"""`iotstack` that dies before its n-th change of a file: `python little_prune.py N prune …`."""
+"""`iotstack` that dies before its n-th change of a file: `python killable_prune.py N prune …`."""
 
 import os
 import sys

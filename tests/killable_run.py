@@ -1,6 +1,6 @@
 """A little rulebook as a program, for tests that kill it: four files, one journaled step.
 
-`python little_run.py FOLDER run` runs it; `... crash` runs it again and again in FOLDER/0, /1 …,
+`python killable_run.py FOLDER run` runs it; `... crash` runs it again and again in FOLDER/0, /1 …,
 killed at each boundary in turn, finishes each and tells how as JSON lines; `... slow` has two jobs
 that last until a signal comes.
 """
