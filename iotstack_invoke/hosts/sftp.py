@@ -1,7 +1,7 @@
 """SFTP as a place needs it: names of any bytes, errors by their number, free space, synced files.
 
 Paramiko's client decodes names as UTF-8 or fails, keeps few numbers of errors, and does not speak
-the extensions of OpenSSH's server (PROTOCOL, section 4). Not for: the storage itself (sftp_storage.py).
+the extensions of OpenSSH's server (PROTOCOL, section 4). Not for: storage (sftp_storage.py).
 """
 
 from __future__ import annotations

@@ -273,7 +273,7 @@ class _Lazy:
         """The stack's own backups; None once this is known to be another folder."""
         self._until_s = 0.0
         """When this run sends no more large files; it is known once the first is sent."""
-        self._place: EncryptedStorage | None = None
+        self._storage: EncryptedStorage | None = None
         self._lock = threading.Lock()
         self._refusal: tuple[float, Unreachable] | None = None
         """Until when the vault is left alone, and why."""
@@ -297,8 +297,8 @@ class _Lazy:
             if self._refusal and time.monotonic() < self._refusal[0]:
                 raise self._refusal[1]
             with self._waiting():
-                self._place = self._place or self._opener()
-            return self._place
+                self._storage = self._storage or self._opener()
+            return self._storage
 
     @contextlib.contextmanager
     def _waiting(
@@ -416,9 +416,9 @@ class _Lazy:
 
     def close(self) -> None:
         """Close what was opened."""
-        if self._place is not None:
+        if self._storage is not None:
             with self._waiting(math.inf):
-                self._place.close()
+                self._storage.close()
 
 
 def _unforeseen(name: str, error: Exception) -> Unreachable:

@@ -158,7 +158,7 @@ class SshKind(Kind):
 
     extra = ()
     sftp = True
-    class_of_place = SshHost
+    class_of_storage = SshHost
 
     def __init__(self, folder, servers):
         require_sshd()
@@ -172,7 +172,7 @@ class SshKind(Kind):
         self.server = servers[name]
         self.storage = self.another()
         self.storage.stat(["/"])
-        assert isinstance(self.storage._storage._inner, self.class_of_place)
+        assert isinstance(self.storage._storage._inner, self.class_of_storage)
 
     def machine(self, _folder):
         """Return the programs and the login shell of the far side, where they are not ours."""
@@ -245,7 +245,7 @@ class SftpOnlyKind(SshKind):
     """A machine that gives files and no shell."""
 
     extra = ("ForceCommand internal-sftp",)
-    class_of_place = SftpStorage
+    class_of_storage = SftpStorage
 
 
 class OldSftpKind(SftpOnlyKind):
