@@ -22,15 +22,23 @@ namespace.configure({"iotstack": {"checkout": HERE}})
 @task(
     auto_shortflags=False,
     help={
+        "quick": "Only the tests of single modules, about two minutes; needs no root.",
         "live": "With the tests on the stand, or --no-live; they need root.",
         "long": "With further cases of what is tested anyway, which take an hour or two.",
         "at-once": "How many files of tests run side by side; each has a stand of its own.",
     },
 )
-def test(_context: Context, live: bool = True, long: bool = False, at_once: int = 3) -> None:  # noqa: PT028 - a task
+def test(
+    _context: Context,
+    quick: bool = False,  # noqa: PT028 - a task
+    live: bool = True,  # noqa: PT028
+    long: bool = False,  # noqa: PT028
+    at_once: int = 3,  # noqa: PT028
+) -> None:
     """Run the tests; those on the stand need root, and are skipped without it."""
     _need_pytest("Tests")
-    left_out = [mark for mark, wanted in (("live", live), ("long", long)) if not wanted]
+    tiers = (("whole", not quick), ("live", live and not quick), ("long", long and not quick))
+    left_out = [mark for mark, wanted in tiers if not wanted]
     chosen = ("-m", f"not {' and not '.join(left_out)}") if left_out else ()
     words = ("-m", "pytest", "-n", str(at_once), "--dist", "loadfile", IN_ORDER, *chosen)
     os.chdir(HERE)

@@ -25,11 +25,19 @@ hypothesis.settings.load_profile("ours")
 gc.disable()  # until all is collected: nothing of it is garbage
 TESTS = Path(__file__).parent
 LONG = [each for each in (TESTS / "long.txt").read_text().splitlines() if each[:1] != "#"]
+WHOLE = frozenset(
+    {"bucket", "laptop", "little_stack", "mount_disk", "service", "start_cloud", "start_sshd"}
+    | {"with_sudo"}
+)
+"""The fixtures whose tests run the program, or a server, as a whole."""
 
 
 def pytest_collection_modifyitems(items):
-    """Mark what is listed in long.txt."""
+    """Mark what is listed in long.txt, and what runs the program or a server as a whole."""
     for item in items:
+        of_servers = item.path.parent.name == "contract"
+        if of_servers or not WHOLE.isdisjoint(item.fixturenames):
+            item.add_marker(pytest.mark.whole)
         inside = f"{item.path.relative_to(TESTS)}::{item.nodeid.partition('::')[2]}"
         if inside.startswith(tuple(LONG)):
             item.add_marker(pytest.mark.long)

@@ -43,7 +43,7 @@ from iotstack_invoke.hosts.local import LocalHost
 from iotstack_invoke.hosts.base import Command
 
 def act(way, limit_s, words):
-    host, command = LocalHost("/"), Command(tuple(words), limit_s=limit_s)
+    host, command = LocalHost("/"), Command(tuple(words), timeout_s=limit_s)
     if way == "run":
         host.run(command)
     else:
@@ -81,7 +81,7 @@ host, user, port, key, config, known_hosts, *words = sys.argv[1:]
 ssh = Ssh(host, user, int(port), key, config=config, known_hosts=known_hosts)
 try:
     with signals_raised():
-        SshHost(Login(ssh, "pi"), "/").run(Command(tuple(words), limit_s=200))
+        SshHost(Login(ssh, "pi"), "/").run(Command(tuple(words), timeout_s=200))
 except Interrupted:
     sys.exit(3)
 """

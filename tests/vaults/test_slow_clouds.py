@@ -189,6 +189,6 @@ def test_who_waits_for_a_vault_to_open_does_not_ask_it_once_more(monkeypatch):
 
     storage = vaults._Lazy("nas", "/vault", opener, None)
     with ThreadPoolExecutor(4) as several:
-        failures = [several.submit(storage.names, "/vault").exception for _ in range(4)]
+        failures = [several.submit(storage.listdir, "/vault").exception for _ in range(4)]
         assert all(isinstance(each(), Unreachable) for each in failures)
     assert len(came) == 1
