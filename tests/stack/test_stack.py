@@ -7,7 +7,7 @@ import subprocess
 import pytest
 from contexts import PlainContext
 
-from iotstack_invoke.commands.restore.preflight import project_words
+from iotstack_invoke.commands.restore.planner import project_words
 from iotstack_invoke.core.errors import StepFailed
 from iotstack_invoke.hosts.local import LocalHost
 from iotstack_invoke.stack.compose import chosen_files

@@ -14,7 +14,7 @@ from dataclasses import field, replace
 from ...backups.manifest import Manifest
 from ...core.dataclass import dataclass
 from ...environment.stack_host import StackHost
-from ...stack.compose import InspectedContainer, inspect_all, of_stack
+from ...stack.compose import InspectedContainer, of_stack
 from ...stack.compose_files import compose_reads
 from ...stack.compose_needs import ComposeNeeds
 from ...workflows.restore import RestoreFacts
@@ -50,11 +50,12 @@ class Fates:
         facts: RestoreFacts,
         asked: tuple[str, ...] | None,
         packed: ComposeNeeds | None,
+        found: tuple[InspectedContainer, ...],
     ) -> Fates:
         """Return them as they are before anything is changed.
 
         `asked`: those of --only, of which alone it is told what is absent. `packed`: what the
-        backup's compose file says, if that is the one that counts.
+        backup's compose file says, if that is the one that counts. `found`: all containers.
         """
         if packed is None:
             reads = compose_reads(target.host, target.folder, target.as_root)
@@ -77,7 +78,6 @@ class Fates:
             return fates  # what is absent is seen when they are made
         told = [each.name for each in manifest.containers] if manifest else []
         wanted = [each for each in (*services, *told) if asked is None or each in asked]
-        found = inspect_all(target.host, target.docker)
         there = (*fates.made, *fates.data_only, *(each.container.name for each in found))
         return replace(fates, absent=_absent(wanted, there))
 

@@ -22,7 +22,7 @@ from ...hosts.inspect import entries, read_text
 from ...stack.compose import COMPOSE_FILES, chosen_files, is_top_file
 from ...stack.compose_needs import ComposeNeeds, compose_needs
 from ...stack.compose_text import variables
-from .preflight import OVERRIDES
+from .planner import OVERRIDES
 
 MOST_BEFORE = 1000
 """Behind so many members, and so many bytes, of a general part no top files are looked for.

@@ -14,7 +14,7 @@ from ...core.dataclass import dataclass
 from ...core.errors import StepFailed
 from ...environment.stack_host import StackHost
 from ...hosts.base import Command
-from ...hosts.inspect import may_be_there, mount_of, mount_points, points_away
+from ...hosts.inspect import may_be_there, mount_of
 from ...settings.model import Settings
 from ...stack.compose import (
     PROJECT_LABEL,
@@ -48,6 +48,10 @@ class OutsidePart:
     settings: Settings
     manifest: Manifest | None
     found: tuple[InspectedContainer, ...]
+    mounts: frozenset[str]
+    """The mount points of the target."""
+    away: frozenset[str]
+    """Those that are not mounted now."""
     names: tuple[str, ...] = ()
     """The services that alone are restored; all, if none is named."""
     bare: bool = False
@@ -74,16 +78,6 @@ class OutsidePart:
     def held(self) -> set[str]:
         """All names that --only may ask for something of the part by."""
         return names_outside(self.manifest)
-
-    @cached_property
-    def mounts(self) -> frozenset[str]:
-        """The mount points of the target, when they were looked at."""
-        return mount_points(self.target.host)
-
-    @cached_property
-    def _away(self) -> frozenset[str]:
-        """Those that are not mounted now."""
-        return points_away(self.target.host)
 
     @cached_property
     def _names(self) -> Mapping[str, str]:
@@ -266,7 +260,7 @@ class OutsidePart:
         return self._in_the_way[live]
 
     def _mount_in_the_way(self, live: str) -> str:
-        away = next((e for e in sorted(self._away) if is_in(e, live) or is_in(live, e)), "")
+        away = next((e for e in sorted(self.away) if is_in(e, live) or is_in(live, e)), "")
         if away:
             return (
                 f"/etc/fstab has {away}, where nothing is mounted now. Mount it first, or remove "

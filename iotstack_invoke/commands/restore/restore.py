@@ -53,7 +53,7 @@ from ...reporting.report import CompositeReporter, Report, duration_text, shown,
 from ...reporting.run_log import LogReporter, LostLog, RunLog, new_log
 from ...settings.model import Options, Settings
 from ...settings.rows import missing_rows
-from ...stack.compose import inspect_all, is_top_file, of_stack
+from ...stack.compose import InspectedContainer, inspect_all, is_top_file, of_stack
 from ...stack.compose_needs import ComposeNeeds
 from ...stack.inside import is_in
 from ...stack.left_out import plain_place
@@ -69,6 +69,7 @@ from ..undo.change_logs import log_path
 from ..undo.old_states import remove_states
 from ..undo.owed import Owing
 from ..undo.undo import journal_of, recover, what_is_left
+from .facts import present as present_now
 from .fates import Fates
 from .needed import needed, top_texts
 from .outside import of_old_folder, place_there, unseen
@@ -262,7 +263,7 @@ class _Restore:
         for line in hook_lines(self.hooks, "restore"):
             self.report.write(line)
         self.report.plan(self._plan(targets, facts))
-        self.before.refuse_without_room(before)
+        self.before.room.refuse(before)
         if broken:
             raise StepFailed(
                 f"The restore itself would fail: {broken.rstrip('.')}. Which copies there are: "
@@ -288,11 +289,16 @@ class _Restore:
                 )
         return ""
 
-    def tell(self) -> None:
-        """Tell what would be done; raises Refused where it cannot be."""
-        self._told = True
+    def _facts(self) -> RestoreFacts:
+        """Return the plan by what is there now; raises Refused where it cannot be carried out."""
         facts = self.before.facts()
-        self.before.refuse_without_room(facts)
+        self.before.room.refuse(facts)
+        return facts
+
+    def tell(self) -> RestoreFacts:
+        """Tell what would be done, and return it; raises Refused where it cannot be."""
+        self._told = True
+        facts = self._facts()
         self._tell_what(facts)
         packed = self._tell_needed(facts)
         told, contents = facts, None
@@ -302,16 +308,14 @@ class _Restore:
                 told = self.before.with_items(facts, contents) if contents else facts
         self._tell_items(told, contents)
         self._tell_room(facts)
+        return facts
 
     def run(self, options: Options, lock: Lock) -> int:
         """Restore under the lock, which is held again before anything is undone."""
         self._lock = lock
         self.journal = self._journal = journal_of(self.settings, self.target, lock)
         self.recover(self.journal)
-        if not self._told:
-            self.tell()
-        facts = self.before.facts()
-        self.before.refuse_without_room(facts)
+        facts = self._facts() if self._told else self.tell()
         self._begin_stage(facts)
         staged = (*self._passed_over(), *self.stage.warnings)
         log = log_of(change_of(facts.previous), self.settings, self.target, self._died)
@@ -511,7 +515,7 @@ class _Restore:
             self.report.write(f"  only: {', '.join(self.request.only)}")
         for text in unknown_told(facts):
             self.report.warn(f"  {text}")
-        if self.before.takes_compose and self.before.tops_here:
+        if self.before.planner.takes_compose and self.before.planner.tops_here:
             self.report.write(
                 "  the backup's compose file and .env come in the place of those here"
             )
@@ -525,7 +529,7 @@ class _Restore:
 
         None where they are not known before all is unpacked.
         """
-        from_backup = self.before.takes_compose
+        from_backup = self.before.planner.takes_compose
         archive = f"{self.source.folder}/{self.runtag}.{KINDS['general']}"
         has_any = "general" in facts.kinds and not self.request.only
         packed = top_texts(self.source.storage, archive) if has_any else {}
@@ -561,12 +565,13 @@ class _Restore:
         `needs`: what the compose files say that containers are made by, if it is known.
         """
         packed = None
-        if self.before.takes_compose and facts.bare:
+        if self.before.planner.takes_compose and facts.bare:
             packed = needs or ComposeNeeds(are_all=False)
         asked = None
         if self.request.only:
             asked = (*self.request.names, *([facts.server.container] if facts.server else ()))
-        self.fates = Fates.of(self.target, self.manifest, facts, asked, packed)
+        found = self.before.planner.here.containers
+        self.fates = Fates.of(self.target, self.manifest, facts, asked, packed, found)
         for text in self.fates.told_before():
             self.report.write(f"  {text}")
 
@@ -576,32 +581,39 @@ class _Restore:
         left = (*outside.left, *outside.plain) if "outside" in facts.kinds else ()
         return (*left, *(outside.not_made if facts.bare else ()))
 
-    def _unseen(self, facts: RestoreFacts) -> tuple[str, ...]:
+    def _containers_now(self) -> tuple[InspectedContainer, ...] | str:
+        """Return all containers when all is done, or why they cannot be told."""
+        try:
+            return inspect_all(self.target.host, self.target.docker)
+        except StepFailed as error:
+            return str(error)
+
+    def _unseen(
+        self, facts: RestoreFacts, found: tuple[InspectedContainer, ...] | str
+    ) -> tuple[str, ...]:
         """Return what was restored and its containers, as they are now, mount from elsewhere."""
         folder = self.target.folder
         old = self.manifest.folder if self.manifest and not self.request.only else ""
         if not (facts.outside or old not in ("", folder)):
             return ()
-        try:
-            found = inspect_all(self.target.host, self.target.docker)
-        except StepFailed as error:
-            return (f"Whether containers mount what was restored cannot be told: {error}",)
+        if isinstance(found, str):
+            return (f"Whether containers mount what was restored cannot be told: {found}",)
         return (
             *unseen(facts.outside, found),
             *of_old_folder(old, folder, of_stack(found, folder)),
         )
 
-    def _tell_fates(self, facts: RestoreFacts) -> None:
+    def _tell_fates(
+        self, facts: RestoreFacts, found: tuple[InspectedContainer, ...] | str
+    ) -> None:
         """Tell which containers were made, do not run as before, or are not there."""
-        try:
-            found = inspect_all(self.target.host, self.target.docker)
-        except StepFailed:
+        if isinstance(found, str):
             return  # told where it matters: of those that were to come up
         for text in self.fates.told_after(facts, self.target.folder, found):
             self.report.write(f"  {text}")
 
     def _tell_room(self, facts: RestoreFacts) -> None:
-        needed = self.before.needs(facts)
+        needed = self.before.room.needs(facts)
         listed = ", ".join(
             f"{size_text(size)} for {what}" for what, size in needed.items() if size
         )
@@ -628,7 +640,7 @@ class _Restore:
         lives = {each.live for each in facts.items}
         beside = _beside(facts)
         inside = lives - beside
-        present = self._with_parts(self.before.present(), lives)
+        present = self._with_parts({*self.before.planner.here.present}, lives)
         present |= which_may_be_there(
             host, [each.live for each in facts.items if not each.is_top_file]
         )
@@ -647,7 +659,11 @@ class _Restore:
         for told in self._listed(sorted(beside)):
             yield "put beside what is here, where it differs", told
         if not contents.tops_known:
-            how = REPLACES_AS_WELL if self.before.takes_compose else "put beside what is here"
+            how = (
+                REPLACES_AS_WELL
+                if self.before.planner.takes_compose
+                else "put beside what is here"
+            )
             yield how, "its compose files and .env, told when the backup is unpacked"
         yield from self._left(facts, "stays as it is", present - lives)
 
@@ -682,7 +698,7 @@ class _Restore:
         facts = replace(facts, stays=self._not_empty(facts.stays))
         lives = {each.live for each in facts.items}
         inside = {each.live for each in facts.items if not each.is_top_file}
-        present = self._with_parts(self.before.present(), lives)
+        present = self._with_parts({*present_now(self.target)}, lives)
         loaded = (name for _, name in put_in_place(facts, self.manifest))
         titles = [*(e.title for e in facts.outside), *(e.title for e in facts.fillings)]
         titles += [each.title for each in facts.volumes]
@@ -773,7 +789,7 @@ class _Restore:
         """Tell which top files lie beside others, or in their place, and which keys differ."""
         host, root = self.target.host, self.target.as_root
         tops = [e.aside for e in facts.items if is_top_file(posixpath.basename(e.staged))]
-        there = host.stat(tops) if self.before.takes_compose else {}
+        there = host.stat(tops) if self.before.planner.takes_compose else {}
         replaced = []
         for item in facts.items:
             name = posixpath.basename(item.staged)
@@ -866,7 +882,8 @@ class _Restore:
         away = f"; the stack was away for {duration_text(self._down_s)}" if facts.running else ""
         self.report.write(f"{self.runtag} is restored{away}. Back to before: inv undo{host}")
         self._tell_done(facts)
-        self._tell_fates(facts)
+        found = self._containers_now()
+        self._tell_fates(facts, found)
         for text in notes.told:
             self.report.write(f"  {text}")
         self._tell_beside(facts)
@@ -874,7 +891,7 @@ class _Restore:
         by_hand = (self.by_hand,) if self.by_hand else ()
         only = self.before.only
         warnings += (*after.warnings, *only.left_out(facts.kinds, facts.loads), *by_hand)
-        warnings += (*self._outside_left(facts), *self.before.kept, *self._unseen(facts))
+        warnings += (*self._outside_left(facts), *self.before.kept, *self._unseen(facts, found))
         warnings += unknown_told(facts)
         if not self.request.databases and (
             text := damaged_told(self.manifest, self.request.names)

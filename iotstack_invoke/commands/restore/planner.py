@@ -1,0 +1,613 @@
+"""The plan of a restore, made of facts of its target, of a backup, and of what was asked for.
+
+Pure: nothing is asked or read, and there is no clock. What is asked of the target is in facts.py;
+what keeps its disks from taking a restore in is in room.py.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
+from datetime import datetime
+
+from ...archives.scan import Contents
+from ...backups.bundles import RECIPES
+from ...backups.manifest import VOLUME, Manifest
+from ...backups.sets import BackupSet
+from ...core.dataclass import dataclass
+from ...core.errors import Refused
+from ...core.stack_folders import BACKUPS, FOLDERS, RESTORE
+from ...databases.influxdb.part import BACKUP_INSIDE, FOLDERS_INSIDE
+from ...databases.sql.servers import SqlServer
+from ...databases.sqlite.files import shown
+from ...environment.stack_host import find_machine
+from ...settings.model import Settings
+from ...stack.around import folders_around
+from ...stack.compose import (
+    ANONYMOUS,
+    COMPOSE_FILES,
+    InspectedContainer,
+    is_top_file,
+    named,
+    of_stack,
+)
+from ...stack.inside import is_in, path_on_host
+from ...stack.left_out import patterns_below, plain_place
+from ...workflows.restore import (
+    Around,
+    Item,
+    OutsideItem,
+    RestoreFacts,
+    aside_folder,
+    used_folder,
+)
+from .facts import EMPTY_FOLDERS, Candidates, Holding, TargetFacts, stages_of
+from .outside import within_mount
+from .request import RestoreRequest
+from .selection import Selection
+
+OVERRIDES = ("docker-compose.override.yml", "docker-compose.override.yaml")
+"""What compose reads besides docker-compose.yml, unless it is told which files to read."""
+YOUNG_S = 60.0
+"""A container that ended before, and is up for no longer than this, may end again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Planner:
+    """Makes the plan of one restore, by facts of one moment."""
+
+    here: TargetFacts
+    request: RestoreRequest
+    settings: Settings
+    backup: BackupSet
+    manifest: Manifest | None
+    in_place: bool
+    """The archives lie in the target's own backups/."""
+    users: frozenset[str] = frozenset()
+    """The containers that mount what is put in place outside of the stack's folder."""
+    influx: str = ""
+    """The container of InfluxDB."""
+    takes_compose: bool = False
+    """The backup's compose file and `.env` are put in place, whatever is there."""
+
+    # What the facts mean.
+
+    def decided(self) -> Planner:
+        """Return one that knows what stays decided, whatever later facts are."""
+        is_new = self.bare and not any(each in self.here.tops for each in COMPOSE_FILES)
+        takes_compose = (self.request.compose or is_new) and "general" in self.backup.parts
+        influx = influx_container(self.settings, self.manifest, self.here.containers)
+        return replace(self, influx=influx, takes_compose=takes_compose)
+
+    @property
+    def selection(self) -> Selection:
+        """What of the backup was asked for."""
+        return Selection(self.request, self.backup, self.manifest, self.influx)
+
+    @property
+    def stage(self) -> str:
+        """Where the backup is unpacked."""
+        return f"{self.here.folder}/{RESTORE}/{self.backup.runtag}"
+
+    @property
+    def no_stack(self) -> bool:
+        """There is no container of the stack yet, and all of it was asked for."""
+        return not (self.request.only or of_stack(self.here.containers, self.here.folder))
+
+    @property
+    def mine(self) -> list[InspectedContainer]:
+        """The containers of the stack, and those that mount what else is put in place."""
+        found = self.here.containers
+        names = {each.container.name for each in of_stack(found, self.here.folder)} | self.users
+        return [each for each in found if each.container.name in names]
+
+    @property
+    def bare(self) -> bool:
+        """All is brought up from the restored compose file."""
+        return not self.mine and not self.request.only
+
+    @property
+    def tops_here(self) -> bool:
+        """There are files of compose here, or a .env."""
+        return any(map(is_top_file, self.here.tops))
+
+    @property
+    def compose_here(self) -> str:
+        """The compose file that lies here and counts; '' if that of the backup does, or none."""
+        tops = self.here.tops
+        return "" if self.takes_compose else next((n for n in COMPOSE_FILES if n in tops), "")
+
+    def refuse_bare(self) -> None:
+        """Raise Refused where a machine was said to have no containers, and has some."""
+        if self.request.bare and self.mine:
+            names = ", ".join(each.container.name for each in self.mine)
+            raise Refused(
+                f"On {self.here.name} the stack has containers ({names}), and --bare is for a "
+                "machine without. Nothing was changed. Leave out --bare, or take --compose, which "
+                "puts the backup's compose file and .env in place."
+            )
+
+    def compose(self, chosen: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the words of compose for the stack; `chosen`: the files that its .env names."""
+        here = self.here
+        words = project_words(here.folder, self.compose_here, here.tops, chosen)
+        return (*here.compose, *words)
+
+    # What is to be done, before it is known what the archives hold.
+
+    def plan(self, kinds: tuple[str, ...], asked: Candidates, limit_s: float) -> RestoreFacts:
+        """Return the plan without its items: these are known from the archive."""
+        here, manifest, server = self.here, self.manifest, asked.server
+        told = manifest.containers if manifest else ()
+        loaded = server.container if server else ""
+        facts = RestoreFacts(
+            kinds=kinds,
+            in_place=self.in_place,
+            as_root=here.as_root,
+            docker=here.docker,
+            compose=self.compose(asked.compose_files),
+            guard=here.guard,
+            previous=asked.previous,
+            items=(),
+            running=self.to_stop(loaded, asked.outside),
+            idle=self.to_stop(loaded, asked.outside, idle=True),
+            expected=tuple(each.name for each in told if each.running),
+            bare=self.bare,
+            server=server,
+            server_there=named(here.containers, self.influx) is not None,
+            databases=self.request.databases,
+            dump_inside=posixpath.join(BACKUP_INSIDE, self.backup.runtag, "influx"),
+            free_bytes=here.free_bytes,
+            limit_s=limit_s,
+            volumes_apart=here.volumes_apart,
+            influx_apart=asked.influx_apart,
+            influx_pieces=asked.influx_pieces,
+            included=manifest.included("general") if manifest else (),
+            outside=asked.outside,
+            fillings=asked.fillings,
+            volumes=asked.volumes,
+            vital=self.vital(bare=self.bare),
+            unsteady=self.unsteady,
+            sick=self.sick,
+            strict=self.request.strict,
+            outside_paths=manifest.included("outside") if manifest else (),
+            exact=self.request.exact,
+        )
+        if "general" in kinds and manifest and manifest.sizes:
+            folders = self.folders_more(facts, self.as_here(manifest.sizes))
+            facts = replace(facts, folders=tuple(folders))
+        return replace(facts, beyond=self.beyond(facts, asked.titles))
+
+    def again(self, facts: RestoreFacts) -> RestoreFacts:
+        """Return a plan with the containers that run now: to fetch may have taken hours."""
+        loaded = facts.server.container if facts.server else ""
+        return replace(
+            facts,
+            running=self.to_stop(loaded, facts.outside),
+            vital=self.vital(bare=facts.bare),
+            unsteady=tuple(dict.fromkeys((*facts.unsteady, *self.unsteady))),
+            sick=tuple(dict.fromkeys((*facts.sick, *self.sick))),
+        )
+
+    def to_stop(
+        self, loaded: str, outside: Iterable[OutsideItem], *, idle: bool = False
+    ) -> tuple[str, ...]:
+        """Return the containers to stop, or with `idle` those that do not run.
+
+        `loaded`: the container of InfluxDB, if a dump is loaded into it; else ''.
+        """
+        folder = self.here.folder
+        told = self.manifest.included("general") if self.manifest else ()
+        places = [f"{folder}/{each}" for each in told if self.names_included(each)]
+        places += [each.live for each in outside]
+        mine = [each for each in self.mine if not (idle and each.restarting)]
+        return self.selection.to_stop(mine, folder, loaded, places, idle=idle)
+
+    def names_included(self, path: str) -> bool:
+        """Tell whether --only names an included path, or a container that mounts it."""
+        live = f"{self.here.folder}/{path}"
+        return posixpath.basename(path) in self.request.names or any(
+            is_in(mount.on_host, live) or is_in(live, mount.on_host)
+            for each in self.mine
+            if each.container.name in self.request.names
+            for mount in each.mounts
+        )
+
+    def vital(self, *, bare: bool) -> tuple[str, ...]:
+        """Return the containers of databases that run; on a bare machine, that ran."""
+        told = self.manifest.containers if self.manifest else ()
+        there = told if bare else tuple(each.container for each in self.mine)
+        return tuple(
+            each.name
+            for each in there
+            if each.running
+            and each.name not in self.unsteady
+            and self.settings.table.is_database(each.image)
+        )
+
+    @property
+    def unsteady(self) -> tuple[str, ...]:
+        """The containers that do not stay up: which end, and are started again."""
+        return tuple(
+            each.container.name
+            for each in self.mine
+            if each.restarting
+            or (each.restarts and self.here.now_s - _seconds_of(each.started) < YOUNG_S)
+        )
+
+    @property
+    def sick(self) -> tuple[str, ...]:
+        """The containers that run, and whose health check fails."""
+        sick = (each.container for each in self.mine if each.health == "unhealthy")
+        return tuple(each.name for each in sick if each.running)
+
+    # What is here and not in the backup.
+
+    def as_here(self, names: Iterable[str]) -> set[str]:
+        """Return names of the manifest, in which bytes that are no UTF-8 are told, as they are."""
+        here = (posixpath.relpath(each, self.here.folder) for each in self.here.present)
+        meant = {shown(each): each for each in here}
+        return {meant.get(each, each) for each in names}
+
+    def folders_more(self, facts: RestoreFacts, held: Collection[str]) -> Iterator[Item]:
+        """Yield what is in services/ and volumes/ and not in a backup that holds these of it.
+
+        Not where data of a database or of a service with a part of its own lie, where more is
+        mounted, nor what the backup left out: that stays in any case.
+        """
+        if self.request.only or self.manifest is None:
+            return
+        folder = self.here.folder
+        others = [at for each in self.here.servers for at in (each.data, *each.apart)]
+        others += data_loaded(facts)
+        others += [each.data for each in self.undumped_influx(facts)]
+        others += [f"{folder}/{recipe.folder}" for recipe in RECIPES.values()]
+        others += [f"{folder}/{each}" for each in (*EMPTY_FOLDERS, *facts.included)]
+        others += [f"{folder}/{plain_place(each.what)}" for each in self.manifest.left_out]
+        others += [each.live for each in facts.outside]
+        others += self.here.mounts
+        for path in sorted(self.here.present):
+            name = posixpath.relpath(path, folder)
+            if name not in held and not any(is_in(each, path) for each in others):
+                yield self.item(facts, name, name, "")
+        mine = [f"{folder}/{each}" for each in facts.included]
+        for path in sorted(self.here.inclusions & {*self._included_within()}):
+            around = any(is_in(path, each) for each in mine)
+            if not around and not any(is_in(each, path) for each in others):
+                yield self.as_included(facts, posixpath.relpath(path, folder), "")
+
+    def _included_within(self) -> list[str]:
+        """Return those in the stack's folder, but in no other row and in no folder of its own."""
+        folder, known = self.here.folder, (*FOLDERS, BACKUPS, RESTORE)
+        tops = [f"{folder}/{each}" for each in known]
+        rows = inclusions(self.settings, self.request, folder)
+        return [
+            path
+            for path in rows
+            if path != folder and is_in(path, folder)
+            if not any(is_in(path, each) for each in (*tops, *(e for e in rows if e != path)))
+        ]
+
+    def beyond(self, facts: RestoreFacts, titles: Collection[str]) -> tuple[str, ...]:
+        """Return the volumes and the included paths here, outside, that the backup does not hold.
+
+        Not what it left out on purpose, nor where data of a database lie. `titles`: those of the
+        volumes that it holds.
+        """
+        if self.request.only or self.manifest is None:
+            return ()
+        folder = self.here.folder
+        held = {each.live for each in facts.outside}
+        told = [each.get("restore_to") or each["path"] for each in self.manifest.outside]
+        held |= {str(each) for each in told}
+        left_out = {each.what for each in self.manifest.left_out}
+        data = [at for each in self.here.servers for at in (each.data, *each.apart)]
+        data += facts.server.folders if facts.server else ()
+        rows = inclusions(self.settings, self.request, folder)
+        there = {e for e in rows if not is_in(e, folder) and e != folder} & self.here.inclusions
+        names = [
+            each
+            for each in sorted(there - left_out)
+            if not any(is_in(each, one) or is_in(one, each) for one in held)
+        ]
+        mounts = {
+            mount.volume: mount.on_host
+            for each in self.mine
+            for mount in each.mounts
+            if mount.volume and not ANONYMOUS.fullmatch(mount.volume)
+        }
+        volumes = {
+            f"{VOLUME}{name}"
+            for name, place in mounts.items()
+            if not any(is_in(place, one) for one in held)
+            and not any(is_in(each, place) for each in data if each)
+        }
+        return (*names, *sorted(volumes - left_out - {*titles}))
+
+    def undumped_influx(self, facts: RestoreFacts) -> list[SqlServer]:
+        """Return the folders of an InfluxDB here that the backup has no dump for, one by one."""
+        influx = named(self.here.containers, self.influx)
+        if influx is None or "influx" in facts.kinds:
+            return []
+        places = (path_on_host(influx.mounts, each) for each in FOLDERS_INSIDE)
+        return [SqlServer(influx.container.name, "influx", each) for each in places if each]
+
+    # What is swapped.
+
+    def items_told(self, facts: RestoreFacts) -> list[Item]:
+        """Return what is swapped of services/ and volumes/, as the manifest alone tells it.
+
+        Where it does not, something of both, unless certain services were asked for.
+        """
+        folder = self.here.folder
+        sizes = self.manifest.sizes if self.manifest else {}
+        names = [each for each in sizes if each.count("/") == 1 and each.split("/")[0] in FOLDERS]
+        if not names and not self.request.only:
+            names = [f"{top}/" for top in FOLDERS]
+        items = [Item("", f"{folder}/{each}", "", "") for each in names]
+        recipes = [each for each in facts.kinds if each in RECIPES]
+        asked = [each for each in recipes if not self.request.only or each in self.request.names]
+        places = (f"{folder}/{RECIPES[each].folder}/x" for each in asked)
+        found = self.selection.named(items) if "general" in facts.kinds else []
+        return [*found, *(Item("", each, "", "") for each in places)]
+
+    def holding_told(self, facts: RestoreFacts, contents: Contents) -> Holding:
+        """Return what a general part is told to hold, before it is staged."""
+        left_out = self.manifest.left_out if self.manifest else ()
+        empty = {each.what for each in left_out}
+        return Holding(
+            is_staged=False,
+            tops=dict.fromkeys(contents.top_files, "f"),
+            folders=stages_of(self.stage, facts),
+            items=frozenset(contents.items),
+            filled=frozenset(e for e in EMPTY_FOLDERS if empty and f"{e}/*" not in empty),
+            included=frozenset(contents.included),
+        )
+
+    def items(self, facts: RestoreFacts, held: Holding) -> list[Item]:
+        """Return each entry of services/ and volumes/ that the general part holds."""
+        return [
+            self.item(facts, name, name, f"{held.folders[name.partition('/')[0]]}/{below}")
+            for name in sorted(held.items)
+            if name not in EMPTY_FOLDERS or name in held.filled
+            for below in (name.partition("/")[2],)
+        ]
+
+    def included_items(self, facts: RestoreFacts, held: Holding) -> Iterator[Item]:
+        """Yield what is swapped of the paths that the general part holds besides the usual."""
+        for path in facts.included:
+            is_asked = not self.request.only or self.names_included(path)
+            if path in held.included and is_asked:
+                yield self.as_included(facts, path, f"{self.stage}/stack/{path}")
+
+    def with_items(
+        self,
+        facts: RestoreFacts,
+        held: Holding,
+        items: Collection[Item],
+        chosen: Iterable[Item],
+    ) -> RestoreFacts:
+        """Return a plan with what is swapped: `chosen`, and top files.
+
+        `items`: all that the backup holds of services/, volumes/. Raises Refused where nothing
+        of what was asked for would be swapped.
+        """
+        here, stack, runtag = self.here, f"{self.stage}/stack", self.backup.runtag
+        chosen = list(chosen)
+        tops = held.wanted_tops
+        for name in tops if not self.request.only else ():
+            if name not in held.same:
+                is_beside = name in here.tops and not self.takes_compose
+                live = f"{name}.{runtag}" if is_beside else name
+                item = self.item(facts, name, live, f"{stack}/{name}")
+                is_top_file = not (name in here.tops and not is_beside)
+                chosen.append(replace(item, is_top_file=is_top_file))
+        compose = facts.compose
+        if "--file" not in compose:
+            there = (held.tops, here.tops)
+            file = next((n for each in there for n in COMPOSE_FILES if n in each), "")
+            words = project_words(
+                here.folder, file, {**here.tops, **held.tops}, held.compose_files
+            )
+            compose = (*compose[: compose.index("--project-directory")], *words)
+        if self.request.only and not (chosen or facts.loads or facts.server or facts.outside):
+            raise Refused(
+                f"{runtag} holds nothing of {', '.join(self.request.names)} that could be "
+                f"put in place. Nothing of the stack was touched. inv show '{runtag}' tells "
+                "what it lacks."
+            )
+        owner = ""
+        if held.is_staged and here.is_new and facts.bare:
+            names = [each for each in (*COMPOSE_FILES, *tops, *FOLDERS) if each in held.tops]
+            owner = f"{stack}/{names[0]}" if names else ""
+        facts = replace(facts, items=tuple(chosen), compose=compose, owner_file=owner)
+        names = [posixpath.relpath(each.live, here.folder) for each in items]
+        return replace(facts, folders=tuple(self.folders_more(facts, names)))
+
+    def with_recipes(self, facts: RestoreFacts, held: Holding) -> RestoreFacts:
+        """Return a plan with what is swapped of services that have a part of their own.
+
+        It comes behind the items, which may put the folder around it in place.
+        """
+        items, quiet = [], []
+        for kind in (each for each in facts.kinds if each in RECIPES):
+            if self.request.only and kind not in self.request.names:
+                continue  # its database alone was asked for
+            recipe = RECIPES[kind]
+            quiet.append((kind, self._container_of(kind)))
+            for path in recipe.paths:
+                if held.is_staged and (kind, path) not in held.recipes:
+                    continue  # what the part does not hold stays
+                live = f"{recipe.folder}/{path}"
+                item = self.item(facts, live, live, f"{held.folders[kind]}/{path}")
+                # Not within the old folder, which is put aside whole where it is an item as well.
+                aside, used = (
+                    f"{each(facts, live)}/parts/{kind}/{path}"
+                    for each in (aside_folder, used_folder)
+                )
+                items.append(replace(item, aside=aside, used=used))
+        return replace(facts, items=(*facts.items, *items), quiet=tuple(quiet))
+
+    def _container_of(self, kind: str) -> str:
+        """Return the container of a service with a recipe: the one here, or that of its name."""
+        found, table = self.here.containers, self.settings.table
+        services = ((each.container.name, table.service_of(each.container)) for each in found)
+        return next((name for name, service in services if service and service.name == kind), kind)
+
+    def mount_points(self, facts: RestoreFacts) -> list[Item]:
+        """Return the items that are mount points of which the entries may be swapped.
+
+        Not where more is mounted or put in place below one: that stays refused.
+        """
+        dumped = data_loaded(facts)
+        dumped += [f"{self.here.folder}/{recipe.folder}" for recipe in RECIPES.values()]
+        points = self.here.mounts
+        return [
+            each
+            for each in facts.items
+            if each.live in points
+            if not any(is_in(e, each.live) for e in (*dumped, *(points - {each.live})))
+        ]
+
+    def swapped_within(self, facts: RestoreFacts, folders: Collection[Item]) -> RestoreFacts:
+        """Return a plan in which of items that are such `folders` the entries are swapped."""
+        items = (within_mount(e, facts.previous) if e in folders else e for e in facts.items)
+        return replace(facts, items=tuple(items))
+
+    def item(self, facts: RestoreFacts, name: str, live: str, staged: str) -> Item:
+        """Return what is swapped by the name of what is put aside."""
+        return Item(
+            staged=staged,
+            live=f"{self.here.folder}/{live}",
+            aside=f"{aside_folder(facts, name)}/{name}",
+            used=f"{used_folder(facts, name)}/{name}",
+        )
+
+    def as_included(self, facts: RestoreFacts, path: str, staged: str) -> Item:
+        """Return an item besides services/ and volumes/: it is put aside where no other is."""
+        aside, used = (
+            f"{folder(facts, path)}/included/{path}" for folder in (aside_folder, used_folder)
+        )
+        return replace(self.item(facts, path, path, staged), aside=aside, used=used)
+
+    # What stays in it, and what is made around it.
+
+    def stays_wanted(self, facts: RestoreFacts) -> dict[str, str]:
+        """Return what the backup left out of the items, each with where it would lie.
+
+        Not where data of a database lie, which a dump replaces.
+        """
+        folder = self.here.folder
+        wanted = {
+            pattern: f"{folder}/{plain_place(pattern)}"
+            for pattern in (self.manifest.stays if self.manifest else ())
+            if any(
+                patterns_below((pattern,), posixpath.relpath(each.live, folder))
+                for each in facts.items
+            )
+        }
+        return {pattern: e for pattern, e in wanted.items() if _is_apart(facts, e)}
+
+    def stays_outside(self, facts: RestoreFacts) -> Iterator[str]:
+        """Yield where the same would lie of what is outside of the stack."""
+        for each in facts.outside:
+            for _, below in each.stays:
+                place = f"{each.live}/{plain_place(below)}"
+                if _is_apart(facts, place):
+                    yield place
+
+    def with_stays(self, facts: RestoreFacts, there: Collection[str]) -> RestoreFacts:
+        """Return a plan with what of that is `there`."""
+        wanted = self.stays_wanted(facts).items()
+        places = {*self.stays_outside(facts)} & {*there}
+        outside = tuple(
+            replace(
+                each,
+                stays=tuple(
+                    (pattern, below)
+                    for pattern, below in each.stays
+                    if f"{each.live}/{plain_place(below)}" in places
+                ),
+            )
+            for each in facts.outside
+        )
+        stays = tuple(pattern for pattern, place in wanted if place in there)
+        return replace(facts, stays=stays, outside=outside)
+
+    def around(self, facts: RestoreFacts) -> tuple[Around, ...]:
+        """Return the folders around all that is put in place, whether they are there or not."""
+        folder, server, staged = self.here.folder, facts.server, f"{self.stage}/stack"
+        placed_there: tuple[Item | OutsideItem, ...] = (*facts.items, *facts.outside)
+        within = [each.live for each in placed_there]
+        lives = [*within, *(each.server.data for each in facts.loads)]
+        lives += server.folders if server and not server.within else ()
+        lives += [link for each in facts.outside for link in each.links]
+
+        def like(path: str) -> str:
+            name = posixpath.relpath(path, folder)
+            is_packed = name.partition("/")[0] in FOLDERS  # not what is around an included path
+            return f"{staged}/{name}" if is_packed else ""
+
+        wanted = folders_around(filter(None, lives), within)
+        return tuple(Around(each, live, like(each)) for each, live in wanted.items())
+
+
+def told_of_influx(manifest: Manifest | None, fact: str) -> object:
+    """Return what a manifest tells of its InfluxDB, '' for nothing."""
+    made = manifest.made if manifest else ()
+    return next((e.facts.get(fact) or "" for e in made if e.kind == "influx"), "")
+
+
+def influx_container(
+    settings: Settings, manifest: Manifest | None, found: Collection[InspectedContainer]
+) -> str:
+    """Return the container of InfluxDB: that of the settings, or of the backup.
+
+    One that hosts.toml names goes first, then one that is here, then that of the backup.
+    """
+    told, name = str(told_of_influx(manifest, "container")), settings.influx.container
+    if not told or settings.influx.named:
+        return name
+    return name if named(found, name) and not named(found, told) else told
+
+
+def inclusions(settings: Settings, request: RestoreRequest, folder: str) -> tuple[str, ...]:
+    """Return the paths that rows of the target's settings include, for a stack in a folder."""
+    if request.host:
+        settings = settings.of_machine(find_machine(settings, request.host), folder)
+    rows = (posixpath.join(folder, each.path) for each in settings.stack.inclusions)
+    return tuple(map(posixpath.normpath, rows))
+
+
+def data_loaded(facts: RestoreFacts) -> list[str]:
+    """Return where the data lie that dumps replace."""
+    data = [each.server.data for each in facts.loads]
+    return [*data, *(facts.server.folders if facts.server else ())]
+
+
+def _is_apart(facts: RestoreFacts, place: str) -> bool:
+    return not any(is_in(e, place) or is_in(place, e) for e in data_loaded(facts))
+
+
+def _seconds_of(moment: str) -> float:
+    """Return a time that Docker tells, in UTC, as seconds of the epoch."""
+    return datetime.fromisoformat(f"{moment[:19]}+00:00").timestamp()
+
+
+def project_words(
+    folder: str, compose_file: str, there: Mapping[str, str], chosen: tuple[str, ...] = ()
+) -> tuple[str, ...]:
+    """Return the words that name the stack and its compose files: v1 looks in the current folder.
+
+    `chosen`: the files that COMPOSE_FILE names. From the folder of the first one on its relative
+    paths count, wherever `.env` is.
+    """
+    names = [compose_file] if compose_file else []
+    if compose_file == COMPOSE_FILES[0]:
+        names += [name for name in OVERRIDES if name in there]
+    paths = [posixpath.normpath(posixpath.join(folder, each)) for each in chosen or names]
+    at = posixpath.dirname(paths[0]) if chosen else folder
+    variables = ("--env-file", f"{folder}/.env") if at != folder else ()
+    files = (word for path in paths for word in ("--file", path))
+    return ("--project-directory", at, *variables, *files)
