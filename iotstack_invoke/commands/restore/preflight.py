@@ -38,6 +38,7 @@ from .room import Room
 from .selection import Selection
 from .sql_imports import SqlImports, without_new_data
 from .stays import Stays
+from .swaps import Swaps
 from .target_checks import influx_apart, server_to_load, time_stamp
 
 
@@ -287,38 +288,38 @@ class Preflight:
 
         Of what is staged, or of what an archive holds that is not staged yet.
         """
-        planner, staged, host = self.planner, contents is None, self.target.host
+        swaps, staged, host = Swaps(self.planner), contents is None, self.target.host
         facts = self._with_swapped(facts, contents)
-        places = {*planner.stays_wanted(facts).values(), *planner.stays_outside(facts)}
-        facts = planner.with_stays(facts, which_may_be_there(host, sorted(places)))
-        around = planner.around(facts)
+        places = {*swaps.stays_wanted(facts).values(), *swaps.stays_outside(facts)}
+        facts = swaps.with_stays(facts, which_may_be_there(host, sorted(places)))
+        around = swaps.around(facts)
         # As root, which sees below folders of mode 0700.
         there = which_may_be_there(host, [each.path for each in around], self.target.as_root)
         around = tuple(each for each in around if each.path not in there)
         return self._stays.add(replace(facts, around=around), facts.loads, staged=staged)
 
     def _with_swapped(self, facts: RestoreFacts, contents: Contents | None) -> RestoreFacts:
-        planner, staged, is_general = self.planner, contents is None, "general" in facts.kinds
+        swaps, staged, is_general = Swaps(self.planner), contents is None, "general" in facts.kinds
         held = (
-            planner.holding_told(facts, contents)
+            swaps.holding_told(facts, contents)
             if contents
             else gather_staged(
-                *(self.target, planner.here, facts, self.stage),
+                *(self.target, self.planner.here, facts, self.stage),
                 reads_env="--file" not in facts.compose,
             )
         )
         if not is_general:
             facts, _ = self._with_loads(facts, [], staged=staged)
         else:
-            items = planner.items(facts, held)
-            wanted = [*self.only.named(items), *planner.included_items(facts, held)]
+            items = swaps.items(facts, held)
+            wanted = [*self.only.named(items), *swaps.included_items(facts, held)]
             facts, chosen = self._with_loads(facts, wanted, staged=staged)
             self.only.refuse_absent([*items, *wanted], facts.loads, self.outside.held)
             self.same = sorted(held.same)
-            facts = planner.with_items(facts, held, items, chosen)
-            points = folders_among(self.target, planner.mount_points(facts), staged=staged)
-            facts = planner.swapped_within(facts, points)
-        facts = planner.with_recipes(facts, held)
+            facts = swaps.with_items(facts, held, items, chosen)
+            points = folders_among(self.target, swaps.mount_points(facts), staged=staged)
+            facts = swaps.swapped_within(facts, points)
+        facts = swaps.with_recipes(facts, held)
         self.room.refuse_mounts(facts)
         if is_general:
             self.room.refuse_copies(facts)

@@ -11,15 +11,14 @@ import contextlib
 import json
 import os
 import posixpath
-import shlex
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 from ...archives.scan import Contents
 from ...backups.names import KINDS
-from ...backups.sets import State, unnamed_told
+from ...backups.sets import State
 from ...backups.transfer import hash_there
 from ...backups.verifications import damage_found, in_places
 from ...core.errors import (
@@ -33,7 +32,6 @@ from ...core.errors import (
     ended,
 )
 from ...core.processes import signals_raised
-from ...core.runtag import LATEST
 from ...core.stack_folders import BACKUPS
 from ...databases.influxdb.load import PROVEN
 from ...databases.influxdb.log import say_internal_left_out
@@ -44,51 +42,36 @@ from ...engine.journal import Journal
 from ...engine.plan import Plan, decide, resolve
 from ...engine.steps import File, Record
 from ...environment.environment import Environment
-from ...environment.hooks import HooksResult, Occasion, hook_lines
+from ...environment.hooks import Occasion, hook_lines
 from ...environment.stack_host import Lock, StackHost, find_machine, locked_target, open_target
-from ...hosts.base import Command, FileFact, Storage
-from ...hosts.inspect import ANY_EXIT, may_be_there, read_text, which_may_be_there
-from ...hosts.pasted import host_flag
-from ...reporting.report import CompositeReporter, Report, duration_text, shown, size_text
+from ...hosts.base import FileFact, Storage
+from ...hosts.inspect import may_be_there
+from ...reporting.report import CompositeReporter, Report
 from ...reporting.run_log import LogReporter, LostLog, RunLog, new_log
 from ...settings.model import Options, Settings
-from ...settings.rows import missing_rows
-from ...stack.compose import InspectedContainer, inspect_all, is_top_file, of_stack
-from ...stack.compose_needs import ComposeNeeds
-from ...stack.inside import is_in
-from ...stack.left_out import plain_place
 from ...stack.stack import STOPPING
 from ...workflows.restore import RestoreFacts, restore_book, stages
 from ..catalog.copies import told_here
 from ..shared.afterwards import Afterwards
-from ..shared.backup_warnings import damaged_told, told_of_data
 from ..shared.confirm import confirm
-from ..shared.latest import passed_told
 from ..shared.restore_id import RestoreId, change_of
 from ..undo.change_logs import log_path
 from ..undo.old_states import remove_states
 from ..undo.owed import Owing
 from ..undo.undo import journal_of, recover, what_is_left
-from .facts import present as present_now
-from .fates import Fates
-from .needed import needed, top_texts
-from .outside import of_old_folder, place_there, unseen
 from .preflight import Preflight
 from .request import (
     RestoreRequest,
     Source,
     choose_set,
-    lacking_of,
-    newer_elsewhere,
     own_failed,
     refuse_source,
     source_of,
 )
 from .stage import Stage
-from .stays import put_in_place, told_after, told_before, unknown_told
+from .tell import Told
 
 AS_BEFORE = "The stack is as it was before."
-REPLACES, REPLACES_AS_WELL = "replaces", "replaces as well"
 TOLD_AT_THE_END = (PROVEN, SQL_PROVEN, STAYS, say_internal_left_out(2).partition("(")[0])
 
 
@@ -211,12 +194,10 @@ class _Restore:
         )
         self.stage = Stage(target, self.runtag, self.before.records())
         self.hooks = find_machine(settings, request.host).hooks if request.host else settings.hooks
-        self.by_hand = "" if request.only else self.before.influx2.advice
-        """What of the wish a person has to do, and how."""
-        self.fates = Fates()
+        self.told = Told(settings, target, source, request, chosen, self.before, report)
         self._archives: dict[File, FileFact] = {}
         """What was there of the set when it was first looked at."""
-        self._told = False
+        self._is_told = False
         self._switching = False
         self._journal: Journal | None = None
         self._down_s = 0.0
@@ -239,8 +220,8 @@ class _Restore:
         Raises Refused, or StepFailed, at its end where the restore itself would.
         """
         facts = self.before.facts()
-        self._tell_what(facts)
-        packed = self._tell_needed(facts)
+        self.told.tell_what(facts)
+        packed = self.told.tell_needed(facts)
         contents, before, broken = None, facts, ""
         try:
             contents = self.before.contents(facts)
@@ -253,13 +234,13 @@ class _Restore:
         if contents:
             facts = self.before.with_items(facts, contents)
             targets = [f"pi:restored/{self.runtag}"]
-            self._tell_items(facts, contents)
+            self.told.tell_items(facts, contents)
         elif self.manifest and self.manifest.sizes:
             told = self.before.contents_told(facts, packed)
-            self._tell_items(self.before.with_items(facts, told), told)
+            self.told.tell_items(self.before.with_items(facts, told), told)
         else:
-            self._tell_items(facts, None)
-        self._tell_room(before)
+            self.told.tell_items(facts, None)
+        self.told.tell_room(before)
         for line in hook_lines(self.hooks, "restore"):
             self.report.write(line)
         self.report.plan(self._plan(targets, facts))
@@ -297,17 +278,17 @@ class _Restore:
 
     def tell(self) -> RestoreFacts:
         """Tell what would be done, and return it; raises Refused where it cannot be."""
-        self._told = True
+        self._is_told = True
         facts = self._facts()
-        self._tell_what(facts)
-        packed = self._tell_needed(facts)
+        self.told.tell_what(facts)
+        packed = self.told.tell_needed(facts)
         told, contents = facts, None
         if not self.request.yes:
             with self.report.waiting("looking at what would be replaced"):
                 contents = self.before.contents_told(facts, packed)
                 told = self.before.with_items(facts, contents) if contents else facts
-        self._tell_items(told, contents)
-        self._tell_room(facts)
+        self.told.tell_items(told, contents)
+        self.told.tell_room(facts)
         return facts
 
     def run(self, options: Options, lock: Lock) -> int:
@@ -315,7 +296,7 @@ class _Restore:
         self._lock = lock
         self.journal = self._journal = journal_of(self.settings, self.target, lock)
         self.recover(self.journal)
-        facts = self._facts() if self._told else self.tell()
+        facts = self._facts() if self._is_told else self.tell()
         self._begin_stage(facts)
         staged = (*self._passed_over(), *self.stage.warnings)
         log = log_of(change_of(facts.previous), self.settings, self.target, self._died)
@@ -480,280 +461,6 @@ class _Restore:
         ):
             self.stage.clear()
 
-    # What is said.
-
-    def _tell_what(self, facts: RestoreFacts) -> None:
-        unfinished = self.backup.state is State.UNFINISHED
-        made = "unfinished" if unfinished else "unproven: it has no manifest"
-        made = f"made on {self.manifest.host}" if self.manifest else made
-        sizes = ", ".join(
-            f"{kind} {size_text(self.backup.files[kind].size_bytes)}" for kind in facts.kinds
-        )
-        self.report.write(
-            f"Restore {self.runtag} ({made}; {sizes}) from {self.source.name} to "
-            f"{self.target.name}:{self.target.folder}"
-        )
-        if self.request.runtag == LATEST:
-            host = host_flag(self.request.host)
-            for text in passed_told(self.passed, named="--runtag ", host=host):
-                self.report.warn(f"  {text}")
-            backup = replace(self.backup, manifest=self.manifest)
-            asked = (self.settings, self.target, self.request, self.source)
-            lacking = lacking_of(self.settings, self.source, self.manifest)
-            for text in filter(None, (*newer_elsewhere(*asked, backup), lacking)):
-                self.report.warn(f"  {text}")
-        for kind in self.backup.unnamed:
-            told = unnamed_told(self.runtag, kind).rstrip(".")
-            self.report.warn(f"  {told}: it is not restored.")
-        only = self.before.only
-        for text in (*only.lacking, *only.left_out(facts.kinds, facts.loads)):
-            self.report.warn(f"  {text}")
-        if not self.request.databases:
-            for text in told_of_data(self.manifest, self.request.names):
-                self.report.warn(f"  {text}")
-        if self.request.only:
-            self.report.write(f"  only: {', '.join(self.request.only)}")
-        for text in unknown_told(facts):
-            self.report.warn(f"  {text}")
-        if self.before.planner.takes_compose and self.before.planner.tops_here:
-            self.report.write(
-                "  the backup's compose file and .env come in the place of those here"
-            )
-        if self.by_hand:
-            self.report.warn(f"  {self.by_hand}")
-        for text in self._outside_left(facts):
-            self.report.warn(f"  {text}")
-
-    def _tell_needed(self, facts: RestoreFacts) -> Collection[str] | None:
-        """Tell what containers that are made need, and no backup holds; return its top files.
-
-        None where they are not known before all is unpacked.
-        """
-        from_backup = self.before.planner.takes_compose
-        archive = f"{self.source.folder}/{self.runtag}.{KINDS['general']}"
-        has_any = "general" in facts.kinds and not self.request.only
-        packed = top_texts(self.source.storage, archive) if has_any else {}
-        if not (facts.bare or from_backup):
-            self._tell_containers(facts, None)
-            return packed
-        if packed is None:
-            self._tell_containers(facts, None)
-            self.report.warn(
-                f"  What the containers need cannot be told: the compose file in {archive} is not "
-                "read before all of it."
-            )
-            return None
-        told: tuple[str, ...]
-        try:
-            found = needed(self.target, self.manifest, packed, from_backup=from_backup)
-            told, warnings, needs = found.told, found.warnings, found.needs
-        except Unreachable:
-            raise
-        except StepFailed as error:
-            told, warnings = (), (f"What the containers need cannot be told: {error}",)
-            needs = None
-        self._tell_containers(facts, needs)
-        for text in told:
-            self.report.write(f"  {text}")
-        for text in warnings:
-            self.report.warn(f"  {text}")
-        return packed
-
-    def _tell_containers(self, facts: RestoreFacts, needs: ComposeNeeds | None) -> None:
-        """Tell what becomes of each container of the stack, by name.
-
-        `needs`: what the compose files say that containers are made by, if it is known.
-        """
-        packed = None
-        if self.before.planner.takes_compose and facts.bare:
-            packed = needs or ComposeNeeds(are_all=False)
-        asked = None
-        if self.request.only:
-            asked = (*self.request.names, *([facts.server.container] if facts.server else ()))
-        found = self.before.planner.here.containers
-        self.fates = Fates.of(self.target, self.manifest, facts, asked, packed, found)
-        for text in self.fates.told_before():
-            self.report.write(f"  {text}")
-
-    def _outside_left(self, facts: RestoreFacts) -> tuple[str, ...]:
-        """Return what of the outside part is not restored, or not as it was."""
-        outside = self.before.outside
-        left = (*outside.left, *outside.plain) if "outside" in facts.kinds else ()
-        return (*left, *(outside.not_made if facts.bare else ()))
-
-    def _containers_now(self) -> tuple[InspectedContainer, ...] | str:
-        """Return all containers when all is done, or why they cannot be told."""
-        try:
-            return inspect_all(self.target.host, self.target.docker)
-        except StepFailed as error:
-            return str(error)
-
-    def _unseen(
-        self, facts: RestoreFacts, found: tuple[InspectedContainer, ...] | str
-    ) -> tuple[str, ...]:
-        """Return what was restored and its containers, as they are now, mount from elsewhere."""
-        folder = self.target.folder
-        old = self.manifest.folder if self.manifest and not self.request.only else ""
-        if not (facts.outside or old not in ("", folder)):
-            return ()
-        if isinstance(found, str):
-            return (f"Whether containers mount what was restored cannot be told: {found}",)
-        return (
-            *unseen(facts.outside, found),
-            *of_old_folder(old, folder, of_stack(found, folder)),
-        )
-
-    def _tell_fates(
-        self, facts: RestoreFacts, found: tuple[InspectedContainer, ...] | str
-    ) -> None:
-        """Tell which containers were made, do not run as before, or are not there."""
-        if isinstance(found, str):
-            return  # told where it matters: of those that were to come up
-        for text in self.fates.told_after(facts, self.target.folder, found):
-            self.report.write(f"  {text}")
-
-    def _tell_room(self, facts: RestoreFacts) -> None:
-        needed = self.before.room.needs(facts)
-        listed = ", ".join(
-            f"{size_text(size)} for {what}" for what, size in needed.items() if size
-        )
-        self.report.write(
-            f"  needs about {size_text(sum(needed.values()))} ({listed}); "
-            f"{size_text(facts.free_bytes)} are free"
-        )
-
-    def _tell_items(self, facts: RestoreFacts, contents: Contents | None) -> None:
-        """Tell what would differ: what is replaced, what is new, what stays as it is.
-
-        Each thing once. Without `contents` only what of it is known before.
-        """
-        differences = dict(self._differences(facts, contents)) if contents else {}
-        for what, names in differences.items():
-            self.report.write(f"  {what}: {names}")
-        if differences.get(REPLACES) != "nothing" or REPLACES_AS_WELL in differences:
-            self.report.write(f"  what is replaced stays in: {facts.previous}")
-        for text in told_before(facts):
-            self.report.write(f"  {text}")
-
-    def _differences(self, facts: RestoreFacts, contents: Contents) -> Iterator[tuple[str, str]]:
-        host = self.target.host
-        lives = {each.live for each in facts.items}
-        beside = _beside(facts)
-        inside = lives - beside
-        present = self._with_parts({*self.before.planner.here.present}, lives)
-        present |= which_may_be_there(
-            host, [each.live for each in facts.items if not each.is_top_file]
-        )
-        loaded = [*put_in_place(facts, self.manifest)]
-        there = [e for e in facts.outside if not e.volume and may_be_there(host, e.live)]
-        new = [each.title for each in facts.outside if each not in there]
-        new += [*(e.title for e in facts.fillings), *(e.title for e in facts.volumes)]
-        replaced = self._listed([*sorted(inside & present), *(e.title for e in there)])
-        made = self._listed([*sorted(inside - present), *new])
-        yield (
-            REPLACES,
-            "; ".join((*replaced, *(name for old, name in loaded if old))) or "nothing",
-        )
-        if told := "; ".join((*made, *(name for old, name in loaded if not old))):
-            yield "new here", told
-        for told in self._listed(sorted(beside)):
-            yield "put beside what is here, where it differs", told
-        if not contents.tops_known:
-            how = (
-                REPLACES_AS_WELL
-                if self.before.planner.takes_compose
-                else "put beside what is here"
-            )
-            yield how, "its compose files and .env, told when the backup is unpacked"
-        yield from self._left(facts, "stays as it is", present - lives)
-
-    def _left(
-        self, facts: RestoreFacts, what: str, paths: Collection[str]
-    ) -> Iterator[tuple[str, str]]:
-        """Yield which of some paths stay, but for those that are told as not in the backup.
-
-        Nor a folder around data that a dump replaces.
-        """
-        data = [each.server.data for each in facts.loads]
-        data += facts.server.folders if facts.server else ()
-        more = {each.live for each in facts.folders}
-        stay = (e for e in paths if e not in more and not any(is_in(each, e) for each in data))
-        for told in self._listed([*sorted(stay), *_kept(facts)]):
-            yield what, told
-
-    def _with_parts(self, present: set[str], lives: set[str]) -> set[str]:
-        """Return what there is, with what is swapped of a folder in place of the folder."""
-        folder = self.target.folder
-        deep = {each for each in lives if posixpath.relpath(each, folder).count("/") > 1}
-        around = {each for each in present if any(one.startswith(f"{each}/") for one in deep)}
-        return present - (around - lives) | which_may_be_there(self.target.host, deep)
-
-    def _listed(self, paths: Iterable[str]) -> tuple[str, ...]:
-        """Return paths and titles as one text, without the stack's folder; () for none."""
-        told = ", ".join(shown(path.removeprefix(f"{self.target.folder}/")) for path in paths)
-        return (told,) if told else ()
-
-    def _tell_done(self, facts: RestoreFacts) -> None:
-        """Tell what was restored, and what stayed as it was: each thing once."""
-        facts = replace(facts, stays=self._not_empty(facts.stays))
-        lives = {each.live for each in facts.items}
-        inside = {each.live for each in facts.items if not each.is_top_file}
-        present = self._with_parts({*present_now(self.target)}, lives)
-        loaded = (name for _, name in put_in_place(facts, self.manifest))
-        titles = [*(e.title for e in facts.outside), *(e.title for e in facts.fillings)]
-        titles += [each.title for each in facts.volumes]
-        beside = _beside(facts)  # each has a line of its own
-        restored = "; ".join((*self._listed(sorted(lives - beside)), *loaded))
-        if restored or not (titles or beside):
-            self.report.write(f"  restored: {restored or 'nothing'}")
-        if titles:
-            outside = ", ".join(titles)
-            self.report.write(f"  restored outside of the stack's folder: {outside}")
-        if self.before.same:
-            self.report.write(f"  here already, the same: {', '.join(self.before.same)}")
-        for what, names in self._left(facts, "left as it was", present - inside):
-            self.report.write(f"  {what}: {names}")
-        for text in told_after(facts):
-            self.report.write(f"  {text}")
-        self._tell_missing(facts)
-
-    def _tell_missing(self, facts: RestoreFacts) -> None:
-        """Tell what no backup has, where it does not lie here either, with what fetches it."""
-        manifest = self.manifest
-        if manifest is None:
-            return
-        kept = {*facts.stays, *(what for each in facts.outside for what, _ in each.stays)}
-        for each in manifest.left_out:
-            place = f"{self.target.folder}/{plain_place(each.what)}"
-            asked = not self.request.only or any(is_in(place, item.live) for item in facts.items)
-            if not asked or each.what not in manifest.stays or each.what in kept:
-                continue
-            if not self._is_untouched(each.what, facts):
-                told = f"  neither in the backup nor here: {each.what} ({each.reason})"
-                self.report.write(told)
-
-    def _not_empty(self, patterns: tuple[str, ...]) -> tuple[str, ...]:
-        """Return the patterns without those of a folder in which nothing lies: none of it stayed.
-
-        Tar packs the folder itself, so it is there after any restore.
-        """
-        places = {each: f"{self.target.folder}/{plain_place(each)}" for each in patterns}
-        words = ("find", *places.values(), "-maxdepth", "0", "-type", "d", "-empty", "-print0")
-        empty: frozenset[str] = frozenset()
-        if places:
-            with contextlib.suppress(StepFailed):  # what cannot be looked at is told as kept
-                command = Command((*self.target.as_root, *words), ANY_EXIT)
-                empty = frozenset(self.target.host.run(command).out.split("\0"))
-        return tuple(each for each, place in places.items() if place not in empty)
-
-    def _is_untouched(self, pattern: str, facts: RestoreFacts) -> bool:
-        """Tell whether what was left out lies here, in nothing that was put in place."""
-        place = place_there(self.target, self.manifest, plain_place(pattern))
-        lives = [*(each.live for each in facts.items), *(each.live for each in facts.outside)]
-        return not any(is_in(place, each) for each in lives) and may_be_there(
-            self.target.host, place
-        )
-
     def _end(self, result: RunResult, hooked: Occasion, left: str) -> int:
         log = hooked.log
         log.write("restore", left)
@@ -785,55 +492,6 @@ class _Restore:
             return False
         return chosen.manifest is not None and chosen.manifest != self.manifest
 
-    def _tell_beside(self, facts: RestoreFacts) -> None:
-        """Tell which top files lie beside others, or in their place, and which keys differ."""
-        host, root = self.target.host, self.target.as_root
-        tops = [e.aside for e in facts.items if is_top_file(posixpath.basename(e.staged))]
-        there = host.stat(tops) if self.before.planner.takes_compose else {}
-        replaced = []
-        for item in facts.items:
-            name = posixpath.basename(item.staged)
-            here = f"{self.target.folder}/{name}"
-            if item.live == here and is_top_file(name) and item.aside in there:
-                replaced.append(name)
-                told, other = (
-                    f"{name} is the backup's now; what was here is {item.aside}",
-                    item.aside,
-                )
-            elif posixpath.basename(item.live) != name:
-                told = (
-                    f"{name} was left as it was; the backup's is beside it as {name}.{self.runtag}"
-                )
-                other = item.live
-            else:
-                continue
-            if name.endswith(".env"):
-                keys = differing_keys(read_text(host, here, root), read_text(host, other, root))
-                told += f"; they differ in {', '.join(keys) or 'nothing but form'}"
-            self.report.write(f"  {told}")
-        if replaced and not facts.bare:
-            self.report.write(
-                "  containers are as they were made, by the compose file before. To make them by "
-                f"the backup's: {shlex.join(facts.compose)} up --detach"
-            )
-
-    def _tell_rows(self) -> None:
-        """Tell how many rows of hosts.toml the backup was made with, and this machine has not."""
-        there = self.settings
-        if self.request.host:
-            machine = find_machine(there, self.request.host)
-            there = there.of_machine(machine, self.target.folder)
-        rows = self.manifest.rows if self.manifest and not self.request.only else ()
-        if missing := missing_rows(rows, there):
-            number = f"{missing} rows" if missing > 1 else "1 row"
-            shows = f"inv show {shlex.quote(self.runtag)} --at {self.source.at}"
-            if not self.source.at:  # a folder, or beside the stack of another machine
-                shows = f"{self.runtag}.RESTORE.txt in {self.source.folder}"
-            self.report.write(
-                f"  hosts.toml lacks {number} with which the backup was made; later ones may hold "
-                f"less. The rows are in: {shows}"
-            )
-
     def _good(
         self,
         facts: RestoreFacts,
@@ -855,7 +513,7 @@ class _Restore:
             after.left.append(f"Its log lacks lines: {hooked.log.broken}")
         code = after.do(
             "Not all of it can be told",
-            lambda: self._tell_good(facts, warnings, notes, told),
+            lambda: self.told.tell_good(facts, warnings, notes.told, told, self._down_s),
             int(ExitCode.WARNINGS),
         )
         if not told.failures:
@@ -875,42 +533,6 @@ class _Restore:
         host, root = self.target.host, self.target.as_root
         remove_states(host, stack, lambda: root, self.report.write)
 
-    def _tell_good(
-        self, facts: RestoreFacts, warnings: tuple[str, ...], notes: Notes, after: HooksResult
-    ) -> int:
-        host = host_flag(self.target.name) if self.target.name != "this machine" else ""
-        away = f"; the stack was away for {duration_text(self._down_s)}" if facts.running else ""
-        self.report.write(f"{self.runtag} is restored{away}. Back to before: inv undo{host}")
-        self._tell_done(facts)
-        found = self._containers_now()
-        self._tell_fates(facts, found)
-        for text in notes.told:
-            self.report.write(f"  {text}")
-        self._tell_beside(facts)
-        self._tell_rows()
-        by_hand = (self.by_hand,) if self.by_hand else ()
-        only = self.before.only
-        warnings += (*after.warnings, *only.left_out(facts.kinds, facts.loads), *by_hand)
-        warnings += (*self._outside_left(facts), *self.before.kept, *self._unseen(facts, found))
-        warnings += unknown_told(facts)
-        if not self.request.databases and (
-            text := damaged_told(self.manifest, self.request.names)
-        ):
-            warnings += (text,)
-        if not self.request.only and self.manifest and (count := len(self.manifest.uncovered)):
-            told = f"  NOT COVERED by the backup, and so not restored: {count:,}, as told above."
-            self.report.write(told)
-        lacking = only.lacking
-        for text in warnings:
-            self.report.warn(f"  {text}")
-        if lacking:  # told in full before it began
-            self.report.warn(f"  {self.runtag} is incomplete: what it lacks stays as it was.")
-        for text in after.failures:
-            self.report.fail(f"The restore is done, but a hook after it failed: {text}")
-        if after.failures:
-            return ExitCode.FAILED
-        return ExitCode.WARNINGS if warnings or lacking else ExitCode.GOOD
-
 
 def _is_known(file: File, known: Mapping[str, Record]) -> bool:
     return not file.is_folder or file.role != "pi" or str(file) in known
@@ -924,28 +546,3 @@ def _here_too(target: StackHost, request: RestoreRequest) -> str:
     except (NotFound, Refused, StepFailed):  # the vault is what was asked for
         return ""
     return told.replace("lies here too", f"lies on {target.name} too") if request.host else told
-
-
-def _beside(facts: RestoreFacts) -> set[str]:
-    """Return the top files that are put beside those that are here."""
-    tops = (each for each in facts.items if each.is_top_file)
-    return {e.live for e in tops if posixpath.basename(e.live) != posixpath.basename(e.staged)}
-
-
-def _kept(facts: RestoreFacts) -> list[str]:
-    """Return what the backup left out and a restore lets lie, as its messages call it."""
-    outside = (f"{each.title}/{below}" for each in facts.outside for _, below in each.stays)
-    return [*sorted(facts.stays), *sorted(outside)]
-
-
-def differing_keys(here: str, there: str) -> tuple[str, ...]:
-    """Return the names of the keys that two env files do not have alike; never their values."""
-    mine, theirs = _read_env(here), _read_env(there)
-    return tuple(sorted(k for k in {*mine, *theirs} if mine.get(k) != theirs.get(k)))
-
-
-def _read_env(text: str) -> dict[str, str]:
-    pairs = (
-        line.partition("=") for line in text.splitlines() if not line.lstrip().startswith("#")
-    )
-    return {key.removeprefix("export ").strip(): value for key, equals, value in pairs if equals}
