@@ -30,7 +30,7 @@ from ...workflows.restore import Item, OutsideItem, RestoreFacts, SqlImport
 from ..undo.change_logs import log_folder
 from ..undo.old_states import is_called_like_state
 from .by_hand import Influx2ByHand
-from .facts import Candidates, chosen_of, folders_among, gather, gather_staged
+from .facts import Candidates, Holding, chosen_of, folders_among, gather, gather_staged
 from .outside import OutsidePart, place_there, placed
 from .planner import Planner, inclusions, told_of_influx
 from .request import RestoreRequest, Source
@@ -288,26 +288,31 @@ class Preflight:
 
         Of what is staged, or of what an archive holds that is not staged yet.
         """
-        swaps, staged, host = Swaps(self.planner), contents is None, self.target.host
+        swaps = Swaps(self.planner)
         facts = self._with_swapped(facts, contents)
-        places = {*swaps.stays_wanted(facts).values(), *swaps.stays_outside(facts)}
-        facts = swaps.with_stays(facts, which_may_be_there(host, sorted(places)))
-        around = swaps.around(facts)
-        # As root, which sees below folders of mode 0700.
-        there = which_may_be_there(host, [each.path for each in around], self.target.as_root)
-        around = tuple(each for each in around if each.path not in there)
-        return self._stays.add(replace(facts, around=around), facts.loads, staged=staged)
+        facts = swaps.with_what_lies(facts, self._lying(facts))
+        return self._stays.add(facts, facts.loads, staged=contents is None)
+
+    def _lying(self, facts: RestoreFacts) -> frozenset[str]:
+        """Return what is there already of what stays in the items, and of what is around them."""
+        swaps, host = Swaps(self.planner), self.target.host
+        stays = {*swaps.stays_wanted(facts).values(), *swaps.stays_outside(facts)}
+        around = [each.path for each in swaps.around(facts)]
+        # Around them as root, which sees below folders of mode 0700.
+        there = which_may_be_there(host, around, self.target.as_root)
+        return there | which_may_be_there(host, sorted(stays))
+
+    def _holding(self, facts: RestoreFacts, contents: Contents | None) -> Holding:
+        """Return what the parts hold: as they are told, or else as they are staged."""
+        if contents:
+            return Swaps(self.planner).holding_told(facts, contents)
+        reads_env = "--file" not in facts.compose
+        here = self.planner.here
+        return gather_staged(self.target, here, facts, self.stage, reads_env=reads_env)
 
     def _with_swapped(self, facts: RestoreFacts, contents: Contents | None) -> RestoreFacts:
         swaps, staged, is_general = Swaps(self.planner), contents is None, "general" in facts.kinds
-        held = (
-            swaps.holding_told(facts, contents)
-            if contents
-            else gather_staged(
-                *(self.target, self.planner.here, facts, self.stage),
-                reads_env="--file" not in facts.compose,
-            )
-        )
+        held = self._holding(facts, contents)
         if not is_general:
             facts, _ = self._with_loads(facts, [], staged=staged)
         else:

@@ -194,8 +194,8 @@ class Swaps:
                 if _is_apart(facts, place):
                     yield place
 
-    def with_stays(self, facts: RestoreFacts, there: Collection[str]) -> RestoreFacts:
-        """Return a plan with what of that is `there`."""
+    def with_what_lies(self, facts: RestoreFacts, there: Collection[str]) -> RestoreFacts:
+        """Return a plan with what of that is `there`, and with the folders around that are not."""
         wanted = self.stays_wanted(facts).items()
         places = {*self.stays_outside(facts)} & {*there}
         outside = tuple(
@@ -210,7 +210,8 @@ class Swaps:
             for each in facts.outside
         )
         stays = tuple(pattern for pattern, place in wanted if place in there)
-        return replace(facts, stays=stays, outside=outside)
+        around = tuple(each for each in self.around(facts) if each.path not in there)
+        return replace(facts, stays=stays, outside=outside, around=around)
 
     def around(self, facts: RestoreFacts) -> tuple[Around, ...]:
         """Return the folders around all that is put in place, whether they are there or not."""
