@@ -42,7 +42,7 @@ from ..undo.expiry import find_expired, remove_old
 from ..undo.old_states import remove_states
 from ..undo.owed import Owing
 from ..undo.undo import journal_of, recover, what_is_left
-from .restore import committed, log_of
+from .changes import committed, log_of
 from .target_checks import (
     influx_apart,
     mount_higher,

@@ -8,16 +8,11 @@ the commit.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import posixpath
 import time
-from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
 
 from ...archives.scan import Contents
-from ...backups.names import KINDS
 from ...backups.sets import State
 from ...backups.transfer import hash_there
 from ...backups.verifications import damage_found, in_places
@@ -32,33 +27,25 @@ from ...core.errors import (
     ended,
 )
 from ...core.processes import signals_raised
-from ...core.stack_folders import BACKUPS
-from ...databases.influxdb.load import PROVEN
-from ...databases.influxdb.log import say_internal_left_out
-from ...databases.inventory import STAYS
-from ...databases.sql.load import SQL_PROVEN
-from ...engine.executor import Run, RunResult
+from ...engine.executor import RunResult
 from ...engine.journal import Journal
-from ...engine.plan import Plan, decide, resolve
-from ...engine.steps import File, Record
 from ...environment.environment import Environment
 from ...environment.hooks import Occasion, hook_lines
 from ...environment.stack_host import Lock, StackHost, find_machine, locked_target, open_target
-from ...hosts.base import FileFact, Storage
 from ...hosts.inspect import may_be_there
 from ...reporting.report import CompositeReporter, Report
-from ...reporting.run_log import LogReporter, LostLog, RunLog, new_log
+from ...reporting.run_log import LogReporter
 from ...settings.model import Options, Settings
-from ...stack.stack import STOPPING
-from ...workflows.restore import RestoreFacts, restore_book, stages
+from ...workflows.restore import RestoreFacts
 from ..catalog.copies import told_here
 from ..shared.afterwards import Afterwards
 from ..shared.confirm import confirm
-from ..shared.restore_id import RestoreId, change_of
-from ..undo.change_logs import log_path
+from ..shared.restore_id import change_of
 from ..undo.old_states import remove_states
 from ..undo.owed import Owing
 from ..undo.undo import journal_of, recover, what_is_left
+from .changes import Notes, committed, log_of
+from .jobs import Jobs
 from .preflight import Preflight
 from .request import (
     RestoreRequest,
@@ -72,55 +59,6 @@ from .stage import Stage
 from .tell import Told
 
 AS_BEFORE = "The stack is as it was before."
-TOLD_AT_THE_END = (PROVEN, SQL_PROVEN, STAYS, say_internal_left_out(2).partition("(")[0])
-
-
-class Notes:
-    """Hears what a job tells that a person should still read when the run is over."""
-
-    def __init__(self) -> None:
-        self.told: list[str] = []
-        self.stopped_s = time.monotonic()
-        """When the stack was stopped."""
-
-    def said(self, _job: object, text: str) -> None:
-        """Keep what databases were proven to have, and what of InfluxDB was left out."""
-        if text.startswith(STOPPING):
-            self.stopped_s = time.monotonic()
-        if text.startswith(TOLD_AT_THE_END) and text not in self.told:
-            self.told.append(text)
-
-    def __getattr__(self, _name: str) -> Any:
-        return lambda *_words: None
-
-
-@contextlib.contextmanager
-def committed(left: str) -> Iterator[None]:
-    """Let a signal that comes after the commit, or after the undo, say what is left."""
-    try:
-        yield
-    except Interrupted as error:
-        error.left = left
-        raise
-
-
-def log_of(
-    change: RestoreId | None, settings: Settings, target: StackHost, died: Iterable[str]
-) -> RunLog:
-    """Return the log of a change of a target; `died` is what was told of one before it.
-
-    Where it cannot be made, the change goes on without it, and ends with that.
-    """
-    assert change  # noqa: S101 - the folder is named by us
-    path = log_path(settings.stack.folder, target.host, change)
-    try:
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        log = new_log(path)
-    except OSError as error:
-        log = LostLog(error)
-    for text in died:
-        log.write("undo", f"warning: {text}")
-    return log
 
 
 def restore(settings: Settings, request: RestoreRequest, options: Options, report: Report) -> int:
@@ -193,10 +131,9 @@ class _Restore:
             settings, target, source, request, self.backup, self.manifest, report
         )
         self.stage = Stage(target, self.runtag, self.before.records())
+        self.jobs = Jobs(target, source, chosen, self.stage, report)
         self.hooks = find_machine(settings, request.host).hooks if request.host else settings.hooks
         self.told = Told(settings, target, source, request, chosen, self.before, report)
-        self._archives: dict[File, FileFact] = {}
-        """What was there of the set when it was first looked at."""
         self._is_told = False
         self._switching = False
         self._journal: Journal | None = None
@@ -228,7 +165,7 @@ class _Restore:
         except StepFailed as error:
             broken = str(error)
         broken = broken or self._damage(facts)
-        targets = self._staging_targets(facts)
+        targets = self.jobs.staging(facts)
         if contents is None and "general" not in facts.kinds:
             contents = Contents()
         if contents:
@@ -243,7 +180,7 @@ class _Restore:
         self.told.tell_room(before)
         for line in hook_lines(self.hooks, "restore"):
             self.report.write(line)
-        self.report.plan(self._plan(targets, facts))
+        self.report.plan(self.jobs.plan(targets, facts))
         self.before.room.refuse(before)
         if broken:
             raise StepFailed(
@@ -297,7 +234,7 @@ class _Restore:
         self.journal = self._journal = journal_of(self.settings, self.target, lock)
         self.recover(self.journal)
         facts = self._facts() if self._is_told else self.tell()
-        self._begin_stage(facts)
+        self.jobs.begin(facts)
         staged = (*self._passed_over(), *self.stage.warnings)
         log = log_of(change_of(facts.previous), self.settings, self.target, self._died)
         hooked = Occasion(
@@ -309,15 +246,15 @@ class _Restore:
         after = Afterwards()
         warnings = staged
         try:
-            result = self._do(self._staging_targets(facts), facts, reporter, options)
+            result = self.jobs.do(self.jobs.staging(facts), facts, self.journal, reporter, options)
             if not result.failed:
                 warnings += hooked.run_before(self.hooks.before_restore)
                 with self.report.waiting("looking whether all that was unpacked is still there"):
-                    self.stage.refuse_hollow(self._staging_targets(facts))
+                    self.stage.refuse_hollow(self.jobs.staging(facts))
                 facts = self.before.with_items(self.before.facts_again(facts))
                 self._switching = True
                 target = [f"pi:restored/{self.runtag}"]
-                result += self._do(target, facts, reporter, options)
+                result += self.jobs.do(target, facts, self.journal, reporter, options)
                 self._down_s = time.monotonic() - notes.stopped_s
                 self._raise_if_it_stands(result)
                 if result.failed:
@@ -372,87 +309,6 @@ class _Restore:
         after = hooked.run_after(self.hooks.after_restore, went)
         for line in (*after.failures, *after.warnings):
             self.report.fail(line)
-
-    # What is done.
-
-    def _begin_stage(self, facts: RestoreFacts) -> None:
-        """Make the staging folder; what an earlier run fetched of this very set stays in it."""
-        parts = self.manifest.made if self.manifest else ()
-        hashes = {part.kind: part.sha256 for part in parts}
-        files = self.backup.files.items()
-        dated = {kind: (fact.size_bytes, int(fact.modified_s)) for kind, fact in files}
-        mark = json.dumps(hashes or [self.source.name, dated], sort_keys=True)
-        names = [f"{self.runtag}.{KINDS[kind]}" for kind in self.backup.files]
-        with self.report.waiting("looking at what was fetched and unpacked before"):
-            self.stage.begin(mark, names, apart=facts.volumes_apart)
-
-    def _staging_targets(self, facts: RestoreFacts) -> list[str]:
-        return [each.format(runtag=self.runtag) for each in stages({}, facts)]
-
-    @property
-    def _storages(self) -> dict[str, Storage]:
-        return {"pi": self.target.host, "from": self.source.storage}
-
-    def _plan(self, targets: list[str], facts: RestoreFacts) -> Plan:
-        roots = {
-            "pi": self.target.folder,
-            "from": self.source.folder,
-        }
-        graph = resolve(restore_book(), targets, roots, facts)
-        found = self._look(graph.files)
-        known = self.stage.known()
-        # A staged folder without a record is none that is whole: it is made again.
-        files = {each: fact for each, fact in found.items() if _is_known(each, known)}
-        return decide(graph, files, known)
-
-    def _look(self, files: frozenset[File]) -> dict[File, FileFact]:
-        """Return what is there of files. Of the set once: what is staged of it is proven.
-
-        So a vault that goes away afterwards stops nothing. Raises NotFound, naming them, where
-        archives are gone since the set was chosen, StepFailed where a place does not answer.
-        """
-        found = dict(self._archives)
-        for role, storage in self._storages.items():
-            asked = {e.absolute: e for e in files if e.role == role and e not in found}
-            facts = storage.stat(asked) if asked else {}
-            found |= {asked[path]: fact for path, fact in facts.items() if not fact.other}
-        archives = {each for each in files if f"{each}".startswith(("from:", f"pi:{BACKUPS}/"))}
-        if gone := sorted(posixpath.basename(each.path) for each in archives - found.keys()):
-            self.source.storage.listdir(self.source.folder)  # raises where a vault went away
-            raise NotFound(
-                f"{self.runtag} is not whole any more in {self.source.name}: {', '.join(gone)} "
-                "was there when this began, and was removed or renamed since. Nothing of the "
-                "stack was touched. What there is now: inv list"
-            )
-        self._archives = {each: found[each] for each in archives}
-        return found
-
-    def _do(
-        self,
-        targets: list[str],
-        facts: RestoreFacts,
-        reporter: CompositeReporter,
-        options: Options,
-    ) -> RunResult:
-        plan = self._plan(targets, facts)
-        self._clear_stale(plan)
-        self.report.start_bars()
-        try:
-            return Run(
-                plan,
-                self._storages,
-                store=self.stage,
-                journal=self.journal,
-                reporter=reporter,
-                jobs_at_once=options.jobs,
-            ).do()
-        finally:
-            self.report.stop_bars()
-
-    def _clear_stale(self, plan: Plan) -> None:
-        """Remove the staged folders that are made anew: no folder is renamed over a full one."""
-        jobs = (each.job for each in plan.to_run if not each.job.rule.transaction)
-        self.stage.remove(each.absolute for job in jobs for each in job.outputs if each.is_folder)
 
     def _clear_stage(self) -> None:
         with (
@@ -532,10 +388,6 @@ class _Restore:
         stack = replace(self.settings.stack, folder=self.target.folder)
         host, root = self.target.host, self.target.as_root
         remove_states(host, stack, lambda: root, self.report.write)
-
-
-def _is_known(file: File, known: Mapping[str, Record]) -> bool:
-    return not file.is_folder or file.role != "pi" or str(file) in known
 
 
 def _here_too(target: StackHost, request: RestoreRequest) -> str:

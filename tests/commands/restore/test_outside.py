@@ -266,6 +266,22 @@ def test_a_drive_that_went_while_a_restore_was_prepared_is_missed(machine, mount
     assert own.read_text() == "new"
 
 
+def test_a_drive_that_went_is_missed_if_nothing_outside_is_restored(machine, mount_disk):
+    """What was mounted is known from when the plan was made, and not from when it is compared."""
+    drive = mount_disk(machine.folder / "volumes/nodered")
+    own = drive / "flows.json"
+    beneath = "[]\n"  # which the mount hides
+    own.write_text("old")
+    machine.docker.knows({"one": [(str(drive), "/d")]})
+    machine.backup()
+    own.write_text("new")
+    with machine.stack.settings.open("a") as stream:
+        stream.write(f'[hooks]\nbefore_restore = [["umount", "--lazy", "{drive}"]]\n')
+    said = machine.restore(code=1)
+    assert f"{drive} was mounted or unmounted while this restore was" in " ".join(said.split())
+    assert own.read_text() == beneath
+
+
 def test_an_undo_leaves_no_empty_folder_on_another_mount(machine, mount_disk):
     """Nobody lists or removes one that holds nothing; what was live since then stays."""
     drive = mount_disk(machine.disk / "drive")
