@@ -8,9 +8,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from ...core.errors import (
-    Interrupted,
-)
+from ...core.errors import Interrupted
 from ...databases.influxdb.load import PROVEN
 from ...databases.influxdb.log import say_internal_left_out
 from ...databases.inventory import STAYS

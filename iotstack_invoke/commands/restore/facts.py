@@ -39,6 +39,7 @@ from ...stack.compose import (
     is_top_file,
 )
 from ...workflows.restore import EmptyVolume, Filling, Item, OutsideItem, RestoreFacts
+from .sql_imports import stages_of
 from .target_checks import INFLUX_FOLDER
 
 EMPTY_FOLDERS = (INFLUX_FOLDER, "volumes/nextcloud")
@@ -220,18 +221,6 @@ def _recipes_staged(
         for above, name in (posixpath.split(f"{folders[kind]}/{path}"),)
         if name in entries(target.host, above, target.as_root)
     )
-
-
-def stages_of(stage: str, facts: RestoreFacts) -> dict[str, str]:
-    """Return where services/ and volumes/ are staged, and each part of a recipe."""
-    stack = f"{stage}/stack"
-    folders = {top: f"{stack}/{top}" for top in FOLDERS}
-    apart = stage
-    if facts.volumes_apart:
-        above, runtag = posixpath.split(stage)
-        apart = f"{posixpath.dirname(above)}/volumes/.restore-{runtag}"
-        folders["volumes"] = f"{apart}/stack/volumes"
-    return folders | {kind: f"{apart}/{kind}" for kind in facts.kinds if kind in RECIPES}
 
 
 def folders_among(target: StackHost, items: Iterable[Item], *, staged: bool) -> list[Item]:

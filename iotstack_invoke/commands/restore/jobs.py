@@ -7,9 +7,7 @@ import posixpath
 from collections.abc import Mapping
 
 from ...backups.names import KINDS
-from ...core.errors import (
-    NotFound,
-)
+from ...core.errors import NotFound
 from ...core.stack_folders import BACKUPS
 from ...engine.executor import Run, RunResult
 from ...engine.journal import Journal
@@ -20,10 +18,7 @@ from ...hosts.base import FileFact, Storage
 from ...reporting.report import CompositeReporter, Report
 from ...settings.model import Options
 from ...workflows.restore import RestoreFacts, restore_book, stages
-from .request import (
-    Chosen,
-    Source,
-)
+from .request import Chosen, Source
 from .stage import Stage
 
 

@@ -32,13 +32,7 @@ from ...stack.compose import (
 )
 from ...stack.inside import is_in, path_on_host
 from ...stack.left_out import plain_place
-from ...workflows.restore import (
-    Item,
-    OutsideItem,
-    RestoreFacts,
-    aside_folder,
-    used_folder,
-)
+from ...workflows.restore import Item, OutsideItem, RestoreFacts, aside_folder, used_folder
 from .facts import EMPTY_FOLDERS, Candidates, TargetFacts
 from .request import RestoreRequest
 from .selection import Selection

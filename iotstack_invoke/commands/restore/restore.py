@@ -47,14 +47,7 @@ from ..undo.undo import journal_of, recover, what_is_left
 from .changes import Notes, committed, log_of
 from .jobs import Jobs
 from .preflight import Preflight
-from .request import (
-    RestoreRequest,
-    Source,
-    choose_set,
-    own_failed,
-    refuse_source,
-    source_of,
-)
+from .request import RestoreRequest, Source, choose_set, own_failed, refuse_source, source_of
 from .stage import Stage
 from .tell import Told
 

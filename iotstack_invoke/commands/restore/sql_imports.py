@@ -95,7 +95,7 @@ class SqlImports:
         """Return the loads of parts that hold a service with its database."""
         chosen = []
         for kind in (each for each in facts.kinds if each in RECIPES):
-            path = f"{recipe_folder(self.target, self.stage, kind, facts)}/{DUMP}"
+            path = f"{stages_of(self.stage, facts)[kind]}/{DUMP}"
             told = self._told(kind)
             root = self.target.as_root
             if staged and not entries(self.target.host, posixpath.dirname(path), root):
@@ -345,8 +345,13 @@ def _staged(item: Item | OutsideItem, path: str) -> str:
     return posixpath.normpath(posixpath.join(item.staged, posixpath.relpath(path, item.live)))
 
 
-def recipe_folder(target: StackHost, stage: str, kind: str, facts: RestoreFacts) -> str:
-    """Return where the part of a recipe is staged."""
+def stages_of(stage: str, facts: RestoreFacts) -> dict[str, str]:
+    """Return where services/ and volumes/ are staged, and each part of a recipe."""
+    stack = f"{stage}/stack"
+    folders = {top: f"{stack}/{top}" for top in FOLDERS}
+    apart = stage
     if facts.volumes_apart:
-        return f"{target.folder}/volumes/.restore-{posixpath.basename(stage)}/{kind}"
-    return f"{stage}/{kind}"
+        above, runtag = posixpath.split(stage)
+        apart = f"{posixpath.dirname(above)}/volumes/.restore-{runtag}"
+        folders["volumes"] = f"{apart}/stack/volumes"
+    return folders | {kind: f"{apart}/{kind}" for kind in facts.kinds if kind in RECIPES}

@@ -15,22 +15,14 @@ from ...core.dataclass import dataclass
 from ...core.errors import Refused
 from ...core.stack_folders import FOLDERS
 from ...stack.around import folders_around
-from ...stack.compose import (
-    COMPOSE_FILES,
-)
+from ...stack.compose import COMPOSE_FILES
 from ...stack.inside import is_in
 from ...stack.left_out import patterns_below, plain_place
-from ...workflows.restore import (
-    Around,
-    Item,
-    OutsideItem,
-    RestoreFacts,
-    aside_folder,
-    used_folder,
-)
-from .facts import EMPTY_FOLDERS, Holding, stages_of
+from ...workflows.restore import Around, Item, OutsideItem, RestoreFacts, aside_folder, used_folder
+from .facts import EMPTY_FOLDERS, Holding
 from .outside import within_mount
 from .planner import Planner, data_loaded, project_words
+from .sql_imports import stages_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,7 @@ from dataclasses import replace
 from ...archives.scan import Contents
 from ...backups.names import KINDS
 from ...backups.sets import State, unnamed_told
-from ...core.errors import (
-    ExitCode,
-    StepFailed,
-    Unreachable,
-)
+from ...core.errors import ExitCode, StepFailed, Unreachable
 from ...core.runtag import LATEST
 from ...environment.hooks import HooksResult
 from ...environment.stack_host import StackHost, find_machine
@@ -37,13 +33,7 @@ from .fates import Fates
 from .needed import needed, top_texts
 from .outside import of_old_folder, place_there, unseen
 from .preflight import Preflight
-from .request import (
-    Chosen,
-    RestoreRequest,
-    Source,
-    lacking_of,
-    newer_elsewhere,
-)
+from .request import Chosen, RestoreRequest, Source, lacking_of, newer_elsewhere
 from .stays import put_in_place, told_after, told_before, unknown_told
 
 REPLACES, REPLACES_AS_WELL = "replaces", "replaces as well"
