@@ -208,11 +208,12 @@ class Planner:
         """Return the containers of databases that run; on a bare machine, that ran."""
         told = self.manifest.containers if self.manifest else ()
         there = told if bare else tuple(each.container for each in self.mine)
+        unsteady = self.unsteady
         return tuple(
             each.name
             for each in there
             if each.running
-            and each.name not in self.unsteady
+            and each.name not in unsteady
             and self.settings.table.is_database(each.image)
         )
 
