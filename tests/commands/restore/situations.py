@@ -6,6 +6,7 @@ What is recorded is what the target was asked, and the plan that was made of the
 import dataclasses
 import enum
 import json
+import posixpath
 import re
 import types
 import typing
@@ -21,8 +22,10 @@ from iotstack_invoke.core.errors import Refused
 from iotstack_invoke.environment.stack_host import open_target
 from iotstack_invoke.reporting.report import Report
 from iotstack_invoke.settings.model import load_settings
+from iotstack_invoke.stack.inside import is_in
 
 TAG = "t1"
+FREE_BYTES = 1 << 36
 STAMP = re.compile(r"(previous-t1-)\d{8}T\d{6}Z")
 
 
@@ -85,13 +88,34 @@ class Recorded(Preflight):
         return facts, chosen
 
     def _lying(self, facts):
-        self.answers["there"] = super()._lying(facts)
-        return self.answers["there"]
+        there = super()._lying(facts)
+        base = posixpath.dirname(self.target.folder)
+        self.answers["there"] = {each for each in there if not is_in(base, each) or each == base}
+        return there
 
 
 def backed_up(stack):
     told = stack.run(f"backup --runtag {TAG} --force")
     assert told.returncode == 0, told.stderr
+
+
+def of_no_time(backup):
+    """Return a set without the dates and sizes of its files, which are others each time."""
+    files = {
+        kind: dataclasses.replace(each, modified_s=0.0, size_bytes=10)
+        for kind, each in backup.files.items()
+    }
+    return dataclasses.replace(backup, files=files, manifest=None)
+
+
+def of_no_machine(manifest):
+    """Return a manifest, as JSON has it, without what is of its machine, and of its moment."""
+    times = {"started_utc": "2026-01-01T00:00:00Z", "finished_utc": "2026-01-01T00:00:09Z"}
+    always = {"size_bytes": 10, "sha256": "0" * 64, "seconds": 0.0}
+    parts = tuple(dataclasses.replace(each, **always) for each in manifest.parts)
+    named = {"host": "pi", "machine": "", "zone": "UTC", "parts": parts}
+    told = dataclasses.replace(manifest, **times, **named).to_json()
+    return json.loads(told) | {"sha256": "0" * 64}
 
 
 def recorded(stack, name):
@@ -107,10 +131,7 @@ def recorded(stack, name):
     ):
         chosen = choose_set(source, TAG)
         backup, manifest = chosen.backup, chosen.manifest
-        said |= {
-            "backup": dataclasses.replace(backup, manifest=None),
-            "manifest": manifest and manifest.to_json(),
-        }
+        said |= {"backup": of_no_time(backup), "manifest": of_no_machine(manifest)}
         said["in_place"] = source.in_place
         before = None
         try:
@@ -118,11 +139,14 @@ def recorded(stack, name):
             before = Recorded(*given)
             facts = before.facts()
             contents = before.contents_told(facts, {"docker-compose.yml", ".env"})
-            said["plan"] = before.with_items(facts, contents or Contents())
+            facts = before.with_items(facts, contents or Contents())
+            said["plan"] = dataclasses.replace(facts, free_bytes=FREE_BYTES)
         except Refused as error:
             said["refused"] = str(error)
         if planner := getattr(before, "planner", None):
-            said |= {"facts": planner.here, "users": planner.users, **before.answers}
+            of_machine = {"mounts": frozenset({"/"}), "away": frozenset(), "is_new": False}
+            here = dataclasses.replace(planner.here, free_bytes=FREE_BYTES, **of_machine)
+            said |= {"facts": here, "users": planner.users, **before.answers}
     base = str(stack.folder.parent)
     text = json.dumps(plain(said)).replace(base, "/pi").replace(base[1:], "pi")
     return json.loads(STAMP.sub(r"\g<1>20260101T000000Z", text))

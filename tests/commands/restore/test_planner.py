@@ -35,7 +35,9 @@ def kept(name):
 def selection_of(said):
     """Return what was asked for, of which backup, before the target was asked."""
     request, backup = made_of(RestoreRequest, said["request"]), made_of(BackupSet, said["backup"])
-    return Selection(request, backup, read_manifest(said["manifest"], TAG, changed=True), "")
+    return Selection(
+        request, backup, read_manifest(json.dumps(said["manifest"]), TAG, changed=True), ""
+    )
 
 
 def planner_of(said):
@@ -97,10 +99,4 @@ def test_what_a_plan_was_made_of_is_what_a_target_is_asked(name, little_stack, m
         text = json.dumps(found, indent=1, sort_keys=True, ensure_ascii=True)
         (GOLDEN / f"{name}.json").write_text(f"{text}\n")
     was = kept(name)
-    for each in ("plan", "refused"):
-        assert without_room(found.get(each)) == without_room(was.get(each))
-
-
-def without_room(plan):
-    """Return a plan without how much is free, which is another number on each machine."""
-    return plan | {"free_bytes": 0} if isinstance(plan, dict) else plan
+    assert (found.get("plan"), found.get("refused")) == (was.get("plan"), was.get("refused"))
