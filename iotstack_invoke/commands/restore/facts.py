@@ -108,7 +108,7 @@ class Candidates:
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """What the parts of a backup hold: as they lie staged, or as it is told before that."""
+    """What the parts of a backup hold: as they lie staged, or before that by its manifest."""
 
     is_staged: bool
     tops: Mapping[str, str]
@@ -137,10 +137,10 @@ class Holding:
 def gather(target: StackHost, table: ServiceTable, inclusions: Collection[str]) -> TargetFacts:
     """Return the facts of a target as they are now; raises StepFailed where it cannot be asked.
 
-    A restore gathers them at two moments: under the lock, for a dead run was undone, and what was
-    told before may have changed while a person thought; and right before the switch, for to fetch
-    may have taken hours, and hooks may have stopped or started containers. What a person is told
-    who confirms it is of a moment before. Within each of these nothing is asked twice.
+    A restore gathers them at two moments. Under the lock: a run that died was undone, and while a
+    person thought about a question, whose facts are of a moment before, all may have changed. And
+    right before the switch: to fetch may take hours, and hooks may stop or start containers.
+    At each of these moments nothing of it is asked twice.
     """
     host, folder = target.host, target.folder
     containers = inspect_all(host, target.docker)

@@ -32,7 +32,7 @@ class Swaps:
     planner: Planner
 
     def holding_told(self, facts: RestoreFacts, contents: Contents) -> Holding:
-        """Return what a general part is told to hold, before it is staged."""
+        """Return what a general part holds, as far as that is known before it is staged."""
         left_out = self.planner.manifest.left_out if self.planner.manifest else ()
         empty = {each.what for each in left_out}
         return Holding(

@@ -1,4 +1,4 @@
-"""What a person is told of a restore: before it, what would differ; after it, what did."""
+"""What a restore tells a person: before it, what would differ; after it, what did."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ REPLACES, REPLACES_AS_WELL = "replaces", "replaces as well"
 
 
 class Told:
-    """What is told of one restore."""
+    """Tells of one restore."""
 
     def __init__(
         self,
