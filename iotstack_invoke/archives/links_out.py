@@ -14,7 +14,7 @@ from ..core.dataclass import dataclass
 from ..core.errors import StepFailed
 from ..core.path_patterns import fits_all_of
 from ..engine.steps import StepContext
-from ..hosts.base import Command, Host
+from ..hosts.base import ANY_EXIT, Command, Host
 from ..services.known import is_in_stack
 from ..stack.inside import is_in
 from ..stack.stack_holdings import (
@@ -103,9 +103,7 @@ class LinksOut:
             return True
         names = [word for each in inner for word in ("-o", "-path", glob.escape(each))][1:]
         words = ("find", path, "(", *names, ")", "-prune", "-o", "-not", "-type", "d")
-        command = Command(
-            (*as_root, *words, "-print", "-quit"), frozenset(range(256)), LOOK_LIMIT_S
-        )
+        command = Command((*as_root, *words, "-print", "-quit"), ANY_EXIT, LOOK_LIMIT_S)
         told = host.run(command)
         return bool(told.exit_code or told.out)
 

@@ -12,9 +12,8 @@ from ..core.dataclass import dataclass
 from ..core.errors import StepFailed
 from ..engine.space import reserve
 from ..engine.steps import File, Record, StepContext
-from ..hosts.base import Command, FileFact, Host, Received, Storage
+from ..hosts.base import ANY_EXIT, Command, FileFact, Host, Received, Storage
 from ..hosts.hashing import HashedStream, hash_command
-from ..hosts.inspect import ANY_EXIT
 from ..hosts.local import CHUNK_BYTES
 from .manifest import MOST_BYTES, Manifest, read_manifest
 from .names import KINDS, PARTS, split_set_name

@@ -30,7 +30,7 @@ from ..core.dataclass import dataclass
 from ..core.errors import ExitCode, IotstackError, StepFailed
 from ..core.runtag import default_runtag
 from ..databases.influxdb.part import BACKUP_INSIDE
-from ..hosts.base import Command
+from ..hosts.base import ANY_EXIT, Command
 from ..hosts.json_answers import JsonAnswer, read_json
 from ..hosts.local import LocalHost
 from ..reporting.report import Report, size_text
@@ -264,9 +264,7 @@ def _influx(sample: _Sample, report: Report) -> Iterator[str]:
         report.write(f"   A real InfluxDB ({image}) holds {POINTS} points.")
         yield container
     finally:
-        host.run(
-            Command((*compose, "down", "--volumes"), accept=frozenset(range(256)), timeout_s=120)
-        )
+        host.run(Command((*compose, "down", "--volumes"), accept=ANY_EXIT, timeout_s=120))
 
 
 def _find_image(host: LocalHost) -> tuple[str, str]:
@@ -274,7 +272,7 @@ def _find_image(host: LocalHost) -> tuple[str, str]:
     told = host.run(
         Command(
             ("docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}", "influxdb"),
-            accept=frozenset(range(256)),
+            accept=ANY_EXIT,
         )
     )
     if told.exit_code:

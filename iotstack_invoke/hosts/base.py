@@ -8,6 +8,7 @@ import signal
 import stat
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import IO, Protocol
 
 from ..core.dataclass import dataclass
@@ -52,6 +53,9 @@ def fact_of(mode: int, size_bytes: int, modified_s: float) -> FileFact:
 MOST_BYTES = 32 << 20
 """No answer that is read at once is longer: find(1) over a quarter of a million files."""
 
+ANY_EXIT = frozenset(range(256))
+"""All exit codes: who runs the command looks at its result."""
+
 LONG_SCRIPT = 60
 """A script of more letters is not shown: what it is told behind it says more."""
 
@@ -77,6 +81,10 @@ class Command:
     def __str__(self) -> str:
         return shlex.join(self.argv)
 
+    def accepting(self, *exit_codes: int) -> Command:
+        """Return the same command, of which these exit codes are no failure."""
+        return replace(self, accept=frozenset(exit_codes))
+
     @property
     def shown(self) -> str:
         """It for people: without the text of a script that it hands to a shell."""
@@ -89,6 +97,11 @@ class Command:
             if (shell, flag) == ("sh", "-c") and len(script) > LONG_SCRIPT:
                 return shlex.quote(script), "…"
         return "", ""
+
+
+def sh(script: str, *arguments: str) -> tuple[str, ...]:
+    """Return the words that run a script of the shell, which has its arguments as "$1" and on."""
+    return ("sh", "-c", script, "sh", *arguments)
 
 
 _ASIDE = re.compile(

@@ -7,7 +7,7 @@ import math
 import shlex
 from typing import IO, cast
 
-from .base import Command, Received
+from .base import Command, Received, sh
 from .local import CHUNK_BYTES
 
 HASH_LIMIT_S = 24 * 3600.0
@@ -25,7 +25,7 @@ A Mac or a NAS with BSD tools has the last.
 
 def hash_command(path: str, as_root: tuple[str, ...] = ()) -> Command:
     """Return what says the SHA-256 of a file as its first word."""
-    words = (*as_root, "sh", "-c", HASH, "sh", path)
+    words = (*as_root, *sh(HASH, path))
     return Command(words, timeout_s=HASH_LIMIT_S, label=shlex.join((*as_root, "sha256sum", path)))
 
 

@@ -11,13 +11,11 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from ..core.errors import Refused, StepFailed, ended
-from .base import Command, Host, Result, is_telling
+from .base import ANY_EXIT, Command, Host, Result, is_telling, sh
 from .json_answers import read_json
 from .local import NOT_THERE, READ_ONLY, LocalHost, checked, said_too_much
 
 _OCTAL = re.compile(r"\\([0-7]{3})")
-
-ANY_EXIT = frozenset(range(256))
 
 GOOD_EXIT = frozenset({0})
 
@@ -125,7 +123,7 @@ def may_write(host: Host, folder: str) -> bool:
     if isinstance(host, LocalHost):
         return os.access(folder, os.W_OK | os.X_OK)
     script = '[ -w "$1" ] && [ -x "$1" ]'
-    return host.run(Command(("sh", "-c", script, "sh", folder), ANY_EXIT)).exit_code == 0
+    return host.run(Command(sh(script, folder), ANY_EXIT)).exit_code == 0
 
 
 def is_read_only(host: Host, path: str) -> bool:
@@ -190,7 +188,7 @@ def which_may_be_there(
         return frozenset(filter(_may_be_here, asked))
     if not asked:
         return frozenset()
-    words = (*as_root, *IN_ENGLISH, "sh", "-c", MAY_BE_THERE, "sh", *asked)
+    words = (*as_root, *IN_ENGLISH, *sh(MAY_BE_THERE, *asked))
     told = host.run(Command(words)).out
     return frozenset(path for path, mark in zip(asked, told.split(), strict=True) if mark != "-")
 

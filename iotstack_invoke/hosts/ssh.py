@@ -26,7 +26,7 @@ from paramiko import ChannelException, SSHException
 
 from ..core import processes
 from ..core.errors import StepFailed, TimedOut, Unreachable, ended
-from .base import Command, Disk, FileFact, Heard, Pipe, Received, Result, fact_of
+from .base import ANY_EXIT, Command, Disk, FileFact, Heard, Pipe, Received, Result, fact_of
 from .hashing import HASH
 from .invoke_runners import LineStream
 from .local import (
@@ -42,7 +42,7 @@ from .local import (
 )
 from .login_shell import START_FILES, Lines, LoginPrints, not_begun, shown
 from .sftp_storage import MAKE_ROOM, MOST_CONTENT_BYTES, SftpStorage, not_listed, too_much
-from .ssh_config import ANY_EXIT, CONNECT_LIMIT_S
+from .ssh_config import CONNECT_LIMIT_S
 from .ssh_connection import (
     FIRST_SESSION_TRIES,
     SESSION_TRIES,

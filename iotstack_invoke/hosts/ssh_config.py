@@ -23,7 +23,7 @@ from paramiko import SSHException
 
 from ..core.dataclass import dataclass
 from ..core.errors import StepFailed, Unreachable, ended
-from .base import Command
+from .base import ANY_EXIT, Command
 from .known_hosts import SSH_PORT, name_with_port
 from .local import LocalHost
 from .ssh_settings import Ssh
@@ -32,7 +32,6 @@ CONNECT_LIMIT_S = 15
 ANSWER_LIMIT_S = 30.0
 """For `ssh -G`: it may ask name servers, and runs what `Match exec` says."""
 MOST_GATEWAYS = 8
-ANY_EXIT = frozenset(range(256))
 USERS_FILE, SYSTEMS_FILE = "~/.ssh/config", "/etc/ssh/ssh_config"
 DEFAULTS = {
     "identityfile": tuple(f"~/.ssh/id_{each}" for each in ("rsa", "ecdsa", "ed25519")),

@@ -29,7 +29,7 @@ from paramiko import AuthenticationException, ChannelException, SSHException
 
 from ..core.dataclass import dataclass
 from ..core.errors import KeyRefused, Refused, StepFailed, TimedOut, Unreachable, ended
-from .base import Command
+from .base import ANY_EXIT, Command
 from .invoke_runners import LOOK_S, RUN_OVERRIDES, Unattended
 from .known_hosts import (
     AUTHORITY,
@@ -45,7 +45,7 @@ from .local import LocalHost
 from .login_shell import START_FILES, Beginning, Mark, no_sftp, not_begun
 from .pasted import logging_in
 from .sftp import NoSftp, SftpSession, encoded
-from .ssh_config import ANY_EXIT, FOR_A_COMMAND, Way, find_way, flags
+from .ssh_config import FOR_A_COMMAND, Way, find_way, flags
 from .ssh_line import SILENT, HostKeyRefused, Line, LoginRefused, judge
 from .ssh_settings import Ssh
 

@@ -32,10 +32,10 @@ from paramiko.transport import ChannelMap
 
 from ..core import processes
 from ..core.errors import ended
-from .base import Command
+from .base import ANY_EXIT, Command
 from .known_hosts import KeyVerdict, KnownKey, known_keys, listed, name_with_port, verdict
 from .local import LocalHost
-from .ssh_config import ANY_EXIT, Way
+from .ssh_config import Way
 
 KRL = b"SSHKRL\n\0"
 KRL_REVOKED_EXIT = 1

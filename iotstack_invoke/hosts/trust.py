@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from ..core.dataclass import dataclass
 from ..core.errors import Refused, StepFailed
-from .base import Command, Host
+from .base import ANY_EXIT, Command, Host, sh
 from .local import NOT_THERE, LocalHost
 
 # `-` is not there, `?` nobody can tell: a folder on the way may not be looked into. What follows
@@ -87,7 +87,7 @@ class Trust:
         return found
 
     def _look_there(self, asked: tuple[str, ...]) -> dict[str, Owned]:
-        words = (*self.as_root, "sh", "-c", LOOK, "sh", *asked)
+        words = (*self.as_root, *sh(LOOK, *asked))
         try:
             me, *told = self.host.run(Command(words)).out.splitlines()
             if self.me < 0:
@@ -122,8 +122,8 @@ class Trust:
     def _is_private(self, owned: Owned) -> bool:
         key = (owned.group, owned.user)
         if key not in self._private:
-            words = ("sh", "-c", GROUP, "sh", str(owned.group))
-            told = self.host.run(Command(words, frozenset(range(256))))
+            words = sh(GROUP, str(owned.group))
+            told = self.host.run(Command(words, ANY_EXIT))
             users = self._us | {owned.user}
             known = not told.exit_code
             self._private[key] = known and is_private(told.out, owned.group, users)
@@ -183,7 +183,7 @@ class Trust:
         as_root = self.as_root if folder.user != self.me else ()
         for change in ("o-w", "g-w"):
             words = (*as_root, "chmod", change, "--", path)
-            told = self.host.run(Command(words, frozenset(range(256))))
+            told = self.host.run(Command(words, ANY_EXIT))
             if not self.others(self.stat([folder.path])[folder.path]):
                 return f"{where}{path}: {why}. Now its owner alone may."
         if or_refuse:
@@ -238,7 +238,7 @@ def believed(host: Host, path: str, as_root: tuple[str, ...] = ()) -> bool:
 
 def _has_no_owners(host: Host, path: str) -> bool:
     words = ("stat", "-f", "-c", "%T", "--", path)
-    return host.run(Command(words, frozenset(range(256)))).out.strip() in WITHOUT_OWNERS
+    return host.run(Command(words, ANY_EXIT)).out.strip() in WITHOUT_OWNERS
 
 
 def is_private(told: str, group: int, users: Iterable[int]) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable
 
 from ..core.dataclass import dataclass
 from ..core.errors import StepFailed
-from ..hosts.base import Host
+from ..hosts.base import Host, sh
 from .answers import answer
 from .inside import above, is_in
 
@@ -70,7 +70,7 @@ def own_in_clone(
 
     `packed`: paths of which nothing is meant.
     """
-    words = (*as_root, "sh", "-c", _SCRIPT, "sh", folder, *sorted(names))
+    words = (*as_root, *sh(_SCRIPT, folder, *sorted(names)))
     try:
         told = answer(host, words, LOOK_LIMIT_S)
     except StepFailed:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from ..core.dataclass import dataclass
 from ..core.errors import StepFailed, ended
 from ..core.stack_folders import RESTORE
-from ..hosts.base import Command, FileFact, Host, Result, is_telling
+from ..hosts.base import ANY_EXIT, Command, FileFact, Host, Result, is_telling, sh
 from ..hosts.json_answers import JsonAnswer, read_json
 from ..hosts.local import LocalHost, checked
 from ..services.containers import Container
@@ -218,7 +218,7 @@ def _without_links(
         real = {path: os.path.realpath(path) for path in paths}
     else:
         script = 'for f; do realpath -m -z -- "$f" 2>/dev/null || printf "%s\\0" "$f"; done'
-        told = host.run(Command(("sh", "-c", script, "sh", *paths))).out.split("\0")
+        told = host.run(Command(sh(script, *paths))).out.split("\0")
         real = dict(zip(paths, told, strict=False))
 
     def followed(mount: Mount) -> Mount:
@@ -357,7 +357,7 @@ def compose_words(host: Host, docker: tuple[str, ...] = ("docker",)) -> tuple[st
     `docker` may begin with `sudo -n`. Raises StepFailed where there is neither.
     """
     for words in ((*docker, "compose"), (*docker[:-1], "docker-compose")):
-        asked = Command((*words, "version"), accept=frozenset(range(256)), timeout_s=LOOK_LIMIT_S)
+        asked = Command((*words, "version"), accept=ANY_EXIT, timeout_s=LOOK_LIMIT_S)
         if host.run(asked).exit_code == 0:
             return words
     raise StepFailed(

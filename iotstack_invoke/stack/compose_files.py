@@ -16,7 +16,7 @@ from dataclasses import field
 
 from ..core.dataclass import dataclass
 from ..core.errors import StepFailed
-from ..hosts.base import Command, Host
+from ..hosts.base import Command, Host, sh
 from .compose import Volume, is_bound
 from .compose_text import (
     Budget,
@@ -160,7 +160,7 @@ def compose_reads(
 def _surroundings(host: Host, folder: str) -> tuple[dict[str, str], str]:
     """Return the variables that a command finds on a host, and the folder without links."""
     script = 'realpath -m -- "$1" | base64 | tr -d "\\n"; echo; env -0 | base64 | tr -d "\\n"'
-    command = Command(("sh", "-c", script, "sh", folder), timeout_s=READ_LIMIT_S)
+    command = Command(sh(script, folder), timeout_s=READ_LIMIT_S)
     real, _, told = host.run(command).out.partition("\n")
     pairs = base64.b64decode(told).decode("utf-8", "surrogateescape").split("\0")
     environment = dict(pair.split("=", 1) for pair in pairs if "=" in pair)
@@ -224,7 +224,7 @@ class _Seen:
         words = [f"{'t' if text else 'k'}:{path}" for path, text in wanted]
         for some in _batches(words):
             command = Command(
-                (*self.as_root, "sh", "-c", _READ, "sh", str(SIZE_LIMIT + 1), *some),
+                (*self.as_root, *sh(_READ, str(SIZE_LIMIT + 1), *some)),
                 timeout_s=READ_LIMIT_S,
                 label="a look at the files that compose reads",
             )

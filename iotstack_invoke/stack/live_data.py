@@ -9,7 +9,7 @@ import posixpath
 from collections.abc import Iterable
 
 from ..core.dataclass import dataclass
-from ..hosts.base import Host
+from ..hosts.base import Host, sh
 from .answers import answer
 from .inside import is_in
 
@@ -62,7 +62,7 @@ def live_data_in(
         find = ("find", "-H", *some)
         tests = ("-maxdepth", f"{DEPTH}", "(", *names, ")", *at_rest, "-print0")
         script = '"$@" 2>/dev/null; true'  # what we may not read, or is gone, is told elsewhere
-        words = (*as_root, "sh", "-c", script, "sh", *find, *tests)
+        words = (*as_root, *sh(script, *find, *tests))
         for path in answer(host, words, LOOK_LIMIT_S):
             folder, name = posixpath.split(path)
             if name == "meta.db" and posixpath.basename(folder) != "meta":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ..hosts.base import Command, Host
+from ..hosts.base import Command, Host, sh
 from .compose import InspectedContainer, Mount
 
 LOOK_LIMIT_S = 600.0
@@ -57,7 +57,7 @@ def seen_otherwise(
             for each, mount in some
             for word in (str(each.pid), mount.inside, _escaped(mount.inside), mount.source)
         )
-        command = Command((*as_root, "sh", "-c", _SCRIPT, "sh", *words), timeout_s=LOOK_LIMIT_S)
+        command = Command((*as_root, *sh(_SCRIPT, *words)), timeout_s=LOOK_LIMIT_S)
         lines = host.run(command).out.splitlines()
         found |= {
             (each.container.name, mount.inside)

@@ -20,7 +20,7 @@ from ..backups.manifest import VOLUME, LeftOut
 from ..core.dataclass import dataclass
 from ..core.errors import StepFailed
 from ..core.stack_folders import BACKUPS, FOLDERS, KEPT_OUT, RESTORE
-from ..hosts.base import Host
+from ..hosts.base import Host, sh
 from ..services.known import is_below_stack, is_in_stack, is_of_restores
 from ..settings.model import Exclusion, Inclusion, StackConfig
 from .answers import answer
@@ -750,7 +750,7 @@ def advice(what: str, *, includable: bool = True) -> str:
 
 def _links(host: Host, folder: str, as_root: tuple[str, ...]) -> tuple[str, ...]:
     """Return the links of services/, the outermost of volumes/, and those beside both."""
-    out = answer(host, (*as_root, "sh", "-c", _LINKS, "sh", folder), LOOK_LIMIT_S)
+    out = answer(host, (*as_root, *sh(_LINKS, folder)), LOOK_LIMIT_S)
     return tuple(sorted(filter(None, out)))
 
 
@@ -759,7 +759,7 @@ def stat_paths(host: Host, paths: list[str], as_root: tuple[str, ...]) -> dict[s
     found: dict[str, PathFact] = {}
     for start in range(0, len(paths), PATHS_AT_ONCE):
         some = paths[start : start + PATHS_AT_ONCE]
-        out = answer(host, (*as_root, "sh", "-c", _LOOK, "sh", *some), LOOK_LIMIT_S)
+        out = answer(host, (*as_root, *sh(_LOOK, *some)), LOOK_LIMIT_S)
         if len(out) != 3 * len(some):
             raise StepFailed(f"On {host.name} the mounts of the containers cannot be looked at.")
         found |= {
@@ -798,7 +798,7 @@ def _beside(
     ways = {each for path in included for each in above(path)}
     runs = (BACKUPS, RESTORE, "volumes")
     looked_in = (".", *sorted(f"./{each}" for each in {*ways, *runs}))
-    told = answer(host, (*as_root, "sh", "-c", _BESIDE, "sh", folder, *looked_in), LOOK_LIMIT_S)
+    told = answer(host, (*as_root, *sh(_BESIDE, folder, *looked_in)), LOOK_LIMIT_S)
     names = {each.removeprefix("./") for each in told}
     of_runs = {each for each in names if posixpath.dirname(each) in runs}
     names -= of_runs

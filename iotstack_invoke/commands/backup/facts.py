@@ -19,9 +19,8 @@ from ...core.dataclass import dataclass
 from ...core.errors import Refused, StepFailed, ended
 from ...core.stack_folders import FOLDERS
 from ...environment.stack_host import machine_mark
-from ...hosts.base import Command, FileFact, Host
+from ...hosts.base import ANY_EXIT, Command, FileFact, Host
 from ...hosts.inspect import (
-    ANY_EXIT,
     host_name,
     may_be_there,
     mount_points,

@@ -41,9 +41,8 @@ from ...databases.sql.servers import run_in, servers_in
 from ...environment.environment import Environment, Newest, newest_good
 from ...environment.hooks import FIND_PROGRAM
 from ...environment.stack_host import find_machine
-from ...hosts.base import Command, Host, Result, Storage
+from ...hosts.base import ANY_EXIT, Command, Host, Result, Storage
 from ...hosts.inspect import (
-    ANY_EXIT,
     entries,
     free_bytes,
     host_name,

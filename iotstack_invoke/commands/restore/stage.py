@@ -15,9 +15,9 @@ from ...core.errors import StepFailed
 from ...core.stack_folders import RESTORE
 from ...engine.steps import Record
 from ...environment.stack_host import StackHost
-from ...hosts.base import PARTIAL, Command
+from ...hosts.base import ANY_EXIT, PARTIAL, Command
 from ...hosts.hashing import hash_command
-from ...hosts.inspect import ANY_EXIT, entries, read_text
+from ...hosts.inspect import entries, read_text
 from ...stack.staged import (
     MARK_ENDING,
     REMOVE_LIMIT_S,

@@ -26,8 +26,8 @@ from ...databases.influxdb.part import (
 )
 from ...databases.influxdb.server import Server
 from ...environment.stack_host import StackHost
-from ...hosts.base import Command
-from ...hosts.inspect import ANY_EXIT, IN_ENGLISH, entries, mount_of, mount_points, points_away
+from ...hosts.base import ANY_EXIT, Command
+from ...hosts.inspect import IN_ENGLISH, entries, mount_of, mount_points, points_away
 from ...stack.compose import InspectedContainer, named
 from ...stack.inside import is_in
 from ...stack.path_owners import is_unnamed

@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from ...core.errors import StepFailed
 from ...core.stack_folders import RESTORE
 from ...engine.steps import UndoableStep
-from ...hosts.base import Command, Host
-from ...hosts.inspect import ANY_EXIT, which_may_be_there
+from ...hosts.base import ANY_EXIT, Command, Host
+from ...hosts.inspect import which_may_be_there
 
 ELSEWHERE_FILE = "elsewhere.json"
 """In what an undo put aside in restore/: its folders on other file systems."""

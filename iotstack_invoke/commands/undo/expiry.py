@@ -14,8 +14,8 @@ from ...core.errors import IotstackError, Refused, StepFailed
 from ...core.stack_folders import RESTORE
 from ...environment.environment import Environment
 from ...environment.stack_host import journal_paths
-from ...hosts.base import Command, Host, is_telling
-from ...hosts.inspect import ANY_EXIT, IN_ENGLISH, entries, read_text
+from ...hosts.base import ANY_EXIT, Command, Host, is_telling
+from ...hosts.inspect import IN_ENGLISH, entries, read_text
 from ...hosts.trust import Trust
 from ...stack.kept_until import UNTIL_FILE
 from ...stack.swap_entries import MOVED

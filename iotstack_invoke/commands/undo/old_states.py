@@ -20,9 +20,8 @@ from ...core.stack_folders import RESTORE
 from ...engine.journal import Owed, owed_in
 from ...environment.environment import Environment
 from ...environment.stack_host import journal_paths
-from ...hosts.base import Command, Host, is_telling
+from ...hosts.base import ANY_EXIT, Command, Host, is_telling
 from ...hosts.inspect import (
-    ANY_EXIT,
     GONE,
     IN_ENGLISH,
     read_text,
