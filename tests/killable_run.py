@@ -20,7 +20,7 @@ from iotstack_invoke.engine.executor import Run
 from iotstack_invoke.engine.journal import Journal
 from iotstack_invoke.engine.plan import decide, resolve
 from iotstack_invoke.engine.rules import RuleBook, rule
-from iotstack_invoke.engine.steps import File
+from iotstack_invoke.engine.steps import File, HostAccess
 from iotstack_invoke.hosts.base import PARTIAL, Command
 from iotstack_invoke.hosts.local import LocalHost
 
@@ -84,7 +84,7 @@ class Write:
 class MakeScratch:
     """Make a folder that must not outlive the job."""
 
-    host_role: str
+    access: HostAccess
     folder: str
 
     def commands(self):
@@ -163,7 +163,7 @@ def first(job):
 def second(job):
     """Make the second with a folder that is only needed meanwhile."""
     scratch = f"{job.output.root}/scratch"
-    yield MakeScratch("pi", scratch)
+    yield MakeScratch(HostAccess("pi"), scratch)
     yield Write(job.output, "b", job.inputs)
     yield RemoveScratch(scratch)
 
@@ -183,7 +183,7 @@ def listed(job):
 @rule("pi:slow.txt")
 def slow(job):
     """Never end, with something to undo."""
-    yield MakeScratch("pi", f"{job.output.root}/scratch")
+    yield MakeScratch(HostAccess("pi"), f"{job.output.root}/scratch")
     yield Sleep(job.output)
 
 

@@ -18,6 +18,7 @@ from iotstack_invoke.databases.influxdb2.part import Influx2Facts
 from iotstack_invoke.databases.inventory import Held
 from iotstack_invoke.databases.sql.servers import SqlServer
 from iotstack_invoke.engine.plan import resolve
+from iotstack_invoke.engine.steps import HostAccess
 from iotstack_invoke.parts.bundle import RecipeInUse
 from iotstack_invoke.stack.cold_copy import AtRest
 from iotstack_invoke.stack.stack_holdings import Outside
@@ -43,11 +44,8 @@ from iotstack_invoke.workflows.restore import (
 S = "/home/pi/IOTstack"
 PREVIOUS = f"{S}/restore/previous-t1-20261123T110000Z"
 ROOTS = {"pi": S, "from": "/mnt/vault"}
-WORDS = {
-    "as_root": ("sudo", "-n"),
-    "docker": ("sudo", "-n", "docker"),
-    "guard": f"{S}/backups/.commands.lock",
-}
+SUDO = ("sudo", "-n")
+ACCESS = HostAccess("pi", SUDO, (*SUDO, "docker"), f"{S}/backups/.commands.lock")
 HERE = {
     sys.executable: "PYTHON",
     str(folders.CHECKOUT): "CHECKOUT",
@@ -72,7 +70,7 @@ def backup():
         folder=S,
         members=("./docker-compose.yml", "./services", "./volumes"),
         kinds=("general", "influx", "influxdb2", "mariadb", "postgres", *RECIPES, "outside"),
-        as_root=WORDS["as_root"],
+        as_root=SUDO,
         exclusions=("volumes/x/*",),
         influx=InfluxFacts(
             "influxdb", "1.8", f"{S}/backups/influxdb/db", f"{S}/volumes/influxdb/data"
@@ -117,7 +115,7 @@ def restore_fields():
     return {
         "kinds": ("general", "influx", "mariadb", "postgres", *RECIPES, "outside"),
         "in_place": True,
-        **WORDS,
+        "access": ACCESS,
         "compose": ("docker", "compose", "--project-directory", S, "--file", f"{S}/c.yml"),
         "previous": PREVIOUS,
         "items": (
@@ -185,7 +183,7 @@ def one_database():
 def reload():
     facts = ReloadFacts(
         server=Server("influxdb", f"{S}/volumes/influxdb/data"),
-        **WORDS,
+        access=ACCESS,
         stage=f"{S}/restore/reload",
         stage_inside="/var/lib/influxdb/backup/reload",
         previous=PREVIOUS,

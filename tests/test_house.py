@@ -131,7 +131,7 @@ from iotstack_invoke.databases.influxdb.log import Level
 def late():
     from ..commands.backup.facts import look_at_stack
     if late:
-        from .stack import Swap
+        from .swap import Swap
         from . import compose
 """
     assert modules_in(imports(ast.parse(code), "stack.up")) == {
@@ -140,7 +140,7 @@ def late():
         "core.errors",
         "databases.influxdb.log",
         "commands.backup.facts",
-        "stack.stack",
+        "stack.swap",
         "stack.compose",
     }
     assert "hosts.ssh" in USES["vaults.access"]  # imported in a function

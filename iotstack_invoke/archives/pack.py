@@ -20,7 +20,7 @@ from ..core import gzip_streams
 from ..core.dataclass import dataclass
 from ..core.errors import StepFailed, ended
 from ..core.stack_folders import FOLDERS
-from ..engine.steps import File, StepContext
+from ..engine.steps import CommandStep, File, HostStep, StepContext
 from ..hosts.base import Command, Host, is_telling
 from ..hosts.local import LocalHost, read_chunk
 from ..services.known import is_of_restores
@@ -338,19 +338,17 @@ def names_with_copies(
 
 
 @dataclass(frozen=True, slots=True)
-class CompareUnpacked:
+class CompareUnpacked(HostStep):
     """Compare every member of an archive with what was unpacked: tar's own comparison."""
 
-    host_role: str
     archive: str
     folder: str
-    as_root: tuple[str, ...]
 
     def _command(self, *, here: bool = False) -> Command:
         words = ("tar", "--compare", f"--file={self.archive}", f"--directory={self.folder}")
         unzip = gzip_streams.reading_words(self.archive, here=here)
         return Command(
-            (*self.as_root, "env", "LC_ALL=C", *words, "--numeric-owner", *unzip),
+            (*self.access.as_root, "env", "LC_ALL=C", *words, "--numeric-owner", *unzip),
             accept=frozenset({0, 1, 2}),
             timeout_s=COMPARE_LIMIT_S,
         )
@@ -361,7 +359,7 @@ class CompareUnpacked:
 
     def do(self, context: StepContext) -> None:
         """Raise StepFailed with the first of what differs."""
-        host = context.host(self.host_role)
+        host = self.access.host(context)
         told = host.run(self._command(here=isinstance(host, LocalHost)))
         if told.exit_code:
             lines = (told.out + told.err).strip().splitlines() or ["tar said nothing"]
@@ -467,21 +465,12 @@ def _advice(lines: list[str]) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class RemoveFolder:
+class RemoveFolder(CommandStep):
     """Remove a folder that nobody needs any more."""
 
-    host_role: str
     path: str
-    as_root: tuple[str, ...]
-
-    def commands(self) -> tuple[str, ...]:
-        """Return the command."""
-        return (str(self._command),)
 
     @property
-    def _command(self) -> Command:
-        return Command((*self.as_root, "rm", "-rf", "--", self.path), timeout_s=600)
-
-    def do(self, context: StepContext) -> None:
-        """Remove it."""
-        context.host(self.host_role).run(self._command)
+    def command(self) -> Command:
+        """What removes it."""
+        return Command((*self.access.as_root, "rm", "-rf", "--", self.path), timeout_s=600)

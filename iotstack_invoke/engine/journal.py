@@ -11,17 +11,17 @@ import contextlib
 import json
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from typing import Any, Protocol
 
 from ..core.dataclass import dataclass
 from ..core.errors import Interrupted, IotstackError, OldDataGone, StepFailed, Unreachable, ended
 from ..hosts.base import Host
-from .steps import UndoableStep
+from .steps import HostAccess, UndoableStep
 
 WORDS = frozenset({"as_root", "docker", "compose", "guard", "lock"})
-"""Fields of steps that the target says: how a program is called there, and its locks. They are
-never written, and those that earlier versions wrote are never read."""
+"""What the target says of a step: how a program is called there, and its locks. They are never
+written, and those that earlier versions wrote are never read."""
 
 BY_HAND = "with the version that wrote it, or by hand, as docs/recovery.md says"
 
@@ -29,8 +29,12 @@ BY_HAND = "with the version that wrote it, or by hand, as docs/recovery.md says"
 class Bound(Protocol):
     """What the target itself says of the steps in a journal."""
 
+    def access(self, role: str) -> HostAccess:
+        """Return how steps reach the host that has a role."""
+        ...
+
     def word(self, field: str) -> Any:
-        """Return the value of one of WORDS."""
+        """Return the value of one of WORDS that a step has as a field of its own."""
         ...
 
     def refuse(self, steps: Iterable[UndoableStep]) -> None:
@@ -80,10 +84,20 @@ def name_of(kind: type[Any]) -> str:
 
 
 def written(step: UndoableStep) -> dict[str, Any]:
-    """Return what a journal holds of a step: neither words of programs, nor what makes them."""
+    """Return what a journal holds of a step: neither words of programs, nor what makes them.
+
+    Of how it reaches its host that is the role alone.
+    """
+    told: Mapping[str, Any] = getattr(step, "journaled", lambda: _fields_of(step))()
+    own = {name: value for name, value in told.items() if name not in WORDS}
+    return {"host_role": step.access.role, **own}
+
+
+def _fields_of(step: UndoableStep) -> dict[str, Any]:
+    """Return the fields of a step, but for how it reaches its host."""
     assert is_dataclass(step)  # noqa: S101 - steps are frozen dataclasses
-    told: Mapping[str, Any] = getattr(step, "journaled", lambda: asdict(step))()
-    return {name: value for name, value in told.items() if name not in WORDS}
+    names = (each.name for each in fields(step))
+    return {name: getattr(step, name) for name in names if name != "access"}
 
 
 class Journal:
@@ -277,12 +291,13 @@ class Journal:
 
     def _step(self, entry: Mapping[str, Any], bound: Bound | None) -> UndoableStep:
         told = {k: tuple(v) if isinstance(v, list) else v for k, v in entry["fields"].items()}
-        kind = self._steps[entry["step"]]
+        kind, role = self._steps[entry["step"]], str(told.pop("host_role"))
         told = getattr(kind, "of_earlier", dict)(told)
         known = {k: v for k, v in told.items() if k not in WORDS}
+        access = bound.access(role) if bound else HostAccess(role)
         missing = {each.name for each in fields(kind)} & WORDS
         words = {name: bound.word(name) for name in missing} if bound else {}
-        step: UndoableStep = getattr(kind, "revived", kind)(**known, **words)
+        step: UndoableStep = getattr(kind, "revived", kind)(access, **known, **words)
         return step
 
     def _append(self, entry: Mapping[str, Any]) -> None:

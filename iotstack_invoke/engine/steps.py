@@ -11,7 +11,7 @@ from dataclasses import field
 from typing import Any, Protocol, runtime_checkable
 
 from ..core.dataclass import dataclass
-from ..hosts.base import PARTIAL, Disk, Host, Storage
+from ..hosts.base import PARTIAL, Command, Disk, Host, Storage
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +141,46 @@ class StepContext(Protocol):
         ...
 
 
+STEP_LIMIT_S = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class HostAccess:
+    """How a step reaches its host: the role of that, and how commands are run there."""
+
+    role: str
+    as_root: tuple[str, ...] = ()
+    """The words before a command that needs root."""
+    docker: tuple[str, ...] = ("docker",)
+    """The words before a command of Docker."""
+    guard: str = ""
+    """The lock that commands hold which change something; '' where no undo waits for them."""
+
+    def host(self, context: StepContext) -> Host:
+        """Return the host itself."""
+        return context.host(self.role)
+
+    def guarded(self, *argv: str, timeout_s: float = STEP_LIMIT_S) -> Command:
+        """Return a command that holds the host's shared lock while it runs.
+
+        One that outlives the program that sent it is waited for before anything is undone.
+        """
+        lock = ("flock", "--shared", self.guard) if self.guard else ()
+        return Command((*lock, *argv), timeout_s=timeout_s)
+
+    def guarded_root(self, *argv: str, timeout_s: float = STEP_LIMIT_S) -> Command:
+        """Return the same for a command that needs root."""
+        return self.guarded(*self.as_root, *argv, timeout_s=timeout_s)
+
+    def guarded_docker(self, *argv: str, timeout_s: float = STEP_LIMIT_S) -> Command:
+        """Return the same for a command of Docker."""
+        return self.guarded(*self.docker, *argv, timeout_s=timeout_s)
+
+    def removal(self, folder: str) -> Command:
+        """Return the command that removes a folder with all that is in it, if it is there."""
+        return self.guarded_root("rm", "-rf", "--", folder)
+
+
 @runtime_checkable
 class Step(Protocol):
     """One thing to do."""
@@ -156,13 +196,13 @@ class Step(Protocol):
 
 @runtime_checkable
 class UndoableStep(Step, Protocol):
-    """One thing to do that can be undone; all its fields are plain strings and numbers.
+    """One thing to do that can be undone; all its other fields are plain strings and numbers.
 
     The undo must be right whether the step acted, acted half or did not act, and must not mind
     being done twice.
     """
 
-    host_role: str
+    access: HostAccess
 
     def undo(self, host: Host) -> str | None:
         """Put back what was before; return what a person is to be told of it, if anything."""
@@ -186,6 +226,45 @@ class ClaimingStep(Step, Protocol):
     """
 
     claim: str
+
+
+@dataclass(frozen=True, slots=True)
+class HostStep:
+    """What all steps have that act on one host."""
+
+    access: HostAccess
+
+
+@dataclass(frozen=True, slots=True)
+class CommandStep(HostStep):
+    """A step that runs one command."""
+
+    @property
+    def command(self) -> Command:
+        """The command."""
+        raise NotImplementedError
+
+    def commands(self) -> tuple[str, ...]:
+        """Return the command as a person would type it."""
+        return (str(self.command),)
+
+    def do(self, context: StepContext) -> None:
+        """Run it; raises StepFailed."""
+        self.access.host(context).run(self.command, context.log_output)
+
+
+@dataclass(frozen=True, slots=True)
+class UndoneByCommand(HostStep):
+    """A step whose undo is one command."""
+
+    @property
+    def undo_command(self) -> Command:
+        """The command that puts back what was before."""
+        raise NotImplementedError
+
+    def undo(self, host: Host) -> None:
+        """Run it; raises StepFailed."""
+        host.run(self.undo_command)
 
 
 @dataclass(frozen=True, slots=True)

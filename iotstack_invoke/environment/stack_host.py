@@ -18,9 +18,9 @@ from ..core.dataclass import dataclass
 from ..core.errors import Busy, NotFound, Refused, StepFailed, Unreachable, UsageError, ended
 from ..core.nearest import nearest
 from ..core.stack_folders import BACKUPS, RESTORE
-from ..hosts.base import Command, Host
+from ..engine.steps import HostAccess
+from ..hosts.base import ANY_EXIT, Command, Host, sh
 from ..hosts.inspect import (
-    ANY_EXIT,
     is_read_only,
     may_be_there,
     read_text,
@@ -90,6 +90,11 @@ class StackHost:
         """The lock that every changing command holds while it runs."""
         return f"{self.backups}/{COMMANDS_LOCK}"
 
+    @property
+    def access(self) -> HostAccess:
+        """How the steps of a plan reach it, in which it has the role `pi`."""
+        return HostAccess("pi", self.as_root, self.docker, self.guard)
+
 
 def find_machine(settings: Settings, name: str) -> HostConfig:
     """Return a host of the settings; raises UsageError, with the nearest names."""
@@ -138,7 +143,7 @@ def open_machine(machine: HostConfig, *, bare: bool = False) -> Iterator[SshHost
     remote = open_host(machine.ssh, machine.folder, name)
     try:
         _check_identity(remote, machine)
-        words = ("sh", "-c", WHERE_STACK, "sh", "-m" if bare else "", machine.folder)
+        words = sh(WHERE_STACK, "-m" if bare else "", machine.folder)
         folder = remote.run(Command(words, ANY_EXIT)).out.strip()
         if folder == IS_FILE:
             raise Refused(
@@ -171,13 +176,7 @@ def _check_identity(host: Host, machine: HostConfig) -> None:
 
 def _fit(host: Host, name: str, folder: str, role: str, *, sudo: bool) -> StackHost:
     as_root = root_words(host, name, sudo=sudo)
-    try:
-        docker = docker_words(host, name, as_root)
-    except Unreachable:
-        raise
-    except (Refused, StepFailed) as error:  # it refused, or did not answer in time
-        return StackHost(host, name, folder, role, as_root, ("docker",), str(error))
-    return StackHost(host, name, folder, role, as_root, docker)
+    return StackHost(host, name, folder, role, as_root, *docker_words_if_any(host, name, as_root))
 
 
 def with_docker(target: StackHost) -> StackHost:
@@ -200,6 +199,18 @@ def docker_words(host: Host, name: str, as_root: tuple[str, ...]) -> tuple[str, 
     if told.exit_code:
         raise Refused(f"On {name} Docker cannot be asked: {ended(told.last_line)}")
     return docker
+
+
+def docker_words_if_any(
+    host: Host, name: str, as_root: tuple[str, ...]
+) -> tuple[tuple[str, ...], str]:
+    """Return the same, and '' or why Docker cannot be asked: whoever needs it fails then."""
+    try:
+        return docker_words(host, name, as_root), ""
+    except Unreachable:
+        raise
+    except (Refused, StepFailed) as error:  # it refused, or did not answer in time
+        return ("docker",), str(error)
 
 
 class Lock:
@@ -234,7 +245,7 @@ def locked_target(target: StackHost, purpose: str) -> Iterator[Lock]:
     Raises Busy, and Refused where the file system that it would lie on is mounted read-only.
     """
     script = f'{MAKE_STACK} && mkdir -p -m 0700 -- "$2"'
-    words = ("sh", "-c", script, "sh", target.folder, target.backups)
+    words = sh(script, target.folder, target.backups)
     with contextlib.ExitStack() as held:
         try:
             target.host.run(Command(words))
@@ -283,7 +294,7 @@ class _FarLock(Lock):
         told = json.dumps({"pid": os.getpid(), "purpose": self.purpose, "since": now})
         words = ("flock", "--timeout", str(wait_s), "-E", str(LOCK_HELD_EXIT), self.path)
         script = 'printf %s "$1" > "$2"; echo "held $$"; exec cat'
-        command = Command((*words, "sh", "-c", script, "sh", told, self.path))
+        command = Command((*words, *sh(script, told, self.path)))
         self._channel = self.host.login.start(command)
         answer, code, said = self.host.login.answer(self._channel, wait_s + LOCK_ANSWER_LIMIT_S)
         held, _, holder = answer.decode("utf-8", "replace").partition(" ")
@@ -316,7 +327,7 @@ class _FarLock(Lock):
 
     def _is_held_by_ours(self) -> bool:
         """Tell whether the process that held it for this run has it still, though it was ended."""
-        words = ("sh", "-c", STILL_HOLDS, "sh", self.holder, self.path)
+        words = sh(STILL_HOLDS, self.holder, self.path)
         return bool(self.holder) and self.host.run(Command(words, ANY_EXIT)).out == "held\n"
 
     def hold_again(self) -> None:
@@ -324,7 +335,7 @@ class _FarLock(Lock):
         with self._looking:
             if not self._channel.closed and self._channel.get_transport().is_active():
                 return
-            words = ("sh", "-c", END_HOLDER, "sh", self.holder, self.path)
+            words = sh(END_HOLDER, self.holder, self.path)
             self.host.run(Command(words, ANY_EXIT))
             self.take(HOLD_AGAIN_LIMIT_S)
 

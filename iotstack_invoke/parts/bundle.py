@@ -14,8 +14,8 @@ from ..core import processes
 from ..core.dataclass import dataclass
 from ..core.errors import StepFailed
 from ..databases.sql.servers import MARIADB, SqlServer
-from ..engine.steps import StepContext
-from ..hosts.base import Command
+from ..engine.steps import HostAccess, HostStep, StepContext
+from ..hosts.base import ANY_EXIT, Command
 from ..services.known import Recipe
 from ..stack.quiesce import MARK, QUIET_LIMIT_S, Quiesce, exec_words, quiet_of
 
@@ -39,14 +39,13 @@ class RecipeInUse:
     exclusions: tuple[str, ...] = ()
     """What is left out, as seen from its folder."""
 
-    def quiet(self, host_role: str, backups: str) -> Quiesce | None:
+    def quiet(self, access: HostAccess, backups: str) -> Quiesce | None:
         """Return how it is made quiet; None where it need not, or is not running."""
         recipe = self.recipe
         if not recipe.enter or not self.runs:
             return None
         mark, lock = f"{backups}/{MARK}{self.name}", f"{backups}/.lock"
-        where = (self.container, ("docker",), mark, lock)
-        return quiet_of(host_role, self.name, recipe, *where)
+        return quiet_of(access, self.name, recipe, self.container, mark, lock)
 
 
 def data_of(recipe: Recipe) -> str:
@@ -55,10 +54,9 @@ def data_of(recipe: Recipe) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class EndQuiet:
+class EndQuiet(HostStep):
     """Let a restored service go on: what was copied while it was quiet says that it is quiet."""
 
-    host_role: str
     container: str
     ask: tuple[str, ...]
     awake: str
@@ -74,14 +72,14 @@ class EndQuiet:
         if not self.runs:
             self._warn(context, "was not running, so it was not started")
             return
-        host = context.host(self.host_role)
+        host = self.access.host(context)
         deadline = time.monotonic() + ANSWER_LIMIT_S
         while True:
-            told = host.run(Command(self.ask, frozenset(range(256)), QUIET_LIMIT_S))
+            told = host.run(Command(self.ask, ANY_EXIT, QUIET_LIMIT_S))
             if told.exit_code == 0 and self.awake in told.out:
                 return
             if told.exit_code == 0:
-                left = Command(self.leave, frozenset(range(256)), QUIET_LIMIT_S)
+                left = Command(self.leave, ANY_EXIT, QUIET_LIMIT_S)
                 host.run(left, context.log_output)
             if _NOT_UP.search(told.err):
                 self._warn(context, "is not up")
@@ -98,12 +96,12 @@ class EndQuiet:
         )
 
 
-def end_quiet(
-    host_role: str, name: str, container: str, docker: tuple[str, ...], *, runs: bool
-) -> EndQuiet | None:
+def end_quiet(access: HostAccess, name: str, container: str, *, runs: bool) -> EndQuiet | None:
     """Return the step that lets a restored service go on, None where it never is quiet."""
     recipe = RECIPES[name]
     if not recipe.enter:
         return None
-    ask, leave = (exec_words(docker, container, recipe, e) for e in (recipe.ask, recipe.leave))
-    return EndQuiet(host_role, container, ask, recipe.awake, leave, runs)
+    ask, leave = (
+        exec_words(access.docker, container, recipe, e) for e in (recipe.ask, recipe.leave)
+    )
+    return EndQuiet(access, container, ask, recipe.awake, leave, runs)

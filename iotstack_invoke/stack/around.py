@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 
 from ..core.dataclass import dataclass
-from ..engine.steps import StepContext
-from ..hosts.base import Host
+from ..engine.steps import CommandStep, UndoneByCommand
+from ..hosts.base import Command, sh
 from .inside import above, is_in
-from .stack import guarded
 
 # Only root may give a folder to somebody else.
 _GIVE = 'give() { [ "$(id -u)" != 0 ] || chown --reference="$1" -- "$2"; }; '
@@ -23,7 +22,7 @@ _UNMAKE = '[ ! -d "$1" ] || rmdir --ignore-fail-on-non-empty -- "$1"'
 
 
 @dataclass(frozen=True, slots=True)
-class MakeAround:
+class MakeAround(CommandStep, UndoneByCommand):
     """Make a folder around what is put in place. Undone: remove it where it is empty.
 
     It belongs to whom `like` does, or where that is no folder to whom the one around it does.
@@ -31,52 +30,48 @@ class MakeAround:
 
     journaled_as = "MakeAround"
 
-    host_role: str
     path: str
     live: str
     """What is put in place in it, or deeper."""
     like: str
-    as_root: tuple[str, ...]
-    guard: str
+
+    @property
+    def command(self) -> Command:
+        """What makes it, if it is still missing."""
+        return self.access.guarded_root(*sh(_MAKE, self.path, self.like))
+
+    @property
+    def undo_command(self) -> Command:
+        """What removes it, unless something came into it since."""
+        return self.access.guarded_root(*sh(_UNMAKE, self.path))
 
     def commands(self) -> tuple[str, ...]:
         """Return the command as a person would type it."""
         return (f"mkdir '{self.path}'  # it belongs to whom the archive says",)
 
-    def do(self, context: StepContext) -> None:
-        """Make it, if it is still missing."""
-        words = (*self.as_root, "sh", "-c", _MAKE, "sh", self.path, self.like)
-        context.host(self.host_role).run(guarded(self.guard, words))
-
-    def undo(self, host: Host) -> None:
-        """Remove it, unless something came into it since."""
-        words = (*self.as_root, "sh", "-c", _UNMAKE, "sh", self.path)
-        host.run(guarded(self.guard, words))
-
 
 @dataclass(frozen=True, slots=True)
-class GiveStack:
+class GiveStack(CommandStep, UndoneByCommand):
     """Give root's new folder of a stack to whom a file of the archive belongs. Undone: root's."""
 
     journaled_as = "GiveStack"
 
-    host_role: str
     path: str
     like: str
-    guard: str
+
+    @property
+    def command(self) -> Command:
+        """What gives it away."""
+        return self.access.guarded("chown", f"--reference={self.like}", "--", self.path)
+
+    @property
+    def undo_command(self) -> Command:
+        """What takes it back."""
+        return self.access.guarded("chown", "0:0", "--", self.path)
 
     def commands(self) -> tuple[str, ...]:
-        """Return the command."""
+        """Return the command as a person would type it."""
         return (f"chown --reference='{self.like}' '{self.path}'",)
-
-    def do(self, context: StepContext) -> None:
-        """Give it away."""
-        words = ("chown", f"--reference={self.like}", "--", self.path)
-        context.host(self.host_role).run(guarded(self.guard, words))
-
-    def undo(self, host: Host) -> None:
-        """Take it back."""
-        host.run(guarded(self.guard, ("chown", "0:0", "--", self.path)))
 
 
 def folders_around(lives: Iterable[str], within: Collection[str]) -> dict[str, str]:

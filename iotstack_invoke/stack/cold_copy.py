@@ -11,10 +11,9 @@ from collections.abc import Iterable, Iterator
 from ..core.dataclass import dataclass
 from ..core.errors import StepFailed
 from ..engine.space import reserve
-from ..engine.steps import Step, StepContext
+from ..engine.steps import CommandStep, HostAccess, Step, StepContext
 from ..hosts.base import Command
 from .quiesce import Resume, stopped
-from .stack import guarded
 
 COPY_LIMIT_S = 6 * 3600.0
 FREE_BYTES = 50_000_000
@@ -52,18 +51,11 @@ def _is_in(path: str, place: str) -> bool:
     return f"{path}/".startswith(f"{place}/")
 
 
-def copy_at_rest(
-    host_role: str,
-    folder: str,
-    rest: AtRest,
-    target: str,
-    as_root: tuple[str, ...],
-    guard: str,
-) -> Iterator[Step]:
+def copy_at_rest(access: HostAccess, folder: str, rest: AtRest, target: str) -> Iterator[Step]:
     """Stop it, copy its files below `target`, let it go on."""
     backups = posixpath.dirname(target)
-    quiets = [stopped(host_role, each, backups) for each in rest.containers]
-    copy = CopyAtRest(host_role, folder, rest.paths, target, as_root, guard)
+    quiets = [stopped(access, each, backups) for each in rest.containers]
+    copy = CopyAtRest(access, folder, rest.paths, target)
     yield CheckSpace(copy)
     yield from quiets
     yield copy
@@ -71,34 +63,28 @@ def copy_at_rest(
 
 
 @dataclass(frozen=True, slots=True)
-class CopyAtRest:
+class CopyAtRest(CommandStep):
     """Copy files and folders of the stack as they are, with their paths, below a folder.
 
     Under the lock of all that changes a host: a copy that outlives its run would go on writing
     into the copies of the next one.
     """
 
-    host_role: str
     folder: str
     paths: tuple[str, ...]
     target: str
-    as_root: tuple[str, ...]
-    guard: str
 
     @property
     def command(self) -> Command:
         """The copy."""
         cp = ("cp", "--archive", "--reflink=auto", "--parents", "--", *self.paths, self.target)
-        return guarded(self.guard, (*self.as_root, "env", "-C", self.folder, *cp), COPY_LIMIT_S)
-
-    def commands(self) -> tuple[str, ...]:
-        """Return the command."""
-        return (str(self.command),)
+        words = ("env", "-C", self.folder, *cp)
+        return self.access.guarded_root(*words, timeout_s=COPY_LIMIT_S)
 
     def do(self, context: StepContext) -> None:
         """Copy them; raises StepFailed where one cannot be."""
         context.status(f"copying {', '.join(self.paths)}")
-        context.host(self.host_role).run(self.command, context.log_output)
+        self.access.host(context).run(self.command, context.log_output)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +96,8 @@ class CheckSpace:
     @property
     def _command(self) -> Command:
         paths = (posixpath.join(self.copy.folder, each) for each in self.copy.paths)
-        return Command((*self.copy.as_root, "du", "-s", "-c", "-B1", "--", *paths), timeout_s=3600)
+        words = ("du", "-s", "-c", "-B1", "--", *paths)
+        return Command((*self.copy.access.as_root, *words), timeout_s=3600)
 
     def commands(self) -> tuple[str, ...]:
         """Return the command."""
@@ -118,7 +105,7 @@ class CheckSpace:
 
     def do(self, context: StepContext) -> None:
         """Raise StepFailed, with the numbers, where it does not fit."""
-        host = context.host(self.copy.host_role)
+        host = self.copy.access.host(context)
         needed = int(host.run(self._command).out.splitlines()[-1].split("\t")[0])
         above = posixpath.dirname(self.copy.target)
         space = reserve(context, host, above, needed + FREE_BYTES)
@@ -131,27 +118,16 @@ class CheckSpace:
 
 
 @dataclass(frozen=True, slots=True)
-class CopyLinked:
+class CopyLinked(CommandStep):
     """Copy what links of the stack lead to, under the names of the links, below a folder."""
 
-    host_role: str
     folder: str
     names: tuple[str, ...]
     target: str
-    as_root: tuple[str, ...]
-    guard: str
 
     @property
     def command(self) -> Command:
         """The copy; with owner, mode and date of the file, not of the link."""
         cp = ("cp", "--dereference", "--preserve=all", "--parents", "--", *self.names)
-        words = (*self.as_root, "env", "-C", self.folder, *cp, self.target)
-        return guarded(self.guard, words, COPY_LIMIT_S)
-
-    def commands(self) -> tuple[str, ...]:
-        """Return the command."""
-        return (str(self.command),)
-
-    def do(self, context: StepContext) -> None:
-        """Copy them; raises StepFailed where one cannot be."""
-        context.host(self.host_role).run(self.command, context.log_output)
+        words = ("env", "-C", self.folder, *cp, self.target)
+        return self.access.guarded_root(*words, timeout_s=COPY_LIMIT_S)

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 
 from ..backups.manifest import read_utc, utc_text
 from ..core.dataclass import dataclass
-from ..engine.steps import StepContext
+from ..engine.steps import HostStep, StepContext
 from ..hosts.base import PARTIAL, Host
 
 UNTIL_FILE = "keep-until.json"
@@ -48,10 +48,9 @@ def read_until(told: str) -> datetime | None:
 
 
 @dataclass(frozen=True, slots=True)
-class KeepUntil:
+class KeepUntil(HostStep):
     """Note how long what is replaced stays. It is taken back with the folder (MakeAside)."""
 
-    host_role: str
     folders: tuple[str, ...]
     days: int
 
@@ -61,4 +60,4 @@ class KeepUntil:
 
     def do(self, context: StepContext) -> None:
         """Write it."""
-        keep_until(context.host(self.host_role), self.folders, self.days, datetime.now(UTC))
+        keep_until(self.access.host(context), self.folders, self.days, datetime.now(UTC))

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 
 from ..core.dataclass import dataclass
-from ..engine.steps import StepContext
-from ..hosts.base import Command, Host
-from .stack import RENAME_AGAIN, UNDO_AGAIN, guarded, rename_by
+from ..engine.steps import HostStep, StepContext
+from ..hosts.base import Command, Host, sh
+from .swap import RENAME_AGAIN, UNDO_AGAIN, rename_by
 from .swap_entries import KEPT
 
 _WILD = re.compile(r"[*?\[]")
@@ -44,7 +44,7 @@ _MOVE = (
 
 
 @dataclass(frozen=True, slots=True)
-class KeepLeftOut:
+class KeepLeftOut(HostStep):
     """Move what a backup left out from the folder put aside back into the one in its place.
 
     Undone: back into the one put aside, with what came to it since: that is in no backup at all.
@@ -52,13 +52,10 @@ class KeepLeftOut:
 
     journaled_as = "KeepLeftOut"
 
-    host_role: str
     live: str
     aside: str
     patterns: tuple[str, ...]
     """What was left out, below the folder; as tar's own exclusions."""
-    as_root: tuple[str, ...]
-    guard: str
 
     def commands(self) -> tuple[str, ...]:
         """Return what is moved, as a person would type it."""
@@ -73,13 +70,12 @@ class KeepLeftOut:
         kept = (("-path", f"{_exact(start)}/{KEPT}"), ("!", "-path", f"{_exact(start)}/*/*"))
         passed_over = (*kept[0], *kept[1], "-prune", "-o")
         find = ("find", start, "-mindepth", "1", *passed_over, "(", *paths[1:], ")", "-prune")
-        move = ("-exec", "sh", "-c", _MOVE, "sh", start, end, "{}", "+")
-        words = ("sh", "-c", _FIND, "sh", start, end, *find, *move)
-        return guarded(self.guard, (*self.as_root, *words))
+        move = ("-exec", *sh(_MOVE, start, end, "{}", "+"))
+        return self.access.guarded_root(*sh(_FIND, start, end, *find, *move))
 
     def do(self, context: StepContext) -> None:
         """Move each by one rename."""
-        host = context.host(self.host_role)
+        host = self.access.host(context)
         rename_by(host, self._command(self.aside, self.live), self._told("kept"), RENAME_AGAIN)
 
     def undo(self, host: Host) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable
 
 from ..core.dataclass import dataclass
 from ..core.errors import StepFailed
-from ..engine.steps import StepContext
+from ..engine.steps import HostStep, StepContext
 from ..hosts.base import Host
 from ..hosts.inspect import mount_points, on_host
 from .inside import is_in
@@ -39,10 +39,9 @@ def refuse_mounts_since(
 
 
 @dataclass(frozen=True, slots=True)
-class CheckMounts:
+class CheckMounts(HostStep):
     """See that around data the same is mounted as when the plan was made."""
 
-    host_role: str
     paths: tuple[str, ...]
     points: tuple[str, ...]
     """The mount points around them when the plan was made."""
@@ -55,4 +54,4 @@ class CheckMounts:
 
     def do(self, context: StepContext) -> None:
         """Raise StepFailed where a drive came or went."""
-        refuse_mounts_since(context.host(self.host_role), self.paths, self.points, self.what)
+        refuse_mounts_since(self.access.host(context), self.paths, self.points, self.what)

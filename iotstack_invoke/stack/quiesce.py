@@ -15,8 +15,8 @@ from typing import Any
 from ..core import processes
 from ..core.dataclass import dataclass
 from ..core.errors import StepFailed
-from ..engine.steps import StepContext
-from ..hosts.base import Command, Host
+from ..engine.steps import HostAccess, HostStep, StepContext
+from ..hosts.base import ANY_EXIT, Command, Host, sh
 from ..hosts.trust import believed
 from ..services.known import Recipe, packaged_recipes
 
@@ -68,7 +68,7 @@ DETACH = 'setsid "$@" < /dev/null > /dev/null 2>&1 &'
 
 
 @dataclass(frozen=True, slots=True)
-class Quiesce:
+class Quiesce(HostStep):
     """Let a service be quiet, if it is not already. Undone: it is let go on, if this was done.
 
     `ask` is answered with `awake` in it by a service that is not quiet.
@@ -76,7 +76,6 @@ class Quiesce:
 
     journaled_as = "Quiesce"
 
-    host_role: str
     name: str
     ask: tuple[str, ...]
     awake: str
@@ -93,12 +92,10 @@ class Quiesce:
     container: str = ""
     recipe: str = ""
     """The service whose recipe says how; '' for a container that is stopped."""
-    docker: tuple[str, ...] = ("docker",)
 
     def journaled(self) -> Mapping[str, Any]:
         """Return what a journal holds of it: what its recipe says is read there again."""
-        whose = {"container": self.container, "recipe": self.recipe}
-        return {"host_role": self.host_role, "mark": self.mark, **whose}
+        return {"mark": self.mark, "container": self.container, "recipe": self.recipe}
 
     @classmethod
     def of_earlier(cls, told: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -108,7 +105,7 @@ class Quiesce:
         """
         name = posixpath.basename(str(told["mark"])).removeprefix(MARK)
         recipe = name if name in packaged_recipes() else ""
-        found = {"host_role": told["host_role"], "mark": told["mark"], "recipe": recipe}
+        found = {"mark": told["mark"], "recipe": recipe}
         if "container" in told:
             return {**found, "container": told["container"], "recipe": told["recipe"]}
         words = [*told["leave"]]
@@ -116,19 +113,12 @@ class Quiesce:
 
     @classmethod
     def revived(
-        cls,
-        host_role: str,
-        mark: str,
-        container: str,
-        recipe: str,
-        lock: str,
-        docker: tuple[str, ...],
+        cls, access: HostAccess, mark: str, container: str, recipe: str, lock: str
     ) -> Quiesce:
         """Return it as its recipe says it today, or that of a container that is stopped."""
         if not recipe:
-            return stopped_at(host_role, container, docker, mark, lock)
-        row = packaged_recipes()[recipe]
-        return quiet_of(host_role, recipe, row, container, docker, mark, lock)
+            return stopped_at(access, container, mark, lock)
+        return quiet_of(access, recipe, packaged_recipes()[recipe], container, mark, lock)
 
     def commands(self) -> tuple[str, ...]:
         """Return the command."""
@@ -136,7 +126,7 @@ class Quiesce:
 
     def do(self, context: StepContext) -> None:
         """Enter the quiet; raises StepFailed where nobody tells whether it is there already."""
-        host = context.host(self.host_role)
+        host = self.access.host(context)
         if not believed(host, self.mark):  # whoever owns it could hold it, as a lock, for ever
             host.remove([self.mark])
         if not self._is_awake(host):
@@ -145,8 +135,8 @@ class Quiesce:
         # What is not left until here is owed: the mark lasts before anybody is disturbed.
         host.append(self.mark, self.name)
         leave = self._bounded(self.leave)
-        watch = ("sh", "-c", WATCH, "sh", self.lock, self.mark, str(QUIET_LIMIT_S), *leave)
-        host.run(Command(("sh", "-c", DETACH, "sh", *watch), label=f"watch {self.mark}"))
+        watch = sh(WATCH, self.lock, self.mark, str(QUIET_LIMIT_S), *leave)
+        host.run(Command(sh(DETACH, *watch), label=f"watch {self.mark}"))
         context.status(f"{self.name} is made quiet")
         called = str(Command(self.enter))
         enter = self._bounded(self.enter)
@@ -162,7 +152,7 @@ class Quiesce:
     def undo(self, host: Host) -> None:
         """Let it go on; raises StepFailed, with what to type, where it does not."""
         leave = self._bounded(self.leave)
-        words = ("sh", "-c", LEAVE, "sh", self.mark, str(QUIET_LIMIT_S), *leave)
+        words = sh(LEAVE, self.mark, str(QUIET_LIMIT_S), *leave)
         accept, limit_s = frozenset({0, TIMED_OUT}), 2 * QUIET_LIMIT_S + 10
         command = Command(words, accept, limit_s, label=str(Command(self.leave)))
         if not host.stat([self.mark]):
@@ -180,7 +170,7 @@ class Quiesce:
         deadline = time.monotonic() + AWAKE_LIMIT_S
         since = 0.0
         while True:
-            told = host.run(Command(self._bounded(self.ask), frozenset(range(256)), QUIET_LIMIT_S))
+            told = host.run(Command(self._bounded(self.ask), ANY_EXIT, QUIET_LIMIT_S))
             now = time.monotonic()
             awake = told.exit_code == 0 and self.awake in told.out
             since = (since or now) if awake else 0
@@ -199,8 +189,8 @@ class Quiesce:
         """Return a command that ends in its container when it is late, not only its `docker`."""
         if not self.recipe:
             return words
-        at = len(self.docker) + len(("exec", "--user", "who", "container"))
-        return (*words[:at], "sh", "-c", BOUND, "sh", str(INSIDE_LIMIT_S), *words[at:])
+        at = len(self.access.docker) + len(("exec", "--user", "who", "container"))
+        return (*words[:at], *sh(BOUND, str(INSIDE_LIMIT_S), *words[at:]))
 
     def _is_awake(self, host: Host) -> bool:
         told = host.run(Command(self._bounded(self.ask), timeout_s=QUIET_LIMIT_S)).out
@@ -226,7 +216,7 @@ class Resume:
 
     def do(self, context: StepContext) -> None:
         """Let it go on; warns, with what to type, where it is not up in a minute."""
-        host = context.host(self.quiet.host_role)
+        host = self.quiet.access.host(context)
         if host.stat([self.quiet.mark]):
             try:
                 self.quiet.undo(host)
@@ -243,45 +233,35 @@ def exec_words(
 
 
 def quiet_of(
-    host_role: str,
-    name: str,
-    recipe: Recipe,
-    container: str,
-    docker: tuple[str, ...],
-    mark: str,
-    lock: str,
+    access: HostAccess, name: str, recipe: Recipe, container: str, mark: str, lock: str
 ) -> Quiesce:
     """Return the quiet of a service as its recipe says it."""
     ask, enter, leave = (
-        exec_words(docker, container, recipe, each)
+        exec_words(access.docker, container, recipe, each)
         for each in (recipe.ask, recipe.enter, recipe.leave)
     )
     return Quiesce(
-        *(host_role, name.capitalize(), ask, recipe.awake, enter, leave, mark, lock),
+        *(access, name.capitalize(), ask, recipe.awake, enter, leave, mark, lock),
         container=container,
         recipe=name,
-        docker=docker,
     )
 
 
-def stopped(
-    host_role: str, container: str, backups: str, docker: tuple[str, ...] = ("docker",)
-) -> Quiesce:
+def stopped(access: HostAccess, container: str, backups: str) -> Quiesce:
     """Return the quiet of a container that is stopped, with the lock of a folder of backups."""
     mark = f"{backups}/{MARK}{container}"
-    return stopped_at(host_role, container, docker, mark, f"{backups}/.lock")
+    return stopped_at(access, container, mark, f"{backups}/.lock")
 
 
-def stopped_at(
-    host_role: str, container: str, docker: tuple[str, ...], mark: str, lock: str
-) -> Quiesce:
+def stopped_at(access: HostAccess, container: str, mark: str, lock: str) -> Quiesce:
     """Return the same with its mark and lock.
 
     It is left by a restart: that starts what is stopped, and waits for a stop that goes on.
     """
+    docker = access.docker
     start, logs = (shlex.join((*docker, word, container)) for word in ("start", "logs"))
     return Quiesce(
-        host_role,
+        access,
         f"Container {container}",
         ask=(*docker, "inspect", "--type", "container", "--format", STATE_FORM, container),
         awake="true false",
@@ -292,5 +272,4 @@ def stopped_at(
         settle_s=SETTLE_S,
         advice=f"It was stopped for its copy. Start it: `{start}`. Why it ended: `{logs}`.",
         container=container,
-        docker=docker,
     )

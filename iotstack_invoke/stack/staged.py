@@ -11,7 +11,7 @@ import posixpath
 from ..core.dataclass import dataclass
 from ..core.errors import StepFailed
 from ..engine.steps import File, StepContext
-from ..hosts.base import Command, Host
+from ..hosts.base import Command, Host, sh
 
 MEASURE_LIMIT_S = 3600.0
 REMOVE_LIMIT_S = 3600.0
@@ -41,17 +41,17 @@ def mark_of(folder: str) -> str:
 
 def unmark_words(as_root: tuple[str, ...], *folders: str) -> tuple[str, ...]:
     """Return the words that let no folder count as whole any more, whatever happens next."""
-    return (*as_root, "sh", "-c", _UNMARK, "sh", *folders)
+    return (*as_root, *sh(_UNMARK, *folders))
 
 
 def remove_words(as_root: tuple[str, ...], *folders: str) -> tuple[str, ...]:
     """Return the words that remove staged folders, and what says that they are whole before."""
-    return (*as_root, "sh", "-c", _REMOVE, "sh", *folders)
+    return (*as_root, *sh(_REMOVE, *folders))
 
 
 def clear_words(as_root: tuple[str, ...], *around: str) -> tuple[str, ...]:
     """Return the words that remove folders with all that is staged in them, their marks first."""
-    return (*as_root, "sh", "-c", _CLEAR, "sh", SET_MARK, *around)
+    return (*as_root, *sh(_CLEAR, SET_MARK, *around))
 
 
 def measure(host: Host, folder: str, as_root: tuple[str, ...]) -> tuple[int, int]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from ..core.dataclass import dataclass
-from .stack import GONE_EXIT, SwapItem
+from .swap import GONE_EXIT, SwapItem
 
 KEPT = ".previous-*-????????T??????Z*"
 """What restores keep in a mount point: no entry of it is swapped, and no backup packs it."""

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 
 from ..core.dataclass import dataclass
 from ..core.errors import StepFailed
-from ..engine.steps import StepContext
+from ..engine.steps import HostStep, StepContext
 from ..hosts.base import Command, Host
 from ..hosts.json_answers import JsonAnswer, read_json
 from .compose import inspected
@@ -104,16 +104,14 @@ def not_up(host: Host, docker: tuple[str, ...], names: tuple[str, ...]) -> tuple
 
 
 @dataclass(frozen=True, slots=True)
-class WaitForContainers:
+class WaitForContainers(HostStep):
     """Wait until containers run, stay up, and are healthy where they have a health check.
 
     One that does not is a warning, and the others are waited for; of those that are `vital`, and
     of all where it is `strict`, it is a failure.
     """
 
-    host_role: str
     names: tuple[str, ...]
-    docker: tuple[str, ...]
     compose: tuple[str, ...] = ()
     """Where it is given, only those of the names count that this project has."""
     vital: tuple[str, ...] = ()
@@ -125,20 +123,20 @@ class WaitForContainers:
 
     def commands(self) -> tuple[str, ...]:
         """Return the command that is asked again and again."""
-        return (str(Command(_state_words(self.docker, self.names))),) if self.names else ()
+        return (str(Command(_state_words(self.access.docker, self.names))),) if self.names else ()
 
     def _present(self, host: Host) -> tuple[str, ...]:
         if not self.compose or not self.names:
             return self.names
-        found = made_by(host, self.compose, self.docker)
+        found = made_by(host, self.compose, self.access.docker)
         return tuple(name for name in self.names if name in found)
 
     def do(self, context: StepContext) -> None:
         """Raise StepFailed for a vital one that does not come up, warn of any other."""
-        host = context.host(self.host_role)
+        host = self.access.host(context)
         look = _UptimeScan(self, self._present(host))
         while True:
-            waiting = look.at(read_states(host, self.docker, look.names))
+            waiting = look.at(read_states(host, self.access.docker, look.names))
             failed = [f"Container {n} {why}." for n, why in look.down.items() if self._must(n)]
             if failed:
                 raise StepFailed(" ".join(failed))

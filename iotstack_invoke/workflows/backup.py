@@ -43,7 +43,7 @@ from ..core.stack_folders import BACKUPS
 from ..databases.sql.servers import SqlServer
 from ..databases.sqlite.files import COPIES, OUTSIDE_COPIES, CopySqlite
 from ..engine.rules import Job, Rule, RuleBook, rule
-from ..engine.steps import LACKING, File, Record, Step, StepContext
+from ..engine.steps import LACKING, File, HostAccess, Record, Step, StepContext
 from ..hosts.base import Storage
 from ..parts.bundle import RecipeInUse
 from ..services.containers import Container
@@ -135,6 +135,12 @@ class BackupFacts:
     text: bool = True
     """RESTORE.txt is among its files: a set that was finished without one is as good."""
 
+    @property
+    def access(self) -> HostAccess:
+        """How steps reach the host of the stack; a dump or a tar changes nothing there."""
+        guard = posixpath.join(self.folder, BACKUPS, COMMANDS_LOCK)
+        return HostAccess("pi", self.as_root, guard=guard)
+
 
 def parts_of(wildcards: Mapping[str, str], facts: BackupFacts) -> tuple[str, ...]:
     """Return the parts that this stack has, as files of the Pi."""
@@ -152,15 +158,14 @@ def general_archive(job: Job) -> Iterator[Step]:
     at_rest = tuple(path for each in facts.at_rest for path in each.paths)
     without = (*facts.exclusions, *map(literal, at_rest))
     yield CopySqlite(
-        *("pi", facts.folder, facts.members, without, copies, facts.as_root),
+        *(facts.access, facts.folder, facts.members, without, copies),
         far=facts.far,
         known=_known_sqlite(facts.before, "general"),
     )
-    guard = posixpath.join(facts.folder, BACKUPS, COMMANDS_LOCK)
     if facts.linked:
-        yield CopyLinked("pi", facts.folder, facts.linked, copies, facts.as_root, guard)
+        yield CopyLinked(facts.access, facts.folder, facts.linked, copies)
     for each in facts.at_rest:
-        yield from copy_at_rest("pi", facts.folder, each, copies, facts.as_root, guard)
+        yield from copy_at_rest(facts.access, facts.folder, each, copies)
     in_copies = (f"{posixpath.basename(copies)}/{each}" for each in facts.exclusions if at_rest)
     tar = tar_words(facts.as_root, facts.folder, (*facts.exclusions, *in_copies))
     limits = (PACK_LIMIT_S, facts.expected_bytes)
@@ -172,7 +177,7 @@ def general_archive(job: Job) -> Iterator[Step]:
         packed=packed_in(facts),
         told=told,
     )
-    yield RemoveFolder("pi", copies, facts.as_root)
+    yield RemoveFolder(facts.access, copies)
 
 
 def packed_in(facts: BackupFacts) -> Packed:
@@ -190,9 +195,7 @@ def outside_archive(job: Job) -> Iterator[Step]:
     members = tuple(f".{each}" for each in outermost(each.path for each in facts.outside))
     without = tuple(each.lstrip("/") for each in facts.outside_exclusions)
     known = _known_sqlite(facts.before, OUTSIDE)
-    yield CopySqlite(
-        "pi", "/", members, without, copies, facts.as_root, far=facts.far, known=known
-    )
+    yield CopySqlite(facts.access, "/", members, without, copies, far=facts.far, known=known)
     tar = tar_words(facts.as_root, "/", without)
     told = [
         {
@@ -215,7 +218,7 @@ def outside_archive(job: Job) -> Iterator[Step]:
         packed=packed_in(facts),
         told={"outside": told},
     )
-    yield RemoveFolder("pi", copies, facts.as_root)
+    yield RemoveFolder(facts.access, copies)
 
 
 @rule("pi:backups/{runtag}.influx-backup.tar", retries=2, title="dump InfluxDB")
@@ -236,21 +239,20 @@ def influx_archive(job: Job) -> Iterator[Step]:
     )
 
     dump = DumpInflux(
-        host_role="pi",
+        replace(facts.access, guard=""),
         container=influx.container,
         on_host=influx.backup_on_host and posixpath.join(influx.backup_on_host, job.runtag),
         inside=posixpath.join(BACKUP_INSIDE, job.runtag),
-        as_root=facts.as_root,
         limit_s=facts.limit_s,
     )
     yield dump
-    yield WriteQueries("pi", influx.container, dump.inside)
+    yield WriteQueries(facts.access, influx.container, dump.inside)
     words = reading_words(dump, tar_words(facts.as_root, dump.on_host))
     data = influx.data_on_host and posixpath.relpath(influx.data_on_host, facts.folder)
     whose = (influx.container, influx.version)
     apart = tuple((name, posixpath.relpath(at, facts.folder)) for name, at in influx.apart)
     yield SweepInflux(job.output, words, *whose, facts.limit_s, data, apart)
-    yield removal(dump, facts.as_root)
+    yield removal(dump)
 
 
 @rule("pi:backups/{runtag}.influxdb2-backup.tar", retries=2, title="dump InfluxDB 2")
@@ -264,7 +266,7 @@ def influxdb2_archive(job: Job) -> Iterator[Step]:
     from ..databases.influxdb.part import reading_words, removal
     from ..databases.influxdb2.part import SweepInflux2, dump_of
 
-    dump = dump_of(influx, job.runtag, facts.as_root, facts.limit_s)
+    dump = dump_of(facts.access, influx, job.runtag, facts.limit_s)
     yield dump
     words = reading_words(dump, tar_words(facts.as_root, dump.on_host))
     places = (
@@ -272,7 +274,7 @@ def influxdb2_archive(job: Job) -> Iterator[Step]:
         for each in (influx.data_on_host, influx.store)
     )
     yield SweepInflux2(job.output, words, influx.container, influx.version, facts.limit_s, *places)
-    yield removal(dump, facts.as_root)
+    yield removal(dump)
 
 
 @rule("pi:backups/{runtag}.mariadb-backup.tar.gz", retries=2, title="dump MariaDB")
@@ -302,7 +304,7 @@ def recipe_archive_of(name: str) -> Rule:
 
         facts: BackupFacts = job.facts
         (used,) = (each for each in facts.recipes if each.name == name)
-        quiet = used.quiet("pi", posixpath.join(facts.folder, BACKUPS))
+        quiet = used.quiet(facts.access, posixpath.join(facts.folder, BACKUPS))
         if quiet:
             yield quiet
         folder = posixpath.join(facts.folder, used.recipe.folder)

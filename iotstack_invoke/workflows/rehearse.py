@@ -24,8 +24,8 @@ from ..databases.sql.load import LoadSql, RunSqlIsolated, SqlDump, WaitForSql
 from ..databases.sql.servers import ENGINES, MARIADB
 from ..engine.rules import Job, Rule, RuleBook, rule
 from ..engine.steps import Step
+from ..stack.folders import MakeFolder
 from ..stack.isolated import RemoveIsolated
-from ..stack.stack import MakeFolder
 from .restore import (
     SQL_LIMIT_S,
     RestoreFacts,
@@ -66,7 +66,7 @@ def compared(job: Job) -> Iterator[Step]:
     """Compare each file with its member: content, owner, mode, time."""
     facts: RehearsalFacts = job.facts
     part = archive_file(job, "general")
-    yield CompareUnpacked("pi", part.absolute, job.input.absolute, facts.as_root)
+    yield CompareUnpacked(facts.access, part.absolute, job.input.absolute)
 
 
 @rule(
@@ -79,34 +79,34 @@ def compared_outside(job: Job) -> Iterator[Step]:
     """Compare each file from outside of the stack's folder with its member."""
     facts: RehearsalFacts = job.facts
     part = archive_file(job, "outside")
-    yield CompareUnpacked("pi", part.absolute, job.input.absolute, facts.as_root)
+    yield CompareUnpacked(facts.access, part.absolute, job.input.absolute)
 
 
 @rule("pi:loaded/{runtag}", input=stage_of("influx"), transaction=True, title="load InfluxDB")
 def loaded(job: Job) -> Iterator[Step]:
     """Load the dump as a restore does, and prove that all of it is there."""
     facts: RehearsalFacts = job.facts
-    docker, as_root, guard = facts.docker, facts.as_root, facts.guard
+    access = facts.access
     folder = posixpath.dirname(job.input.absolute)
-    dump = Dump("pi", job.input.absolute, as_root)
+    dump = Dump(access, job.input.absolute)
     server = Server(SCRATCH_INFLUX, posixpath.join(folder, "influxdb"))
-    run = RunIsolated("pi", "", server.container, server.data, folder, docker, guard, facts.image)
+    run = RunIsolated(access, "", server.container, server.data, folder, facts.image)
 
     yield CompareWithManifest(dump, facts.in_manifest)
     if not facts.image:
         return
-    yield MakeFolder("pi", server.data, as_root, guard)
+    yield MakeFolder(access, server.data)
     yield run
-    yield WaitForInflux("pi", server, docker, as_root)
+    yield WaitForInflux(access, server)
     inside = facts.dump_inside
-    yield LoadInflux("pi", server, dump, inside, docker, as_root, guard, facts.limit_s)
-    yield AddQueries("pi", server, dump, docker)
-    yield CountInflux("pi", server, docker, as_root, facts.count)
-    yield RemoveIsolated("pi", server.container, docker, guard)
-    yield AddUsers("pi", server, dump, f"{folder}/.users", as_root, guard)
+    yield LoadInflux(access, server, dump, inside, facts.limit_s)
+    yield AddQueries(access, server, dump)
+    yield CountInflux(access, server, facts.count)
+    yield RemoveIsolated(access, server.container)
+    yield AddUsers(access, server, dump, f"{folder}/.users")
     yield run  # it must also start with what it was given
-    yield WaitForInflux("pi", server, docker, as_root, must_be_empty=False)
-    yield RemoveIsolated("pi", server.container, docker, guard)
+    yield WaitForInflux(access, server, must_be_empty=False)
+    yield RemoveIsolated(access, server.container)
     yield CompareWithDump(dump, server)
 
 
@@ -123,7 +123,7 @@ def compared_recipe(kind: str) -> Rule:
         """Compare each file of a service with its member: content, owner, mode, time."""
         facts: RehearsalFacts = job.facts
         part = archive_file(job, kind)
-        yield CompareUnpacked("pi", part.absolute, job.input.absolute, facts.as_root)
+        yield CompareUnpacked(facts.access, part.absolute, job.input.absolute)
 
     return compared_part
 
@@ -141,25 +141,25 @@ def loaded_sql(kind: str) -> Rule:
     def loaded_dumps(job: Job) -> Iterator[Step]:
         """Load each dump as a restore does, and count the rows of every table."""
         facts: RehearsalFacts = job.facts
-        docker, as_root, guard = facts.docker, facts.as_root, facts.guard
+        access = facts.access
         folder = posixpath.dirname(job.input.absolute)
         for load in facts.loads:
             if (load.part or load.server.engine) != kind:
                 continue
             server, stage = load.server, posixpath.dirname(load.staged)
             alone = replace(server, container=SCRATCH_SQL)
-            yield MakeFolder("pi", server.data, as_root, guard)
+            yield MakeFolder(access, server.data)
             yield RunSqlIsolated(
-                *("pi", "", SCRATCH_SQL, server.data, server.inside, stage),
-                *(f"{folder}/.environment", docker, guard),
+                *(access, "", SCRATCH_SQL, server.data, server.inside, stage),
+                f"{folder}/.environment",
                 settings=ENGINES[engine].first_start,
                 image=facts.images[server.container],
             )
-            yield WaitForSql("pi", alone, docker, made_anew=True)
-            dump = SqlDump("pi", load.staged, server, as_root)
+            yield WaitForSql(access, alone, made_anew=True)
+            dump = SqlDump(access, load.staged, server)
             proven = facts.proven
-            yield LoadSql("pi", alone, dump, stage, docker, guard, SQL_LIMIT_S, proven)
-            yield RemoveIsolated("pi", SCRATCH_SQL, docker, guard)
+            yield LoadSql(access, alone, dump, stage, SQL_LIMIT_S, proven)
+            yield RemoveIsolated(access, SCRATCH_SQL)
 
     return loaded_dumps
 

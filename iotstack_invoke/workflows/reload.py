@@ -19,21 +19,14 @@ from ..databases.influxdb.load import AddQueries, AddUsers, LoadInflux
 from ..databases.influxdb.part import DumpInflux
 from ..databases.influxdb.server import ALONE, FRESH, RunIsolated, Server, WaitForInflux
 from ..engine.rules import Job, RuleBook, rule
-from ..engine.steps import Commit, Step
+from ..engine.steps import Commit, HostAccess, Step
+from ..stack.containers import CheckStopped, StartContainers, StopContainers
+from ..stack.folders import MakeAside, MakeFolder, UseStage
 from ..stack.isolated import RemoveIsolated
 from ..stack.kept_until import KeepUntil
 from ..stack.mounted import CheckMounts
 from ..stack.parallel import InParallel
-from ..stack.stack import (
-    CheckStopped,
-    MakeAside,
-    MakeFolder,
-    PutAway,
-    StartContainers,
-    StopContainers,
-    SwapItem,
-    UseStage,
-)
+from ..stack.swap import PutAway, SwapItem
 from ..stack.up import WaitForContainers
 from .restore import INFLUX_DATA
 
@@ -45,9 +38,7 @@ class ReloadFacts:
     """What was found out before the plan was made. Paths are those of the target."""
 
     server: Server
-    as_root: tuple[str, ...]
-    docker: tuple[str, ...]
-    guard: str
+    access: HostAccess
     stage: str
     """Where the dump is written."""
     stage_inside: str
@@ -73,7 +64,7 @@ class ReloadFacts:
 def reloaded(job: Job) -> Iterator[Step]:
     """Put new data in the place of the old: the same ones, written anew."""
     facts: ReloadFacts = job.facts
-    docker, as_root, guard = facts.docker, facts.as_root, facts.guard
+    access = facts.access
     server, names = facts.server, (facts.server.container,)
     data, aside, used = (
         server.data,
@@ -81,49 +72,48 @@ def reloaded(job: Job) -> Iterator[Step]:
     )
     fresh = posixpath.join(posixpath.dirname(data), ".fresh")
     old, new = Server(ALONE, aside), Server(FRESH, fresh)
-    dump = Dump("pi", posixpath.join(facts.stage, DUMP), as_root)
+    dump = Dump(access, posixpath.join(facts.stage, DUMP))
     inside = posixpath.join(facts.stage_inside, DUMP)
     users = f"{facts.previous}.users"
     dumps = posixpath.dirname(facts.stage)
 
-    yield UseStage("pi", (facts.stage, users), as_root, guard)
-    yield MakeAside("pi", facts.previous, as_root, guard)
-    yield MakeFolder("pi", facts.stage, as_root, guard, like=data)
-    yield MakeFolder("pi", fresh, as_root, guard, like=data)
-    yield RunIsolated("pi", server.container, FRESH, new.data, dumps, docker, guard)
-    yield WaitForInflux("pi", new, docker, as_root)
+    yield UseStage(access, (facts.stage, users))
+    yield MakeAside(access, facts.previous)
+    yield MakeFolder(access, facts.stage, like=data)
+    yield MakeFolder(access, fresh, like=data)
+    yield RunIsolated(access, server.container, FRESH, new.data, dumps)
+    yield WaitForInflux(access, new)
 
-    yield CheckMounts("pi", (data, facts.previous), facts.mounts, "this reload")
-    yield StopContainers("pi", names, docker, guard)
-    yield PutAway("pi", data, aside, used, as_root, guard)
-    yield CheckStopped("pi", names, docker)  # now nobody can start it any more
+    yield CheckMounts(access, (data, facts.previous), facts.mounts, "this reload")
+    yield StopContainers(access, names)
+    yield PutAway(access, data, aside, used)
+    yield CheckStopped(access, names)  # now nobody can start it any more
 
-    yield RunIsolated("pi", server.container, ALONE, old.data, dumps, docker, guard)
-    yield WaitForInflux("pi", old, docker, as_root, must_be_empty=False)
-    yield CountInflux("pi", old, docker, as_root, facts.before, facts.values)
-    limits = (facts.limit_s, docker, guard)
-    yield DumpInflux("pi", ALONE, dump.folder, inside, as_root, *limits)
-    yield RemoveIsolated("pi", ALONE, docker, guard)
+    yield RunIsolated(access, server.container, ALONE, old.data, dumps)
+    yield WaitForInflux(access, old, must_be_empty=False)
+    yield CountInflux(access, old, facts.before, facts.values)
+    yield DumpInflux(access, ALONE, dump.folder, inside, facts.limit_s)
+    yield RemoveIsolated(access, ALONE)
     yield CheckDump(dump, "of InfluxDB", blocks=False)
     yield CompareWithServer(dump, old)
 
-    load = LoadInflux("pi", new, dump, inside, docker, as_root, guard, facts.limit_s)
+    load = LoadInflux(access, new, dump, inside, facts.limit_s)
     yield InParallel((CheckDump(dump, "of InfluxDB"), load))
-    yield AddQueries("pi", new, dump, docker, all_of_them=True)
-    yield CountInflux("pi", new, docker, as_root, facts.after, facts.values, like=facts.before)
+    yield AddQueries(access, new, dump, all_of_them=True)
+    yield CountInflux(access, new, facts.after, facts.values, like=facts.before)
     yield CompareCounts(facts.before, facts.after)
-    yield RemoveIsolated("pi", FRESH, docker, guard)
-    yield AddUsers("pi", new, dump, users, as_root, guard)
+    yield RemoveIsolated(access, FRESH)
+    yield AddUsers(access, new, dump, users)
     yield CompareWithDump(dump, new)
 
     barrier = posixpath.join(facts.aside, "put-away")
-    yield SwapItem("pi", data, fresh, barrier, used, as_root, guard)
-    yield StartContainers("pi", names, docker, guard)
-    yield WaitForContainers("pi", names, docker, vital=names)
-    yield WaitForInflux("pi", server, docker, as_root, must_be_empty=False)
+    yield SwapItem(access, data, fresh, barrier, used)
+    yield StartContainers(access, names)
+    yield WaitForContainers(access, names, vital=names)
+    yield WaitForInflux(access, server, must_be_empty=False)
     if facts.keep_days:
         folders = tuple(dict.fromkeys((facts.previous, facts.aside)))
-        yield KeepUntil("pi", folders, facts.keep_days)
+        yield KeepUntil(access, folders, facts.keep_days)
     yield Commit(keep=f"{facts.previous}/journal")
 
 

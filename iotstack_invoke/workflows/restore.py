@@ -42,34 +42,21 @@ from ..databases.sql.servers import ENGINES, MARIADB, SqlServer
 from ..databases.sql.stays import SQL_OLD, SaveStays, SeeSql
 from ..databases.sqlite.files import CopySqlite
 from ..engine.rules import Job, Rule, RuleBook, rule
-from ..engine.steps import Commit, File, Step
+from ..engine.steps import Commit, File, HostAccess, Step
 from ..parts.bundle import end_quiet
 from ..stack.around import GiveStack, MakeAround
+from ..stack.compose_up import ComposeUp
+from ..stack.containers import CheckStopped, StartContainers, StopContainers
+from ..stack.folders import CopyFolder, MakeAside, MakeFolder, MakeLink, Unpack, UseStage
 from ..stack.inside import is_in
 from ..stack.isolated import RemoveIsolated
 from ..stack.left_out import KeepLeftOut, patterns_below
 from ..stack.quiesce import Quiesce
-from ..stack.stack import (
-    CheckStopped,
-    ComposeUp,
-    CopyFolder,
-    FillVolume,
-    LeaveGone,
-    MakeAside,
-    MakeFolder,
-    MakeLink,
-    MakeVolume,
-    MoveAside,
-    PutAway,
-    StartContainers,
-    StopContainers,
-    SwapItem,
-    Unpack,
-    UseStage,
-)
 from ..stack.staged import Measure
+from ..stack.swap import LeaveGone, MoveAside, PutAway, SwapItem
 from ..stack.swap_entries import SwapEntries
 from ..stack.up import WaitForContainers
+from ..stack.volumes import FillVolume, MakeVolume
 
 INFLUX_DATA = "volumes/influxdb/data"
 OUTSIDE_LIMIT_S = 24 * 3600.0
@@ -200,10 +187,8 @@ class RestoreFacts:
     kinds: tuple[str, ...]
     in_place: bool
     """The archives lie in the target's own backups/ already."""
-    as_root: tuple[str, ...]
-    docker: tuple[str, ...]
+    access: HostAccess
     compose: tuple[str, ...]
-    guard: str
     previous: str
     """Where what is replaced is moved to."""
     items: tuple[Item, ...]
@@ -298,15 +283,15 @@ def _proven(job: Job) -> Iterator[Step]:
     """Compare the hash of an archive that is used where it lies; a fetched one just was."""
     facts: RestoreFacts = job.facts
     if facts.in_place:
-        yield CheckHash(job.input, facts.as_root)
+        yield CheckHash(job.input, facts.access.as_root)
 
 
 def _unpacked(job: Job, kind: str) -> Iterator[Step]:
     """See that an archive was still the same when all was read, then measure what it held."""
     facts: RestoreFacts = job.facts
     if facts.in_place:
-        yield CheckSame(archive_file(job, kind), facts.as_root)
-    yield Measure(job.output, facts.as_root)
+        yield CheckSame(archive_file(job, kind), facts.access.as_root)
+    yield Measure(job.output, facts.access.as_root)
 
 
 def stage_of(kind: str) -> str:
@@ -338,12 +323,10 @@ def staged_stack(job: Job) -> Iterator[Step]:
     yield from _proven(job)
     folder = job.output.partial
     volumes = posixpath.join(job.output.root, "volumes") if facts.volumes_apart else ""
-    yield ScanArchive(job.input, facts.as_root, folder, included=facts.included, volumes=volumes)
-    yield Unpack(
-        *("pi", job.input.absolute, folder, facts.as_root, facts.guard),
-        left_out=apart,
-        scanned=True,
+    yield ScanArchive(
+        job.input, facts.access.as_root, folder, included=facts.included, volumes=volumes
     )
+    yield Unpack(facts.access, job.input.absolute, folder, left_out=apart, scanned=True)
     yield from _unpacked(job, "general")
 
 
@@ -356,9 +339,9 @@ def staged_outside(job: Job) -> Iterator[Step]:
     """Look at every member of the outside part, then unpack it into a new folder."""
     facts: RestoreFacts = job.facts
     yield from _proven(job)
-    folder, guard = job.output.partial, facts.guard
-    yield ScanArchive(job.input, facts.as_root, folder, "outside", facts.outside_paths)
-    yield Unpack("pi", job.input.absolute, folder, facts.as_root, guard, scanned=True)
+    folder = job.output.partial
+    yield ScanArchive(job.input, facts.access.as_root, folder, "outside", facts.outside_paths)
+    yield Unpack(facts.access, job.input.absolute, folder, scanned=True)
     yield from _unpacked(job, "outside")
 
 
@@ -371,11 +354,9 @@ def staged_volumes(job: Job) -> Iterator[Step]:
     """Unpack the volumes beside the live ones, where they lie on a file system of their own."""
     facts: RestoreFacts = job.facts
     yield Unpack(
-        "pi",
+        facts.access,
         archive_file(job, "general").absolute,
         job.output.partial,
-        facts.as_root,
-        facts.guard,
         members=("./volumes",),
         scanned=True,
     )
@@ -391,9 +372,9 @@ def staged_dump(job: Job) -> Iterator[Step]:
     """Unpack InfluxDB's dump into a new folder, and check every file and block of it."""
     facts: RestoreFacts = job.facts
     yield from _proven(job)
-    yield ScanArchive(job.input, facts.as_root, job.output.partial, "influx")
-    yield Unpack("pi", job.input.absolute, job.output.partial, facts.as_root, facts.guard)
-    dump = Dump("pi", job.output.partial, facts.as_root)
+    yield ScanArchive(job.input, facts.access.as_root, job.output.partial, "influx")
+    yield Unpack(facts.access, job.input.absolute, job.output.partial)
+    dump = Dump(facts.access, job.output.partial)
     data = facts.server.data if facts.server else ""
     yield CheckDump(dump, job.input.path, facts.databases, data=data)
     yield from _unpacked(job, "influx")
@@ -412,9 +393,9 @@ def staged_sql(engine: str) -> Rule:
         """Unpack the dumps of a database server, and read each of them to its end."""
         facts: RestoreFacts = job.facts
         yield from _proven(job)
-        yield ScanArchive(job.input, facts.as_root, job.output.partial, engine)
-        yield Unpack("pi", job.input.absolute, job.output.partial, facts.as_root, facts.guard)
-        yield UnpackSql("pi", job.output.partial, engine, facts.as_root, facts.guard)
+        yield ScanArchive(job.input, facts.access.as_root, job.output.partial, engine)
+        yield Unpack(facts.access, job.input.absolute, job.output.partial)
+        yield UnpackSql(facts.access, job.output.partial, engine)
         yield from _unpacked(job, engine)
 
     return staged_dumps
@@ -438,12 +419,12 @@ def staged_recipe(kind: str, *, apart: bool) -> Rule:
         """Look at every member of a service's part, unpack it, read its dump to its end."""
         facts: RestoreFacts = job.facts
         yield from _proven(job)
-        yield ScanArchive(job.input, facts.as_root, job.output.partial, kind)
+        yield ScanArchive(job.input, facts.access.as_root, job.output.partial, kind)
         folder = job.output.partial
-        yield Unpack("pi", job.input.absolute, folder, facts.as_root, facts.guard)
+        yield Unpack(facts.access, job.input.absolute, folder)
         dumps = posixpath.join(folder, DUMP_FOLDER)
         # Of a Gitea without a database IOTstackBackup packs the files alone.
-        yield UnpackSql("pi", dumps, MARIADB.name, facts.as_root, facts.guard, may_lack=True)
+        yield UnpackSql(facts.access, dumps, MARIADB.name, may_lack=True)
         yield from _unpacked(job, kind)
 
     return staged_part
@@ -461,18 +442,18 @@ def stages(_wildcards: Mapping[str, str], facts: RestoreFacts) -> list[str]:
 def restored(job: Job) -> Iterator[Step]:
     """Put the staged stack in place of the running one; on any failure it is as it was."""
     facts: RestoreFacts = job.facts
-    docker, as_root, guard = facts.docker, facts.as_root, facts.guard
+    access = facts.access
     staged = tuple(each.absolute for each in job.inputs)
     used = {used_folder(facts, each) for each in ("services/x", "volumes/x", INFLUX_DATA)}
-    dump = Dump("pi", f"{posixpath.dirname(facts.previous)}/{job.runtag}/influx", as_root)
+    dump = Dump(access, f"{posixpath.dirname(facts.previous)}/{job.runtag}/influx")
     if "influx" in facts.kinds and facts.server:
         called = archive(job.wildcards, facts, "influx")
         yield CheckDump(dump, called, facts.databases, blocks=False)
     notes = tuple(f"{facts.previous}.{each}" for each in NOTES)
-    dumps = [SqlDump("pi", each.staged, each.server, as_root) for each in facts.loads]
+    dumps = [SqlDump(access, each.staged, each.server) for each in facts.loads]
     yield from map(ReadSql, dumps)
-    yield UseStage("pi", (*staged, *sorted(used), *notes), as_root, guard)
-    yield MakeAside("pi", facts.previous, as_root, guard)
+    yield UseStage(access, (*staged, *sorted(used), *notes))
+    yield MakeAside(access, facts.previous)
     yield from _make_around(facts)
     loads = tuple(zip(facts.loads, dumps, strict=True))
     for load, sql in loads:
@@ -482,8 +463,8 @@ def restored(job: Job) -> Iterator[Step]:
     for load, sql in loads:
         container = load.server.container
         if container in facts.seen and container in facts.running and not load.unnamed:
-            yield SeeSql("pi", load.server, sql, load.stays, docker, SQL_LIMIT_S)
-    yield StopContainers("pi", facts.running, docker, guard)
+            yield SeeSql(access, load.server, sql, load.stays, SQL_LIMIT_S)
+    yield StopContainers(access, facts.running)
     present = Present()
     yield from _save_stays(facts, dump, present)
     yield from _swap(facts)
@@ -496,24 +477,23 @@ def restored(job: Job) -> Iterator[Step]:
 
 def _start(facts: RestoreFacts) -> Iterator[Step]:
     """Start what ran before, or on a bare machine all there is, and see what comes up."""
-    docker, as_root, guard = facts.docker, facts.as_root, facts.guard
+    access = facts.access
     vital = must_be_up(facts)
     names = tuple(dict.fromkeys((*facts.expected, *vital))) if facts.bare else facts.running
-    up = ComposeUp("pi", facts.compose, (), guard, True, docker, vital, facts.strict, names)
+    up = ComposeUp(access, facts.compose, (), True, vital, facts.strict, names)
     if facts.fillings:
         yield replace(up, start=False)
     for filling in facts.fillings:
         where = (filling.container, filling.inside)
-        yield FillVolume("pi", *where, filling.staged, docker, as_root, guard)
+        yield FillVolume(access, *where, filling.staged)
     if facts.bare:
         yield up
     else:
-        yield CheckStopped("pi", facts.running, docker)
-        yield StartContainers("pi", facts.running, docker, guard)
+        yield CheckStopped(access, facts.running)
+        yield StartContainers(access, facts.running)
     yield WaitForContainers(
-        "pi",
+        access,
         names,
-        docker,
         facts.compose if facts.bare else (),
         vital,
         facts.unsteady,
@@ -522,13 +502,13 @@ def _start(facts: RestoreFacts) -> Iterator[Step]:
     )
     server = facts.server
     if server and (facts.bare or server.container in facts.running):
-        yield WaitForInflux("pi", server, docker, as_root, must_be_empty=False)
+        yield WaitForInflux(access, server, must_be_empty=False)
     for load in facts.loads:
         if facts.bare or load.server.container in facts.running:
-            yield WaitForSql("pi", load.server, docker)
+            yield WaitForSql(access, load.server)
     for kind, container in facts.quiet:
         runs = facts.bare or container in facts.running
-        end = end_quiet("pi", kind, container, docker, runs=runs)
+        end = end_quiet(access, kind, container, runs=runs)
         if end:
             yield end
 
@@ -541,57 +521,57 @@ def _put_loaded(
         if not load.while_all_runs:
             yield from _load_sql(facts, load, sql)
         swapped = (load.server.data, load.fresh, load.aside, load.used)
-        yield SwapItem("pi", *swapped, facts.as_root, facts.guard)
+        yield SwapItem(facts.access, *swapped)
 
 
 def _put_beside(facts: RestoreFacts) -> Iterator[Step]:
     """Make the volumes that are new here, and copy to other file systems what is swapped there."""
-    docker, as_root, guard = facts.docker, facts.as_root, facts.guard
+    access = facts.access
     mark = posixpath.basename(facts.previous)
     for volume in facts.volumes:
-        yield MakeVolume("pi", volume.name, (), docker, guard, volume.options, mark)
+        yield MakeVolume(access, volume.name, (), volume.options, mark)
     for each in facts.outside:
         if each.volume:
-            yield MakeVolume("pi", each.volume, each.labels, docker, guard, own_label=mark)
+            yield MakeVolume(access, each.volume, each.labels, own_label=mark)
     copied: tuple[Item | OutsideItem, ...] = (*facts.outside, *facts.items)
     for place in copied:
         if place.fresh:
-            yield CopyFolder("pi", place.staged, place.fresh, as_root, guard, OUTSIDE_LIMIT_S)
+            yield CopyFolder(access, place.staged, place.fresh, OUTSIDE_LIMIT_S)
 
 
 def _make_around(facts: RestoreFacts) -> Iterator[Step]:
     """Make the folders around what is put in place, for whom the archive says."""
     if facts.owner_file:
         stack = posixpath.dirname(posixpath.dirname(facts.previous))
-        yield GiveStack("pi", stack, facts.owner_file, facts.guard)
+        yield GiveStack(facts.access, stack, facts.owner_file)
     for each in facts.around:
-        yield MakeAround("pi", each.path, each.live, each.like, facts.as_root, facts.guard)
+        yield MakeAround(facts.access, each.path, each.live, each.like)
 
 
 def _swap(facts: RestoreFacts) -> Iterator[Step]:
     """Put what is staged in the place of what is live; what the backup left out stays there."""
-    as_root, guard = facts.as_root, facts.guard
+    access = facts.access
     for item in facts.items:
         put = SwapEntries if item.fresh else SwapItem
         staged = item.fresh or item.staged
-        yield put("pi", item.live, staged, item.aside, item.used, as_root, guard)
+        yield put(access, item.live, staged, item.aside, item.used)
     for item in facts.folders if facts.exact else ():
-        yield MoveAside("pi", item.live, item.aside, item.used, as_root, guard)
+        yield MoveAside(access, item.live, item.aside, item.used)
     stack = posixpath.dirname(posixpath.dirname(facts.previous))
     for item in facts.items:
         patterns = patterns_below(facts.stays, posixpath.relpath(item.live, stack))
         if patterns:
-            yield KeepLeftOut("pi", item.live, item.aside, patterns, as_root, guard)
+            yield KeepLeftOut(access, item.live, item.aside, patterns)
     for each in facts.outside:
         swap = SwapEntries if each.is_mount else SwapItem
         staged = each.fresh or each.staged
-        yield swap("pi", each.live, staged, each.aside, each.used, as_root, guard)
+        yield swap(access, each.live, staged, each.aside, each.used)
         for link in each.links:
-            yield MakeLink("pi", link, each.live, as_root, guard)
+            yield MakeLink(access, link, each.live)
     for each in facts.outside:
         if each.stays:
             patterns = tuple(below for _, below in each.stays)
-            yield KeepLeftOut("pi", each.live, each.aside, patterns, as_root, guard)
+            yield KeepLeftOut(access, each.live, each.aside, patterns)
 
 
 def _load_influx(
@@ -602,7 +582,7 @@ def _load_influx(
     That InfluxDB runs alone: a client that creates its database meanwhile would spoil it all.
     What the dump does not hold is beside it: the copied files of databases, and users.
     """
-    docker, as_root, guard = facts.docker, facts.as_root, facts.guard
+    access = facts.access
     stays = () if facts.databases else facts.staying(server.container).databases
     if not facts.server_there:
         yield _made(facts, server.container)
@@ -610,8 +590,7 @@ def _load_influx(
         for name, path in (*places, *server.apart):
             inside = posixpath.join(DATA_INSIDE, name).rstrip("/")
             place = SqlServer(server.container, "influx", path, inside)
-            yield CheckMount("pi", place, docker)
-    changing = as_root, guard
+            yield CheckMount(access, place)
     fresh = posixpath.join(posixpath.dirname(server.data), ".fresh")
     # Not within the old folder, which is put aside whole where it is an item as well.
     within = any(is_in(server.data, each.live) for each in facts.items)
@@ -619,50 +598,48 @@ def _load_influx(
         posixpath.join(folder(facts, INFLUX_DATA), "parts/influx" if within else INFLUX_DATA)
         for folder in (aside_folder, used_folder)
     )
-    swaps = [] if server.within else [SwapItem("pi", server.data, fresh, aside, used, *changing)]
+    swaps = [] if server.within else [SwapItem(access, server.data, fresh, aside, used)]
     swaps += [
-        SwapItem("pi", each.live, each.staged, each.aside, each.used, *changing)
+        SwapItem(access, each.live, each.staged, each.aside, each.used)
         for each in facts.influx_pieces
     ]
     if server.within:
-        yield MakeFolder("pi", server.data, *changing, like=server.folder("data"))
+        yield MakeFolder(access, server.data, like=server.folder("data"))
     kinds = {each.live: each.title for each in facts.influx_pieces}
     for swap in swaps:
         if facts.databases:
-            yield CopyFolder("pi", swap.live, swap.staged, *changing, facts.limit_s)
+            yield CopyFolder(access, swap.live, swap.staged, facts.limit_s)
         elif stays:
             kind = kinds.get(swap.live, "")
-            copied = ("pi", _now_at(facts, swap.live), swap.staged)
-            yield CopyStays(*copied, *changing, facts.limit_s, kind, stays)
+            copied = (access, _now_at(facts, swap.live), swap.staged)
+            yield CopyStays(*copied, facts.limit_s, kind, stays)
         else:
-            yield MakeFolder("pi", swap.staged, *changing, like=swap.live)
+            yield MakeFolder(access, swap.staged, like=swap.live)
     yield from swaps
     notes = f"{facts.previous}.users"
     if stays:
-        yield PutStays("pi", server, stays, present, notes, *changing)
+        yield PutStays(access, server, stays, present, notes)
     dumps = posixpath.dirname(facts.previous)
     volumes = tuple(f"{path}:{DATA_INSIDE}/{name}" for name, path in server.apart)
-    run = RunIsolated("pi", server.container, ALONE, server.data, dumps, docker, guard)
+    run = RunIsolated(access, server.container, ALONE, server.data, dumps)
     yield replace(run, volumes=volumes)
     alone = replace(server, container=ALONE)
     empty = not facts.databases
-    yield WaitForInflux("pi", alone, docker, as_root, must_be_empty=empty, stays=stays)
+    yield WaitForInflux(access, alone, must_be_empty=empty, stays=stays)
     yield LoadInflux(
-        *("pi", alone, dump, facts.dump_inside, docker, as_root, guard, facts.limit_s),
+        *(access, alone, dump, facts.dump_inside, facts.limit_s),
         facts.databases,
     )
-    yield AddQueries("pi", alone, dump, docker, facts.databases)
+    yield AddQueries(access, alone, dump, facts.databases)
     if stays:
-        yield ProveStays("pi", alone, stays, present, as_root)
-    yield RemoveIsolated("pi", ALONE, docker, guard)
+        yield ProveStays(access, alone, stays, present)
+    yield RemoveIsolated(access, ALONE)
     if not facts.databases:
-        yield AddUsers("pi", server, dump, notes, *changing, present, stays)
+        yield AddUsers(access, server, dump, notes, present, stays)
     if server.within:
         notes = f"{facts.previous}.catalogue"
         meta = server.folder("meta")
-        yield PutCatalogue(
-            *("pi", server.container, meta, facts.previous, notes), docker, *changing
-        )
+        yield PutCatalogue(*(access, server.container, meta, facts.previous, notes))
 
 
 def _now_at(facts: RestoreFacts, path: str) -> str:
@@ -678,8 +655,8 @@ def _now_at(facts: RestoreFacts, path: str) -> str:
 def _made(facts: RestoreFacts, container: str) -> ComposeUp:
     """Return what makes a container: on a bare machine all, as a service may have another name."""
     services = () if facts.bare else (container,)
-    more = facts.docker, (container,), facts.strict
-    return ComposeUp("pi", facts.compose, services, facts.guard, False, *more)
+    more = (container,), facts.strict
+    return ComposeUp(facts.access, facts.compose, services, False, *more)
 
 
 def must_be_up(facts: RestoreFacts) -> tuple[str, ...]:
@@ -693,31 +670,31 @@ def must_be_up(facts: RestoreFacts) -> tuple[str, ...]:
 
 def _load_sql(facts: RestoreFacts, load: SqlImport, dump: SqlDump) -> Iterator[Step]:
     """Load a dump into a new server that nobody reaches; its data wait to be swapped in."""
-    docker, as_root, guard = facts.docker, facts.as_root, facts.guard
+    access = facts.access
     server = load.server
     stage = posixpath.dirname(load.staged)
     if load.beside:
-        yield CopyFolder("pi", server.data, load.fresh, as_root, guard, facts.limit_s)
+        yield CopyFolder(access, server.data, load.fresh, facts.limit_s)
     else:
-        yield MakeFolder("pi", load.fresh, as_root, guard, like=server.data)
+        yield MakeFolder(access, load.fresh, like=server.data)
     if not load.there:
         yield _made(facts, server.container)
-        yield CheckMount("pi", server, docker)
+        yield CheckMount(access, server)
     yield RunSqlIsolated(
-        *("pi", server.container, SQL_ALONE, load.fresh, server.inside, stage),
-        *(f"{facts.previous}.environment", docker, guard),
+        *(access, server.container, SQL_ALONE, load.fresh, server.inside, stage),
+        f"{facts.previous}.environment",
         settings=() if load.unnamed else ENGINES[server.engine].first_start,
         logs=server.logs_inside,
     )
     alone = replace(server, container=SQL_ALONE)
-    yield WaitForSql("pi", alone, docker, made_anew=True)
-    loading = LoadSql("pi", alone, dump, stage, docker, guard, SQL_LIMIT_S)
+    yield WaitForSql(access, alone, made_anew=True)
+    loading = LoadSql(access, alone, dump, stage, SQL_LIMIT_S)
     if load.stays:
-        loading = replace(loading, beside=SqlDump("pi", load.stays_at, server, as_root))
+        loading = replace(loading, beside=SqlDump(access, load.stays_at, server))
     yield loading
     if ENGINES[server.engine].config:
-        yield CompareConfig("pi", alone, server.container, load.staged, docker, as_root)
-    yield RemoveIsolated("pi", SQL_ALONE, docker, guard)
+        yield CompareConfig(access, alone, server.container, load.staged)
+    yield RemoveIsolated(access, SQL_ALONE)
 
 
 def _save_stays(facts: RestoreFacts, influx: Dump, present: Present) -> Iterator[Step]:
@@ -725,25 +702,25 @@ def _save_stays(facts: RestoreFacts, influx: Dump, present: Present) -> Iterator
 
     A server of SQL runs alone for that; nobody else can write by now.
     """
-    docker, as_root, guard = facts.docker, facts.as_root, facts.guard
+    access = facts.access
     for load in facts.loads:
         if not load.stays:
             continue
         server = load.server
         yield RunSqlIsolated(
-            *("pi", server.container, SQL_OLD, server.data, server.inside),
-            *(posixpath.dirname(load.staged), f"{facts.previous}.environment", docker, guard),
+            *(access, server.container, SQL_OLD, server.data, server.inside),
+            *(posixpath.dirname(load.staged), f"{facts.previous}.environment"),
         )
         old = replace(server, container=SQL_OLD)
-        yield WaitForSql("pi", old, docker)
-        dump = SqlDump("pi", load.stays_at, server, as_root)
+        yield WaitForSql(access, old)
+        dump = SqlDump(access, load.stays_at, server)
         notes = f"{facts.previous}.stays"
-        yield SaveStays("pi", old, dump, notes, load.stays, docker, guard, SQL_LIMIT_S)
-        yield RemoveIsolated("pi", SQL_OLD, docker, guard)
+        yield SaveStays(access, old, dump, notes, load.stays, SQL_LIMIT_S)
+        yield RemoveIsolated(access, SQL_OLD)
     influxdb = facts.server
     if influxdb and not facts.databases and influxdb.container in facts.seen:
         stays = facts.staying(influxdb.container)
-        yield SeeInflux("pi", influxdb, influx, stays, present, docker, as_root)
+        yield SeeInflux(access, influxdb, influx, stays, present)
 
 
 def aside_folder(facts: RestoreFacts, name: str) -> str:

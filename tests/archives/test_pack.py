@@ -16,9 +16,9 @@ from iotstack_invoke.archives.pack import CompareUnpacked, PackStack, judge_tar,
 from iotstack_invoke.archives.scan import list_archive
 from iotstack_invoke.core import gzip_streams as gzips
 from iotstack_invoke.core.errors import StepFailed
-from iotstack_invoke.engine.steps import File
+from iotstack_invoke.engine.steps import File, HostAccess
 from iotstack_invoke.hosts.local import LocalHost
-from iotstack_invoke.stack.stack import Unpack
+from iotstack_invoke.stack.folders import Unpack
 
 ODD_NAMES = (
     b"two words",
@@ -494,7 +494,10 @@ def test_the_folder_of_a_copy_keeps_mode_and_date_under_a_plain_tar(stack, tmp_p
     (tmp_path / "hand").mkdir()
     subprocess.run(["tar", "-xpzf", archive, "-C", tmp_path / "hand"], check=True)
     unpack = Unpack(
-        "pi", str(archive), str(tmp_path / "ours"), (), str(tmp_path / "guard"), scanned=True
+        HostAccess("pi", guard=str(tmp_path / "guard")),
+        str(archive),
+        str(tmp_path / "ours"),
+        scanned=True,
     )
     unpack.do(PlainContext({"pi": LocalHost(str(tmp_path))}))
     for name in ("hand", "ours"):
@@ -639,7 +642,7 @@ def test_what_was_unpacked_is_compared(stack, tmp_path, what):
     folder.mkdir()
     subprocess.run(["tar", "-xpzf", archive, "-C", folder], check=True)
     context = PlainContext({"pi": LocalHost(str(tmp_path))})
-    step = CompareUnpacked("pi", str(archive), str(folder), ())
+    step = CompareUnpacked(HostAccess("pi"), str(archive), str(folder))
     if what is None:
         step.do(context)
         return

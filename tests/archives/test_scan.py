@@ -18,9 +18,9 @@ from iotstack_invoke.archives.scan import LIST_WORDS, ScanArchive, list_archive,
 from iotstack_invoke.core import gzip_streams as gzips
 from iotstack_invoke.core.errors import StepFailed
 from iotstack_invoke.engine.executor import Disks
-from iotstack_invoke.engine.steps import File
+from iotstack_invoke.engine.steps import File, HostAccess
 from iotstack_invoke.hosts.local import LocalHost
-from iotstack_invoke.stack.stack import Unpack
+from iotstack_invoke.stack.folders import Unpack
 
 KINDS = {
     "file": tarfile.REGTYPE,
@@ -220,7 +220,7 @@ def test_nothing_outside(tmp_path, outside, what):
     path, *_ = hostile(tmp_path, what)
     staging = tmp_path / "staging"
     before = everything(tmp_path)
-    step = Unpack("pi", path, str(staging), (), str(tmp_path / "guard"))
+    step = Unpack(HostAccess("pi", guard=str(tmp_path / "guard")), path, str(staging))
     try:
         step.do(Scene())
     except StepFailed:
@@ -256,7 +256,9 @@ def test_odd_names_are_fine(tmp_path):
         "volumes/x",
         *(f"volumes/{name.decode('utf-8', 'surrogateescape')}" for name in ODD),
     }
-    Unpack("pi", path, str(tmp_path / "new"), (), str(tmp_path / "guard")).do(Scene())
+    Unpack(HostAccess("pi", guard=str(tmp_path / "guard")), path, str(tmp_path / "new")).do(
+        Scene()
+    )
     assert sorted(os.listdir(os.fsencode(tmp_path / "new/volumes/x"))) == sorted(ODD)
 
 
@@ -290,7 +292,9 @@ def test_taken(tmp_path, what):
     found = contents(path)
     assert found.refusals == []
     assert found.count == len(STACK) + len(FINE[what])
-    Unpack("pi", path, str(tmp_path / "new"), (), str(tmp_path / "guard")).do(Scene())
+    Unpack(HostAccess("pi", guard=str(tmp_path / "guard")), path, str(tmp_path / "new")).do(
+        Scene()
+    )
     for name, kind, *more in FINE[what]:
         there = tmp_path / "new" / name
         assert os.path.lexists(there)
@@ -596,7 +600,9 @@ def test_two_archives_in_one_file(tmp_path, outside, ending):
     except StepFailed:
         return
     assert (found.refusals, found.count) == ([], 4)
-    Unpack("pi", str(path), str(tmp_path / "new"), (), str(tmp_path / "guard")).do(Scene())
+    Unpack(HostAccess("pi", guard=str(tmp_path / "guard")), str(path), str(tmp_path / "new")).do(
+        Scene()
+    )
     assert (outside / "victim").read_text() == "precious"
 
 

@@ -18,10 +18,10 @@ from iotstack_invoke.engine.executor import Disks, JobStatus, Run
 from iotstack_invoke.engine.journal import Journal
 from iotstack_invoke.engine.plan import decide, resolve
 from iotstack_invoke.engine.rules import Rule, RuleBook
-from iotstack_invoke.engine.steps import File, Space
+from iotstack_invoke.engine.steps import File, HostAccess, Space
 from iotstack_invoke.hosts.base import Disk
 from iotstack_invoke.hosts.local import LocalHost
-from iotstack_invoke.stack.stack import Unpack
+from iotstack_invoke.stack.folders import Unpack
 
 MIB = 1 << 20
 
@@ -128,7 +128,9 @@ def unpacking(folder, name, disk, meet):
     packed(folder / f"{name}.tar.gz", f"./volumes/{name}/x", content)
     archive = File("pi", f"{name}.tar.gz", str(folder))
     into = f"{disk}/{name}.partial"
-    unpack = Unpack("pi", archive.absolute, into, (), str(folder / "guard"), scanned=True)
+    unpack = Unpack(
+        HostAccess("pi", guard=str(folder / "guard")), archive.absolute, into, scanned=True
+    )
     return (f"{name}/", Then(ScanArchive(archive, (), into), meet), unpack)
 
 
@@ -151,7 +153,9 @@ def test_a_dump_is_not_unpacked_into_what_an_archive_takes(tmp_path, disk_of_8_m
     dump = disk_of_8_mib / "postgres_backup.sql.gz"
     text = b"-- %b\n-- PostgreSQL database cluster dump complete\n" % bytes(6 * MIB)
     dump.write_bytes(before := gzip.compress(text))
-    sql = UnpackSql("pi", str(disk_of_8_mib), "postgres", (), str(tmp_path / "guard"))
+    sql = UnpackSql(
+        HostAccess("pi", guard=str(tmp_path / "guard")), str(disk_of_8_mib), "postgres"
+    )
     scanned, counted = threading.Barrier(2, timeout=30), threading.Barrier(2, timeout=30)
 
     def meet():

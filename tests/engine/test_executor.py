@@ -27,7 +27,7 @@ from iotstack_invoke.engine.executor import JobStatus, Run
 from iotstack_invoke.engine.journal import Journal
 from iotstack_invoke.engine.plan import decide, resolve
 from iotstack_invoke.engine.rules import Rule, RuleBook
-from iotstack_invoke.engine.steps import COMMIT, File, UndoableStep
+from iotstack_invoke.engine.steps import COMMIT, File, HostAccess, UndoableStep
 from iotstack_invoke.hosts.base import Command
 from iotstack_invoke.hosts.local import LocalHost
 from iotstack_invoke.stack.isolated import remove_ours
@@ -455,7 +455,7 @@ def test_each_attempt_begins_anew(bench):
             write(job.output).do(context)
 
         scratch = f"{job.output.root}/scratch"
-        return [MakeScratch("pi", scratch), Call(act)]
+        return [MakeScratch(HostAccess("pi"), scratch), Call(act)]
 
     result = bench.run(makes("a", body, retries=1))
     record = bench.store.known()["pi:a"]
@@ -580,7 +580,10 @@ def test_an_unexpected_exception_comes_out(bench, jobs):
                 raise ZeroDivisionError
             time.sleep(0.3)
 
-        return [MakeScratch("pi", f"{job.output.root}/scratch-{job.rule.name}"), Call(act)]
+        return [
+            MakeScratch(HostAccess("pi"), f"{job.output.root}/scratch-{job.rule.name}"),
+            Call(act),
+        ]
 
     with pytest.raises(ZeroDivisionError):
         bench.run(*(makes(name, body) for name in "abcd"), jobs=jobs)
@@ -598,7 +601,7 @@ def test_steps_of_a_failed_job_are_undone(bench):
 
     @dataclass(frozen=True)
     class Mark:
-        host_role: str
+        access: HostAccess
         name: str
 
         def commands(self):
@@ -611,7 +614,7 @@ def test_steps_of_a_failed_job_are_undone(bench):
         def undo(self, host):
             undone.append(self.name)
 
-    steps = [Mark("pi", name) for name in ("first", "second", "third", "fourth")]
+    steps = [Mark(HostAccess("pi"), name) for name in ("first", "second", "third", "fourth")]
     assert all(isinstance(each, UndoableStep) for each in steps)
     result = bench.run(makes("a", lambda _job: steps))
     assert result.failed
@@ -633,7 +636,7 @@ def test_a_failed_job_undoes_nothing_of_another_of_its_name(bench):
             assert os.listdir(scratch) == ["file"]
 
         scratch = f"{job.output.root}/scratch"
-        return [MakeScratch("pi", scratch), Call(act), write(job.output)]
+        return [MakeScratch(HostAccess("pi"), scratch), Call(act), write(job.output)]
 
     ended = bench.notes.ended
     bench.notes.ended = lambda result: (ended(result), undone.set())
@@ -650,7 +653,7 @@ def test_steps_of_a_good_job_are_forgotten(bench):
 
     def good(job):
         return [
-            MakeScratch("pi", f"{job.output.root}/scratch"),
+            MakeScratch(HostAccess("pi"), f"{job.output.root}/scratch"),
             Call(lambda _scene: begun.set()),
             Call(lambda _scene: ended.wait(20)),
             write(job.output),
@@ -659,7 +662,7 @@ def test_steps_of_a_good_job_are_forgotten(bench):
     def bad(job):
         return [
             Call(lambda _scene: begun.wait(20)),
-            MakeScratch("pi", f"{job.output.root}/other"),
+            MakeScratch(HostAccess("pi"), f"{job.output.root}/other"),
             fail(),
         ]
 
@@ -678,7 +681,7 @@ def test_a_step_is_journaled_before_it_acts(bench):
 
     def body(job):
         return [
-            MakeScratch("pi", f"{job.output.root}/scratch"),
+            MakeScratch(HostAccess("pi"), f"{job.output.root}/scratch"),
             Call(watch),
             write(job.output),
         ]
@@ -699,9 +702,9 @@ def test_after_the_commit_nothing_is_undone(bench):
 
     def body(job):
         return [
-            MakeScratch("pi", f"{job.output.root}/before"),
+            MakeScratch(HostAccess("pi"), f"{job.output.root}/before"),
             COMMIT,
-            MakeScratch("pi", f"{job.output.root}/after"),
+            MakeScratch(HostAccess("pi"), f"{job.output.root}/after"),
             fail(),
         ]
 
@@ -716,7 +719,7 @@ def test_an_undo_that_fails_is_told_and_still_owed(bench):
 
     @dataclass(frozen=True)
     class Stuck:
-        host_role: str
+        access: HostAccess
 
         def commands(self):
             return ()
@@ -728,7 +731,7 @@ def test_an_undo_that_fails_is_told_and_still_owed(bench):
         def undo(self, host):
             raise StepFailed("cannot go back")
 
-    result = bench.run(makes("a", lambda _job: [Stuck("pi")], retries=3))
+    result = bench.run(makes("a", lambda _job: [Stuck(HostAccess("pi"))], retries=3))
     assert len(tries) == 1
     assert "busy" in result.failed[0].message
     assert "cannot go back" in result.failed[0].message
@@ -777,7 +780,7 @@ def test_a_signal_that_reaches_another_thread_is_not_lost(bench, numbers):
         raise StepFailed("nobody stopped it")
 
     def body(job):
-        return [MakeScratch("pi", f"{job.output.root}/scratch"), Call(act)]
+        return [MakeScratch(HostAccess("pi"), f"{job.output.root}/scratch"), Call(act)]
 
     started = time.monotonic()
     with pytest.raises(Interrupted) as stopped:
@@ -824,7 +827,7 @@ WAITS = {
         context, host, SqlServer("x", "mariadb"), docker
     ),
     "a removal": lambda _scene, host, docker: remove_ours(
-        host, "x", docker, f"{host.root}/.guard"
+        host, HostAccess("pi", docker=docker, guard=f"{host.root}/.guard"), "x"
     ),
 }
 
@@ -882,7 +885,7 @@ def test_what_still_works_is_waited_for_before_anything_is_undone(bench, how):
             time.sleep(0.02)
 
     def body(job):
-        return [MakeScratch("pi", f"{job.output.root}/scratch"), Call(act)]
+        return [MakeScratch(HostAccess("pi"), f"{job.output.root}/scratch"), Call(act)]
 
     for transaction in (True, False):
         rule = makes("a", body, transaction=transaction)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from iotstack_invoke.core.errors import Busy, StepFailed
 from iotstack_invoke.engine.journal import Journal
-from iotstack_invoke.engine.steps import UndoableStep
+from iotstack_invoke.engine.steps import HostAccess, UndoableStep
 
 PATH = "backups/.journal"
 
@@ -46,7 +46,7 @@ class MemoryHost:
 class Light:
     """Turn a lamp on; undone it is as it was before, however often."""
 
-    host_role: str
+    access: HostAccess
     lamp: str
     before: int = 0
     words: tuple[str, ...] = ()
@@ -74,7 +74,7 @@ def journal(host, steps=(Light, Ring)):
 
 
 def act(book, job, lamp, before=0):
-    step = Light("pi", lamp, before)
+    step = Light(HostAccess("pi"), lamp, before)
     book.write(job, step)
     step.do(book.host)
 
@@ -86,13 +86,13 @@ def after_a_crash(host):
 
 def test_the_steps_of_these_tests_are_steps():
     """The fakes here are what the journal takes for a step that can be undone."""
-    assert isinstance(Light("pi", "a"), UndoableStep)
+    assert isinstance(Light(HostAccess("pi"), "a"), UndoableStep)
 
 
 def test_a_step_is_on_the_disk_before_it_acts():
     """What is to be undone is in the file when `write` returns."""
     host = MemoryHost()
-    journal(host).write("job", Light("pi", "a", 3, ("-n", "x y")))
+    journal(host).write("job", Light(HostAccess("pi"), "a", 3, ("-n", "x y")))
     assert json.loads(host.files[PATH]) == {
         "job": "job",
         "step": "Light",
@@ -177,7 +177,7 @@ def test_a_job_that_is_tried_again_is_undone_for_its_last_attempt():
 def test_a_step_comes_back_as_it_was():
     """A recovered step has the class, the texts and the tuples it was written with."""
     host = MemoryHost()
-    steps = [Light("pi", "Köln \udce9\n", 7, ("a", "b")), Ring("pi", "x")]
+    steps = [Light(HostAccess("pi"), "Köln \udce9\n", 7, ("a", "b")), Ring(HostAccess("pi"), "x")]
     for step in steps:
         journal(host).write("job ü", step)
     assert host.files[PATH].isascii()
@@ -196,7 +196,7 @@ def test_a_torn_last_line_never_acted(whole, data):
     for lamp in "abc"[:whole]:
         act(book, "job", lamp)
     before = len(host.files.get(PATH, ""))
-    book.write("job", Light("pi", "torn"))
+    book.write("job", Light(HostAccess("pi"), "torn"))
     cut = data.draw(st.integers(before, len(host.files[PATH]) - 2))
     host.files[PATH] = host.files[PATH][:cut]
     again, lines = after_a_crash(host)
@@ -212,7 +212,7 @@ def test_a_line_torn_by_a_full_disk_swallows_no_later_line():
     act(book, "one", "a")
     host.space = 20
     with pytest.raises(StepFailed, match="no space left"):
-        book.write("two", Light("pi", "never"))
+        book.write("two", Light(HostAccess("pi"), "never"))
     host.space = 10**9
     act(book, "three", "b")
     again, lines = after_a_crash(host)
@@ -256,8 +256,8 @@ def test_the_version_that_wrote_a_journal_can_undo_it():
     """What one version refuses, another that knows the step undoes."""
     host = MemoryHost()
     book = journal(host)
-    book.write("job", Light("pi", "a"))
-    book.write("job", Ring("pi", "b"))
+    book.write("job", Light(HostAccess("pi"), "a"))
+    book.write("job", Ring(HostAccess("pi"), "b"))
     older = journal(host, [Light])
     with pytest.raises(StepFailed, match="no such step"):
         older.recover(host.lines)

@@ -9,6 +9,7 @@ from contexts import PlainContext
 from remote_stacks import Laptop, Pi
 
 from iotstack_invoke.backups.manifest import RECORDS_ENDING
+from iotstack_invoke.engine.steps import HostAccess
 from iotstack_invoke.hosts import trust
 from iotstack_invoke.hosts.local import LocalHost, locked
 from iotstack_invoke.hosts.trust import believed, warn_with
@@ -115,7 +116,7 @@ def test_a_mark_of_another_user_is_made_ours(tmp_path, warned):
     tool = tmp_path / "docker"
     tool.write_text("#!/bin/sh\n[ $1 != inspect ] || printf 'true false\\nrunning\\n'\n")
     tool.chmod(0o755)
-    quiet = stopped("pi", "x", str(tmp_path), (str(tool),))
+    quiet = stopped(HostAccess("pi", docker=(str(tool),)), "x", str(tmp_path))
     mark = tmp_path / ".quiet-x"
     theirs(mark, "theirs\n")
     context = PlainContext({"pi": LocalHost(str(tmp_path))})

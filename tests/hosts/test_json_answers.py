@@ -16,6 +16,7 @@ from iotstack_invoke.databases.sql.load import CheckMount, RunSqlIsolated
 from iotstack_invoke.databases.sql.servers import SqlServer
 from iotstack_invoke.databases.sql.stays import held_by_server
 from iotstack_invoke.databases.sqlite.files import CopySqlite
+from iotstack_invoke.engine.steps import HostAccess
 from iotstack_invoke.hosts.base import Result
 from iotstack_invoke.hosts.inspect import points_away
 from iotstack_invoke.hosts.json_answers import read_json
@@ -25,8 +26,8 @@ from iotstack_invoke.stack.compose import (
     inspect_all,
     inspect_volumes,
 )
-from iotstack_invoke.stack.stack import MADE_LABEL, MakeVolume
 from iotstack_invoke.stack.up import read_states
+from iotstack_invoke.stack.volumes import MADE_LABEL, MakeVolume
 
 DOCKER = ("docker",)
 SERVER = SqlServer("db", "postgres", "/data", "/var/lib/db")
@@ -105,9 +106,10 @@ def do(step):
     return lambda host: step.do(PlainContext({"pi": host}))
 
 
-ALONE = ("pi", "x", "alone", "/data", "/dumps", DOCKER, "/guard")
-SQL_ALONE = ("pi", "db", "alone", "/data", "/var/lib/db", "/dumps", "/env", DOCKER, "/guard")
-COPY = CopySqlite("pi", "/pi", ("volumes",), (), "/copies", ())
+PI = HostAccess("pi", guard="/guard")
+ALONE = (PI, "x", "alone", "/data", "/dumps")
+SQL_ALONE = (PI, "db", "alone", "/data", "/var/lib/db", "/dumps", "/env")
+COPY = CopySqlite(HostAccess("pi"), "/pi", ("volumes",), (), "/copies")
 READ = {
     "containers": ("inspect --type container", "", [CONTAINER], inspect_all),
     "images": ("image inspect", "", [{"Id": "sha256:aaa", "RepoDigests": ["x@y"]}], inspect_all),
@@ -116,13 +118,18 @@ READ = {
     "arguments": ("inspect", "", ["influxd", "-config"], lambda host: influx_folders(host, "x")),
     "a server of InfluxDB": ("inspect", "", ["image", "user", ["A=b"]], do(RunIsolated(*ALONE))),
     "a server of SQL": ("inspect", "", ["i", "u", ["A=b"], None], do(RunSqlIsolated(*SQL_ALONE))),
-    "mounts": ("inspect", "", CONTAINER["Mounts"], do(CheckMount("pi", SERVER, DOCKER))),
+    "mounts": (
+        "inspect",
+        "",
+        CONTAINER["Mounts"],
+        do(CheckMount(HostAccess("pi", docker=DOCKER), SERVER)),
+    ),
     "names": ("held", "d ", "a", lambda host: held_by_server(host, SERVER, DOCKER)),
     "a copy": ("online_copy", "", COPIED, do(COPY)),
     "no room": ("online_copy", "", NO_ROOM, do(COPY)),
     "whose volume": (
         *("inspect", "", [VOLUME]),
-        MakeVolume("pi", "v", (), DOCKER, "/guard", own_label="us").undo,
+        MakeVolume(HostAccess("pi", docker=DOCKER, guard="/guard"), "v", (), own_label="us").undo,
     ),
     "drives": ("findmnt", "", {"filesystems": [{"target": "/"}]}, points_away),
 }

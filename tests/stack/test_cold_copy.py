@@ -11,6 +11,7 @@ import pytest
 from contexts import PlainContext, until
 
 from iotstack_invoke.core.errors import StepFailed
+from iotstack_invoke.engine.steps import HostAccess
 from iotstack_invoke.hosts.local import LocalHost
 from iotstack_invoke.stack import cold_copy as at_rest
 from iotstack_invoke.stack.cold_copy import AtRest, CheckSpace, CopyAtRest, merged
@@ -230,7 +231,9 @@ def test_what_does_not_fit_stops_nobody(tmp_path, monkeypatch):
     (tmp_path / "backups/.copies").mkdir(parents=True)
     context = PlainContext({"pi": LocalHost(str(tmp_path))})
     copies = f"{tmp_path}/backups/.copies"
-    copy = CopyAtRest("pi", str(tmp_path), ("volumes/x",), copies, (), f"{tmp_path}/guard")
+    copy = CopyAtRest(
+        HostAccess("pi", guard=f"{tmp_path}/guard"), str(tmp_path), ("volumes/x",), copies
+    )
     CheckSpace(copy).do(context)
     monkeypatch.setattr(at_rest, "FREE_BYTES", 1 << 60)
     with pytest.raises(StepFailed, match=r"needs 1\d\d,\d\d\d bytes .* Nobody was stopped"):

@@ -9,9 +9,10 @@ import pytest
 from contexts import PlainContext
 
 from iotstack_invoke.core.errors import StepFailed
+from iotstack_invoke.engine.steps import HostAccess
 from iotstack_invoke.hosts.local import LocalHost
 from iotstack_invoke.stack.left_out import KeepLeftOut, patterns_below
-from iotstack_invoke.stack.stack import SwapItem
+from iotstack_invoke.stack.swap import SwapItem
 from iotstack_invoke.stack.swap_entries import SwapEntries
 
 HOST = LocalHost("/")
@@ -70,8 +71,8 @@ def steps(tmp_path):
     fill(places["staged"], NEW)
     guard = str(tmp_path / "guard")
     order = [str(places[name]) for name in ("live", "staged", "aside", "used")]
-    keep = KeepLeftOut("pi", order[0], order[2], PATTERNS, (), guard)
-    return SwapItem("pi", *order, (), guard), keep, places
+    keep = KeepLeftOut(HostAccess("pi", guard=guard), order[0], order[2], PATTERNS)
+    return SwapItem(HostAccess("pi", guard=guard), *order), keep, places
 
 
 def test_what_was_left_out_is_where_it_was(context, steps):
@@ -160,8 +161,8 @@ def test_what_restores_keep_in_a_mount_point_is_nothing_that_was_left_out(
         kept = live / f".previous-t1-202611{day}T110000Z"
         fill(live / f"{kept.name}-new", {"settings": f"of {day}", "films/": None})
         places = map(str, (live, f"{kept}-new", kept, f"{kept}-undone"))
-        steps.append(SwapEntries("pi", *places, (), guard))
-        steps.append(KeepLeftOut("pi", str(live), str(kept), (pattern,), (), guard))
+        steps.append(SwapEntries(HostAccess("pi", guard=guard), *places))
+        steps.append(KeepLeftOut(HostAccess("pi", guard=guard), str(live), str(kept), (pattern,)))
         for each in steps[-2:]:
             each.do(context)
         fill(live, {f"old of {day}.log": "since"})

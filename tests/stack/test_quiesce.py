@@ -14,6 +14,7 @@ from contexts import PlainContext, alive, until
 
 from iotstack_invoke.core.errors import StepFailed
 from iotstack_invoke.engine.journal import Journal
+from iotstack_invoke.engine.steps import HostAccess
 from iotstack_invoke.hosts.local import LocalHost, locked
 from iotstack_invoke.services.known import packaged_recipes
 from iotstack_invoke.stack import quiesce
@@ -51,12 +52,15 @@ class Calm(Quiesce):
     """One whose words the folder of its mark tells, as the recipe of a container does else."""
 
     @classmethod
-    def revived(cls, mark, **_known):
+    def revived(cls, _access, mark, **_known):
         return Service(os.path.dirname(mark)).quiet()
 
 
 class Words:
     """What a target says of the steps in a journal."""
+
+    def access(self, role):
+        return HostAccess(role)
 
     def word(self, _field):
         return ()
@@ -79,7 +83,7 @@ class Service:
             return ("sh", "-c", f"cd {shlex.quote(self.folder)} && {script}")
 
         return kind(
-            "pi",
+            HostAccess("pi"),
             name,
             ask=("cat", f"{self.folder}/state"),
             awake="awake",
@@ -256,7 +260,8 @@ def test_an_entering_that_is_late_ends_in_its_container(tmp_path, context, monke
     monkeypatch.setattr(quiesce, "INSIDE_LIMIT_S", 1)
     where = (str(tmp_path / ".quiet-nextcloud"), str(tmp_path / ".lock"))
     recipe = packaged_recipes()["nextcloud"]
-    quiet = quiet_of("pi", "nextcloud", recipe, "nextcloud", (str(tmp_path / "docker"),), *where)
+    access = HostAccess("pi", docker=(str(tmp_path / "docker"),))
+    quiet = quiet_of(access, "nextcloud", recipe, "nextcloud", *where)
     with locked(where[1], "backup"):
         with pytest.raises(StepFailed, match=r"`.*--on` did not end within 1 s and was ended"):
             quiet.do(context)
@@ -312,6 +317,6 @@ def test_one_that_does_not_come_up_again_is_named(service, context, monkeypatch)
 
 def test_a_container_is_stopped_and_restarted():
     """What a person sees are docker's own commands."""
-    quiet = stopped("pi", "bolt", "/stack/backups")
+    quiet = stopped(HostAccess("pi"), "bolt", "/stack/backups")
     assert quiet.commands() == ("docker stop --time 60 bolt",)
     assert Resume(quiet).commands() == ("docker restart --time 60 bolt",)

@@ -9,9 +9,10 @@ from contexts import PlainContext
 
 from iotstack_invoke.commands.restore.planner import project_words
 from iotstack_invoke.core.errors import StepFailed
+from iotstack_invoke.engine.steps import HostAccess
 from iotstack_invoke.hosts.local import LocalHost
 from iotstack_invoke.stack.compose import chosen_files
-from iotstack_invoke.stack.stack import CopyFolder, MakeFolder, Unpack
+from iotstack_invoke.stack.folders import CopyFolder, MakeFolder, Unpack
 
 
 @pytest.fixture
@@ -25,7 +26,9 @@ def test_a_new_folder_is_owned_as_the_old_one_was(context, tmp_path):
     old.mkdir(mode=0o700)
     for like, mode in ((old, 0o700), (tmp_path / "none", 0o755)):
         new = tmp_path / f"new{mode}"
-        MakeFolder("pi", str(new), (), str(tmp_path / "guard"), like=str(like)).do(context)
+        MakeFolder(HostAccess("pi", guard=str(tmp_path / "guard")), str(new), like=str(like)).do(
+            context
+        )
         assert new.stat().st_mode & 0o777 == mode
         assert new.stat().st_uid == tmp_path.stat().st_uid
 
@@ -35,7 +38,9 @@ def test_a_copy_makes_the_folder_above(context, tmp_path):
     source, target = tmp_path / "live", tmp_path / "stage/databases/it's"
     source.mkdir()
     (source / "file").write_text("x")
-    step = CopyFolder("pi", str(source), str(target), (), str(tmp_path / "guard"), 60)
+    step = CopyFolder(
+        HostAccess("pi", guard=str(tmp_path / "guard")), str(source), str(target), 60
+    )
     step.do(context)
     assert (target / "file").read_text() == "x"
     step.undo(context.host("pi"))
@@ -61,9 +66,9 @@ def test_what_was_made_is_on_the_disk(context, tmp_path, monkeypatch, kind, work
     monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
     guard = str(tmp_path / "guard")
     if kind == "unpacked":
-        step = Unpack("pi", str(archive), str(stage), (), guard)
+        step = Unpack(HostAccess("pi", guard=guard), str(archive), str(stage))
     else:
-        step = CopyFolder("pi", str(source), str(stage), (), guard, 60)
+        step = CopyFolder(HostAccess("pi", guard=guard), str(source), str(stage), 60)
     if works:
         step.do(context)
         assert synced.read_text() == "x"

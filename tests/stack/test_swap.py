@@ -10,9 +10,11 @@ from contexts import PlainContext
 
 from iotstack_invoke.core.errors import StepFailed
 from iotstack_invoke.engine.journal import Journal
+from iotstack_invoke.engine.steps import HostAccess
 from iotstack_invoke.hosts.local import LocalHost
-from iotstack_invoke.stack import stack
-from iotstack_invoke.stack.stack import MoveAside, PutAway, StopContainers, SwapItem
+from iotstack_invoke.stack import containers
+from iotstack_invoke.stack.containers import StopContainers
+from iotstack_invoke.stack.swap import MoveAside, PutAway, SwapItem
 
 HOST = LocalHost("/")
 SHM = Path("/dev/shm")
@@ -38,7 +40,7 @@ def places(tmp_path):
 def swap(places):
     """The step between these places."""
     order = (str(places[name]) for name in ("live", "staged", "aside", "used"))
-    return SwapItem("pi", *order, (), str(places["live"].parent.parent / "guard"))
+    return SwapItem(HostAccess("pi", guard=str(places["live"].parent.parent / "guard")), *order)
 
 
 def content(path):
@@ -201,7 +203,7 @@ def test_nor_between_two_mounts_of_one_file_system(context, places, tmp_path):
 def put_away(places, aside, kind=PutAway):
     """The step that leaves a plain file in the place of the live folder; or nothing, MoveAside."""
     order = (str(each) for each in (places["live"], aside, places["used"]))
-    return kind("pi", *order, (), str(places["live"].parent.parent / "guard"))
+    return kind(HostAccess("pi", guard=str(places["live"].parent.parent / "guard")), *order)
 
 
 def step_of(kind, places):
@@ -318,10 +320,12 @@ def test_a_container_that_was_removed_keeps_no_other_down(tmp_path):
         f'#!/bin/sh\n[ "$1" = inspect ] && {{ echo /b; exit 1; }}\necho "$@" >> {calls}\n'
     )
     script.chmod(0o755)
-    step = StopContainers("pi", ("a", "b"), (str(script),), str(tmp_path / "guard"))
+    step = StopContainers(
+        HostAccess("pi", docker=(str(script),), guard=str(tmp_path / "guard")), ("a", "b")
+    )
     assert "not running as before: a (" in step.undo(HOST)
     assert "stop --time 60 b\nstart b\n" in calls.read_text()
-    assert stack._those_there(HOST, (str(script),), ("a",)) == ()
+    assert containers._those_there(HOST, (str(script),), ("a",)) == ()
 
 
 # A swap below another one, as earlier versions planned it
@@ -337,10 +341,12 @@ def nested(tmp_path):
         (at[name] / "data/file").write_text(name)
         (at[name] / "file").write_text(name)
     fresh = at["live"] / ".fresh"
-    outer = SwapItem("pi", *(str(at[e]) for e in ("live", "staged", "aside", "used")), (), guard)
+    outer = SwapItem(
+        HostAccess("pi", guard=guard), *(str(at[e]) for e in ("live", "staged", "aside", "used"))
+    )
     below = (str(at[each] / "data") for each in ("live", "aside", "used"))
     live, aside, used = below
-    inner = SwapItem("pi", live, str(fresh), aside, used, (), guard)
+    inner = SwapItem(HostAccess("pi", guard=guard), live, str(fresh), aside, used)
     outer.do(PlainContext({"pi": HOST}))
     fresh.mkdir()
     with pytest.raises(StepFailed, match="not empty"):
@@ -356,8 +362,7 @@ def test_a_swap_below_another_is_undone_with_it(nested, tmp_path, tried):
         inner.undo(HOST)
         with pytest.raises(StepFailed, match="not empty"):
             outer.undo(HOST)
-    known = {"as_root": (), "guard": outer.guard, "docker": ()}
-    bound = SimpleNamespace(word=known.get, refuse=list)
+    bound = SimpleNamespace(access=lambda _role: outer.access, refuse=list)
     path = str(tmp_path / "journal")
     journal = Journal(HOST, path, (SwapItem,))
     for each in (outer, inner):

@@ -9,6 +9,7 @@ import pytest
 from contexts import PlainContext
 
 from iotstack_invoke.core.errors import StepFailed
+from iotstack_invoke.engine.steps import HostAccess
 from iotstack_invoke.hosts.local import LocalHost
 from iotstack_invoke.stack.swap_entries import SwapEntries
 
@@ -46,7 +47,7 @@ def live(tmp_path):
 def step(live):
     kept = live / STAMP
     places = map(str, (live, f"{kept}-new", kept, f"{kept}-undone"))
-    return SwapEntries("pi", *places, (), str(live.parent / "guard"))
+    return SwapEntries(HostAccess("pi", guard=str(live.parent / "guard")), *places)
 
 
 def held(folder):
@@ -155,7 +156,7 @@ def test_another_file_system(context, live):
         with pytest.raises(
             StepFailed, match=f"{elsewhere} is on another file system than {live}\\. Nothing"
         ):
-            SwapEntries("pi", *places, (), str(live.parent / "guard")).do(context)
+            SwapEntries(HostAccess("pi", guard=str(live.parent / "guard")), *places).do(context)
         assert held(live) == before
     finally:
         elsewhere.rmdir()

@@ -8,11 +8,14 @@ from contexts import PlainContext
 from docker_words import AWAY
 
 from iotstack_invoke.core.errors import StepFailed
+from iotstack_invoke.engine.steps import HostAccess
 from iotstack_invoke.hosts.local import LocalHost
 from iotstack_invoke.parts.bundle import EndQuiet
 from iotstack_invoke.stack import up
-from iotstack_invoke.stack.stack import ComposeUp, MakeVolume, StartContainers, StopContainers
+from iotstack_invoke.stack.compose_up import ComposeUp
+from iotstack_invoke.stack.containers import StartContainers, StopContainers
 from iotstack_invoke.stack.up import WaitForContainers
+from iotstack_invoke.stack.volumes import MakeVolume
 
 
 @pytest.fixture
@@ -53,7 +56,9 @@ def docker(tmp_path, clock):
             f"[ $n -le {len(answers)} ] || n={len(answers)}\ncat answer$n\n"
         )
         script.chmod(0o755)
-        wait = WaitForContainers("pi", names, (str(script),), vital=vital, **given)
+        wait = WaitForContainers(
+            HostAccess("pi", docker=(str(script),)), names, vital=vital, **given
+        )
         return wait, tmp_path / "asked"
 
     return make
@@ -155,9 +160,9 @@ def test_a_docker_that_does_not_answer_says_nothing_of_containers(context, tmp_p
     script.write_text('#!/bin/sh\necho "Cannot connect to the Docker daemon" >&2; exit 1\n')
     script.chmod(0o755)
     with pytest.raises(StepFailed, match="Cannot connect to the Docker daemon"):
-        WaitForContainers("pi", ("a",), (str(script),)).do(context)
+        WaitForContainers(HostAccess("pi", docker=(str(script),)), ("a",)).do(context)
     script.write_text('#!/bin/sh\necho "Error: No such container: a" >&2; exit 1\n')
-    WaitForContainers("pi", ("a",), (str(script),)).do(context)
+    WaitForContainers(HostAccess("pi", docker=(str(script),)), ("a",)).do(context)
     assert context.warned == ["Container a is not there. When that is mended: docker start a"]
 
 
@@ -177,7 +182,9 @@ def test_an_undo_ends_where_a_container_cannot_be_started_any_more(tmp_path):
     script = tmp_path / "docker"
     script.write_text(f"#!/bin/sh\n{STOPPED}")
     script.chmod(0o755)
-    step = StopContainers("pi", ("a", "b"), (str(script),), str(tmp_path / "guard"))
+    step = StopContainers(
+        HostAccess("pi", docker=(str(script),), guard=str(tmp_path / "guard")), ("a", "b")
+    )
     assert step.undo(LocalHost("/")) == "Container b could not be started: no device."
     assert (tmp_path / "docker.calls").read_text() == "start a b\n"
 
@@ -198,7 +205,7 @@ def test_containers_that_ran_and_were_removed_are_named(
             f'[ "$1" != compose ] || exit {1 if words else 0}\n'
         )
         script.chmod(0o755)
-    step = StopContainers("pi", ("a", "b"), ("docker",), str(tmp_path / "guard"))
+    step = StopContainers(HostAccess("pi", guard=str(tmp_path / "guard")), ("a", "b"))
     gone = "a" if there else "a, b"
     assert step.undo(LocalHost("/")) == (
         f"Not there any more, and so not running as before: {gone} (`docker compose down` removes "
@@ -210,11 +217,13 @@ def undoable(docker, guard):
     """The steps that bring something up, and need Docker to be undone."""
     words = (str(docker), "--project-directory", "/s", "--file", "/s/docker-compose.yml")
     return (
-        StopContainers("pi", ("a",), (str(docker),), guard),
-        StartContainers("pi", ("a",), (str(docker),), guard),
-        ComposeUp("pi", words, (), guard, docker=(str(docker),)),
-        ComposeUp("pi", words, ("a",), guard, docker=(str(docker),)),
-        MakeVolume("pi", "v", (), (str(docker),), guard, own_label="previous-t1"),
+        StopContainers(HostAccess("pi", docker=(str(docker),), guard=guard), ("a",)),
+        StartContainers(HostAccess("pi", docker=(str(docker),), guard=guard), ("a",)),
+        ComposeUp(HostAccess("pi", docker=(str(docker),), guard=guard), words, ()),
+        ComposeUp(HostAccess("pi", docker=(str(docker),), guard=guard), words, ("a",)),
+        MakeVolume(
+            HostAccess("pi", docker=(str(docker),), guard=guard), "v", (), own_label="previous-t1"
+        ),
     )
 
 
@@ -278,7 +287,9 @@ def test_one_service_that_cannot_be_made_keeps_no_other_from_it(
     script.chmod(0o755)
     monkeypatch.setenv("MADE", made)
     words = (str(script),)
-    step = ComposeUp("pi", words, (), str(tmp_path / "guard"), docker=words, vital=("db",))
+    step = ComposeUp(
+        HostAccess("pi", docker=words, guard=str(tmp_path / "guard")), words, (), vital=("db",)
+    )
     step.do(context)
     calls = (tmp_path / "compose.calls").read_text().splitlines()
     ups = [each.rpartition(" ")[2] for each in calls if "--no-deps" in each]
@@ -288,12 +299,16 @@ def test_one_service_that_cannot_be_made_keeps_no_other_from_it(
     context.warned.clear()
     replace(step, waited_for=("db",)).do(context)  # who waits for it tells why it is not up
     assert len(context.warned) == (made == "no")
-    step = ComposeUp("pi", words, (), str(tmp_path / "guard"), docker=words, vital=("other",))
+    step = ComposeUp(
+        HostAccess("pi", docker=words, guard=str(tmp_path / "guard")), words, (), vital=("other",)
+    )
     with pytest.raises(StepFailed, match="Container other could not be made") as caught:
         step.do(context)
     assert "stick: ERROR: for stick  Cannot start service: no device" in str(caught.value)
     with pytest.raises(StepFailed, match="exit 1"):
-        ComposeUp("pi", words, (), str(tmp_path / "guard"), strict=True).do(context)
+        ComposeUp(HostAccess("pi", guard=str(tmp_path / "guard")), words, (), strict=True).do(
+            context
+        )
     script.write_text(f"#!/bin/sh\n{COMPOSE}".replace("net\\nuser\\nstick\\n", ""))
     with pytest.raises(StepFailed, match="could not bring up anything: ERROR: for stick"):
         step.do(context)
@@ -303,7 +318,7 @@ def test_one_service_that_cannot_be_made_keeps_no_other_from_it(
 def test_a_service_that_is_not_up_is_not_waited_for_to_go_on(tmp_path, context, said):
     """It was told already why; what to type when it runs is told, and nothing is undone."""
     ask = ("sh", "-c", f'echo "Error response from daemon: Container 1f {said}" >&2; exit 1')
-    EndQuiet("pi", "nextcloud", ask, "disabled", ("occ", "off")).do(context)
+    EndQuiet(HostAccess("pi"), "nextcloud", ask, "disabled", ("occ", "off")).do(context)
     (warning,) = context.warned
     assert warning.startswith("Container nextcloud is not up, and what was restored says that it")
     assert warning.endswith("When it runs: occ off")

@@ -16,10 +16,10 @@ from ...core.dataclass import dataclass
 from ...core.stack_folders import BACKUPS, FOLDERS, RESTORE
 from ...databases.influxdb.server import Server
 from ...databases.sql.servers import SqlServer, located_in
+from ...engine.steps import HostAccess
 from ...environment.stack_host import StackHost
-from ...hosts.base import Command
+from ...hosts.base import ANY_EXIT, Command
 from ...hosts.inspect import (
-    ANY_EXIT,
     entries,
     free_bytes,
     is_read_only,
@@ -59,9 +59,7 @@ class TargetFacts:
 
     name: str
     folder: str
-    as_root: tuple[str, ...]
-    docker: tuple[str, ...]
-    guard: str
+    access: HostAccess
     containers: tuple[InspectedContainer, ...]
     """All that Docker knows, of this stack or not."""
     compose: tuple[str, ...]
@@ -148,9 +146,7 @@ def gather(target: StackHost, table: ServiceTable, inclusions: Collection[str]) 
     return TargetFacts(
         name=target.name,
         folder=folder,
-        as_root=target.as_root,
-        docker=target.docker,
-        guard=target.guard,
+        access=target.access,
         containers=containers,
         compose=compose_words(host, target.docker),
         tops=tops,

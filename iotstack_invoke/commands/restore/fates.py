@@ -126,7 +126,7 @@ class Fates:
 
 
 def _to_start(facts: RestoreFacts, names: list[str]) -> str:
-    start = shlex.join((*facts.docker, "start", *names))
+    start = shlex.join((*facts.access.docker, "start", *names))
     return f"{', '.join(names)}. To start {_them(names)}: {start}"
 
 

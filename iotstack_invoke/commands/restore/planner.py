@@ -134,10 +134,8 @@ class Planner:
         facts = RestoreFacts(
             kinds=kinds,
             in_place=self.in_place,
-            as_root=here.as_root,
-            docker=here.docker,
+            access=here.access,
             compose=self.compose(asked.compose_files),
-            guard=here.guard,
             previous=asked.previous,
             items=(),
             running=self.to_stop(loaded, asked.outside),

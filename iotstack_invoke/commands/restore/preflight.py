@@ -20,8 +20,8 @@ from ...core.stack_folders import FOLDERS, RESTORE
 from ...databases.influxdb.server import Server
 from ...engine.steps import Record
 from ...environment.stack_host import StackHost
-from ...hosts.base import Command
-from ...hosts.inspect import ANY_EXIT, which_may_be_there
+from ...hosts.base import ANY_EXIT, Command
+from ...hosts.inspect import which_may_be_there
 from ...reporting.report import Report
 from ...settings.model import Settings
 from ...stack.compose import inspect_all
@@ -239,7 +239,7 @@ class Preflight:
         side = sealed_side(self.source.storage)
         if side and side.is_sealed(path):
             return None
-        as_root = facts.as_root if facts.in_place else ()
+        as_root = facts.access.as_root if facts.in_place else ()
         found = list_archive(
             self.source.storage,  # type: ignore[arg-type]
             path,

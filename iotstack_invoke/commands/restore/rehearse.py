@@ -27,17 +27,18 @@ from ...engine.executor import Run, RunResult
 from ...engine.journal import Journal
 from ...engine.memory_ledger import MemoryRecords
 from ...engine.plan import decide, resolve
+from ...engine.steps import HostAccess
 from ...environment.environment import Environment, stat_everywhere
 from ...environment.stack_host import docker_words
-from ...hosts.base import Command
-from ...hosts.inspect import ANY_EXIT, root_words
+from ...hosts.base import ANY_EXIT, Command
+from ...hosts.inspect import root_words
 from ...hosts.local import LocalHost, locked, state_folder, words_of
 from ...hosts.trust import Trust
 from ...parts.bundle import DUMP
 from ...reporting.report import Report, duration_text, size_text
 from ...settings.model import Settings
 from ...stack.compose import inspect_all, named
-from ...stack.stack import wait_for_orphans
+from ...stack.containers import wait_for_orphans
 from ...vaults.access import refuse_shut
 from ...workflows.rehearse import RehearsalFacts, rehearsal_book, rehearsal_targets
 from ...workflows.restore import SqlImport, undoable
@@ -216,10 +217,8 @@ class _Rehearsal:
         return RehearsalFacts(
             kinds=tuple(kind for kind in copy.backup.parts if kind != "influxdb2"),
             in_place=copy.in_place,
-            as_root=as_root,
-            docker=docker,
+            access=HostAccess("pi", as_root, docker, _guard(self.scratch)),
             compose=(),
-            guard=_guard(self.scratch),
             previous=f"{self.scratch}/{RESTORE}/previous",
             items=(),
             running=(),

@@ -24,8 +24,8 @@ from ...engine.journal import Journal
 from ...engine.memory_ledger import MemoryRecords
 from ...engine.plan import Plan, decide, resolve
 from ...environment.stack_host import Lock, StackHost, locked_target, open_target, require_stack
-from ...hosts.base import Command
-from ...hosts.inspect import ANY_EXIT, mount_points, read_text, stat_on
+from ...hosts.base import ANY_EXIT, Command
+from ...hosts.inspect import mount_points, read_text, stat_on
 from ...hosts.pasted import host_flag
 from ...reporting.report import CompositeReporter, Report, duration_text, size_text
 from ...reporting.run_log import LogReporter, RunLog
@@ -228,9 +228,7 @@ class _Reload:
         aside = f"{apart}/.previous-{self.name}" if apart else previous
         return ReloadFacts(
             server=server,
-            as_root=target.as_root,
-            docker=target.docker,
-            guard=target.guard,
+            access=target.access,
             stage=f"{target.folder}/{RESTORE}/{self.name}",
             stage_inside=posixpath.join(BACKUP_INSIDE, self.name),
             previous=previous,
@@ -245,8 +243,8 @@ class _Reload:
     def _look(self, facts: ReloadFacts) -> InfluxFigures:
         host = self.target.host
         measure = ("du", "-s", "-B1", "--", facts.server.data)
-        size = stat_on(host, measure, facts.as_root, ASK_LIMIT_S).split("\t")[0]
-        words = (*facts.docker, "exec", facts.server.container, *SHOW_DATABASES)
+        size = stat_on(host, measure, facts.access.as_root, ASK_LIMIT_S).split("\t")[0]
+        words = (*facts.access.docker, "exec", facts.server.container, *SHOW_DATABASES)
         started = time.monotonic()
         host.run(Command(words, ANY_EXIT, ASK_LIMIT_S))  # where it wants a password, it says so
         return InfluxFigures(int(size) if size.isdigit() else 0, time.monotonic() - started)
@@ -306,7 +304,7 @@ class _Reload:
         """Tidy up and tell: it is reloaded, whatever of this cannot be done."""
         host = self.target.host
         log.write("reload", f"InfluxDB is reloaded; it was away for {away}")
-        words = (*facts.as_root, "rm", "-rf", "--", facts.stage)
+        words = (*facts.access.as_root, "rm", "-rf", "--", facts.stage)
         removing = Command(words, timeout_s=ASK_LIMIT_S)
         after.do(f"The dump in {facts.stage} was not removed", lambda: host.run(removing), None)
         kept = after.do("The old data stay", lambda: self._keep_old(facts), "")
@@ -351,7 +349,7 @@ class _Reload:
         far = host_flag(self.asked.host)
         folders = dict.fromkeys((facts.previous, facts.aside))
         if days == 0:
-            remove_old(host, folders, facts.as_root)
+            remove_old(host, folders, facts.access.as_root)
             return "The old data are removed."
         told = f"Back to the old data, in {facts.aside}: inv undo{far}."
         if days is None:

@@ -148,7 +148,7 @@ class Room:
         )
         if facts.server and facts.databases:
             words = ("du", "-sbc", "--", *facts.server.folders)
-            told = stat_on(self.target.host, words, facts.as_root, LOOK_LIMIT_S).split()
+            told = stat_on(self.target.host, words, facts.access.as_root, LOOK_LIMIT_S).split()
             needed["the copy of InfluxDB's data"] = int(told[-2]) if told else 0
         if facts.stays_bytes:
             needed["databases that stay"] = facts.stays_bytes

@@ -168,8 +168,7 @@ class Stays:
     # InfluxDB.
 
     def _of_influx(self, server: Server, *, staged: bool) -> Held | None:
-        host, as_root = self.target.host, self.target.as_root
-        content = present_catalogue(host, server, as_root, self.target.docker)
+        content = present_catalogue(self.target.host, self.target.access, server)
         try:
             here = held_by(read_meta_db(content)) if content else Held()
         except ValueError as error:

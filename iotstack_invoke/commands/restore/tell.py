@@ -15,8 +15,8 @@ from ...core.errors import ExitCode, StepFailed, Unreachable
 from ...core.runtag import LATEST
 from ...environment.hooks import HooksResult
 from ...environment.stack_host import StackHost, find_machine
-from ...hosts.base import Command
-from ...hosts.inspect import ANY_EXIT, may_be_there, read_text, which_may_be_there
+from ...hosts.base import ANY_EXIT, Command
+from ...hosts.inspect import may_be_there, read_text, which_may_be_there
 from ...hosts.pasted import host_flag
 from ...reporting.report import Report, duration_text, shown, size_text
 from ...settings.model import Settings

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 from ...core.dataclass import dataclass
 from ...engine.journal import owed_in
-from ...stack.stack import MakeAside
+from ...stack.folders import MakeAside
 
 STAMP_FORM = "%Y%m%dT%H%M%SZ"
 _FOLDER = re.compile(r"previous-(.+)-(\d{8}T\d{6}Z)")

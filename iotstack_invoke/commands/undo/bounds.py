@@ -13,15 +13,15 @@ from functools import cached_property
 from typing import Any
 
 from ...core.dataclass import dataclass
-from ...core.errors import Refused, StepFailed
+from ...core.errors import StepFailed
 from ...core.runtag import is_runtag
 from ...core.stack_folders import BACKUPS, RESTORE
 from ...databases.influxdb import part as influx
 from ...databases.influxdb2 import part as influx2
 from ...databases.sqlite.files import COPIES, OUTSIDE_COPIES
 from ...engine.journal import name_of
-from ...engine.steps import UndoableStep
-from ...environment.stack_host import docker_words
+from ...engine.steps import HostAccess, UndoableStep
+from ...environment.stack_host import docker_words_if_any
 from ...hosts.base import Command, Host
 from ...hosts.inspect import read_text
 from ...settings.model import Settings
@@ -97,10 +97,7 @@ class TargetBounds:
     @cached_property
     def docker(self) -> tuple[str, ...]:
         """The words before a command of Docker; each step says itself that it does not answer."""
-        try:
-            return docker_words(self.host, self.host.name, self.as_root)
-        except Refused:
-            return ("docker",)
+        return docker_words_if_any(self.host, self.host.name, self.as_root)[0]
 
     @cached_property
     def compose(self) -> tuple[str, ...]:
@@ -111,6 +108,10 @@ class TargetBounds:
     def lock(self) -> str:
         """What a run holds as long as it lives."""
         return f"{posixpath.dirname(self.guard)}/.lock"
+
+    def access(self, role: str) -> HostAccess:
+        """Return how a step reaches the target."""
+        return HostAccess(role, self.as_root, self.docker, self.guard)
 
     def word(self, field: str) -> Any:
         """Return what the target says for a field of a step: words of a program, or a lock."""

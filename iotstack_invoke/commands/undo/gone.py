@@ -16,19 +16,12 @@ from ...core.dataclass import dataclass
 from ...engine.journal import Owed, name_of, owed_in
 from ...hosts.base import Command, Host
 from ...hosts.inspect import which_may_be_there
+from ...stack.folders import MakeFolder, UseStage
 from ...stack.inside import is_in
 from ...stack.left_out import KeepLeftOut
-from ...stack.stack import (
-    CAN_BE_BACK,
-    LeaveGone,
-    MakeFolder,
-    MakeVolume,
-    MoveAside,
-    PutAway,
-    SwapItem,
-    UseStage,
-)
+from ...stack.swap import CAN_BE_BACK, LeaveGone, MoveAside, PutAway, SwapItem
 from ...stack.swap_entries import SwapEntries
+from ...stack.volumes import MakeVolume
 
 PUT_BACK = frozenset(name_of(each) for each in (MoveAside, PutAway, SwapEntries, SwapItem))
 """The steps that move aside what is put back when they are undone."""

@@ -16,25 +16,19 @@ from ...core.dataclass import dataclass
 from ...core.errors import OldDataGone, Refused, StepFailed, ended
 from ...core.stack_folders import BACKUPS, RESTORE
 from ...engine.journal import Bound, Journal, name_of, owed_in
-from ...engine.steps import UndoableStep
+from ...engine.steps import HostAccess, UndoableStep
 from ...environment.environment import Environment
 from ...environment.stack_host import StackHost, journal_paths
-from ...hosts.base import Command, Host
-from ...hosts.inspect import ANY_EXIT, root_words_if_any
+from ...hosts.base import ANY_EXIT, Command, Host, sh
+from ...hosts.inspect import root_words_if_any
 from ...hosts.local import LocalHost
 from ...hosts.pasted import host_flag
 from ...hosts.trust import Owned, Trust
 from ...reporting.report import Report
 from ...settings.model import Settings
-from ...stack.stack import (
-    MARK_NEW,
-    MakeAside,
-    SwapItem,
-    UseStage,
-    guarded,
-    left_told,
-    wait_for_orphans,
-)
+from ...stack.containers import wait_for_orphans
+from ...stack.folders import MakeAside, UseStage
+from ...stack.swap import MARK_NEW, SwapItem, left_told
 from ...workflows.restore import undoable
 from ..shared.checks import unfinished
 from .elsewhere import note_elsewhere, remove_emptied
@@ -217,8 +211,8 @@ class Owing:
             items = [i for i in items if any(i.staged.startswith(f"{e}/") for e in stages)]
             there += stages
         paths = [path for e in items for path in (e.live, e.staged, e.aside, e.used)]
-        words = (*self.trust.as_root, "sh", "-c", MARK_NEW, "sh", *there, "", *paths)
-        self.host.run(guarded(self.guard, words))
+        access = HostAccess("pi", self.trust.as_root, guard=self.guard)
+        self.host.run(access.guarded_root(*sh(MARK_NEW, *there, "", *paths)))
 
     def undo_all(
         self, owed: Mapping[str, Sequence[str]], journal: Journal, report: Report

@@ -27,7 +27,10 @@ from ...hosts.pasted import host_flag
 from ...reporting.report import Report
 from ...reporting.run_log import unfinished_log
 from ...settings.model import Settings
-from ...stack.stack import ComposeUp, LeaveGone, MakeVolume, StopContainers, wait_for_orphans
+from ...stack.compose_up import ComposeUp
+from ...stack.containers import StopContainers, wait_for_orphans
+from ...stack.swap import LeaveGone
+from ...stack.volumes import MakeVolume
 from ..shared.confirm import confirm
 from ..shared.restore_id import change_in, is_stamp
 from .change_logs import log_folder, log_path

@@ -14,10 +14,9 @@ import tarfile
 
 from ...core.dataclass import dataclass
 from ...core.errors import StepFailed
-from ...engine.steps import StepContext
-from ...hosts.base import PARTIAL, Command, Host
+from ...engine.steps import HostStep, StepContext
+from ...hosts.base import PARTIAL, Command, Host, sh
 from ...hosts.local import read_chunk
-from ...stack.stack import guarded
 from .part import DATA_INSIDE
 
 META = f"{DATA_INSIDE}/meta"
@@ -35,21 +34,17 @@ _KEEP = (
 
 
 @dataclass(frozen=True, slots=True)
-class PutCatalogue:
+class PutCatalogue(HostStep):
     """Copy a new catalogue into a stopped container. Undone: the one before is copied back."""
 
     journaled_as = "PutCatalogue"
 
-    host_role: str
     container: str
     meta: str
     """The folder of the new one, called `meta`."""
     previous: str
     notes: str
     """A file beside it, of mode 0600: Docker reads as the user, and the hashes are root's."""
-    docker: tuple[str, ...]
-    as_root: tuple[str, ...]
-    guard: str
 
     def commands(self) -> tuple[str, ...]:
         """Return what a person would type."""
@@ -63,16 +58,16 @@ class PutCatalogue:
 
     def do(self, context: StepContext) -> None:
         """Keep the one that is there, if there is one, and put the new one in its place."""
-        host = context.host(self.host_role)
-        words = (*self.docker, "cp", f"{self.container}:{META}/meta.db", "-")
-        told = host.run(self._command((_KEEP, self._kept, *words), frozenset({0, 1})))
+        host = self.access.host(context)
+        words = (*self.access.docker, "cp", f"{self.container}:{META}/meta.db", "-")
+        told = host.run(self._command(_KEEP, self._kept, *words).accepting(0, 1))
         host.remove([self._kept + PARTIAL])
         if told.exit_code and not _is_missing(told.err):
             raise StepFailed(
                 f"The catalogue of container {self.container} cannot be kept: {told.last_line}"
             )
         above = posixpath.dirname(self.meta)
-        pack = (*self.as_root, "tar", "--create", "--directory", above, "meta/meta.db")
+        pack = (*self.access.as_root, "tar", "--create", "--directory", above, "meta/meta.db")
         self._put(host, pack, DATA_INSIDE)
 
     def undo(self, host: Host) -> None:
@@ -90,16 +85,14 @@ class PutCatalogue:
             if pipe.finish():
                 raise StepFailed(f"On {host.name} the catalogue of InfluxDB cannot be read.")
         host.write(self.notes, io.BytesIO(content), 0)
-        copy = (*self.docker, "cp", "--archive", "-", f"{self.container}:{into}")
+        copy = (*self.access.docker, "cp", "--archive", "-", f"{self.container}:{into}")
         try:
-            host.run(self._command((_FROM, self.notes, *copy)))
+            host.run(self._command(_FROM, self.notes, *copy))
         finally:
             host.remove([self.notes])
 
-    def _command(self, words: tuple[str, ...], accept: frozenset[int] = frozenset({0})) -> Command:
-        script, *rest = words
-        command = guarded(self.guard, ("sh", "-c", script, "sh", *rest), COPY_LIMIT_S)
-        return Command(command.argv, accept, command.timeout_s)
+    def _command(self, script: str, *words: str) -> Command:
+        return self.access.guarded(*sh(script, *words), timeout_s=COPY_LIMIT_S)
 
 
 def catalogue_within(host: Host, container: str, docker: tuple[str, ...]) -> bytes:

@@ -15,8 +15,8 @@ from typing import Any
 from ...core import processes
 from ...core.dataclass import dataclass
 from ...core.errors import StepFailed
-from ...engine.steps import StepContext
-from ...hosts.base import Command, Host
+from ...engine.steps import HostStep, StepContext
+from ...hosts.base import ANY_EXIT, Command, Host
 from .meta import INTERNAL
 from .server import Server, quoted, server_catalogue
 
@@ -58,13 +58,10 @@ class Tally:
 
 
 @dataclass(frozen=True, slots=True)
-class CountInflux:
+class CountInflux(HostStep):
     """Count what a server holds. Changes nothing."""
 
-    host_role: str
     server: Server
-    docker: tuple[str, ...]
-    as_root: tuple[str, ...]
     into: Tally
     values: bool = True
     """Count the values as well, unless that takes too long."""
@@ -79,12 +76,12 @@ class CountInflux:
 
     def _command(self, text: str, limit_s: float = SETTLE_LIMIT_S) -> Command:
         words = ("exec", self.server.container, "influx", "-format", "json", "-execute", text)
-        return Command((*self.docker, *words), frozenset(range(256)), limit_s)
+        return Command((*self.access.docker, *words), ANY_EXIT, limit_s)
 
     def do(self, context: StepContext) -> None:
         """Ask database by database; values are left out with a word where it takes too long."""
-        host = context.host(self.host_role)
-        catalogue = server_catalogue(host, self.server, self.as_root)
+        host = self.access.host(context)
+        catalogue = server_catalogue(host, self.server, self.access.as_root)
         mine = [each for each in catalogue.databases if each.name != INTERNAL]
         context.status("counting series")
         series = 0

@@ -9,7 +9,7 @@ from typing import Any
 from ...archives.scan import refuse_size
 from ...core.dataclass import dataclass
 from ...core.errors import StepFailed
-from ...engine.steps import StepContext
+from ...engine.steps import HostAccess, StepContext
 from ...hosts.base import Command, Host
 from ...hosts.local import CHUNK_BYTES
 from .check import DumpCheck, DumpReport
@@ -25,17 +25,17 @@ READ_LIMIT_S = 24 * 3600.0
 class Dump:
     """A dump in a folder of a host, read whole once: several steps ask what it holds."""
 
-    def __init__(self, host_role: str, folder: str, as_root: tuple[str, ...]) -> None:
-        self.host_role = host_role
+    def __init__(self, access: HostAccess, folder: str) -> None:
+        self.access = access
         self.folder = folder
-        self.as_root = as_root
         self._report: DumpReport | None = None
 
     def report(self, context: StepContext) -> DumpReport:
         """Return what it holds and what is wrong with it; raises StepFailed if it is not there."""
         if self._report is None:
-            words = (*self.as_root, *READ_FOLDER, f"--directory={self.folder}", ".")
-            with context.host(self.host_role).pipe(Command(words, timeout_s=READ_LIMIT_S)) as pipe:
+            words = (*self.access.as_root, *READ_FOLDER, f"--directory={self.folder}", ".")
+            host = self.access.host(context)
+            with host.pipe(Command(words, timeout_s=READ_LIMIT_S)) as pipe:
                 report = check_dump(pipe.stdout)
                 while pipe.stdout.read(CHUNK_BYTES):  # tar pads its end
                     pass
@@ -83,14 +83,14 @@ class CheckDump:
                 f"The dump {self.called} does not hold {', '.join(absent)}. It holds: "
                 f"{', '.join(held) or 'no database'}. Nothing was changed."
             )
-        host = context.host(self.dump.host_role)
+        host = self.dump.access.host(context)
         if self.data and not problems:
             size_bytes = sum(each.bytes for each in report.shards)
             what = f"The dump {self.called}"
             refuse_size(context, host, what, size_bytes, self.data, for_all=True)
         for shard in report.shards if self.blocks and not problems else ():
             path = posixpath.join(self.dump.folder, shard.file)
-            problems += _check_blocks(host, (*self.dump.as_root, "cat", path), shard.file)
+            problems += _check_blocks(host, (*self.dump.access.as_root, "cat", path), shard.file)
         if problems:
             found = f"The dump {self.called} is damaged: {' '.join(problems)}"
             raise StepFailed(f"{found} Nothing was changed. Take another backup.", damage=found)
@@ -110,7 +110,7 @@ class CompareWithServer:
 
     def do(self, context: StepContext) -> None:
         """Raise StepFailed with what the dump lacks."""
-        host, as_root = context.host(self.dump.host_role), self.dump.as_root
+        host, as_root = self.dump.access.host(context), self.dump.access.as_root
         report = self.dump.report(context)
         there = server_catalogue(host, self.server, as_root)
         lacking = lacking_in(report.catalogue, there)
@@ -158,8 +158,8 @@ class CompareWithDump:
 
     def do(self, context: StepContext) -> None:
         """Raise StepFailed with what the server lacks."""
-        host = context.host(self.dump.host_role)
-        there = server_catalogue(host, self.server, self.dump.as_root)
+        host = self.dump.access.host(context)
+        there = server_catalogue(host, self.server, self.dump.access.as_root)
         wanted = self.dump.report(context).catalogue
         lacking = lacking_in(there, wanted) if wanted else []
         if lacking:

@@ -16,9 +16,8 @@ import time
 from ...core import processes
 from ...core.dataclass import dataclass
 from ...core.errors import StepFailed
-from ...engine.steps import StepContext
-from ...hosts.base import Command, Host
-from ...stack.stack import guarded
+from ...engine.steps import HostStep, StepContext
+from ...hosts.base import ANY_EXIT, Command, Host, sh
 from .check import DumpReport
 from .dump import Dump
 from .log import (
@@ -47,20 +46,16 @@ PROVEN = "InfluxDB has all of the dump: "
 
 
 @dataclass(frozen=True, slots=True)
-class LoadInflux:
+class LoadInflux(HostStep):
     """Load a dump into a server, and prove it by the sizes of its files.
 
     Without `databases` all of it, once, into a server that is empty; else each of these in the
     place of the one that is there, whose grants it gets.
     """
 
-    host_role: str
     server: Server
     dump: Dump
     inside: str
-    docker: tuple[str, ...]
-    as_root: tuple[str, ...]
-    guard: str
     limit_s: float
     databases: tuple[str, ...] = ()
 
@@ -68,28 +63,28 @@ class LoadInflux:
         """Return the load itself."""
         chosen = ("-db", database) if database else ()
         words = ("influxd", "restore", "-portable", *chosen, self.inside)
-        words = (*self.docker, "exec", self.server.container, *words)
-        command = guarded(self.guard, words, self.limit_s)
-        return Command(command.argv, frozenset(range(256)), command.timeout_s)
+        words = ("exec", self.server.container, *words)
+        command = self.access.guarded_docker(*words, timeout_s=self.limit_s)
+        return command.accepting(*ANY_EXIT)
 
     def commands(self) -> tuple[str, ...]:
         """Return the loads as a person would type them."""
         lines = []
         for name in self.databases:
-            drop = influx_words(self.server, self.docker, f"DROP DATABASE {quoted(name)}")
+            drop = influx_words(self.server, self.access.docker, f"DROP DATABASE {quoted(name)}")
             lines += [str(drop), str(self.command(name))]
         return (*(lines or [str(self.command())]), "compare the sizes of all TSM files")
 
     def do(self, context: StepContext) -> None:
         """Load and prove; raises StepFailed with what is not there."""
-        host = context.host(self.host_role)
+        host = self.access.host(context)
         report = self.dump.report(context)
         if not self.databases:
             self._load(context, host, report)
         else:
-            before = server_catalogue(host, self.server, self.as_root)
+            before = server_catalogue(host, self.server, self.access.as_root)
             for name in self.databases:
-                ask_influx(host, self.server, self.docker, f"DROP DATABASE {quoted(name)}")
+                ask_influx(host, self.server, self.access.docker, f"DROP DATABASE {quoted(name)}")
                 self._load(context, host, report, name)
                 self._grant(context, host, name, before, report.catalogue)
         self._prove(context, host, report)
@@ -115,7 +110,7 @@ class LoadInflux:
                     continue
                 text = f"GRANT {grant.name} ON {quoted(name)} TO {quoted(user.name)}"
                 if user.name in known:
-                    ask_influx(host, self.server, self.docker, text)
+                    ask_influx(host, self.server, self.access.docker, text)
                 else:
                     context.warn(
                         f"User {user.name} of the backup is not in InfluxDB here, and a restore "
@@ -139,7 +134,7 @@ class LoadInflux:
         expected = frozenset(shard.id for shard in shards)
         verdict = judge_restore(lines, outcome.exit_code, expected)
         if verdict.metadata_refused:
-            now = server_catalogue(host, self.server, self.as_root)
+            now = server_catalogue(host, self.server, self.access.as_root)
             asked = (database,) if database else ()
             cause = explain_metadata_refusal(report.catalogue, asked, now.names)
             if not cause.success:
@@ -159,7 +154,7 @@ class LoadInflux:
         """
         deadline = time.monotonic() + SETTLE_LIMIT_S
         while True:
-            lacking = lacking_files(host, self.server, self.as_root, report, self.databases)
+            lacking = lacking_files(host, self.server, self.access.as_root, report, self.databases)
             merged = self._merged(host, lacking)
             missing = [each for each in lacking if each not in merged]
             if not missing:
@@ -178,7 +173,7 @@ class LoadInflux:
         """Return which shards lack no more than files that the server merged."""
         if not any(each.may_be_merged for each in lacking):
             return []
-        told = merged_files(host, self.server, self.docker)
+        told = merged_files(host, self.server, self.access.docker)
         return [
             each
             for each in lacking
@@ -250,19 +245,16 @@ def lacking_files(
 
 
 @dataclass(frozen=True, slots=True)
-class AddUsers:
+class AddUsers(HostStep):
     """Give a stopped server the users of a dump, with their passwords and grants.
 
     `influxd restore` throws them away. Their messages are appended to meta.db as they are:
     protobuf merges repeated fields. Undone with the data folder.
     """
 
-    host_role: str
     server: Server
     dump: Dump
     notes: str
-    as_root: tuple[str, ...]
-    guard: str
     present: Present | None = None
     """What was there before: users that the dump has not come with them."""
     stays: tuple[str, ...] = ()
@@ -274,7 +266,7 @@ class AddUsers:
 
     def do(self, context: StepContext) -> None:
         """Append them; the hashes travel by a file of mode 0600 and never by an argument."""
-        host = context.host(self.host_role)
+        host = self.access.host(context)
         catalogue = self.dump.report(context).catalogue
         users = catalogue.users if catalogue else ()
         if catalogue and self.present:
@@ -284,21 +276,18 @@ class AddUsers:
         host.write(self.notes, io.BytesIO(b"".join(each.record for each in users)), 0)
         script = 'cat "$1" >> "$2" && sync "$2"'
         target = posixpath.join(self.server.folder("meta"), "meta.db")
-        words = (*self.as_root, "sh", "-c", script, "sh", self.notes, target)
         try:
-            host.run(guarded(self.guard, words))
+            host.run(self.access.guarded_root(*sh(script, self.notes, target)))
         finally:
             host.remove([self.notes])
 
 
 @dataclass(frozen=True, slots=True)
-class AddQueries:
+class AddQueries(HostStep):
     """Make the continuous queries of a dump again: `influxd restore` throws them away."""
 
-    host_role: str
     server: Server
     dump: Dump
-    docker: tuple[str, ...]
     databases: tuple[str, ...] = ()
     all_of_them: bool = False
     """One that InfluxDB does not take ends it."""
@@ -309,7 +298,7 @@ class AddQueries:
 
     def do(self, context: StepContext) -> None:
         """Make them; where InfluxDB does not take one, warn with the exact statement."""
-        host = context.host(self.host_role)
+        host = self.access.host(context)
         catalogue = self.dump.report(context).catalogue
         found = catalogue.continuous_queries if catalogue else ()
         for database, query in found:
@@ -317,7 +306,7 @@ class AddQueries:
                 continue
             text = query.text
             try:
-                ask_influx(host, self.server, self.docker, text)
+                ask_influx(host, self.server, self.access.docker, text)
             except StepFailed as error:
                 if self.all_of_them:
                     drop = f"DROP CONTINUOUS QUERY {quoted(query.name)} ON {quoted(database)}"

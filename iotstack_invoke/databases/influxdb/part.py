@@ -12,20 +12,19 @@ import re
 import tarfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 from ...archives.pack import HashedFile, Messages, RemoveFolder, judge_tar
 from ...core import processes
 from ...core.dataclass import dataclass
 from ...core.errors import StepFailed
 from ...core.toml_text import NotToml, read_toml
-from ...engine.steps import File, StepContext
-from ...hosts.base import Command, Host
+from ...engine.steps import CommandStep, File, HostAccess, HostStep, StepContext
+from ...hosts.base import ANY_EXIT, Command, Host
 from ...hosts.json_answers import read_json
 from ...hosts.local import CHUNK_BYTES, read_chunk
 from ...stack.compose import InspectedContainer
 from ...stack.inside import mount_around, path_on_host
-from ...stack.stack import guarded
 from .check import QUERIES_FILE, DumpCheck, DumpReport
 from .log import Level, judge_backup, read_backup_line
 from .meta import read_meta
@@ -33,7 +32,6 @@ from .meta import read_meta
 DATA_INSIDE = "/var/lib/influxdb"
 BACKUP_INSIDE = f"{DATA_INSIDE}/backup"
 FOLDERS_INSIDE = ("/var/lib/influxdb/meta", "/var/lib/influxdb/data", "/var/lib/influxdb/wal")
-ANY_EXIT = frozenset(range(256))
 DOCKER_SAYS = re.compile(r"Docker daemon|docker API|response from daemon: (?!OCI)")
 """What Docker says itself; that a container lacks a program says its runtime (OCI)."""
 WORDS_BYTES = 50_000
@@ -160,7 +158,7 @@ def influx_version(
     told = host.run(
         Command(
             (*docker, "exec", container, "influxd", "version"),
-            accept=frozenset(range(256)),
+            accept=ANY_EXIT,
             timeout_s=limit_s,
         )
     )
@@ -202,50 +200,66 @@ def wait_for_ping(
 
 
 @dataclass(frozen=True, slots=True)
-class DumpInflux:
-    """Let influxd write a portable dump of all its databases into a new folder.
+class DumpStep(HostStep):
+    """A step that lets a container write a dump into a new folder.
 
     Undone: the dump is stopped if it still runs, and its folder removed.
     """
 
-    journaled_as = "DumpInflux"
-
-    host_role: str
     container: str
     on_host: str
+    """The folder on the host; '' where it is in the container alone."""
     inside: str
-    as_root: tuple[str, ...]
+    """The same in the container."""
     limit_s: float
-    docker: tuple[str, ...] = ("docker",)
-    guard: str = ""
-    """The lock that every changing command holds; '' in a backup, which changes nothing."""
+
+    @property
+    def inner(self) -> tuple[str, ...]:
+        """The words of the program that dumps, in the container."""
+        raise NotImplementedError
+
+    def undo(self, host: Host) -> None:
+        """Stop the dump, if its client died before it, and remove its folder."""
+        end_processes(host, self.access, self.container, self.inner)
+        if self.on_host:
+            words = (*self.access.as_root, "rm", "-rf", "--", self.on_host)
+            host.run(Command(words, timeout_s=600))
+        else:
+            host.run(remove_inside(self.access, self.container, self.inside))
+
+
+@dataclass(frozen=True, slots=True)
+class DumpInflux(DumpStep):
+    """Let influxd write a portable dump of all its databases into a new folder."""
+
+    journaled_as = "DumpInflux"
+
+    @property
+    def inner(self) -> tuple[str, ...]:
+        """The words of the program that dumps, in the container."""
+        return ("influxd", "backup", "-portable", self.inside)
 
     @property
     def command(self) -> Command:
         """The dump itself."""
-        words = (*self.docker, "exec", self.container, *self._inner)
-        if self.guard:
-            words = guarded(self.guard, words).argv
-        return Command(words, accept=frozenset(range(256)), timeout_s=self.limit_s)
+        words = ("exec", self.container, *self.inner)
+        command = self.access.guarded_docker(*words, timeout_s=self.limit_s)
+        return command.accepting(*ANY_EXIT)
 
-    @property
-    def _inner(self) -> tuple[str, ...]:
-        return ("influxd", "backup", "-portable", self.inside)
+    def commands(self) -> tuple[str, ...]:
+        """Return the dump as a person would type it."""
+        return (str(self.command),)
 
     @classmethod
     def of_earlier(cls, told: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the same of a journal that held where influxd answered as well."""
         return {name: value for name, value in told.items() if name not in ("port", "address")}
 
-    def commands(self) -> tuple[str, ...]:
-        """Return the dump as a person would type it."""
-        return (str(self.command),)
-
     def do(self, context: StepContext) -> None:
         """Make the dump; raises StepFailed with what its log says, or must have said."""
-        host = context.host(self.host_role)
+        host = self.access.host(context)
         self.undo(host)  # whatever an earlier attempt left would be merged into this dump
-        wait_for_ping(host, self.container, self.docker, min(READY_LIMIT_S, self.limit_s))
+        wait_for_ping(host, self.container, self.access.docker, min(READY_LIMIT_S, self.limit_s))
         lines: list[str] = []
 
         def hear(stream: str, line: str) -> None:
@@ -269,87 +283,38 @@ class DumpInflux:
         for warning in verdict.warnings:
             context.warn(warning)
 
-    def undo(self, host: Host) -> None:
-        """Stop the dump, if its client died before it, and remove its folder."""
-        undo_dump(host, self, self._inner)
 
-
-class DumpStep(Protocol):
-    """A step that lets a container write a dump into a folder of its own."""
-
-    @property
-    def container(self) -> str:
-        """The container."""
-
-    @property
-    def on_host(self) -> str:
-        """The folder on the host; '' where it is in the container alone."""
-
-    @property
-    def inside(self) -> str:
-        """The same in the container."""
-
-    @property
-    def as_root(self) -> tuple[str, ...]:
-        """The words before a command that needs root."""
-
-    @property
-    def docker(self) -> tuple[str, ...]:
-        """The words before Docker's own."""
-
-
-def undo_dump(host: Host, dump: DumpStep, inner: tuple[str, ...]) -> None:
-    """End the processes of a container whose words are exactly these; remove their folder."""
-    end_processes(host, dump.container, inner, dump.docker, dump.as_root)
-    if dump.on_host:
-        host.run(Command((*dump.as_root, "rm", "-rf", "--", dump.on_host), timeout_s=600))
-        return
-    host.run(remove_inside(dump.docker, dump.container, dump.inside))
-
-
-def remove_inside(docker: tuple[str, ...], container: str, folder: str) -> Command:
+def remove_inside(access: HostAccess, container: str, folder: str) -> Command:
     """Return the command that removes a folder in a container, which may be stopped or gone."""
-    return Command((*docker, "exec", container, "rm", "-rf", "--", folder), ANY_EXIT, 600)
+    words = ("exec", container, "rm", "-rf", "--", folder)
+    return Command((*access.docker, *words), ANY_EXIT, 600)
 
 
-def end_processes(
-    host: Host,
-    container: str,
-    inner: tuple[str, ...],
-    docker: tuple[str, ...],
-    as_root: tuple[str, ...],
-) -> None:
+def end_processes(host: Host, access: HostAccess, container: str, inner: tuple[str, ...]) -> None:
     """End the processes of a container whose words are exactly these."""
-    told = host.run(
-        Command(
-            (*docker, "top", container, "-eo", "pid,args"),
-            accept=frozenset(range(256)),
-            timeout_s=30,
-        )
-    )
+    top = (*access.docker, "top", container, "-eo", "pid,args")
+    told = host.run(Command(top, ANY_EXIT, 30))
     either = frozenset({0, 1})  # it may have ended by itself
     for line in told.out.splitlines():
         pid, _, words = line.strip().partition(" ")
         # `docker top` makes one blank of two, and "?" of "ü" where dockerd has no locale.
         if not pid.isdigit() or not words.strip().startswith(" ".join(inner[:2])):
             continue
-        found = host.run(Command((*as_root, "cat", f"/proc/{pid}/cmdline"), accept=either))
+        found = host.run(Command((*access.as_root, "cat", f"/proc/{pid}/cmdline"), accept=either))
         if found.out.rstrip("\0").split("\0") == [*inner]:
-            host.run(Command((*as_root, "kill", "-KILL", pid), accept=either))
+            host.run(Command((*access.as_root, "kill", "-KILL", pid), accept=either))
 
 
 @dataclass(frozen=True, slots=True)
-class WriteQueries:
+class WriteQueries(HostStep):
     """Put the continuous queries of a dump beside its files, if it has any, one on each line.
 
     `influxd restore` throws them away. IOTstackBackup's script, and a person, have
     `influx -import` make them again from there.
     """
 
-    host_role: str
     container: str
     inside: str
-    docker: tuple[str, ...] = ("docker",)
 
     def commands(self) -> tuple[str, ...]:
         """Return what is written."""
@@ -361,8 +326,8 @@ class WriteQueries:
 
     def do(self, context: StepContext) -> None:
         """Write them; of a catalogue that cannot be read the check of the dump tells."""
-        host = context.host(self.host_role)
-        run = (*self.docker, "exec", self.container, "sh", "-c")
+        host = self.access.host(context)
+        run = (*self.access.docker, "exec", self.container, "sh", "-c")
         words = (*run, 'cat "$1"/*.meta', "sh", self.inside)
         with host.pipe(Command(words, timeout_s=600)) as pipe:
             content = pipe.stdout.read()
@@ -394,22 +359,16 @@ def _in_pieces(lines: Iterable[str]) -> Iterator[list[str]]:
 
 
 @dataclass(frozen=True, slots=True)
-class RemoveInside:
+class RemoveInside(CommandStep):
     """Remove a folder in a container that nobody needs any more."""
 
-    host_role: str
     container: str
     inside: str
-    docker: tuple[str, ...] = ("docker",)
 
-    def commands(self) -> tuple[str, ...]:
-        """Return the command."""
-        return (str(remove_inside(self.docker, self.container, self.inside)),)
-
-    def do(self, context: StepContext) -> None:
-        """Remove it."""
-        command = remove_inside(self.docker, self.container, self.inside)
-        context.host(self.host_role).run(command)
+    @property
+    def command(self) -> Command:
+        """What removes it."""
+        return remove_inside(self.access, self.container, self.inside)
 
 
 def reading_words(dump: DumpStep, tar: tuple[str, ...]) -> tuple[str, ...]:
@@ -419,14 +378,14 @@ def reading_words(dump: DumpStep, tar: tuple[str, ...]) -> tuple[str, ...]:
     """
     if dump.on_host:
         return (*tar, ".")
-    return (*dump.docker, "cp", f"{dump.container}:{dump.inside}/.", "-")
+    return (*dump.access.docker, "cp", f"{dump.container}:{dump.inside}/.", "-")
 
 
-def removal(dump: DumpStep, as_root: tuple[str, ...]) -> RemoveFolder | RemoveInside:
+def removal(dump: DumpStep) -> RemoveFolder | RemoveInside:
     """Return what removes a dump that is packed, wherever it lies."""
     if dump.on_host:
-        return RemoveFolder("pi", dump.on_host, as_root)
-    return RemoveInside("pi", dump.container, dump.inside)
+        return RemoveFolder(dump.access, dump.on_host)
+    return RemoveInside(dump.access, dump.container, dump.inside)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,11 @@ from collections.abc import Mapping
 
 from ...core.dataclass import dataclass
 from ...core.errors import StepFailed
-from ...engine.steps import StepContext
-from ...hosts.base import Command, Host
+from ...engine.steps import HostStep, StepContext
+from ...hosts.base import ANY_EXIT, Command, Host
 from ...hosts.json_answers import read_json
+from ...stack.containers import STOP_LIMIT_S
 from ...stack.isolated import OUR_LABEL, remove_ours
-from ...stack.stack import STOP_LIMIT_S, guarded
 from .meta import Catalogue, read_meta_db
 from .part import BACKUP_INSIDE, DATA_INSIDE, wait_for_ping
 
@@ -63,7 +63,7 @@ class Server:
 
 
 @dataclass(frozen=True, slots=True)
-class RunIsolated:
+class RunIsolated(HostStep):
     """Run an InfluxDB on the data folder of a container, where no client reaches it.
 
     A client that creates its database while a dump is loaded makes InfluxDB refuse all of it.
@@ -73,13 +73,10 @@ class RunIsolated:
 
     journaled_as = "RunAlone"
 
-    host_role: str
     container: str
     alone: str
     data: str
     dumps: str
-    docker: tuple[str, ...]
-    guard: str
     image: str = ""
     """What to run where there is no such container; its settings are the image's own then."""
     volumes: tuple[str, ...] = ()
@@ -101,16 +98,16 @@ class RunIsolated:
             *(word for each in (*settings, *ALONE_SETTINGS) for word in ("--env", each)),
             image,
         )
-        return guarded(self.guard, (*self.docker, *words), STOP_LIMIT_S)
+        return self.access.guarded_docker(*words, timeout_s=STOP_LIMIT_S)
 
     def do(self, context: StepContext) -> None:
         """Start it from the image and the settings for data of the container."""
-        host = context.host(self.host_role)
+        host = self.access.host(context)
         self.undo(host)
         if self.image:
             host.run(self._command(self.image, "", ()), context.log_output)
             return
-        words = (*self.docker, "inspect", "--type", "container", "--format", INSPECT_FORM)
+        words = (*self.access.docker, "inspect", "--type", "container", "--format", INSPECT_FORM)
         told = host.run(Command((*words, self.container))).out
         image, user, settings = read_json(told, f"`docker inspect` on {host.name}").items(3)
         kept = tuple(each for each in settings.texts() if each.startswith(KEPT_SETTINGS))
@@ -118,17 +115,14 @@ class RunIsolated:
 
     def undo(self, host: Host) -> None:
         """Remove it, whether it runs or not, if it is ours."""
-        remove_ours(host, self.alone, self.docker, self.guard)
+        remove_ours(host, self.access, self.alone)
 
 
 @dataclass(frozen=True, slots=True)
-class WaitForInflux:
+class WaitForInflux(HostStep):
     """Wait until a server answers, and see that it holds no database but those that stay."""
 
-    host_role: str
     server: Server
-    docker: tuple[str, ...]
-    as_root: tuple[str, ...]
     must_be_empty: bool = True
     stays: tuple[str, ...] = ()
 
@@ -138,11 +132,11 @@ class WaitForInflux:
 
     def do(self, context: StepContext) -> None:
         """Raise StepFailed where it does not answer in time, or is not empty."""
-        host = context.host(self.host_role)
-        wait_for_ping(host, self.server.container, self.docker)
+        host = self.access.host(context)
+        wait_for_ping(host, self.server.container, self.access.docker)
         if not self.must_be_empty:
             return
-        catalogue = server_catalogue(host, self.server, self.as_root)
+        catalogue = server_catalogue(host, self.server, self.access.as_root)
         others = [each for each in catalogue.names if each not in self.stays]
         if others:
             raise StepFailed(
@@ -190,7 +184,7 @@ def merged_files(
     host: Host, server: Server, docker: tuple[str, ...]
 ) -> frozenset[tuple[int, str]]:
     """Return the TSM files that a server tells in its log that it merges: shard id and name."""
-    told = host.run(Command((*docker, "logs", server.container), frozenset(range(256)), 600))
+    told = host.run(Command((*docker, "logs", server.container), ANY_EXIT, 600))
     lines = (*told.out.splitlines(), *told.err.splitlines())
     found = (each for line in lines if "ompacting" in line for each in _TSM.finditer(line))
     return frozenset((int(each[1]), each[2]) for each in found)
@@ -205,7 +199,7 @@ def quoted(name: str) -> str:
 def influx_words(server: Server, docker: tuple[str, ...], text: str) -> Command:
     """Return the command that has a server execute a statement."""
     words = (*docker, "exec", server.container, "influx", "-execute", text)
-    return Command(words, frozenset(range(256)), 600)
+    return Command(words, ANY_EXIT, 600)
 
 
 def ask_influx(host: Host, server: Server, docker: tuple[str, ...], text: str) -> None:

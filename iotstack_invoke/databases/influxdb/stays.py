@@ -11,10 +11,10 @@ import posixpath
 
 from ...core.dataclass import dataclass
 from ...core.errors import StepFailed
-from ...engine.steps import StepContext
-from ...hosts.base import Command, Host
+from ...engine.steps import HostAccess, HostStep, StepContext
+from ...hosts.base import Command, Host, sh
 from ...hosts.inspect import stat_on
-from ...stack.stack import CopyFolder, guarded
+from ...stack.folders import CopyFolder
 from ..inventory import EXACT_HINT, STAYS, Held, came_meanwhile
 from .catalogue import catalogue_within
 from .dump import Dump, lacking_in
@@ -54,20 +54,18 @@ def held_by(catalogue: Catalogue) -> Held:
     return Held(catalogue.names, tuple(each.name for each in catalogue.users))
 
 
-def present_catalogue(
-    host: Host, server: Server, as_root: tuple[str, ...], docker: tuple[str, ...]
-) -> bytes:
+def present_catalogue(host: Host, access: HostAccess, server: Server) -> bytes:
     """Return the meta.db of a server, wherever it lies; b"" where there is none.
 
     Raises StepFailed where it cannot be read.
     """
     if server.within:
-        return catalogue_within(host, server.container, docker)
+        return catalogue_within(host, server.container, access.docker)
     path = posixpath.join(server.folder("meta"), "meta.db")
     # test(1) ends with 1 as well where it cannot look: then all that is here would be lost.
-    if not stat_on(host, ("stat", "-c", "%i", "--", path), as_root):
+    if not stat_on(host, ("stat", "-c", "%i", "--", path), access.as_root):
         return b""
-    with host.pipe(Command((*as_root, "cat", "--", path), timeout_s=60)) as pipe:
+    with host.pipe(Command((*access.as_root, "cat", "--", path), timeout_s=60)) as pipe:
         content = pipe.stdout.read()
         if pipe.finish():
             raise StepFailed(f"On {host.name}: {path} cannot be read.")
@@ -75,16 +73,13 @@ def present_catalogue(
 
 
 @dataclass(frozen=True, slots=True)
-class SeeInflux:
+class SeeInflux(HostStep):
     """See what a stopped InfluxDB holds, and that all that the dump has not is to stay."""
 
-    host_role: str
     server: Server
     dump: Dump
     stays: Held
     present: Present
-    docker: tuple[str, ...]
-    as_root: tuple[str, ...]
 
     def commands(self) -> tuple[str, ...]:
         """Return what is read."""
@@ -92,11 +87,11 @@ class SeeInflux:
 
     def do(self, context: StepContext) -> None:
         """Raise StepFailed where something came since the restore looked."""
-        host = context.host(self.host_role)
-        content = present_catalogue(host, self.server, self.as_root, self.docker)
+        host = self.access.host(context)
+        content = present_catalogue(host, self.access, self.server)
         self.present.content = content
         if content:
-            self.present.shards = frozenset(tsm_files(host, self.server, self.as_root))
+            self.present.shards = frozenset(tsm_files(host, self.server, self.access.as_root))
         try:
             here = held_by(self.present.catalogue)
         except ValueError as error:
@@ -126,7 +121,8 @@ class CopyStays(CopyFolder):
         )
 
     @property
-    def _command(self) -> Command:
+    def command(self) -> Command:
+        """What copies them, with the folders around them."""
         script = (
             'from=$1 to=$2 kind=$3; shift 3; mkdir -p "$(dirname "$to")" || exit 1; '
             'make() { mkdir -m 0755 "$2" && chown --reference="$1" "$2" && '
@@ -140,21 +136,18 @@ class CopyStays(CopyFolder):
             'for name; do [ ! -e "$was/$name" ] || '
             'cp -a --reflink=auto -t "$now" -- "$was/$name" || exit 1; done; done'
         )
-        words = ("sh", "-c", script, "sh", self.source, self.target, self.kind, *self.databases)
-        return guarded(self.guard, (*self.as_root, *words), self.limit_s)
+        words = sh(script, self.source, self.target, self.kind, *self.databases)
+        return self.access.guarded_root(*words, timeout_s=self.limit_s)
 
 
 @dataclass(frozen=True, slots=True)
-class PutStays:
+class PutStays(HostStep):
     """Write a catalogue of some databases, without users, into new data. Undone with these."""
 
-    host_role: str
     server: Server
     databases: tuple[str, ...]
     present: Present
     notes: str
-    as_root: tuple[str, ...]
-    guard: str
 
     def commands(self) -> tuple[str, ...]:
         """Return what is written."""
@@ -162,7 +155,7 @@ class PutStays:
 
     def do(self, context: StepContext) -> None:
         """Write it."""
-        host = context.host(self.host_role)
+        host = self.access.host(context)
         content = with_databases(self.present.content, self.databases)
         host.write(self.notes, io.BytesIO(content), 0)
         script = (
@@ -170,22 +163,19 @@ class PutStays:
             'chown --reference="$3" "$2" "$2/meta.db" && sync "$2/meta.db"'
         )
         folders = (self.server.folder("meta"), self.server.folder("data"))
-        words = (*self.as_root, "sh", "-c", script, "sh", self.notes, *folders)
         try:
-            host.run(guarded(self.guard, words))
+            host.run(self.access.guarded_root(*sh(script, self.notes, *folders)))
         finally:
             host.remove([self.notes])
 
 
 @dataclass(frozen=True, slots=True)
-class ProveStays:
+class ProveStays(HostStep):
     """See that a server has the databases that stay, with every shard that had files."""
 
-    host_role: str
     server: Server
     databases: tuple[str, ...]
     present: Present
-    as_root: tuple[str, ...]
 
     def commands(self) -> tuple[str, ...]:
         """Return what is compared."""
@@ -193,13 +183,13 @@ class ProveStays:
 
     def do(self, context: StepContext) -> None:
         """Raise StepFailed with what is not there."""
-        host = context.host(self.host_role)
+        host = self.access.host(context)
         old = self.present.catalogue
         mine = tuple(each for each in old.databases if each.name in self.databases)
         wanted = Catalogue(mine, (), 0)
-        there = server_catalogue(host, self.server, self.as_root)
+        there = server_catalogue(host, self.server, self.access.as_root)
         lacking = lacking_in(there, wanted)
-        files = frozenset(tsm_files(host, self.server, self.as_root))
+        files = frozenset(tsm_files(host, self.server, self.access.as_root))
         lacking += [
             f"shard {shard} of {place.database}"
             for shard, place in wanted.places.items()

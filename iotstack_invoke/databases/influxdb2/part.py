@@ -21,12 +21,12 @@ from ...backups.manifest import Manifest
 from ...core import processes
 from ...core.dataclass import dataclass
 from ...core.errors import StepFailed
-from ...engine.steps import File, StepContext
-from ...hosts.base import Command, Host
+from ...engine.steps import File, HostAccess, StepContext
+from ...hosts.base import ANY_EXIT, Command, Host, sh
 from ...services.known import NO_BACKUP_OF_3
 from ...stack.compose import InspectedContainer
 from ...stack.inside import path_on_host
-from ..influxdb.part import influx_version, seen_on_host, sweep, undo_dump
+from ..influxdb.part import DumpStep, influx_version, seen_on_host, sweep
 from .check import EXPERIMENTAL, Influx2Check, facts_of, judge_lines, shard_of
 
 DATA_INSIDE = "/var/lib/influxdb2"
@@ -37,7 +37,6 @@ UNPACKED = "influxdb2-dump"
 LOADED_INSIDE = "/influxdb2-dump"
 READY_LIMIT_S = 120.0
 READY_PAUSE_S = 0.5
-ANY_EXIT = frozenset(range(256))
 FOLDERS = ("data", "config", "backup")
 """What IOTstack's template calls the three on the host."""
 NO_TOKEN = 3
@@ -86,7 +85,7 @@ def run_in(docker: tuple[str, ...], container: str, *words: str, limit_s: float 
     """Return the command that asks or dumps in a container; any exit code is accepted."""
     called = (*docker, "exec", container)
     return Command(
-        (*called, "sh", "-c", _script(), "sh", *words),
+        (*called, *sh(_script(), *words)),
         accept=ANY_EXIT,
         timeout_s=limit_s,
         label=shlex.join((*called, "influxdb2.sh", *words)),
@@ -214,35 +213,29 @@ def _aside(folder: str) -> tuple[str, str]:
 
 
 @dataclass(frozen=True, slots=True)
-class DumpInflux2:
-    """Let influx write a dump of all buckets into a new folder, with what a server needs besides.
-
-    Undone: the dump is stopped if it still runs, and its folder removed.
-    """
+class DumpInflux2(DumpStep):
+    """Let influx write a dump of all buckets into a new folder, with what else a server needs."""
 
     journaled_as = "DumpInflux2"
 
-    host_role: str
-    container: str
-    on_host: str
-    """'' where the dump lies in the container alone."""
-    inside: str
-    as_root: tuple[str, ...]
-    limit_s: float
-    docker: tuple[str, ...] = ("docker",)
     data: str = ""
     config: str = ""
     """Both as journals of earlier versions have them."""
 
     @property
+    def inner(self) -> tuple[str, ...]:
+        """The words of the program that dumps, in the container."""
+        return ("influx", "backup", f"{self.inside}/backup")
+
+    @property
     def _command(self) -> Command:
         words = ("backup", f"{self.inside}/backup")
-        return run_in(self.docker, self.container, *words, limit_s=self.limit_s)
+        return run_in(self.access.docker, self.container, *words, limit_s=self.limit_s)
 
     @property
     def _gather(self) -> Command:
         words = ("gather", self.inside)
-        return run_in(self.docker, self.container, *words, limit_s=self.limit_s)
+        return run_in(self.access.docker, self.container, *words, limit_s=self.limit_s)
 
     def commands(self) -> tuple[str, ...]:
         """Return the dump, and what is put beside it, as a person would type them."""
@@ -250,10 +243,11 @@ class DumpInflux2:
 
     def do(self, context: StepContext) -> None:
         """Make the dump; raises StepFailed with what it says, or must have said."""
-        host = context.host(self.host_role)
+        host = self.access.host(context)
         context.status(EXPERIMENTAL)
         self.undo(host)  # a restore would take whatever an earlier attempt left
-        wait_until_ready(host, self.container, self.docker, min(READY_LIMIT_S, self.limit_s))
+        limit_s = min(READY_LIMIT_S, self.limit_s)
+        wait_until_ready(host, self.container, self.access.docker, limit_s)
         lines: list[str] = []
 
         def hear(stream: str, line: str) -> None:
@@ -278,11 +272,6 @@ class DumpInflux2:
                 f"The dump of container {self.container} is not whole: {told.last_line}",
                 again=True,
             )
-
-    def undo(self, host: Host) -> None:
-        """Stop the dump, if its client died before it, and remove its folder."""
-        inner = ("influx", "backup", f"{self.inside}/backup")
-        undo_dump(host, self, inner)
 
 
 def wait_until_ready(
@@ -339,15 +328,12 @@ class SweepInflux2:
         context.record(self.output, **told, **facts_of(report))
 
 
-def dump_of(
-    facts: Influx2Facts, runtag: str, as_root: tuple[str, ...], limit_s: float
-) -> DumpInflux2:
+def dump_of(access: HostAccess, facts: Influx2Facts, runtag: str, limit_s: float) -> DumpInflux2:
     """Return the step that dumps a container for a backup of that name."""
     return DumpInflux2(
-        host_role="pi",
+        access,
         container=facts.container,
         on_host=facts.backup_on_host and posixpath.join(facts.backup_on_host, runtag),
         inside=f"{BACKUP_INSIDE}/{runtag}",
-        as_root=as_root,
         limit_s=limit_s,
     )

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from ...core.dataclass import dataclass
 from ...core.errors import StepFailed
-from ...engine.steps import StepContext
+from ...engine.steps import HostStep, StepContext
 from ...hosts.base import Command, Host
 from .servers import ENGINES, SqlServer, run_in
 
@@ -32,17 +32,14 @@ def config_of(host: Host, server: SqlServer, docker: tuple[str, ...]) -> Iterato
 
 
 @dataclass(frozen=True, slots=True)
-class CompareConfig:
+class CompareConfig(HostStep):
     """Warn where a new server has other settings than the one that was dumped."""
 
-    host_role: str
     alone: SqlServer
     container: str
     """Whose dump it took in."""
     dump: str
     """The dump on the host."""
-    docker: tuple[str, ...]
-    as_root: tuple[str, ...]
 
     def commands(self) -> tuple[str, ...]:
         """Return what is compared."""
@@ -55,11 +52,11 @@ class CompareConfig:
 
     def do(self, context: StepContext) -> None:
         """Compare them; a part of IOTstackBackup's holds none."""
-        host = context.host(self.host_role)
+        host = self.access.host(context)
         differing = []
-        for name, here in config_of(host, self.alone, self.docker):
-            words = (*self.as_root, "cat", "--", f"{self._folder}/{name}")
-            told = host.run(Command(words, frozenset({0, 1})))
+        for name, here in config_of(host, self.alone, self.access.docker):
+            words = (*self.access.as_root, "cat", "--", f"{self._folder}/{name}")
+            told = host.run(Command(words).accepting(0, 1))
             if told.exit_code == 0 and settings_in(told.out) != settings_in(here):
                 differing.append(name)
         if differing:

@@ -11,18 +11,19 @@ import posixpath
 import re
 import secrets
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import groupby, islice
 
 from ...archives.scan import refuse_size
 from ...core.dataclass import dataclass
 from ...core.errors import StepFailed
-from ...engine.steps import StepContext
-from ...hosts.base import Command, Host
+from ...engine.steps import CommandStep, HostAccess, HostStep, StepContext
+from ...hosts.base import Command, Host, sh
 from ...hosts.inspect import free_bytes, stat_on
 from ...hosts.json_answers import read_json
 from ...hosts.local import read_chunk
+from ...stack.containers import STOP_LIMIT_S
 from ...stack.isolated import OUR_LABEL, remove_ours
-from ...stack.stack import STOP_LIMIT_S, guarded
 from ..inventory import STAYS
 from .dump import SqlReport, SqlTable, in_memory_told
 from .pack import wait_for_server
@@ -57,20 +58,17 @@ _EXPECTED = re.compile(r'role "[^"]*" already exists|invalid command \\(un)?rest
 class SqlDump:
     """A dump in a file of a host, read whole once: several steps ask what it holds."""
 
-    def __init__(
-        self, host_role: str, path: str, server: SqlServer, as_root: tuple[str, ...]
-    ) -> None:
-        self.host_role = host_role
+    def __init__(self, access: HostAccess, path: str, server: SqlServer) -> None:
+        self.access = access
         self.path = path
         self.server = server
-        self.as_root = as_root
         self._report: SqlReport | None = None
 
     def report(self, context: StepContext) -> SqlReport:
         """Return what it holds and what is wrong with it; raises StepFailed if it is not there."""
         if self._report is None:
-            host, engine = context.host(self.host_role), self.server.engine
-            self._report = read_dump(host, self.path, engine, self.as_root)
+            host, engine = self.access.host(context), self.server.engine
+            self._report = read_dump(host, self.path, engine, self.access.as_root)
         return self._report
 
 
@@ -107,14 +105,11 @@ UNPACKED_BYTES = 'most=$1; shift; gzip --decompress --stdout -- "$@" | head -c "
 
 
 @dataclass(frozen=True, slots=True)
-class UnpackSql:
+class UnpackSql(HostStep):
     """Read each dump of a folder to its end before anything is touched; unpack what is packed."""
 
-    host_role: str
     folder: str
     engine: str
-    as_root: tuple[str, ...]
-    guard: str
     may_lack: bool = False
     """It need not hold any dump."""
 
@@ -124,14 +119,14 @@ class UnpackSql:
         return (*packed, f"read each dump of '{self.folder}' to its end")
 
     def _unpack(self, paths: tuple[str, ...]) -> Command:
-        words = (*self.as_root, "gzip", "--decompress", "--", *paths)
-        return guarded(self.guard, words, READ_LIMIT_S)
+        words = ("gzip", "--decompress", "--", *paths)
+        return self.access.guarded_root(*words, timeout_s=READ_LIMIT_S)
 
     def do(self, context: StepContext) -> None:
         """Raise StepFailed where one is not whole, or where there is none."""
-        host = context.host(self.host_role)
+        host = self.access.host(context)
         engine = ENGINES[self.engine]
-        dumps = staged_dumps(host, self.folder, self.engine, self.as_root)
+        dumps = staged_dumps(host, self.folder, self.engine, self.access.as_root)
         if not dumps and not self.may_lack:
             raise StepFailed(f"The {engine.title} part holds no dump. Nothing was changed.")
         context.status(f"reading {len(dumps)} dumps of {engine.title}")
@@ -140,16 +135,18 @@ class UnpackSql:
             self._refuse_size(context, packed)
             host.run(self._unpack(packed))
         for container, path in dumps.items():
-            dump = SqlDump(self.host_role, path, SqlServer(container, self.engine), self.as_root)
+            dump = SqlDump(self.access, path, SqlServer(container, self.engine))
             ReadSql(dump).do(context)
             self._without_tablespaces(context, dump)
 
     def _refuse_size(self, context: StepContext, packed: tuple[str, ...]) -> None:
         """Raise StepFailed where they take more than is free; they are unpacked to count it."""
-        host = context.host(self.host_role)
+        host = self.access.host(context)
         free = free_bytes(host, self.folder) or 0
-        words = ("sh", "-c", UNPACKED_BYTES, "sh", str(free + 1), *packed)
-        counted = int(host.run(Command((*self.as_root, *words), timeout_s=READ_LIMIT_S)).out)
+        words = sh(UNPACKED_BYTES, str(free + 1), *packed)
+        counted = int(
+            host.run(Command((*self.access.as_root, *words), timeout_s=READ_LIMIT_S)).out
+        )
         what = f"The dumps of {ENGINES[self.engine].title}"
         refuse_size(context, host, what, counted, self.folder, at_least=counted > free)
 
@@ -159,8 +156,8 @@ class UnpackSql:
         if self.engine != "postgres" or not names:
             return
         words = ("env", "LC_ALL=C", "sed", "-E", "--in-place", NO_TABLESPACES, dump.path)
-        command = guarded(self.guard, (*self.as_root, *words), READ_LIMIT_S)
-        context.host(self.host_role).run(command)
+        command = self.access.guarded_root(*words, timeout_s=READ_LIMIT_S)
+        self.access.host(context).run(command)
         context.warn(
             f"The dump of {dump.server.title} names tablespaces ({', '.join(names)}), whose "
             "folders a restore does not fill: their tables come back in the default tablespace."
@@ -181,7 +178,7 @@ def staged_dumps(host: Host, folder: str, engine: str, as_root: tuple[str, ...])
 
 
 @dataclass(frozen=True, slots=True)
-class RunSqlIsolated:
+class RunSqlIsolated(HostStep):
     """Run a server of a container's image on other data, where nobody reaches it.
 
     Its environment, passwords included, goes by a file of mode 0600 that is removed at once.
@@ -190,7 +187,6 @@ class RunSqlIsolated:
 
     journaled_as = "RunSqlAlone"
 
-    host_role: str
     container: str
     """Whose image, environment, command and mounts it has."""
     alone: str
@@ -199,8 +195,6 @@ class RunSqlIsolated:
     dumps: str
     """A folder that it sees, read-only, as /iotstack-dumps."""
     environment: str
-    docker: tuple[str, ...]
-    guard: str
     settings: tuple[str, ...] = ()
     """What of its environment is set otherwise."""
     image: str = ""
@@ -226,11 +220,11 @@ class RunSqlIsolated:
             image,
             *words,
         )
-        return guarded(self.guard, (*self.docker, *run), STOP_LIMIT_S)
+        return self.access.guarded_docker(*run, timeout_s=STOP_LIMIT_S)
 
     def do(self, context: StepContext) -> None:
         """Start it."""
-        host = context.host(self.host_role)
+        host = self.access.host(context)
         self.undo(host)
         if self.image:
             names = ("MYSQL_ROOT_PASSWORD", "MARIADB_ROOT_PASSWORD", "POSTGRES_PASSWORD")
@@ -239,7 +233,7 @@ class RunSqlIsolated:
             settings = [f"{name}={password}" for name in names]
         else:
             form = ("inspect", "--type", "container", "--format", INSPECT_FORM)
-            told = host.run(Command((*self.docker, *form, self.container))).out
+            told = host.run(Command((*self.access.docker, *form, self.container))).out
             asked = read_json(told, f"`docker inspect` on {host.name}").items(4)
             image, user = asked[0].text(), asked[1].text()
             settings, words = [*asked[2].texts()], asked[3].texts()
@@ -254,30 +248,25 @@ class RunSqlIsolated:
     def undo(self, host: Host) -> None:
         """Remove it, whether it runs or not, if it is ours."""
         host.remove([self.environment])
-        remove_ours(host, self.alone, self.docker, self.guard)
+        remove_ours(host, self.access, self.alone)
 
 
 @dataclass(frozen=True, slots=True)
-class CheckMount:
+class CheckMount(CommandStep):
     """See that a container that was just made will find its data where they are loaded."""
 
-    host_role: str
     server: SqlServer
-    docker: tuple[str, ...]
-
-    def commands(self) -> tuple[str, ...]:
-        """Return the command."""
-        return (str(self._command),)
 
     @property
-    def _command(self) -> Command:
+    def command(self) -> Command:
+        """What tells its mounts."""
         form = ("--type", "container", "--format", "{{json .Mounts}}")
-        return Command((*self.docker, "inspect", *form, self.server.container))
+        return Command((*self.access.docker, "inspect", *form, self.server.container))
 
     def do(self, context: StepContext) -> None:
         """Raise StepFailed where it maps another folder, or none."""
-        host = context.host(self.host_role)
-        told = read_json(host.run(self._command).out, f"`docker inspect` on {host.name}")
+        host = self.access.host(context)
+        told = read_json(host.run(self.command).out, f"`docker inspect` on {host.name}")
         for each in told.items():
             inside, source = each["Destination"].text().rstrip("/"), each["Source"].text("")
             if self.server.inside == inside or self.server.inside.startswith(f"{inside}/"):
@@ -299,27 +288,30 @@ class CheckMount:
 
 
 @dataclass(frozen=True, slots=True)
-class WaitForSql:
+class WaitForSql(HostStep):
     """Wait until a server answers, and warn where it does not let its container's root in.
 
     One that is made anew has done with it when it lets root in for a while.
     """
 
-    host_role: str
     server: SqlServer
-    docker: tuple[str, ...]
     made_anew: bool = False
 
     def commands(self) -> tuple[str, ...]:
         """Return what is asked."""
-        return (run_in(self.docker, self.server, "ready").shown,)
+        return (run_in(self.access.docker, self.server, "ready").shown,)
 
     def do(self, context: StepContext) -> None:
         """Raise StepFailed where it does not answer in time."""
-        host = context.host(self.host_role)
+        host = self.access.host(context)
         settle_s = SETTLE_S if self.made_anew else 0
-        wait_for_server(context, host, self.server, self.docker, FIRST_START_LIMIT_S, settle_s)
-        if host.run(run_in(self.docker, self.server, "ask", "SELECT 1")).exit_code == NOT_LET_IN:
+        wait_for_server(
+            context, host, self.server, self.access.docker, FIRST_START_LIMIT_S, settle_s
+        )
+        if (
+            host.run(run_in(self.access.docker, self.server, "ask", "SELECT 1")).exit_code
+            == NOT_LET_IN
+        ):
             context.warn(
                 f"{self.server.title} has the passwords of the backup, and its root's is another "
                 "one than in docker-compose.yml or .env. Put the right one there before the next "
@@ -328,16 +320,13 @@ class WaitForSql:
 
 
 @dataclass(frozen=True, slots=True)
-class LoadSql:
+class LoadSql(HostStep):
     """Load a dump into a server that runs alone, and count the rows of each table."""
 
-    host_role: str
     alone: SqlServer
     dump: SqlDump
     below: str
     """The folder that the server sees as /iotstack-dumps."""
-    docker: tuple[str, ...]
-    guard: str
     limit_s: float
     into: dict[str, SqlReport] | None = None
     """Takes what was proven to be there, by the container of the dump."""
@@ -345,9 +334,8 @@ class LoadSql:
     """A dump that is loaded behind it: of what the target has and the other one has not."""
 
     def _command(self, *words: str) -> Command:
-        bare = run_in(self.docker, self.alone, "load", *words, limit_s=self.limit_s)
-        held = guarded(self.guard, bare.argv, self.limit_s)
-        return Command(held.argv, bare.accept, self.limit_s, bare.label)
+        load = run_in(self.access.docker, self.alone, "load", *words, limit_s=self.limit_s)
+        return replace(load, argv=self.access.guarded(*load.argv).argv)
 
     @property
     def _dumps(self) -> tuple[SqlDump, ...]:
@@ -386,7 +374,7 @@ class LoadSql:
 
     def do(self, context: StepContext) -> None:
         """Load and prove; raises StepFailed with what is not there."""
-        host, title = context.host(self.host_role), ENGINES[self.alone.engine].title
+        host, title = self.access.host(context), ENGINES[self.alone.engine].title
         report = self.dump.report(context)
         self._refuse_version(host, report)
         context.status(f"loading {self.dump.server.title}")
@@ -473,7 +461,7 @@ class LoadSql:
 
     def _ask(self, host: Host, question: str, database: str = "") -> str:
         words = (question, database) if database else (question,)
-        told = host.run(run_in(self.docker, self.alone, "ask", *words))
+        told = host.run(run_in(self.access.docker, self.alone, "ask", *words))
         if told.exit_code:
             raise StepFailed(f"{self.alone.title} does not answer: {told.last_line}")
         return told.out

@@ -27,7 +27,7 @@ from ...core import gzip_streams, processes
 from ...core.dataclass import dataclass
 from ...core.errors import IotstackError, StepFailed, ended
 from ...engine.steps import LACKING, File, StepContext
-from ...hosts.base import Command, Host
+from ...hosts.base import ANY_EXIT, Command, Host
 from ...hosts.local import LocalHost, read_chunk
 from .config import CONFIG, config_of
 from .dump import SqlReport, in_memory_told
@@ -316,7 +316,7 @@ def wait_for_server(
             return
         if NOT_RUNNING in told.last_line:
             words = (*docker, "logs", "--tail=5", server.container)
-            said = host.run(Command(words, accept=frozenset(range(256))))
+            said = host.run(Command(words, accept=ANY_EXIT))
             raise StepFailed(f"{server.title} is stopped. Its last words: {said.last_line}")
         if told.exit_code == NO_PROGRAM and any(each in told.last_line for each in NO_SUCH):
             raise StepFailed(

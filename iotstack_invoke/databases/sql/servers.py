@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from ...core.dataclass import dataclass
-from ...hosts.base import Command, Host
+from ...hosts.base import ANY_EXIT, Command, Host
 from ...services.known import ServiceTable
 from ...stack.compose import InspectedContainer
 from ...stack.inside import path_on_host
@@ -231,7 +231,7 @@ def run_in(
     marked = (mark,) if mark else ()
     return Command(
         (*called, "sh", "-c", ENGINES[server.engine].script, "sh", *words, *marked),
-        accept=frozenset(range(256)),
+        accept=ANY_EXIT,
         timeout_s=limit_s,
         label=shlex.join((*called, f"{server.engine}.sh", *words)),
     )

@@ -6,12 +6,13 @@ as they lie, which nobody reaches; it is loaded behind the backup's own.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ...core.dataclass import dataclass
 from ...core.errors import StepFailed
-from ...engine.steps import StepContext
-from ...hosts.base import Command, Host
+from ...engine.steps import HostStep, StepContext
+from ...hosts.base import Command, Host, sh
 from ...hosts.json_answers import read_json
-from ...stack.stack import guarded
 from ..inventory import EXACT_HINT, Held, came_meanwhile
 from .dump import SqlReport
 from .load import ReadSql, SqlDump
@@ -55,31 +56,29 @@ def _name(told: str, engine: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class SeeSql:
+class SeeSql(HostStep):
     """See that all that a server holds and its dump does not is to stay, and can be dumped."""
 
-    host_role: str
     server: SqlServer
     dump: SqlDump
     stays: Held
-    docker: tuple[str, ...]
     limit_s: float
 
     def commands(self) -> tuple[str, ...]:
         """Return what is asked, and the dump."""
         tried = (f"{self._dump.shown} > /dev/null",) if self.stays else ()
-        return (run_in(self.docker, self.server, "held").shown, *tried)
+        return (run_in(self.access.docker, self.server, "held").shown, *tried)
 
     @property
     def _dump(self) -> Command:
         lists = lists_of(self.stays, self.server.engine)
-        return run_in(self.docker, self.server, "keep", *lists, limit_s=self.limit_s)
+        return run_in(self.access.docker, self.server, "keep", *lists, limit_s=self.limit_s)
 
     def do(self, context: StepContext) -> None:
         """Raise StepFailed where something came since the restore looked, or cannot be told."""
         title = self.server.title
         try:
-            here = held_by_server(context.host(self.host_role), self.server, self.docker)
+            here = held_by_server(self.access.host(context), self.server, self.access.docker)
         except StepFailed as error:
             raise StepFailed(f"{title} does not tell what it holds: {error}") from error
         more = here.without(held_in_dump(self.dump.report(context))).without(self.stays)
@@ -90,11 +89,10 @@ class SeeSql:
 
     def _try(self, context: StepContext) -> None:
         """Dump it into nothing: what cannot be dumped is told before anything is stopped."""
-        host, title = context.host(self.host_role), self.server.title
+        host, title = self.access.host(context), self.server.title
         context.status(f"trying whether what stays of {title} can be dumped")
         dump = self._dump
-        words = ("sh", "-c", _INTO, "sh", "/dev/null", *dump.argv)
-        told = host.run(Command(words, dump.accept, dump.timeout_s, dump.label))
+        told = host.run(replace(dump, argv=sh(_INTO, "/dev/null", *dump.argv)))
         if told.exit_code:
             names = ", ".join(self.stays.named(self.server.container))
             raise StepFailed(
@@ -105,18 +103,15 @@ class SeeSql:
 
 
 @dataclass(frozen=True, slots=True)
-class SaveStays:
+class SaveStays(HostStep):
     """Dump what stays out of a server that runs alone on the old data, and read it to its end."""
 
-    host_role: str
     old: SqlServer
     dump: SqlDump
     """Where it is put."""
     notes: str
     """A file of the user's, who may ask Docker; the folder of the dumps is root's."""
     stays: Held
-    docker: tuple[str, ...]
-    guard: str
     limit_s: float
 
     def commands(self) -> tuple[str, ...]:
@@ -126,16 +121,15 @@ class SaveStays:
     @property
     def _dump(self) -> Command:
         lists = lists_of(self.stays, self.old.engine)
-        return run_in(self.docker, self.old, "keep", *lists, limit_s=self.limit_s)
+        return run_in(self.access.docker, self.old, "keep", *lists, limit_s=self.limit_s)
 
     def do(self, context: StepContext) -> None:
         """Raise StepFailed where it is not whole."""
-        host, title = context.host(self.host_role), self.dump.server.title
+        host, title = self.access.host(context), self.dump.server.title
         context.status(f"dumping what stays of {title}")
-        words = ("sh", "-c", _INTO, "sh", self.notes, *self._dump.argv)
-        command = guarded(self.guard, words, self.limit_s)
-        anyhow = Command(command.argv, self._dump.accept, self.limit_s, self._dump.label)
-        told = host.run(anyhow, context.log_output)
+        dump = self._dump
+        command = self.access.guarded(*sh(_INTO, self.notes, *dump.argv))
+        told = host.run(replace(dump, argv=command.argv), context.log_output)
         if told.exit_code:
             raise StepFailed(
                 f"What stays of {title} cannot be dumped (exit {told.exit_code}): "
@@ -144,8 +138,8 @@ class SaveStays:
         for line in told.err.splitlines():
             if line.startswith(SAYS_LEFT_OUT):
                 context.warn(f"What stays of {title}: {line}")
-        move = (*self.dump.as_root, "mv", "-T", "--", self.notes, self.dump.path)
-        host.run(guarded(self.guard, move, self.limit_s))
+        move = ("mv", "-T", "--", self.notes, self.dump.path)
+        host.run(self.access.guarded_root(*move, timeout_s=self.limit_s))
         ReadSql(self.dump).do(context)
         held = self.dump.report(context)
         lacking = self.stays.without(held_in_dump(held))

@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import json
 import os
-import posixpath
 import sys
 
 from ...backups.manifest import IS_DAMAGED, IS_LOCKED, IS_NO_COPY, MAY_BE_TORN
-from ...backups.names import COMMANDS_LOCK
 from ...core.dataclass import dataclass
 from ...core.errors import StepFailed
-from ...engine.steps import StepContext
-from ...hosts.base import Command, Host
+from ...engine.steps import StepContext, UndoneByCommand
+from ...hosts.base import Command
 from ...hosts.json_answers import JsonAnswer, read_json
 
 COPIES = "backups/.copies"
@@ -35,7 +33,7 @@ LIVE = (
 
 
 @dataclass(frozen=True, slots=True)
-class CopySqlite:
+class CopySqlite(UndoneByCommand):
     """Copy every SQLite file below the members into the folder `target`.
 
     Undone: that folder is removed. A file that cannot be copied is a warning.
@@ -43,12 +41,10 @@ class CopySqlite:
 
     journaled_as = "CopySqlite"
 
-    host_role: str
     folder: str
     members: tuple[str, ...]
     exclusions: tuple[str, ...]
     target: str
-    as_root: tuple[str, ...]
     limit_s: float = LOCK_LIMIT_S
     far: bool = False
     """The files are another machine's: its Python is given the text of the script."""
@@ -70,17 +66,17 @@ class CopySqlite:
         }
         # Alone with Python's own library, whatever the environment says; names as they are.
         alone = ("-I", "-S", "-X", "utf8")
+        as_root = self.access.as_root
         python, asked = (sys.executable, *alone, SCRIPT), json.dumps(request)
         told = json.dumps(request | {"known": self.known})
-        called = str(Command((*self.as_root, *python, asked)))
-        words = (*self.as_root, *python, told)
+        called = str(Command((*as_root, *python, asked)))
+        words = (*as_root, *python, told)
         if self.far:
             name = os.path.basename(SCRIPT)
-            called = str(Command((*self.as_root, "python3", *alone, name, asked)))
+            called = str(Command((*as_root, "python3", *alone, name, asked)))
             # It may outlive the line that it came by, and is waited for before anything is undone.
-            guard = f"{posixpath.dirname(self.target)}/{COMMANDS_LOCK}"
-            locked = ("flock", "--shared", guard)
-            words = (*locked, *self.as_root, "python3", *alone, "-c", _script_text(), told)
+            words = (*as_root, "python3", *alone, "-c", _script_text(), told)
+            words = self.access.guarded(*words).argv
         return Command(words, frozenset({0, NO_ROOM}), COPY_LIMIT_S, called)
 
     def commands(self) -> tuple[str, ...]:
@@ -89,7 +85,7 @@ class CopySqlite:
 
     def do(self, context: StepContext) -> None:
         """Copy them; raises StepFailed, with the numbers, where they do not fit."""
-        host = context.host(self.host_role)
+        host = self.access.host(context)
         self.undo(host)
 
         def hear(stream: str, line: str) -> None:
@@ -130,9 +126,10 @@ class CopySqlite:
                     "[[stack.exclude]] in hosts.toml if nobody needs it."
                 )
 
-    def undo(self, host: Host) -> None:
-        """Remove the folder."""
-        host.run(Command((*self.as_root, "rm", "-rf", "--", self.target), timeout_s=600))
+    @property
+    def undo_command(self) -> Command:
+        """What removes the folder."""
+        return Command((*self.access.as_root, "rm", "-rf", "--", self.target), timeout_s=600)
 
 
 def _script_text() -> str:

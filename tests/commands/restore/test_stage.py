@@ -9,11 +9,11 @@ import pytest
 
 from iotstack_invoke.commands.restore.stage import Stage
 from iotstack_invoke.core.errors import StepFailed
-from iotstack_invoke.engine.steps import Record
+from iotstack_invoke.engine.steps import HostAccess, Record
 from iotstack_invoke.environment.stack_host import StackHost
 from iotstack_invoke.hosts.base import Command
 from iotstack_invoke.hosts.local import LocalHost
-from iotstack_invoke.stack.stack import UseStage
+from iotstack_invoke.stack.folders import UseStage
 from iotstack_invoke.stack.staged import mark_of, measure, remove_words
 
 TAG = "t1"
@@ -308,7 +308,7 @@ def test_a_stage_whose_mark_cannot_be_removed_stays_whole(stage, tmp_path, scene
     with pytest.raises(StepFailed):
         stage.host.run(Command(words))
     assert measure(stage.host, folder, ()) == (2, 7)
-    use = UseStage("pi", (folder, f"{folder}.none"), (), str(tmp_path / "guard"))
+    use = UseStage(HostAccess("pi", guard=str(tmp_path / "guard")), (folder, f"{folder}.none"))
     use.do(scene_of(stage.host))
     assert not os.path.exists(mark_of(folder))
     assert measure(stage.host, folder, ()) == (2, 7)

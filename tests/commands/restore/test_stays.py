@@ -37,10 +37,11 @@ from iotstack_invoke.databases.inventory import Held
 from iotstack_invoke.databases.sql.load import SqlDump
 from iotstack_invoke.databases.sql.servers import SqlServer
 from iotstack_invoke.databases.sql.stays import SaveStays, SeeSql, held_by_server, lists_of
+from iotstack_invoke.engine.steps import HostAccess
 from iotstack_invoke.hosts.local import LocalHost
 from iotstack_invoke.services.containers import Container
 from iotstack_invoke.stack.compose import InspectedContainer
-from iotstack_invoke.stack.stack import MoveAside, PutAway
+from iotstack_invoke.stack.swap import MoveAside, PutAway
 from iotstack_invoke.workflows.restore import Item, RestoreFacts, SqlImport
 
 HAPPY = folders.FIXTURES / "influx-backups/v1.8.10-happy"
@@ -50,8 +51,8 @@ TIMES = ("2026-11-23T11:00:00Z", "2026-11-23T11:01:00Z")
 
 def facts(**given):
     """Return the facts of a restore of which only these matter."""
-    empty = dict.fromkeys(("compose", "items", "running", "expected", "databases", "docker"), ())
-    plain = {"kinds": (), "in_place": True, "as_root": (), "guard": "", "previous": "/s/restore/p"}
+    empty = dict.fromkeys(("compose", "items", "running", "expected", "databases"), ())
+    plain = {"kinds": (), "in_place": True, "access": HostAccess("pi"), "previous": "/s/restore/p"}
     more = {"bare": False, "server": None, "server_there": False, "dump_inside": ""}
     return RestoreFacts(**{**empty, **plain, **more, "free_bytes": 0, "limit_s": 1.0, **given})
 
@@ -186,7 +187,7 @@ def test_files_of_some_databases_are_copied(tmp_path, kind):
     fresh = tmp_path / "above/fresh"
     guard = str(tmp_path / "guard")
     stays = ("shop ü", "-x", "without files")
-    step = CopyStays("pi", str(source), str(fresh), (), guard, 60, kind, stays)
+    step = CopyStays(HostAccess("pi", guard=guard), str(source), str(fresh), 60, kind, stays)
     step.do(PlainContext({"pi": LocalHost(str(tmp_path))}))
     inside = {"": ("data", "wal"), "meta": ()}.get(kind, ("",))
     wanted = {f"{each}/{name}/1.tsm".lstrip("/") for each in inside for name in ("shop ü", "-x")}
@@ -204,7 +205,9 @@ def test_what_is_put_aside_comes_back(tmp_path, stopped):
     live.mkdir()
     (live / "it").write_text("mine")
     host = LocalHost(str(tmp_path))
-    step = MoveAside("pi", *map(str, (live, aside, used)), (), str(tmp_path / "guard"))
+    step = MoveAside(
+        HostAccess("pi", guard=str(tmp_path / "guard")), *map(str, (live, aside, used))
+    )
     if stopped != "before":
         step.do(PlainContext({"pi": host}))
         assert (not live.exists(), (aside / "it").exists()) == (True, True)
@@ -222,7 +225,8 @@ def test_what_was_put_aside_and_is_gone_is_told(tmp_path, kind):
     live, aside, used = (tmp_path / each for each in ("live", "previous/x", "undone/x"))
     live.mkdir()
     host = LocalHost(str(tmp_path))
-    step = kind("pi", *map(str, (live, aside, used)), (), str(tmp_path / "guard"))
+    access = HostAccess("pi", guard=str(tmp_path / "guard"))
+    step = kind(access, *map(str, (live, aside, used)))
     step.do(PlainContext({"pi": host}))
     shutil.rmtree(aside)
     with pytest.raises(OldDataGone, match=r"previous/x is gone, so .*live cannot be put back"):
@@ -233,7 +237,9 @@ def test_what_was_not_there_to_be_put_aside_is_not_gone(tmp_path):
     """Nor is it taken for that by an undo that comes later; what came there since is kept."""
     live, aside, used = (tmp_path / each for each in ("live", "previous/x", "undone/x"))
     host = LocalHost(str(tmp_path))
-    step = MoveAside("pi", *map(str, (live, aside, used)), (), str(tmp_path / "guard"))
+    step = MoveAside(
+        HostAccess("pi", guard=str(tmp_path / "guard")), *map(str, (live, aside, used))
+    )
     step.do(PlainContext({"pi": host}))
     line = {"job": "x", "step": "MoveAside", "fields": asdict(step)}
     (fate,) = fates_of(host, (), [json.dumps(line)])
@@ -348,7 +354,13 @@ def test_a_server_is_asked_once_more(tmp_path, told):
     server = SqlServer("db", "postgres")
     stays = Held(("shop",), ("bert",) if told == "all of it" else ())
     words = docker(tmp_path, "exit 1" if told == "nothing" else HELD)
-    step = SeeSql("pi", server, SqlDump("pi", str(POSTGRES), server, ()), stays, words, 60)
+    step = SeeSql(
+        HostAccess("pi", docker=words),
+        server,
+        SqlDump(HostAccess("pi"), str(POSTGRES), server),
+        stays,
+        60,
+    )
     if told == "all of it":
         step.do(context)
         return
@@ -362,8 +374,8 @@ def test_what_stays_and_cannot_be_dumped_is_told_before_anything_is_stopped(tmp_
     context = PlainContext({"pi": LocalHost(str(tmp_path))})
     server, stays = SqlServer("db", "postgres"), Held(("shop",), ("bert",))
     refusing = f"case $* in *' sh keep '*) echo 'shop is crashed' >&2; exit 2; esac\n{HELD}"
-    dump = SqlDump("pi", str(POSTGRES), server, ())
-    step = SeeSql("pi", server, dump, stays, docker(tmp_path, refusing), 60)
+    dump = SqlDump(HostAccess("pi"), str(POSTGRES), server)
+    step = SeeSql(HostAccess("pi", docker=docker(tmp_path, refusing)), server, dump, stays, 60)
     said = (
         r"container db \(db: database shop, db: user bert\).*shop is crashed\. Nothing of.*--exact"
     )
@@ -382,10 +394,11 @@ def test_what_stays_is_dumped_whole(tmp_path, kind):
     }
     context = PlainContext({"pi": LocalHost(str(tmp_path))})
     server = SqlServer("db", "postgres")
-    dump = SqlDump("pi", str(tmp_path / "x.stays"), server, ())
+    dump = SqlDump(HostAccess("pi"), str(tmp_path / "x.stays"), server)
     stays = Held(("postdb", *(["shop"] if kind == "lacks one" else [])), ("anna",))
-    places = (str(tmp_path / "notes"), stays, docker(tmp_path, script[kind]))
-    step = SaveStays("pi", server, dump, *places, str(tmp_path / "guard"), 60)
+    guard = str(tmp_path / "guard")
+    access = HostAccess("pi", docker=docker(tmp_path, script[kind]), guard=guard)
+    step = SaveStays(access, server, dump, str(tmp_path / "notes"), stays, 60)
     if kind == "whole":
         step.do(context)
         assert (tmp_path / "x.stays").read_bytes() == POSTGRES.read_bytes()
@@ -411,27 +424,27 @@ def influx(tmp_path):
 def test_a_catalogue_that_cannot_be_looked_at_is_not_taken_for_none(tmp_path):
     """Else all that is here and not in the backup would be replaced without a word."""
     host, server = LocalHost(str(tmp_path)), influx(tmp_path)
-    assert present_catalogue(host, server, (), ())
+    assert present_catalogue(host, HostAccess("pi"), server)
     refusing = tmp_path / "sudo"
     refusing.write_text("#!/bin/sh\necho 'sudo: a password is required' >&2\nexit 1\n")
     refusing.chmod(0o755)
     with pytest.raises(StepFailed, match="a password is required"):
-        present_catalogue(host, server, (str(refusing),), ())
+        present_catalogue(host, HostAccess("pi", (str(refusing),)), server)
     shutil.rmtree(tmp_path / "influx/meta")
-    assert present_catalogue(host, server, (), ()) == b""
+    assert present_catalogue(host, HostAccess("pi"), server) == b""
     (tmp_path / "influx/meta").symlink_to("meta")  # as good as a file system that fails
     with pytest.raises(StepFailed, match=r"meta\.db"):
-        present_catalogue(host, server, (), ())
+        present_catalogue(host, HostAccess("pi"), server)
 
 
 def test_influxdb_is_read_once_more_when_it_is_stopped(tmp_path):
     """What it has and the dump has not must be what stays; users come with their rights."""
     context = PlainContext({"pi": LocalHost(str(tmp_path))})
     server, present = influx(tmp_path), Present()
-    dump = Dump("pi", str(tmp_path / "empty"), ())
+    dump = Dump(HostAccess("pi"), str(tmp_path / "empty"))
     (tmp_path / "empty").mkdir()
     stays = Held(("telegraf", "home", "emptydb", "shorty"), ("admin", "nodered"))
-    SeeInflux("pi", server, dump, stays, present, (), ()).do(context)
+    SeeInflux(HostAccess("pi", docker=()), server, dump, stays, present).do(context)
     assert present.shards == {5}
     held = present.catalogue
     admin, nodered = held.users
@@ -441,7 +454,7 @@ def test_influxdb_is_read_once_more_when_it_is_stopped(tmp_path):
     assert there == admin
     fewer = Held(stays.databases[1:], stays.users)
     with pytest.raises(StepFailed, match=r"influxdb: database telegraf\. It would not"):
-        SeeInflux("pi", server, dump, fewer, Present(), (), ()).do(context)
+        SeeInflux(HostAccess("pi", docker=()), server, dump, fewer, Present()).do(context)
 
 
 def replaced(catalogue, *users):
@@ -455,7 +468,8 @@ def test_a_dump_of_influxdb_is_read_wherever_the_stack_lies(tmp_path):
     (stage / "influx").mkdir(parents=True)
     shutil.copy(next(HAPPY.glob("*.meta")), stage / "influx")
     host = LocalHost(str(tmp_path))
-    target = SimpleNamespace(host=host, folder=str(tmp_path), as_root=(), docker=())
+    access = HostAccess("pi")
+    target = SimpleNamespace(host=host, folder=str(tmp_path), as_root=(), access=access)
     found = (
         InspectedContainer(
             Container("influxdb", "influxdb:1.8", "", "", running=True), (), 0, "", ""
@@ -483,7 +497,7 @@ def test_what_stays_of_influxdb_is_looked_for(tmp_path, lost):
     if lost == "database":
         content = with_databases(present.content, ("telegraf",))
         (tmp_path / "influx/meta/meta.db").write_bytes(content)
-    step = ProveStays("pi", server, ("home",), present, ())
+    step = ProveStays(HostAccess("pi"), server, ("home",), present)
     if lost:
         with pytest.raises(StepFailed, match="home"):
             step.do(context)

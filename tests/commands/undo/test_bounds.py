@@ -13,17 +13,18 @@ from iotstack_invoke.commands.undo.owed import Owing
 from iotstack_invoke.core.errors import StepFailed
 from iotstack_invoke.databases.sql.servers import SqlServer
 from iotstack_invoke.engine.journal import WORDS, name_of, written
+from iotstack_invoke.engine.steps import HostAccess
 from iotstack_invoke.hosts.local import LocalHost
 from iotstack_invoke.hosts.trust import Trust
 from iotstack_invoke.parts.bundle import RecipeInUse
 from iotstack_invoke.settings.model import read_settings
+from iotstack_invoke.stack.compose_up import ComposeUp
 from iotstack_invoke.stack.quiesce import Quiesce, stopped
-from iotstack_invoke.stack.stack import ComposeUp
 from iotstack_invoke.workflows.restore import undoable
 
 STAMP = "previous-t1-20261123T110000Z"
 UNUSED = {
-    *("alone", "before", "data", "exclusions", "folder", "fresh", "host_role", "image", "inside"),
+    *("alone", "before", "data", "exclusions", "folder", "fresh", "image", "inside"),
     *("labels", "left_out", "like", "logs", "members", "meta", "options", "patterns", "settings"),
     *("source", "staged", "vital", "volumes", "dumps", "archive", "recipe", "config"),
     *("databases", "kind", "known", "own_label", "waited_for"),
@@ -71,7 +72,7 @@ def refused(owing, step, **fields):
     kind = next(each for each in undoable() if name_of(each) == step)
     told = {"host_role": "pi"}
     for each in dataclasses.fields(kind):
-        if each.name not in WORDS and each.default is dataclasses.MISSING:
+        if each.name not in {*WORDS, "access"} and each.default is dataclasses.MISSING:
             told[each.name] = [] if "tuple" in str(each.type) else ""
     told |= fields
     path = f"{owing.folder}/restore/.journal"
@@ -304,6 +305,7 @@ def journaled(kind):
     """Return the fields that a journal holds of a step."""
     values = {"str": "", "int": 0, "float": 0.0, "bool": False}
     asked = {e.name: values.get(e.type, ()) for e in dataclasses.fields(kind)}
+    asked["access"] = HostAccess("pi")
     if "compose" in asked:
         asked["compose"] = ("docker", "compose", "--project-directory", "/s", "--file", "/s/a")
     return sorted(written(kind(**asked)))
@@ -320,7 +322,7 @@ def test_a_journal_of_an_earlier_version_is_understood():
 def test_no_word_of_a_program_is_written():
     """Neither those before a command, nor those of a service that is made quiet."""
     words = ("sudo", "-n", "docker", "compose", "--project-directory", "/s", "--file", "/s/a.yml")
-    up = ComposeUp("pi", words, ("influxdb",), "/s/backups/.commands")
+    up = ComposeUp(HostAccess("pi", guard="/s/backups/.commands"), words, ("influxdb",))
     assert written(up) == {
         "host_role": "pi",
         "folder": "/s",
@@ -328,7 +330,7 @@ def test_no_word_of_a_program_is_written():
         "variables": "",
         "services": ("influxdb",),
     }
-    quiet = stopped("pi", "bolt", "/s/backups")
+    quiet = stopped(HostAccess("pi"), "bolt", "/s/backups")
     assert written(quiet) == {
         "host_role": "pi",
         "mark": "/s/backups/.quiet-bolt",
@@ -342,16 +344,19 @@ def test_what_earlier_versions_wrote_becomes_the_same_step():
     guard, lock = "/s/backups/.commands", "/s/backups/.lock"
     words = ("docker-compose", "--project-directory", "/s/c", "--env-file", "/s/.env")
     words += ("--file", "/s/c/a.yml", "--file", "/s/c/b.yml")
-    told = {"host_role": "pi", "compose": words, "services": (), "guard": guard, "start": False}
+    told = {"compose": words, "services": (), "guard": guard, "start": False}
     known = ComposeUp.of_earlier(told)
-    revived = ComposeUp.revived(**known, compose=words[:1], docker=(), guard=guard)
-    assert revived == ComposeUp("pi", words, (), guard)
-    assert known == {**written(revived)}
+    revived = ComposeUp.revived(HostAccess("pi", guard=guard), **known, compose=words[:1])
+    assert revived == ComposeUp(HostAccess("pi", guard=guard), words, ())
+    assert {"host_role": "pi", **known} == written(revived)
     recipe = RecipeInUse("nextcloud", RECIPES["nextcloud"], "cloud", True, SqlServer("db", "x"))
-    for quiet in (stopped("pi", "bolt", "/s/backups"), recipe.quiet("pi", "/s/backups")):
+    for quiet in (
+        stopped(HostAccess("pi"), "bolt", "/s/backups"),
+        recipe.quiet(HostAccess("pi"), "/s/backups"),
+    ):
         told = dataclasses.asdict(quiet)
-        for new in ("container", "recipe", "docker"):
+        for new in ("container", "recipe", "access"):
             del told[new]
         told |= {"advice": "rm -rf /", "enter": ("rm", "-rf", "/"), "ask": ("true",)}
         found = Quiesce.of_earlier(told)
-        assert Quiesce.revived(**found, lock=lock, docker=("docker",)) == quiet
+        assert Quiesce.revived(HostAccess("pi"), **found, lock=lock) == quiet

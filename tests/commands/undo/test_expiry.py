@@ -10,11 +10,12 @@ from iotstack_invoke.commands.catalog.prune import PruneRequest, prune
 from iotstack_invoke.commands.restore.reload import read_days
 from iotstack_invoke.commands.undo.expiry import GONE_MARK, expired, find_expired, remove_old
 from iotstack_invoke.core.errors import UsageError
+from iotstack_invoke.engine.steps import HostAccess
 from iotstack_invoke.hosts.local import LocalHost
 from iotstack_invoke.reporting.report import Report
 from iotstack_invoke.settings.model import read_settings
+from iotstack_invoke.stack.folders import MakeAside
 from iotstack_invoke.stack.kept_until import UNTIL_FILE, keep_until
-from iotstack_invoke.stack.stack import MakeAside
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -138,7 +139,7 @@ def test_the_note_goes_with_the_last_that_is_put_back(tmp_path, beside, left):
     keep_until(host, [str(folder)], 3, NOW)
     for name in beside:
         (folder / name).write_text("x")
-    step = MakeAside("pi", str(folder), (), str(tmp_path / "guard"))
+    step = MakeAside(HostAccess("pi", guard=str(tmp_path / "guard")), str(folder))
     for _ in range(2):
         step.undo(host)
     assert left == ({path.name for path in folder.iterdir()} if folder.exists() else None)

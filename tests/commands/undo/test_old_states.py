@@ -11,9 +11,10 @@ from restores import flows, restored_once
 from iotstack_invoke.commands.undo.elsewhere import note_elsewhere
 from iotstack_invoke.commands.undo.old_states import OldState, find_states, judge_states, sizes_of
 from iotstack_invoke.core.errors import ExitCode, Refused
+from iotstack_invoke.engine.steps import HostAccess
 from iotstack_invoke.hosts.local import LocalHost
 from iotstack_invoke.settings.model import StackConfig, read_settings
-from iotstack_invoke.stack.stack import SwapItem
+from iotstack_invoke.stack.swap import SwapItem
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 
@@ -270,7 +271,7 @@ def test_what_an_undo_put_aside_is_an_old_state_too(tmp_path):
         each.mkdir(parents=True)
     gone = tmp_path / f"gone/.{name}"
     steps = [
-        SwapItem("pi", "x", "x", "x", f"{at}/m", (), "")
+        SwapItem(HostAccess("pi"), "x", "x", "x", f"{at}/m")
         for at in (used, gone, f"{tmp_path}/.previous-t1", stack / "restore" / name)
     ]
     assert list(note_elsewhere(host, str(stack), lambda: (), steps)) == []

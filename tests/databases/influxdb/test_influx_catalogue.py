@@ -10,6 +10,7 @@ from docker_words import AWAY
 
 from iotstack_invoke.core.errors import StepFailed
 from iotstack_invoke.databases.influxdb.catalogue import PutCatalogue, catalogue_within
+from iotstack_invoke.engine.steps import HostAccess
 from iotstack_invoke.hosts.local import LocalHost
 
 GONE = (
@@ -68,7 +69,9 @@ def put(tmp_path):
         (tmp_path / "new/meta/meta.db").write_bytes(b"new")
         (tmp_path / "previous").mkdir()
         places = (f"{tmp_path}/new/meta", f"{tmp_path}/previous", f"{tmp_path}/notes")
-        return PutCatalogue("pi", "influxdb", *places, docker, (), f"{tmp_path}/guard")
+        return PutCatalogue(
+            HostAccess("pi", docker=docker, guard=f"{tmp_path}/guard"), "influxdb", *places
+        )
 
     return make
 

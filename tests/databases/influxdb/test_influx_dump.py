@@ -26,6 +26,7 @@ from iotstack_invoke.databases.influxdb.meta import (
 )
 from iotstack_invoke.databases.influxdb.part import facts_of
 from iotstack_invoke.engine.executor import Disks
+from iotstack_invoke.engine.steps import HostAccess
 from iotstack_invoke.hosts.local import LocalHost
 
 ANNA = User("anna", False, (("home", Grant.READ),), b"hash")
@@ -122,7 +123,7 @@ def folder(tmp_path):
 
 def test_a_dump_is_read_once(folder):
     """Several steps ask what it holds; it is read by one tar."""
-    stage, dump = Stage(), Dump("pi", str(folder), ())
+    stage, dump = Stage(), Dump(HostAccess("pi"), str(folder))
     report = dump.report(stage)
     assert report.problems == ()
     assert report.shards
@@ -137,7 +138,7 @@ def test_a_dump_is_read_once(folder):
 def test_a_dump_that_is_not_there(tmp_path):
     """It is no empty dump."""
     with pytest.raises(StepFailed, match="dump"):
-        Dump("pi", str(tmp_path / "none"), ()).report(Stage())
+        Dump(HostAccess("pi"), str(tmp_path / "none")).report(Stage())
 
 
 def test_damaged_dump(folder):
@@ -145,12 +146,12 @@ def test_damaged_dump(folder):
     shard = next(folder.glob("*.tar.gz"))
     shard.write_bytes(shard.read_bytes()[:-20])
     with pytest.raises(StepFailed, match=shard.name):
-        CheckDump(Dump("pi", str(folder), ()), "of the test").do(Stage())
+        CheckDump(Dump(HostAccess("pi"), str(folder)), "of the test").do(Stage())
 
 
 def test_a_dump_that_takes_more_than_is_free(folder, small_disk):
     """Its shards unpacked are counted, and nothing is loaded that does not fit."""
-    dump = Dump("pi", str(folder), ())
+    dump = Dump(HostAccess("pi"), str(folder))
     held = sum(each.bytes for each in dump.report(Stage()).shards)
     CheckDump(dump, "of the test", data=str(small_disk / "data")).do(Stage())
     (small_disk / "film").write_bytes(bytes(262_144 - held // 4096 * 4096))
@@ -161,12 +162,12 @@ def test_a_dump_that_takes_more_than_is_free(folder, small_disk):
 def test_database_that_the_dump_lacks(folder):
     """One that is asked for and not there is named, with those that are."""
     with pytest.raises(StepFailed, match="does not hold nowhere"):
-        CheckDump(Dump("pi", str(folder), ()), "of the test", ("nowhere",)).do(Stage())
+        CheckDump(Dump(HostAccess("pi"), str(folder)), "of the test", ("nowhere",)).do(Stage())
 
 
 def test_dump_and_manifest(folder):
     """What a manifest says of a dump is compared; what it does not say is not."""
-    stage, dump = Stage(), Dump("pi", str(folder), ())
+    stage, dump = Stage(), Dump(HostAccess("pi"), str(folder))
     told = facts_of(dump.report(stage))
     CompareWithManifest(dump, told).do(stage)
     CompareWithManifest(dump, {}).do(stage)

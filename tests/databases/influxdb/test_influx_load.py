@@ -20,9 +20,9 @@ from iotstack_invoke.databases.influxdb.meta import _fields, _last_bytes
 from iotstack_invoke.databases.influxdb.part import PING_OK, DumpInflux, SweepInflux
 from iotstack_invoke.databases.influxdb.server import Server
 from iotstack_invoke.engine.plan import resolve
-from iotstack_invoke.engine.steps import File
+from iotstack_invoke.engine.steps import File, HostAccess
 from iotstack_invoke.hosts.local import LocalHost
-from iotstack_invoke.stack.stack import SwapItem
+from iotstack_invoke.stack.swap import SwapItem
 from iotstack_invoke.workflows.restore import Item, RestoreFacts, restore_book
 
 LOGS = folders.FIXTURES / "influx-logs/v1.8.10"
@@ -63,7 +63,9 @@ def docker_of(tmp_path, what):
 
 def make(tmp_path, context, what):
     docker = docker_of(tmp_path, what)
-    DumpInflux("pi", "influxdb", f"{tmp_path}/new", "/backup/new", (), 60, docker).do(context)
+    DumpInflux(
+        HostAccess("pi", docker=docker), "influxdb", f"{tmp_path}/new", "/backup/new", 60
+    ).do(context)
 
 
 def test_a_dump_whose_log_is_good_is_made(tmp_path, context):
@@ -143,13 +145,12 @@ def test_a_dump_is_checked_where_it_is_staged(tmp_path, context, dump, what):
 
 
 def facts(folder):
-    lists = dict.fromkeys(("items", "running", "expected", "databases", "as_root"), ())
+    lists = dict.fromkeys(("items", "running", "expected", "databases"), ())
     return RestoreFacts(
         kinds=("influx",),
         in_place=True,
-        docker=("docker",),
+        access=HostAccess("pi", guard=f"{folder}/guard"),
         compose=("docker", "compose"),
-        guard=f"{folder}/guard",
         previous=f"{folder}/restore/previous",
         bare=False,
         server=None,
@@ -230,7 +231,7 @@ def test_files_that_the_server_merges_at_once_are_proven(tmp_path, context, serv
         shutil.rmtree(dump, ignore_errors=True)
         words = ["influxd", "backup", "-portable", "-host", f"127.0.0.1:{inner}", str(dump)]
         subprocess.run(words, check=True, capture_output=True)
-    source = Dump("pi", str(dump), ())
+    source = Dump(HostAccess("pi"), str(dump))
     (shard,) = source.report(context).shards
     assert len(shard.tsm) == 8
     _, inner = servers("target")
@@ -243,7 +244,9 @@ def test_files_that_the_server_merges_at_once_are_proven(tmp_path, context, serv
     docker.chmod(0o755)
     server = Server("influxdb", str(tmp_path / "target"))
     guard = f"{tmp_path}/guard"
-    step = LoadInflux("pi", server, source, str(dump), (str(docker),), (), guard, 600)
+    step = LoadInflux(
+        HostAccess("pi", docker=(str(docker),), guard=guard), server, source, str(dump), 600
+    )
     step.do(context)
     assert context.said[-1].endswith("; it has merged 8 of its files since")
     assert len([*tmp_path.glob("target/data/home/autogen/*/*.tsm")]) == 1
@@ -262,7 +265,7 @@ def test_a_load_is_proven_by_the_files_of_the_server(tmp_path, context, dump, mo
     (data / "meta").mkdir(parents=True)
     meta = next(dump.glob("*.meta")).read_bytes()
     (data / "meta/meta.db").write_bytes(_last_bytes(_fields(meta), 1))
-    source = Dump("pi", str(dump), ())
+    source = Dump(HostAccess("pi"), str(dump))
     report = source.report(context)
     for shard in report.shards:
         folder = data / "data" / shard.database / shard.policy / str(shard.id)
@@ -279,7 +282,13 @@ def test_a_load_is_proven_by_the_files_of_the_server(tmp_path, context, dump, mo
         file.write_bytes(bytes(size + (1 if what == "long" else -1)))
     server = Server("influxdb", str(data))
     docker = docker_of(tmp_path, "01-happy/restore")
-    step = LoadInflux("pi", server, source, "/backup/t1", docker, (), f"{tmp_path}/guard", 60)
+    step = LoadInflux(
+        HostAccess("pi", docker=docker, guard=f"{tmp_path}/guard"),
+        server,
+        source,
+        "/backup/t1",
+        60,
+    )
     if what == "whole":
         step.do(context)
         assert f"({len(report.shards)} shards, " in context.said[-1]

@@ -26,7 +26,7 @@ from iotstack_invoke.databases.influxdb.part import (
     influx_folders,
     reading_words,
 )
-from iotstack_invoke.engine.steps import File
+from iotstack_invoke.engine.steps import File, HostAccess
 from iotstack_invoke.hosts.local import LocalHost
 from iotstack_invoke.parts.verify_archive import read_dump, read_whole
 from iotstack_invoke.services.containers import Container
@@ -56,9 +56,9 @@ def scene_of(folder):
 def sweep(tmp_path, docker, dump):
     """Write the queries of a dump and sweep it; return the part."""
     context = scene_of(tmp_path)
-    WriteQueries("pi", "influxdb", str(dump), docker).do(context)
+    WriteQueries(HostAccess("pi", docker=docker), "influxdb", str(dump)).do(context)
     output = File("pi", "x.influx-backup.tar", str(tmp_path))
-    step = DumpInflux("pi", "influxdb", str(dump), str(dump), (), 60, docker)
+    step = DumpInflux(HostAccess("pi", docker=docker), "influxdb", str(dump), str(dump), 60)
     words = reading_words(step, tar_words((), str(dump)))
     SweepInflux(output, words, "influxdb", "1.8.10", 60).do(context)
     return Path(output.partial)
@@ -90,7 +90,7 @@ def test_a_catalogue_that_cannot_be_read_is_told_by_the_check(tmp_path, docker):
     dump = Path(shutil.copytree(HAPPY, tmp_path / "dump"))
     (meta,) = dump.glob("*.meta")
     meta.write_bytes(meta.read_bytes()[:40])
-    WriteQueries("pi", "influxdb", str(dump), docker).do(scene_of(tmp_path))
+    WriteQueries(HostAccess("pi", docker=docker), "influxdb", str(dump)).do(scene_of(tmp_path))
     assert not (dump / "continuous-queries.influxql").exists()
 
 
@@ -102,7 +102,7 @@ def test_queries_of_any_number_and_length_are_written(tmp_path, docker, monkeypa
     held = type(held)((InfluxDatabase("d", "", (), queries),), (), 1)
     monkeypatch.setattr(influx, "read_meta", lambda _content: held)
     dump = Path(shutil.copytree(HAPPY, tmp_path / "dump"))
-    WriteQueries("pi", "influxdb", str(dump), docker).do(scene_of(tmp_path))
+    WriteQueries(HostAccess("pi", docker=docker), "influxdb", str(dump)).do(scene_of(tmp_path))
     lines = (dump / "continuous-queries.influxql").read_text().splitlines()
     assert lines == [text.replace("\n", " ") for text in texts]
 
@@ -174,7 +174,7 @@ def test_a_dump_lies_among_the_data_where_no_folder_is_for_it(tmp_path):
     assert facts_of(tmp_path, (Mount("/not/there", "/var/lib/influxdb"),)).backup_on_host == ""
     nowhere = facts_of(tmp_path, ())
     assert (nowhere.backup_on_host, nowhere.live) == ("", ())
-    dump = DumpInflux("pi", "influxdb", "", f"{BACKUP_INSIDE}/t1", (), 60)
+    dump = DumpInflux(HostAccess("pi"), "influxdb", "", f"{BACKUP_INSIDE}/t1", 60)
     out = ("docker", "cp", f"influxdb:{BACKUP_INSIDE}/t1/.", "-")
     assert reading_words(dump, ("tar",)) == out
 

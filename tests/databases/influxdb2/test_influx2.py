@@ -19,7 +19,6 @@ from iotstack_invoke.core.errors import StepFailed
 from iotstack_invoke.databases.influxdb.part import reading_words
 from iotstack_invoke.databases.influxdb2.check import EXPERIMENTAL
 from iotstack_invoke.databases.influxdb2.part import (
-    DumpInflux2,
     Influx2Facts,
     SweepInflux2,
     dump_of,
@@ -27,7 +26,7 @@ from iotstack_invoke.databases.influxdb2.part import (
     server_version,
     wait_until_ready,
 )
-from iotstack_invoke.engine.steps import File
+from iotstack_invoke.engine.steps import File, HostAccess
 from iotstack_invoke.hosts.local import LocalHost
 from iotstack_invoke.parts.verify_archive import read_whole
 from iotstack_invoke.services.containers import Container
@@ -83,11 +82,7 @@ class Stack:
 
     @property
     def step(self):
-        step = dump_of(self.facts, TAG, (), 60)
-        names = DumpInflux2.__dataclass_fields__
-        return DumpInflux2(
-            **{n: getattr(step, n) for n in names if n != "docker"}, docker=self.docker
-        )
+        return dump_of(HostAccess("pi", docker=self.docker), self.facts, TAG, 60)
 
     def made(self):
         """Make the part; return its path and its scene."""
@@ -260,7 +255,7 @@ def test_the_mounts_say_where_the_data_lie(tmp_path):
     del places[f"{tmp_path}/backup"]
     facts = influx2_facts(host, container(**places), "2.7.10")
     assert (facts.data_on_host, facts.backup_on_host, facts.store) == (there[0], "", "")
-    assert dump_of(facts, TAG, (), 60).on_host == ""
+    assert dump_of(HostAccess("pi"), facts, TAG, 60).on_host == ""
     assert influx2_facts(host, container(), "2.7.10").data_on_host == ""
 
 

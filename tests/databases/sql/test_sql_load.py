@@ -9,6 +9,7 @@ from contexts import PlainContext
 from iotstack_invoke.core.errors import StepFailed
 from iotstack_invoke.databases.sql.load import LoadSql, SqlDump, UnpackSql, batched, staged_dumps
 from iotstack_invoke.databases.sql.servers import SqlServer, rows_told
+from iotstack_invoke.engine.steps import HostAccess
 from iotstack_invoke.hosts.local import LocalHost
 
 DUMP = folders.FIXTURES / "sql/mariadb-10.11.sql"
@@ -18,7 +19,7 @@ SERVER = SqlServer("home_db", "mariadb", "/data", "/config/databases")
 def load(tmp_path, *, lost=0):
     """Load the dump into a server that counts it, with rows of its first table lost."""
     context = PlainContext({"pi": LocalHost(str(tmp_path))})
-    dump = SqlDump("pi", str(DUMP), SERVER, ())
+    dump = SqlDump(HostAccess("pi"), str(DUMP), SERVER)
     rows = dump.report(context).rows
     tables = {at: table for some in batched(rows) for at, table in some.items()}
     answers = [f"{at}|{rows[table] - (0 if at else lost)}" for at, table in tables.items()]
@@ -27,7 +28,14 @@ def load(tmp_path, *, lost=0):
     docker.chmod(0o755)
     proven = {}
     guard = str(tmp_path / "guard")
-    LoadSql("pi", SERVER, dump, str(tmp_path), (str(docker),), guard, 60, proven).do(context)
+    LoadSql(
+        HostAccess("pi", docker=(str(docker),), guard=guard),
+        SERVER,
+        dump,
+        str(tmp_path),
+        60,
+        proven,
+    ).do(context)
     return rows, proven
 
 
@@ -69,7 +77,9 @@ def test_a_dump_that_unpacks_to_more_than_is_free_is_not_unpacked(small_disk, ta
     packed.write_bytes(gzip.compress(tables + bytes(20_000_000)))
     before = packed.read_bytes()
     context = PlainContext({"pi": LocalHost(str(small_disk))})
-    step = UnpackSql("pi", str(small_disk), "postgres", (), str(small_disk / "guard"))
+    step = UnpackSql(
+        HostAccess("pi", guard=str(small_disk / "guard")), str(small_disk), "postgres"
+    )
     with pytest.raises(StepFailed, match=r"at least 2\d\d,\d\d\d bytes when unpacked, and 2"):
         step.do(context)
     assert [(each.name, each.read_bytes()) for each in small_disk.iterdir()] == [

@@ -19,12 +19,12 @@ from iotstack_invoke.core.errors import StepFailed
 from iotstack_invoke.databases.sql import pack as sql_pack
 from iotstack_invoke.databases.sql.pack import PackDumps
 from iotstack_invoke.databases.sql.servers import SqlServer, located, server_of
-from iotstack_invoke.engine.steps import File
+from iotstack_invoke.engine.steps import File, HostAccess
 from iotstack_invoke.hosts.local import LocalHost
 from iotstack_invoke.parts.verify_archive import read_members, read_whole
 from iotstack_invoke.services.containers import Container
 from iotstack_invoke.stack.compose import InspectedContainer, Mount
-from iotstack_invoke.stack.stack import Unpack
+from iotstack_invoke.stack.folders import Unpack
 
 FIXTURES = folders.FIXTURES / "sql"
 MARIA, POSTGRES = FIXTURES / "mariadb-10.11.sql", FIXTURES / "postgres-15.sql"
@@ -137,8 +137,8 @@ def test_a_part_of_postgresql_is_read_whatever_is_around_it(tmp_path, docker):
             assert "./postgres_backup.sql.gz" in [m.name for m in read_members(stream)]
         stage = tmp_path / f"stage-{each.name}"
         context = PlainContext({"pi": LocalHost(str(tmp_path))})
-        Unpack("pi", str(each), str(stage), (), str(tmp_path / ".lock")).do(context)
-        CompareUnpacked("pi", str(each), str(stage), ()).do(context)
+        Unpack(HostAccess("pi", guard=str(tmp_path / ".lock")), str(each), str(stage)).do(context)
+        CompareUnpacked(HostAccess("pi"), str(each), str(stage)).do(context)
         assert gzip.decompress((stage / "postgres_backup.sql.gz").read_bytes())
         by_hand = ["tar", "-xOf", each, "./postgres_backup.sql.gz"]  # as RESTORE.txt has it
         told = subprocess.run(by_hand, check=True, capture_output=True).stdout

@@ -27,7 +27,7 @@ from iotstack_invoke.databases.sql.load import LoadSql, SqlDump, UnpackSql
 from iotstack_invoke.databases.sql.pack import PackDumps, mark_of
 from iotstack_invoke.databases.sql.servers import ENGINES, SqlServer, located, run_in
 from iotstack_invoke.databases.sql.stays import lists_of
-from iotstack_invoke.engine.steps import File
+from iotstack_invoke.engine.steps import File, HostAccess
 from iotstack_invoke.hosts.local import LocalHost
 from iotstack_invoke.parts.restore_text import restore_text_of
 from iotstack_invoke.services.containers import Container
@@ -93,11 +93,15 @@ class Server:
         path.chmod(0o644)
         context = PlainContext({"pi": LocalHost(str(self.folder))})
         server = SqlServer(self.engine, self.engine)
-        wanted = SqlDump("pi", str(path), server, ())
+        wanted = SqlDump(HostAccess("pi"), str(path), server)
         guard = str(self.folder / "guard")
-        LoadSql("pi", server, wanted, str(self.folder), (str(self.docker),), guard, limit_s=60).do(
-            context
-        )
+        LoadSql(
+            HostAccess("pi", docker=(str(self.docker),), guard=guard),
+            server,
+            wanted,
+            str(self.folder),
+            limit_s=60,
+        ).do(context)
         return context
 
     def compared(self, members):
@@ -111,7 +115,9 @@ class Server:
         context = PlainContext({"pi": LocalHost(str(self.folder))})
         server = SqlServer(self.engine, self.engine)
         dump = str(self.folder / "staged/postgres_backup.sql")
-        CompareConfig("pi", server, self.engine, dump, (str(self.docker),), ()).do(context)
+        CompareConfig(HostAccess("pi", docker=(str(self.docker),)), server, self.engine, dump).do(
+            context
+        )
         return context.warned
 
 
@@ -698,7 +704,9 @@ def test_an_older_dump_is_loaded_without_its_tablespaces(tablespace):
     stage.mkdir()
     (stage / "postgres_backup.sql.gz").write_bytes(gzip.compress(old))
     context = PlainContext({"pi": LocalHost(str(tablespace.folder))})
-    UnpackSql("pi", str(stage), "postgres", (), str(tablespace.folder / "guard")).do(context)
+    UnpackSql(HostAccess("pi", guard=str(tablespace.folder / "guard")), str(stage), "postgres").do(
+        context
+    )
     assert 'names tablespaces ("Fast"), whose folders' in context.warned[0]
     assert _statements((stage / "postgres_backup.sql").read_bytes()) == _statements(plain)
     tablespace.tell("DROP DATABASE hall; DROP DATABASE work")

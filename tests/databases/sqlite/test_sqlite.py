@@ -14,7 +14,7 @@ import sys
 import tarfile
 import tempfile
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import pytest
 from contexts import LittleStack, PlainContext, until
@@ -25,6 +25,8 @@ from iotstack_invoke.databases.sqlite import files as sqlite
 from iotstack_invoke.databases.sqlite import online_copy as sqlite_copy
 from iotstack_invoke.databases.sqlite.files import COPIES, CopySqlite, shown
 from iotstack_invoke.databases.sqlite.online_copy import pattern_of
+from iotstack_invoke.engine import journal
+from iotstack_invoke.engine.steps import HostAccess
 from iotstack_invoke.environment.environment import Environment
 from iotstack_invoke.hosts.local import LocalHost
 from iotstack_invoke.settings.model import load_settings
@@ -101,7 +103,8 @@ def make(path, *, mode="DELETE", rows=100):
 
 
 def step(stack, **given):
-    words = ("pi", str(stack), ("./volumes",), (), str(stack / COPIES), (), 10.0)
+    access = HostAccess("pi", guard=str(stack / "backups/.commands"))
+    words = (access, str(stack), ("./volumes",), (), str(stack / COPIES), 10.0)
     return replace(CopySqlite(*words), **given)
 
 
@@ -607,9 +610,11 @@ def test_the_undo_removes_the_copies(stack):
     copy(stack)
     copy(stack)  # what an earlier attempt left gives way
     made = step(stack)
-    fields = json.loads(json.dumps(asdict(made)))
-    again = CopySqlite(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
-    assert again == made
+    fields = journal.written(made)
+    line = json.dumps({"job": "x", "step": "CopySqlite", "fields": fields})
+    read = journal.Journal(LocalHost(str(stack)), "x", [CopySqlite]).read
+    ((_, again),) = read([line])
+    assert replace(again, access=made.access) == made
     assert CopySqlite in undoable()
     for _ in range(2):
         again.undo(LocalHost(str(stack)))

@@ -1,0 +1,172 @@
+"""What a compose file says is brought up as a step, all at once or service by service."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any
+
+from ..core.dataclass import dataclass
+from ..core.errors import StepFailed, ended
+from ..engine.steps import CommandStep, HostAccess, StepContext
+from ..hosts.base import ANY_EXIT, Command, Host, Result
+from .containers import STOP_LIMIT_S
+from .up import made_by
+
+PROJECT = "--project-directory"
+_SUMMED_UP = re.compile("Encountered errors while bringing up the project")
+
+
+def files_in(words: tuple[str, ...]) -> tuple[str, tuple[str, ...], str]:
+    """Return the folder, the files and the file of variables that a call of compose names."""
+    pairs = list(pairwise(words[words.index(PROJECT) :]))
+    files = tuple(value for word, value in pairs if word == "--file")
+    return pairs[0][1], files, dict(pairs).get("--env-file", "")
+
+
+@dataclass(frozen=True, slots=True)
+class ComposeUp(CommandStep):
+    """Create the containers of a compose file, and start them if told so. Undone: remove them.
+
+    `services` empty means all of them: then one that this machine cannot have keeps no other
+    from being brought up, unless it is `strict`, or its container is a vital one.
+    """
+
+    journaled_as = "ComposeUp"
+
+    compose: tuple[str, ...]
+    services: tuple[str, ...]
+    start: bool = True
+    vital: tuple[str, ...] = ()
+    """The containers that must have been made."""
+    strict: bool = False
+    waited_for: tuple[str, ...] = ()
+    """The containers of which the next step tells why they are not up."""
+
+    @property
+    def folder(self) -> str:
+        """From which on the relative paths of its files count."""
+        return files_in(self.compose)[0]
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Its files."""
+        return files_in(self.compose)[1]
+
+    @property
+    def variables(self) -> str:
+        """The file of its variables, if it is in another folder."""
+        return files_in(self.compose)[2]
+
+    def journaled(self) -> Mapping[str, Any]:
+        """Return what a journal holds of it: its files, and not how compose is called."""
+        paths = {"folder": self.folder, "files": self.files, "variables": self.variables}
+        return {**paths, "services": self.services}
+
+    @classmethod
+    def of_earlier(cls, told: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the same of a journal that held all words of the call instead."""
+        if "compose" not in told:
+            return told
+        folder, files, variables = files_in(tuple(told["compose"]))
+        paths = {"folder": folder, "files": files, "variables": variables}
+        return {**paths, "services": told["services"]}
+
+    @classmethod
+    def revived(
+        cls,
+        access: HostAccess,
+        folder: str,
+        files: tuple[str, ...],
+        variables: str,
+        services: tuple[str, ...],
+        compose: tuple[str, ...],
+    ) -> ComposeUp:
+        """Return it as a journal holds it, with the target's own words."""
+        more = ("--env-file", variables) if variables else ()
+        named = (word for path in files for word in ("--file", path))
+        words = (*compose, PROJECT, folder, *more, *named)
+        return cls(access, words, services)
+
+    @property
+    def command(self) -> Command:
+        """The command that brings up all of them."""
+        return self._up(self.services)
+
+    def _up(self, services: tuple[str, ...]) -> Command:
+        alone = ("--no-deps",) if services else ()
+        mode = "--detach" if self.start else "--no-start"
+        return self.access.guarded(*self.compose, "up", mode, *alone, *services)
+
+    def do(self, context: StepContext) -> None:
+        """Bring them up; all at once, or one by one where that failed."""
+        host = self.access.host(context)
+        can_be_parted = not (self.services or self.strict)
+        command = self.command.accepting(*ANY_EXIT) if can_be_parted else self.command
+        told = host.run(command, context.log_output)
+        if told.exit_code:
+            self._one_by_one(context, host, compose_error(told))
+
+    def _one_by_one(self, context: StepContext, host: Host, failed: str) -> None:
+        """Bring up each service by itself, again while that gets any further.
+
+        Compose v2 begins no other when one has failed; one may need another's network.
+        """
+        asked = Command((*self.compose, "config", "--services"))
+        waiting = dict.fromkeys(host.run(asked).out.split(), "")
+        if not waiting:
+            raise StepFailed(f"Compose could not bring up anything: {failed}")
+        before = len(waiting) + 1
+        while waiting and len(waiting) < before:
+            before = len(waiting)
+            for service in tuple(waiting):
+                context.status(f"bringing up {service} by itself, as all at once failed")
+                command = self._up((service,)).accepting(*ANY_EXIT)
+                told = host.run(command, context.log_output)
+                if told.exit_code:
+                    waiting[service] = compose_error(told)
+                else:
+                    del waiting[service]
+        made = made_by(host, self.compose, self.access.docker)
+        lacking = [name for name in self.vital if name not in made]
+        if lacking:
+            why = " ".join(f"{name}: {text}" for name, text in waiting.items())
+            raise StepFailed(f"Container {', '.join(lacking)} could not be made. {why}")
+        for service, why in waiting.items() if self.start else ():
+            names = made_by(host, self.compose, self.access.docker, service)
+            if not {*names} & {*self.waited_for}:
+                context.warn(
+                    f"Service {service} is not up: {ended(why)} When that is mended: "
+                    f"{shlex.join(self.compose)} up --detach {service}"
+                )
+
+    def undo(self, host: Host) -> None:
+        """Remove what was created; a compose file that is gone takes its containers with it."""
+        words = (
+            (*self.compose, "rm", "--force", "--stop", *self.services)
+            if self.services
+            else (*self.compose, "down")
+        )
+        command = self.access.guarded(*words, timeout_s=STOP_LIMIT_S)
+        told = host.run(command.accepting(*ANY_EXIT))
+        left = self._left(host) if told.exit_code else ()
+        if left:
+            raise StepFailed(f"{', '.join(left)} could not be removed: {compose_error(told)}")
+
+    def _left(self, host: Host) -> tuple[str, ...]:
+        """Return its containers that are there; raises StepFailed where Docker cannot be asked."""
+        try:
+            return made_by(host, self.compose, self.access.docker, *self.services)
+        except StepFailed:  # compose cannot read its files, or Docker is away
+            host.run(Command((*self.access.docker, "ps", "--quiet")))
+            return ()
+
+
+def compose_error(told: Result) -> str:
+    """Return why compose failed, in its own words: the last line but for those that sum it up."""
+    lines = [line.strip() for line in (*told.out.splitlines(), *told.err.splitlines())]
+    telling = [line for line in lines if line and not _SUMMED_UP.search(line)]
+    errors = [line for line in telling if "error" in line.lower()] or telling
+    return errors[-1] if errors else told.last_line

@@ -1,0 +1,158 @@
+"""Containers that are stopped for a change and started again, each with its undo."""
+
+from __future__ import annotations
+
+import shlex
+
+from ..core.dataclass import dataclass
+from ..core.errors import StepFailed
+from ..engine.steps import CommandStep, HostAccess, StepContext
+from ..hosts.base import Command, Host
+from .compose import compose_words, inspected
+from .up import not_up
+
+STOP_LIMIT_S = 600.0
+START_LIMIT_S = 600.0
+STOPPING = "stopping "
+"""With this begins what is said when containers are stopped."""
+RUNNING_FORM = "{{if .State.Running}}{{.Name}}{{end}}"
+
+
+def wait_for_orphans(host: Host, guard: str) -> None:
+    """Wait until no command of a dead run is left; raises StepFailed where one never ends."""
+    words = ("flock", "--exclusive", "--timeout", str(int(STOP_LIMIT_S)), guard, "true")
+    try:
+        host.run(Command(words, timeout_s=STOP_LIMIT_S + 10))
+    except StepFailed as error:
+        raise StepFailed(
+            f"On {host.name} a command of an earlier run is still at work (it holds {guard}). "
+            "Wait for it, and run this again."
+        ) from error
+
+
+def _stop(access: HostAccess, names: tuple[str, ...]) -> Command:
+    return access.guarded_docker("stop", "--time", "60", *names, timeout_s=STOP_LIMIT_S)
+
+
+def _start(access: HostAccess, names: tuple[str, ...]) -> Command:
+    """Return what starts them: exit 1 where one cannot be, and then the others are started."""
+    return access.guarded_docker("start", *names, timeout_s=START_LIMIT_S).accepting(0, 1)
+
+
+def _those_there(host: Host, docker: tuple[str, ...], names: tuple[str, ...]) -> tuple[str, ...]:
+    if not names:
+        return ()
+    form = ("inspect", "--type", "container", "--format", "{{.Name}}")
+    told = inspected(host, (*docker, *form, *names)).split()
+    return tuple(name for name in names if f"/{name}" in told)
+
+
+def _compose_words(host: Host, docker: tuple[str, ...]) -> str:
+    """Return how compose is called there, for people; its plugin where neither is found."""
+    try:
+        return shlex.join(compose_words(host, docker))
+    except StepFailed:
+        return "docker compose"
+
+
+@dataclass(frozen=True, slots=True)
+class ContainersStep(CommandStep):
+    """A step that runs one command for containers; without any there is nothing to do."""
+
+    names: tuple[str, ...]
+
+    def commands(self) -> tuple[str, ...]:
+        """Return the command as a person would type it."""
+        return (str(self.command),) if self.names else ()
+
+
+@dataclass(frozen=True, slots=True)
+class StopContainers(ContainersStep):
+    """Stop containers that run. Undone: start them again, in the order in which they started."""
+
+    journaled_as = "StopContainers"
+
+    @property
+    def command(self) -> Command:
+        """The command."""
+        return _stop(self.access, self.names)
+
+    def do(self, context: StepContext) -> None:
+        """Stop them, all at once; each has a minute to put its data away."""
+        if self.names:
+            context.status(f"{STOPPING}{', '.join(self.names)}; each may take a minute")
+            self.access.host(context).run(self.command)
+
+    def undo(self, host: Host) -> str:
+        """Start them; one that Docker itself started after a power cut sees what was swapped.
+
+        One that somebody removed, or that cannot be started any more, keeps no other from being
+        started; return what is to be told of it.
+        """
+        names = _those_there(host, self.access.docker, self.names)
+        told: tuple[str, ...] = ()
+        if names:
+            host.run(_stop(self.access, names))
+            if host.run(_start(self.access, names)).exit_code:
+                told = not_up(host, self.access.docker, names)
+        gone = ", ".join(name for name in self.names if name not in names)
+        if gone:
+            compose = _compose_words(host, self.access.docker)
+            why = (
+                f"Not there any more, and so not running as before: {gone} (`docker compose down` "
+                f"removes containers). In the folder of the stack, {compose} up -d makes and "
+                "starts them."
+            )
+            told = (*told, why)
+        return " ".join(told)
+
+
+@dataclass(frozen=True, slots=True)
+class StartContainers(ContainersStep):
+    """Start containers that were there before; who waits for them tells which are not up.
+
+    Undone: stop them.
+    """
+
+    journaled_as = "StartContainers"
+
+    @property
+    def command(self) -> Command:
+        """The command."""
+        return _start(self.access, self.names)
+
+    def do(self, context: StepContext) -> None:
+        """Start them in the order of their names."""
+        if self.names:
+            self.access.host(context).run(self.command)
+
+    def undo(self, host: Host) -> None:
+        """Stop them; one that is not there any more needs none.
+
+        Raises StepFailed where one runs on: what is put back next would be put under it.
+        """
+        names = _those_there(host, self.access.docker, self.names)
+        if names:
+            host.run(_stop(self.access, names))
+
+
+@dataclass(frozen=True, slots=True)
+class CheckStopped(ContainersStep):
+    """See that nobody started containers that were stopped: they would work on what was moved."""
+
+    @property
+    def command(self) -> Command:
+        """The command."""
+        return Command((*self.access.docker, "inspect", "--format", RUNNING_FORM, *self.names))
+
+    def do(self, context: StepContext) -> None:
+        """Raise StepFailed with those that run."""
+        if not self.names:
+            return
+        told = self.access.host(context).run(self.command).out.split()
+        running = [name.lstrip("/") for name in told if name.startswith("/")]
+        if running:
+            raise StepFailed(
+                f"Meanwhile somebody started {', '.join(running)} (by hand, or Docker did). What "
+                "they write now would be lost. Run this again, and let them be."
+            )
