@@ -234,6 +234,10 @@ class HostStep:
 
     access: HostAccess
 
+    def commands(self) -> tuple[str, ...]:
+        """Return nothing: a step that runs no command, or none that a person would type."""
+        return ()
+
 
 @dataclass(frozen=True, slots=True)
 class CommandStep(HostStep):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import posixpath
 import re
 import shlex
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from ..core.errors import Refused, StepFailed, ended
@@ -208,6 +210,25 @@ def free_bytes(host: Host, folder: str) -> int | None:
     while (free := host.free_bytes(folder)) is None and len(folder) > 1:
         folder = posixpath.dirname(folder)
     return free
+
+
+def read_bytes(host: Host, path: str, as_root: tuple[str, ...] = (), limit_s: float = 60) -> bytes:
+    """Return what a file of a host holds; raises StepFailed where it cannot be read."""
+    with host.pipe(Command((*as_root, "cat", "--", path), timeout_s=limit_s)) as pipe:
+        content = pipe.stdout.read()
+        if pipe.finish():
+            raise StepFailed(f"On {host.name}: {path} cannot be read.")
+    return content
+
+
+@contextlib.contextmanager
+def temporary_file(host: Host, path: str, content: bytes) -> Iterator[None]:
+    """Keep a content in a file of mode 0600 as long as the block runs, for a command to read."""
+    host.write(path, io.BytesIO(content), 0)
+    try:
+        yield
+    finally:
+        host.remove([path])
 
 
 def read_text(host: Host, path: str, as_root: tuple[str, ...] = ()) -> str:

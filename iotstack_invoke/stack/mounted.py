@@ -48,10 +48,6 @@ class CheckMounts(HostStep):
     what: str
     """What was prepared since then, such as `this restore`."""
 
-    def commands(self) -> tuple[str, ...]:
-        """Return nothing: it only reads what the kernel tells of its mounts."""
-        return ()
-
     def do(self, context: StepContext) -> None:
         """Raise StepFailed where a drive came or went."""
         refuse_mounts_since(self.access.host(context), self.paths, self.points, self.what)

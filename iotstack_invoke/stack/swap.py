@@ -300,10 +300,6 @@ class LeaveGone(HostStep):
     live: str
     aside: str
 
-    def commands(self) -> tuple[str, ...]:
-        """Return nothing."""
-        return ()
-
     def do(self, context: StepContext) -> None:
         """Do nothing."""
 

@@ -13,14 +13,14 @@ from functools import cached_property
 
 from ...backups.names import COMMANDS_LOCK
 from ...core.dataclass import dataclass
-from ...core.errors import OldDataGone, Refused, StepFailed, ended
+from ...core.errors import OldDataGone, Refused, ended
 from ...core.stack_folders import BACKUPS, RESTORE
 from ...engine.journal import Bound, Journal, name_of, owed_in
 from ...engine.steps import HostAccess, UndoableStep
 from ...environment.environment import Environment
 from ...environment.stack_host import StackHost, journal_paths
 from ...hosts.base import ANY_EXIT, Command, Host, sh
-from ...hosts.inspect import root_words_if_any
+from ...hosts.inspect import read_bytes, root_words_if_any
 from ...hosts.local import LocalHost
 from ...hosts.pasted import host_flag
 from ...hosts.trust import Owned, Trust
@@ -34,7 +34,6 @@ from ..shared.checks import unfinished
 from .elsewhere import note_elsewhere, remove_emptied
 from .gone import Fate, cannot_be_back, fates_of_owed, lines_without
 
-READ_LIMIT_S = 60.0
 GOING_BACK = "going back, newest step first; a container may take a minute to stop"
 PRIVATE = "rw-------"
 """Of a lock: whoever may read it may hold it."""
@@ -186,12 +185,8 @@ class Owing:
 
     def lines(self, path: str) -> list[str]:
         """Return the lines of a journal that is there; raises StepFailed where it is not read."""
-        words = (*self.trust.as_root, "cat", "--", path)
-        with self.host.pipe(Command(words, timeout_s=READ_LIMIT_S)) as pipe:
-            text = pipe.stdout.read().decode("utf-8", "surrogateescape")
-            if pipe.finish():
-                raise StepFailed(f"On {self.host.name}: {path} cannot be read.")
-        return text.splitlines()
+        content = read_bytes(self.host, path, self.trust.as_root)
+        return content.decode("utf-8", "surrogateescape").splitlines()
 
     def mark_new(self, journal: Journal, lines: Sequence[str], *, kept: bool = False) -> None:
         """Mark what a restore of the first versions put where nothing was: they did not.

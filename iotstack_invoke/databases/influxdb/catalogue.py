@@ -16,6 +16,7 @@ from ...core.dataclass import dataclass
 from ...core.errors import StepFailed
 from ...engine.steps import HostStep, StepContext
 from ...hosts.base import PARTIAL, Command, Host, sh
+from ...hosts.inspect import temporary_file
 from ...hosts.local import read_chunk
 from .part import DATA_INSIDE
 
@@ -84,12 +85,9 @@ class PutCatalogue(HostStep):
                 content += chunk
             if pipe.finish():
                 raise StepFailed(f"On {host.name} the catalogue of InfluxDB cannot be read.")
-        host.write(self.notes, io.BytesIO(content), 0)
         copy = (*self.access.docker, "cp", "--archive", "-", f"{self.container}:{into}")
-        try:
+        with temporary_file(host, self.notes, content):
             host.run(self._command(_FROM, self.notes, *copy))
-        finally:
-            host.remove([self.notes])
 
     def _command(self, script: str, *words: str) -> Command:
         return self.access.guarded(*sh(script, *words), timeout_s=COPY_LIMIT_S)

@@ -8,7 +8,6 @@ server's own catalogue tells which. No query, so no password, is needed for that
 
 from __future__ import annotations
 
-import io
 import posixpath
 import shlex
 import time
@@ -18,6 +17,7 @@ from ...core.dataclass import dataclass
 from ...core.errors import StepFailed
 from ...engine.steps import HostStep, StepContext
 from ...hosts.base import ANY_EXIT, Command, Host, sh
+from ...hosts.inspect import temporary_file
 from .check import DumpReport
 from .dump import Dump
 from .log import (
@@ -273,13 +273,10 @@ class AddUsers(HostStep):
             users = self.present.users(catalogue, self.stays)
         if not users:
             return
-        host.write(self.notes, io.BytesIO(b"".join(each.record for each in users)), 0)
         script = 'cat "$1" >> "$2" && sync "$2"'
         target = posixpath.join(self.server.folder("meta"), "meta.db")
-        try:
+        with temporary_file(host, self.notes, b"".join(each.record for each in users)):
             host.run(self.access.guarded_root(*sh(script, self.notes, target)))
-        finally:
-            host.remove([self.notes])
 
 
 @dataclass(frozen=True, slots=True)

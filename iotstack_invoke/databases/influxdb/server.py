@@ -13,6 +13,7 @@ from ...core.dataclass import dataclass
 from ...core.errors import StepFailed
 from ...engine.steps import HostStep, StepContext
 from ...hosts.base import ANY_EXIT, Command, Host
+from ...hosts.inspect import read_bytes
 from ...hosts.json_answers import read_json
 from ...stack.containers import STOP_LIMIT_S
 from ...stack.isolated import OUR_LABEL, remove_ours
@@ -149,11 +150,7 @@ class WaitForInflux(HostStep):
 def server_catalogue(host: Host, server: Server, as_root: tuple[str, ...]) -> Catalogue:
     """Return what the server's own meta.db says; raises StepFailed where it cannot be read."""
     path = posixpath.join(server.folder("meta"), "meta.db")
-    with host.pipe(Command((*as_root, "cat", path), timeout_s=60)) as pipe:
-        content = pipe.stdout.read()
-        code = pipe.finish()
-    if code:
-        raise StepFailed(f"On {host.name}: {path} cannot be read.")
+    content = read_bytes(host, path, as_root)
     try:
         return read_meta_db(content)
     except ValueError as error:

@@ -6,14 +6,13 @@ the catalogue; their users get into it with those of the dump.
 
 from __future__ import annotations
 
-import io
 import posixpath
 
 from ...core.dataclass import dataclass
 from ...core.errors import StepFailed
 from ...engine.steps import HostAccess, HostStep, StepContext
 from ...hosts.base import Command, Host, sh
-from ...hosts.inspect import stat_on
+from ...hosts.inspect import read_bytes, stat_on, temporary_file
 from ...stack.folders import CopyFolder
 from ..inventory import EXACT_HINT, STAYS, Held, came_meanwhile
 from .catalogue import catalogue_within
@@ -65,11 +64,7 @@ def present_catalogue(host: Host, access: HostAccess, server: Server) -> bytes:
     # test(1) ends with 1 as well where it cannot look: then all that is here would be lost.
     if not stat_on(host, ("stat", "-c", "%i", "--", path), access.as_root):
         return b""
-    with host.pipe(Command((*access.as_root, "cat", "--", path), timeout_s=60)) as pipe:
-        content = pipe.stdout.read()
-        if pipe.finish():
-            raise StepFailed(f"On {host.name}: {path} cannot be read.")
-    return content
+    return read_bytes(host, path, access.as_root)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,16 +152,13 @@ class PutStays(HostStep):
         """Write it."""
         host = self.access.host(context)
         content = with_databases(self.present.content, self.databases)
-        host.write(self.notes, io.BytesIO(content), 0)
         script = (
             'mkdir -p "$2" && cat "$1" > "$2/meta.db" && chmod 0644 "$2/meta.db" && '
             'chown --reference="$3" "$2" "$2/meta.db" && sync "$2/meta.db"'
         )
         folders = (self.server.folder("meta"), self.server.folder("data"))
-        try:
+        with temporary_file(host, self.notes, content):
             host.run(self.access.guarded_root(*sh(script, self.notes, *folders)))
-        finally:
-            host.remove([self.notes])
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ folder in the place of its data: the image makes it as at a first start.
 
 from __future__ import annotations
 
-import io
 import posixpath
 import re
 import secrets
@@ -19,7 +18,7 @@ from ...core.dataclass import dataclass
 from ...core.errors import StepFailed
 from ...engine.steps import CommandStep, HostAccess, HostStep, StepContext
 from ...hosts.base import Command, Host, sh
-from ...hosts.inspect import free_bytes, stat_on
+from ...hosts.inspect import free_bytes, stat_on, temporary_file
 from ...hosts.json_answers import read_json
 from ...hosts.local import read_chunk
 from ...stack.containers import STOP_LIMIT_S
@@ -239,11 +238,8 @@ class RunSqlIsolated(HostStep):
             settings, words = [*asked[2].texts()], asked[3].texts()
         lines = [each for each in settings if "\n" not in each]
         text = "".join(f"{each}\n" for each in lines)
-        host.write(self.environment, io.BytesIO(text.encode("utf-8", "surrogateescape")), 0)
-        try:
+        with temporary_file(host, self.environment, text.encode("utf-8", "surrogateescape")):
             host.run(self._command(image, user, words), context.log_output)
-        finally:
-            host.remove([self.environment])
 
     def undo(self, host: Host) -> None:
         """Remove it, whether it runs or not, if it is ours."""
