@@ -268,6 +268,12 @@ def test_what_our_steps_do_is_undone(owing, step, fields):
     assert refused(owing, step, **placed(owing, fields)) == ""
 
 
+def test_what_needs_no_docker_is_undone_without_it(owing, tmp_path):
+    """Each step that does need it says itself that it cannot be asked."""
+    (tmp_path / "tools/docker").write_text("#!/bin/sh\necho 'no daemon' >&2\nexit 1\n")
+    assert refused(owing, "MakeFolder", path=f"{owing.folder}/restore/t1") == ""
+
+
 def test_links_on_the_way_are_followed(owing, tmp_path):
     """A link in restore/ leads nowhere else; volumes/ itself may be one, to a drive."""
     os.symlink("/etc", f"{owing.folder}/restore/t1")
