@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tomllib
 
 import mutants
 import pytest
@@ -27,3 +28,13 @@ def test_the_mutants_of_a_word_are_chosen():
     assert mutants.chosen_of([some, other], ["a.py"]) == [some]
     assert mutants.chosen_of([some, other], ["y", "x"]) == [some, other]
     assert mutants.chosen_of([some, other], []) == [some, other]
+
+
+def test_the_table_fits_the_tree():
+    """Each text of a mutant is in its file, once, and its test is there."""
+    table = tomllib.loads(mutants.TABLE.read_text("utf-8"))["mutant"]
+    assert list(mutants.complaints(table)) == []
+    for each in table:
+        path, _, name = each["test"].partition("::")
+        defined = f"def {name.partition('[')[0]}(" if name else ""
+        assert defined in (mutants.ROOT / path).read_text("utf-8"), each
