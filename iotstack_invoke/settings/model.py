@@ -220,6 +220,8 @@ class Settings:
     file: str = ""
     hooks: Hooks = field(default_factory=Hooks)
     """Those of this machine."""
+    identity: str = ""
+    """The file whose secret key opens what is encrypted, wherever it is read."""
 
     @property
     def table(self) -> ServiceTable:
@@ -244,7 +246,7 @@ class Settings:
     def opened_by(self, identity: str) -> Settings:
         """Return the settings with the file whose secret key opens what is sealed in vaults."""
         vaults = tuple(replace(each, identity=identity) for each in self.vaults)
-        return replace(self, vaults=vaults)
+        return replace(self, vaults=vaults, identity=identity)
 
     def of_machine(self, machine: HostConfig, folder: str) -> Settings:
         """Return the settings with another machine's stack in place of this one's."""

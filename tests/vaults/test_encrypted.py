@@ -176,6 +176,21 @@ def test_a_changed_manifest_is_found(pi):
     assert found in done(pi, "verify --at usb", 1)
 
 
+def test_a_folder_of_encrypted_copies_is_restored_by_its_path(pi, tmp_path):
+    """On a machine whose hosts.toml names no vault: the drive and the key are enough."""
+    flows = pi.folder / "volumes/nodered/flows.json"
+    kept = flows.read_bytes()
+    done(pi, "backup --runtag t1")
+    flows.write_bytes(b"changed")
+    seal(pi)
+    pi.settings.write_text(pi.plain)
+    line = f"restore --from {pi.usb} --runtag t1 --yes"
+    assert "is sealed" in done(pi, line, 13)
+    assert flows.read_bytes() == b"changed"
+    done(pi, with_key(pi, line))
+    assert flows.read_bytes() == kept
+
+
 def test_another_key_opens_nothing(pi):
     """And nothing of the stack is touched; a key is never replaced by a new one."""
     done(pi, "backup --runtag t1")

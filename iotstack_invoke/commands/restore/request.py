@@ -121,7 +121,8 @@ def source_of(settings: Settings, request: RestoreRequest, target: StackHost) ->
     other = at_address(settings.vaults, asked)
     if name not in vaults and not other:
         folder = os.path.abspath(os.path.expanduser(asked))
-        yield Source(LocalHost(folder, asked), folder, False, asked)
+        storage = vault_storage(VaultConfig(asked, folder, identity=settings.identity))
+        yield Source(storage, folder, False, asked)
         return
     if other:
         storage = vault_storage(*other)
