@@ -34,17 +34,21 @@ SWAP = (
     'else mkdir -p "$(dirname "$aside")" && : > "$aside.new" || exit 1; fi; '
     'rename "$staged" "$live" && sync "$(dirname "$live")" "$(dirname "$aside")"'
 )
-# What has been live is never handed back to staging: nobody takes a used item for a fresh one.
-# aside there: put it back, whatever lies in its place. The mark beside it: the item is new on
-# this host, so it goes. Neither, and not undone yet: what was live is gone, and nothing is done.
-UNSWAP = (
-    f"{RENAME} live=$1 staged=$2 aside=$3 used=$4; "
+# What both undo: what is aside comes back, and what is marked as new goes.
+_BACK = (
     'if there "$aside"; then '
     'if there "$live"; then rename "$live" "$used" || exit 1; fi; '
     'rename "$aside" "$live" || exit 1; '
     'elif there "$aside.new"; then '
     'if there "$live"; then rename "$live" "$used" || exit 1; fi; '
     'rm -f "$aside.new" || exit 1; '
+)
+# What has been live is never handed back to staging: nobody takes a used item for a fresh one.
+# aside there: put it back, whatever lies in its place. The mark beside it: the item is new on
+# this host, so it goes. Neither, and not undone yet: what was live is gone, and nothing is done.
+UNSWAP = (
+    f"{RENAME} live=$1 staged=$2 aside=$3 used=$4; "
+    f"{_BACK}"
     'elif ! there "$staged" && ! there "$used"; then '
     f"exit {GONE_EXIT}; fi; "
     'sync "$(dirname "$live")"'
@@ -93,12 +97,7 @@ MOVE_ASIDE = (
 )
 MOVE_BACK = (
     f"{RENAME} live=$1 aside=$2 used=$3; "
-    'if there "$aside"; then '
-    'if there "$live"; then rename "$live" "$used" || exit 1; fi; '
-    'rename "$aside" "$live" || exit 1; '
-    'elif there "$aside.new"; then '
-    'if there "$live"; then rename "$live" "$used" || exit 1; fi; '
-    'rm -f "$aside.new" || exit 1; '
+    f"{_BACK}"
     'elif ! there "$live" && ! there "$used"; then '
     f"exit {GONE_EXIT}; fi; "
     'sync "$(dirname "$live")"'
