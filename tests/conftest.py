@@ -26,8 +26,16 @@ gc.disable()  # until all is collected: nothing of it is garbage
 TESTS = Path(__file__).parent
 LONG = [each for each in (TESTS / "long.txt").read_text().splitlines() if each[:1] != "#"]
 WHOLE = frozenset(
-    {"bucket", "laptop", "little_stack", "mount_disk", "service", "start_cloud", "start_sshd"}
-    | {"with_sudo"}
+    [
+        "bucket",
+        "laptop",
+        "little_stack",
+        "mount_disk",
+        "service",
+        "start_cloud",
+        "start_sshd",
+        "with_sudo",
+    ]
 )
 """The fixtures whose tests run the program, or a server, as a whole."""
 
