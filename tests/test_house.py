@@ -266,6 +266,17 @@ def test_what_is_listed_as_long_is_a_test():
             assert f"def {name.partition('[')[0]}(" in stream.read(), each
 
 
+def test_no_two_classes_have_one_name():
+    """Whoever searches for a name finds one thing; what is private to a module may be alike."""
+    names = [
+        node.name
+        for module in MODULES
+        for node in parsed(module).body
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    ]
+    assert sorted(names) == sorted(set(names))
+
+
 def test_no_two_files_of_tests_have_one_name():
     """Pytest imports each by its name alone, and would run only one of them."""
     names = [name for *_, files in os.walk(os.path.join(CHECKOUT, "tests")) for name in files]

@@ -1,7 +1,7 @@
 """The plan of a restore, made of facts of its target, of a backup, and of what was asked for.
 
 Pure: nothing is asked or read, and there is no clock. What is asked of the target is in facts.py;
-what keeps its disks from taking a restore in is in room.py.
+what keeps its disks from taking a restore in is in disk_checks.py.
 """
 
 from __future__ import annotations

@@ -30,11 +30,11 @@ from ...workflows.restore import Item, OutsideItem, RestoreFacts, SqlImport
 from ..undo.change_logs import log_folder
 from ..undo.old_states import is_called_like_state
 from .by_hand import Influx2ByHand
+from .disk_checks import DiskChecks
 from .facts import Candidates, Holding, chosen_of, folders_among, gather, gather_staged
 from .outside import OutsidePart, place_there, placed
 from .planner import Planner, inclusions, told_of_influx
 from .request import RestoreRequest, Source
-from .room import Room
 from .selection import Selection
 from .sql_imports import SqlImports, without_new_data
 from .stays import Stays
@@ -72,6 +72,8 @@ class Preflight:
         """What of the backup is not put in place, since data of a database lie there."""
         self.same: list[str] = []
         """The top files that are here as they are in the backup; known when it is staged."""
+        self._loads: tuple[SqlImport, ...] = ()
+        """The dumps that are loaded, as the manifest tells of them."""
         self._refuse_early()
         self.influx2 = Influx2ByHand(backup, manifest, target.folder)
 
@@ -89,6 +91,11 @@ class Preflight:
         only.refuse_lost(self.source.name)
         only.refuse_never_made()
         only.refuse_unknown(self._names_here)
+
+    @property
+    def disks(self) -> DiskChecks:
+        """What keeps the disks of the target from taking in what is planned by now."""
+        return DiskChecks(self.target, self.planner, self._loads)
 
     def _names_here(self) -> frozenset[str]:
         """Return all containers, and what settings call that of InfluxDB, which may be meant."""
@@ -120,7 +127,7 @@ class Preflight:
         asked = self._candidates(kinds)
         facts = planner.plan(kinds, asked, settings.influx.limit_s)
         told = self._loads_told(facts)
-        self.room = Room(target, planner, told)
+        self._loads = told
         return self._stays.add(facts, told, staged=False)
 
     def _candidates(self, kinds: tuple[str, ...]) -> Candidates:
@@ -275,12 +282,11 @@ class Preflight:
 
         Raises StepFailed where a drive came or went meanwhile.
         """
-        self.room.refuse_mounts_since(facts)
+        self.disks.refuse_mounts_since(facts)
         rows = inclusions(self.settings, self.request, self.target.folder)
         here = gather(self.target, self.settings.table, rows)
         users = frozenset(e.container.name for e in self.outside.users(here.containers))
         self.planner = replace(self.planner, here=here, users=users)
-        self.room = Room(self.target, self.planner, self.room.loads)
         return self.planner.again(facts)
 
     def with_items(self, facts: RestoreFacts, contents: Contents | None = None) -> RestoreFacts:
@@ -325,9 +331,9 @@ class Preflight:
             points = folders_among(self.target, swaps.mount_points(facts), staged=staged)
             facts = swaps.swapped_within(facts, points)
         facts = swaps.with_recipes(facts, held)
-        self.room.refuse_mounts(facts)
+        self.disks.refuse_mounts(facts)
         if is_general:
-            self.room.refuse_copies(facts)
+            self.disks.refuse_copies(facts)
         return facts
 
     def _with_loads(

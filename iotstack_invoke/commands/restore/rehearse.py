@@ -46,7 +46,7 @@ from ..backup.coverage import settings_for
 from ..catalog.copies import VAULT, Copy, find_copy, newer_elsewhere, places_meant
 from ..shared.backup_warnings import damaged_told, told_of_data
 from ..undo.owed import Owing
-from .room import sizes_unpacked
+from .disk_checks import sizes_unpacked
 from .selection import left_out_text
 
 SCRATCH = "rehearsal"

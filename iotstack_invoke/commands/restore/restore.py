@@ -46,10 +46,10 @@ from ..undo.owed import Owing
 from ..undo.undo import journal_of, recover, what_is_left
 from .changes import Notes, committed, log_of
 from .jobs import Jobs
+from .messages import RestoreMessages
 from .preflight import Preflight
 from .request import RestoreRequest, Source, choose_set, own_failed, refuse_source, source_of
 from .stage import Stage
-from .tell import Told
 
 AS_BEFORE = "The stack is as it was before."
 
@@ -126,7 +126,7 @@ class _Restore:
         self.stage = Stage(target, self.runtag, self.before.records())
         self.jobs = Jobs(target, source, chosen, self.stage, report)
         self.hooks = find_machine(settings, request.host).hooks if request.host else settings.hooks
-        self.told = Told(settings, target, source, request, chosen, self.before, report)
+        self.messages = RestoreMessages(self.before, self.passed)
         self._is_told = False
         self._switching = False
         self._journal: Journal | None = None
@@ -150,8 +150,8 @@ class _Restore:
         Raises Refused, or StepFailed, at its end where the restore itself would.
         """
         facts = self.before.facts()
-        self.told.tell_what(facts)
-        packed = self.told.tell_needed(facts)
+        self.messages.tell_what(facts)
+        packed = self.messages.tell_needed(facts)
         contents, before, broken = None, facts, ""
         try:
             contents = self.before.contents(facts)
@@ -164,17 +164,17 @@ class _Restore:
         if contents:
             facts = self.before.with_items(facts, contents)
             targets = [f"pi:restored/{self.runtag}"]
-            self.told.tell_items(facts, contents)
+            self.messages.tell_items(facts, contents)
         elif self.manifest and self.manifest.sizes:
             told = self.before.contents_told(facts, packed)
-            self.told.tell_items(self.before.with_items(facts, told), told)
+            self.messages.tell_items(self.before.with_items(facts, told), told)
         else:
-            self.told.tell_items(facts, None)
-        self.told.tell_room(before)
+            self.messages.tell_items(facts, None)
+        self.messages.tell_space(before)
         for line in hook_lines(self.hooks, "restore"):
             self.report.write(line)
         self.report.plan(self.jobs.plan(targets, facts))
-        self.before.room.refuse(before)
+        self.before.disks.refuse(before)
         if broken:
             raise StepFailed(
                 f"The restore itself would fail: {broken.rstrip('.')}. Which copies there are: "
@@ -203,22 +203,22 @@ class _Restore:
     def _facts(self) -> RestoreFacts:
         """Return the plan by what is there now; raises Refused where it cannot be carried out."""
         facts = self.before.facts()
-        self.before.room.refuse(facts)
+        self.before.disks.refuse(facts)
         return facts
 
     def tell(self) -> RestoreFacts:
         """Tell what would be done, and return it; raises Refused where it cannot be."""
         self._is_told = True
         facts = self._facts()
-        self.told.tell_what(facts)
-        packed = self.told.tell_needed(facts)
+        self.messages.tell_what(facts)
+        packed = self.messages.tell_needed(facts)
         told, contents = facts, None
         if not self.request.yes:
             with self.report.waiting("looking at what would be replaced"):
                 contents = self.before.contents_told(facts, packed)
                 told = self.before.with_items(facts, contents) if contents else facts
-        self.told.tell_items(told, contents)
-        self.told.tell_room(facts)
+        self.messages.tell_items(told, contents)
+        self.messages.tell_space(facts)
         return facts
 
     def run(self, options: Options, lock: Lock) -> int:
@@ -362,7 +362,7 @@ class _Restore:
             after.left.append(f"Its log lacks lines: {hooked.log.broken}")
         code = after.do(
             "Not all of it can be told",
-            lambda: self.told.tell_good(facts, warnings, notes.told, told, self._down_s),
+            lambda: self.messages.tell_good(facts, warnings, notes.told, told, self._down_s),
             int(ExitCode.WARNINGS),
         )
         if not told.failures:

@@ -1,4 +1,4 @@
-"""What keeps the disks of a target from taking a restore in: mounts, flags, room.
+"""What keeps the disks of a target from taking a restore in: mounts, flags, space.
 
 Changes nothing.
 """
@@ -66,7 +66,7 @@ def sizes_unpacked(
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class DiskChecks:
     """The disks of a target, for the plans that are made of it."""
 
     target: StackHost

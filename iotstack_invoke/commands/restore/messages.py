@@ -14,12 +14,11 @@ from ...backups.sets import State, unnamed_told
 from ...core.errors import ExitCode, StepFailed, Unreachable
 from ...core.runtag import LATEST
 from ...environment.hooks import HooksResult
-from ...environment.stack_host import StackHost, find_machine
+from ...environment.stack_host import find_machine
 from ...hosts.base import ANY_EXIT, Command
 from ...hosts.inspect import may_be_there, read_text, which_may_be_there
 from ...hosts.pasted import host_flag
-from ...reporting.report import Report, duration_text, shown, size_text
-from ...settings.model import Settings
+from ...reporting.report import duration_text, shown, size_text
 from ...settings.rows import missing_rows
 from ...stack.compose import InspectedContainer, inspect_all, is_top_file, of_stack
 from ...stack.compose_needs import ComposeNeeds
@@ -27,40 +26,28 @@ from ...stack.inside import is_in
 from ...stack.left_out import plain_place
 from ...workflows.restore import RestoreFacts
 from ..shared.backup_warnings import damaged_told, told_of_data
-from ..shared.latest import passed_told
+from ..shared.latest import PassedOver, passed_told
 from .facts import present as present_now
 from .fates import Fates
 from .needed import needed, top_texts
 from .outside import of_old_folder, place_there, unseen
 from .preflight import Preflight
-from .request import Chosen, RestoreRequest, Source, lacking_of, newer_elsewhere
+from .request import lacking_of, newer_elsewhere
 from .stays import put_in_place, told_after, told_before, unknown_told
 
 REPLACES, REPLACES_AS_WELL = "replaces", "replaces as well"
 
 
-class Told:
-    """Tells of one restore."""
+class RestoreMessages:
+    """Tells of one restore; `passed`: the newer backups that were passed over."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        target: StackHost,
-        source: Source,
-        request: RestoreRequest,
-        chosen: Chosen,
-        before: Preflight,
-        report: Report,
-    ) -> None:
-        self.settings = settings
-        self.target = target
-        self.source = source
-        self.request = request
-        self.backup, self.manifest, self.passed = chosen.backup, chosen.manifest, chosen.passed
+    def __init__(self, before: Preflight, passed: tuple[PassedOver, ...]) -> None:
+        self.settings, self.target, self.source = before.settings, before.target, before.source
+        self.request, self.report = before.request, before.report
+        self.backup, self.manifest, self.runtag = before.backup, before.manifest, before.runtag
         self.before = before
-        self.report = report
-        self.runtag = self.backup.runtag
-        self.by_hand = "" if request.only else before.influx2.advice
+        self.passed = passed
+        self.by_hand = "" if self.request.only else before.influx2.advice
         """What of the wish a person has to do, and how."""
         self.fates = Fates()
 
@@ -197,9 +184,9 @@ class Told:
         for text in self.fates.told_after(facts, self.target.folder, found):
             self.report.write(f"  {text}")
 
-    def tell_room(self, facts: RestoreFacts) -> None:
+    def tell_space(self, facts: RestoreFacts) -> None:
         """Tell what it takes on the disk, and what is free."""
-        needed = self.before.room.needs(facts)
+        needed = self.before.disks.needs(facts)
         listed = ", ".join(
             f"{size_text(size)} for {what}" for what, size in needed.items() if size
         )
