@@ -25,7 +25,9 @@ OF_NO_MACHINE = "of an unknown machine: no manifest of it can be read"
 
 MOST_SETS = 999_999_999
 """Of which a policy speaks: more than anybody has, and a number that all programs take."""
-_SPAN = re.compile("".join(rf"(?:([0-9]{{1,4}}){unit})?" for unit in "ymwdh"))
+_UNITS = ("y", "mo", "w", "d", "h")
+_SPAN = re.compile("".join(rf"(?:([0-9]{{1,4}}){unit})?" for unit in ("y", "mo?", *_UNITS[2:])))
+"""Months as `mo`, or as `m`: hosts.toml of earlier versions has them so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,7 @@ class Span:
     hours: int = 0
 
     def __str__(self) -> str:
-        units = zip(self._numbers, "ymwdh", strict=True)
+        units = zip(self._numbers, _UNITS, strict=True)
         return "".join(f"{number}{unit}" for number, unit in units if number)
 
     def __bool__(self) -> bool:
@@ -67,11 +69,11 @@ class Span:
 
 
 def read_span(text: str) -> Span:
-    """Return the span that is written as `30d`, `6m` or `1y2m`; raises ValueError."""
+    """Return the span that is written as `30d`, `6mo` or `1y2mo`; raises ValueError."""
     found = _SPAN.fullmatch(text)
     span = Span(*(int(number or 0) for number in found.groups())) if found else Span()
     if not span:
-        raise ValueError("must be a span such as 30d, 6m or 1y2m (y, m, w, d, h)")
+        raise ValueError("must be a time span such as 30d, 6mo or 1y2mo (y, mo, w, d, h)")
     return span
 
 
@@ -123,7 +125,7 @@ def policy_mistakes(given: Mapping[str, Any]) -> list[tuple[str, str]]:
         except ValueError as error:
             found.append(("keep_within", str(error)))
     if not found and not any(given.get(key) for key in RULE_KEYS):
-        found.append(("keep", "must be at least 1 where no other rule keeps a set"))
+        found.append(("keep", "must be at least 1 if no other rule keeps a backup"))
     return found
 
 

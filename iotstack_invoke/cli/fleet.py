@@ -65,17 +65,17 @@ def choose_hosts(settings: Settings, names: Iterable[str], role: str) -> tuple[s
     """
     chosen = [find_machine(settings, name).name for name in names]
     if role and role not in (*ROLES, EVERY):
-        raise UsageError(f"--hosts {role}: write one of {', '.join((*ROLES, EVERY))}.")
+        raise UsageError(f"--hosts {role}: use one of {', '.join((*ROLES, EVERY))}.")
     of_role = [each.name for each in settings.machines if role in (each.role, EVERY)]
     if role and not of_role:
-        raise UsageError(f"--hosts {role}: hosts.toml has no such host ([[hosts]] role).")
+        raise UsageError(f"--hosts {role}: no host in hosts.toml has this role ([[hosts]] role).")
     return tuple(dict.fromkeys([*chosen, *of_role]))
 
 
 def read_at_once(text: str) -> int:
     """Return how many hosts at once are meant; raises UsageError."""
     if text not in map(str, range(1, MOST_AT_ONCE + 1)):
-        raise UsageError(f"--at-once {text}: it is a number from 1 to {MOST_AT_ONCE}.")
+        raise UsageError(f"--at-once {text}: must be a number from 1 to {MOST_AT_ONCE}.")
     return int(text)
 
 
@@ -133,13 +133,13 @@ def run_fleet(
             (each.host, each.called(words[0]), duration_text(each.seconds), each.last_line)
             for each in results
         ]
-        report.table(("host", "result", "time", "said last"), rows, right=(2,), copied=(3,))
+        report.table(("host", "result", "time", "last line"), rows, right=(2,), copied=(3,))
     bad = [each for each in results if each.exit_code]
     if bad:
         names = ", ".join(each.host for each in bad)
         report.fail(
-            f"{words[0]} did not go well on {len(bad)} of {len(hosts)} hosts: {names}. All that "
-            f"each said is in {run.folder}."
+            f"{words[0]} failed or warned on {len(bad)} of {len(hosts)} hosts: {names}. Logs: "
+            f"{run.folder}"
         )
     return worst
 
@@ -160,7 +160,7 @@ class _Fleet:
             os.makedirs(self.folder, mode=0o700, exist_ok=True)
             self._remove_old_logs()
         except OSError as error:
-            raise StepFailed(f"No log can be written: {error}.") from error
+            raise StepFailed(f"Cannot write a log: {error}.") from error
 
     def _remove_old_logs(self) -> None:
         oldest_s = time.time() - LOG_DAYS * 86400
@@ -178,13 +178,13 @@ class _Fleet:
         try:
             log = new_log(path)
         except OSError as error:
-            why = f"its log cannot be written: {error.strerror}"
+            why = f"its log could not be written: {error.strerror}"
             return HostResult(host, ExitCode.FAILED, 0.0, why)
         last = ""
         try:
             code, last = self._run(host, log)
         except OSError as error:
-            code, last = ExitCode.FAILED, f"it cannot be started: {error.strerror}"
+            code, last = ExitCode.FAILED, f"could not start: {error.strerror}"
             log.write(self.words[0], last)
         log.finish(os.rename)
         return HostResult(host, code, time.monotonic() - started, last, log.path)

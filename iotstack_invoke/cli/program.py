@@ -23,6 +23,7 @@ from .tasks import namespace
 
 NEAR = 0.75
 """How alike what was typed and what was probably meant are."""
+MOST_NEAR = 3
 _UNKNOWN = re.compile(r"No idea what (?P<quote>['\"])(?P<word>.*)(?P=quote) is!", re.DOTALL)
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -53,7 +54,7 @@ class IotstackProgram(Program):
         """Do what the flags before the task ask for: `--help backup`, `--list`."""
         task = self.args.list.value
         if isinstance(task, str):  # Invoke lists what is below a word, and nothing of ours is
-            _end_usage(f"--list {task}: there are no tasks below it. Its flags: inv --help {task}")
+            _end_usage(f"--list {task}: this task has no subtasks. Its options: inv --help {task}")
         with _until_enough():
             self._or_usage(super().parse_cleanup)
 
@@ -72,8 +73,8 @@ class IotstackProgram(Program):
             if not file:
                 raise
             _end_usage(
-                f"--config {file} is no file for Invoke, whose flag that is: {ended(str(error))} "
-                f"The settings of this program: inv TASK --settings {file}"
+                f"--config {file} is not a configuration file for Invoke: {ended(str(error))} "
+                f"For a settings file of this program use: inv TASK --settings {file}"
             )
 
     def _or_usage(self, parse: Callable[..., None], *arguments: object) -> None:
@@ -112,17 +113,24 @@ def usage_text(error: ParseError, tasks: Collection[str]) -> str:
     hint, known = "", flags if word.startswith("-") else tasks
     called = f"inv {task}" if task else "inv"
     if f"--{word}" in flags:
-        hint = f"Write: {called} --{word}"
+        hint = f"Use: {called} --{word}"
     elif word and (begun := _runtag_before(context)):
-        hint = f"A name with blanks needs quotes: {called} {begun} {word} …'"
+        hint = f"A name with spaces needs quotes: {called} {begun} {word} …'"
     elif names := _names_of(word, flags):
         hint = "; ".join(f"{what}: {called} {flag} {shlex.quote(word)}" for what, flag in names)
         hint = f"To name {hint}"
-    elif near := difflib.get_close_matches(word, known, 1, NEAR) if word else ():
-        hint = f"Did you mean {near[0]}?"
-    more = f"All its flags: inv --help {task}" if task else "All tasks: inv --list"
-    said = ended(str(error))
+    elif near := difflib.get_close_matches(word, known, MOST_NEAR, NEAR) if word else ():
+        hint = f"Did you mean {' or '.join(near)}?"
+    more = f"All its options: inv --help {task}" if task else "All tasks: inv --list"
+    said = _unknown_text(word, task, called) if found else ended(str(error))
     return as_called(f"{said} {hint} ({more})" if hint else f"{said} {more}")
+
+
+def _unknown_text(word: str, task: str | None, called: str) -> str:
+    """Return what is wrong with a word that stands where none of it can."""
+    if word.startswith("-"):
+        return f"{called} has no option {word}."
+    return f"{called} takes no argument {word!r} here." if task else f"There is no task {word!r}."
 
 
 def _missing_text(context: ParserContext) -> str:
@@ -132,8 +140,8 @@ def _missing_text(context: ParserContext) -> str:
     said = " ".join(f"{str(each.name).upper()}: {ended(str(each.help))}" for each in lacking)
     given = (str(each.value) for each in context.positional_args if each.value)
     called = " ".join(("inv", str(context.name), *given))
-    more = f"All its flags: inv --help {context.name}"
-    return f"Something is missing. Write: {called} {words}. {said} {more}"
+    more = f"All its options: inv --help {context.name}"
+    return f"An argument is missing. Use: {called} {words}. {said} {more}"
 
 
 def _runtag_before(context: ParserContext | None) -> str:
@@ -178,7 +186,7 @@ def _complete_flag(machine: ParseMachine) -> None:
     if flag and flag.takes_value and not flag.optional and not machine.flag_got_value:
         machine.error(f"{to_flag(flag.names[0])} needs a value.")
     if flag and isinstance(flag.raw_value, str) and not flag.raw_value.strip():
-        machine.error(f"{to_flag(flag.names[0])}: it is empty.")
+        machine.error(f"{to_flag(flag.names[0])} is empty.")
     _invokes_complete_flag(machine)
 
 

@@ -29,8 +29,8 @@ if TYPE_CHECKING:  # --list and --help need neither: a door brings them in when 
     from ..settings.model import Options, Settings
 
 EXIT_CODES = """
-Exit codes: 0 good; 1 failed; 2 wrong usage or settings; 3 finished with warnings;
-10 no such backup; 11 another run is busy; 13 refused before anything was changed;
+Exit codes: 0 success; 1 failed; 2 wrong usage or settings; 3 finished with warnings;
+10 no such backup; 11 another run is active; 13 refused before anything was changed;
 129, 130, 143 stopped by a signal.
 """
 
@@ -38,7 +38,7 @@ CRITICAL = 2
 """What Nagios and its kin take for an alarm."""
 
 SETTINGS_FLAG = Argument(
-    name="settings", kind=str, default="", help="The settings file to use instead of hosts.toml."
+    name="settings", kind=str, default="", help="Use this settings file instead of hosts.toml."
 )
 DEBUG_FLAG = Argument(
     name="debug", kind=bool, default=False, help="Show a traceback when something fails."
@@ -49,42 +49,47 @@ RUN_FLAGS = (
         attr_name="dry_run",
         kind=bool,
         default=False,
-        help="Show every job, why it would run and its commands; touch nothing.",
+        help="Show every job, why it would run, and its commands; change nothing.",
     ),
-    Argument(name="why", kind=bool, default=False, help="Say why each job runs, or need not."),
-    Argument(name="jobs", kind=str, default="2", help="How many jobs run at once."),
+    Argument(name="why", kind=bool, default=False, help="Show why each job runs or does not."),
+    Argument(name="jobs", kind=str, default="2", help="Run this many jobs at once."),
     Argument(
         name="force",
         kind=bool,
         default=False,
-        help="Of a backup: make again what is there. Of a restore it changes nothing.",
+        help="Backup: rebuild existing parts. Restore: no effect.",
     ),
     Argument(
         names=("keep-going",),
         attr_name="keep_going",
         kind=bool,
         default=True,
-        help="Start what does not depend on a failed job (the default), or nothing new.",
+        help="After a failure, continue with jobs that do not depend on it (the default).",
     ),
 )
 FLEET_FLAGS = (
     Argument(
         name="host",
         kind=list,
-        help="A host of hosts.toml; may be given several times. This machine, if not given.",
+        help="Run for this host of hosts.toml; repeatable. Default: this machine.",
     ),
-    Argument(name="hosts", kind=str, default="", help="Every host of a role: live, test, or all."),
+    Argument(
+        name="hosts",
+        kind=str,
+        default="",
+        help="Run for all hosts of this role: live, test or all.",
+    ),
     Argument(
         names=("at-once",),
         attr_name="at_once",
         kind=str,
         default="8",
-        help="How many hosts at once, where there are several.",
+        help="With several hosts: run for this many at once.",
     ),
 )
 """Those of a task that is done on one host, or on several at once."""
 IDENTITY_FLAG = Argument(
-    name="identity", kind=str, default="", help="The file with the key that opens sealed copies."
+    name="identity", kind=str, default="", help="Open sealed copies with the key in this file."
 )
 
 
@@ -146,7 +151,7 @@ class SharedTask(Task):  # type: ignore[type-arg]
         settings_file = report.settings_file = given.pop("settings", "")
         try:
             if {"--help", "-h"} & {value for value in given.values() if isinstance(value, str)}:
-                raise UsageError(f"Write: inv --help {self.name}")  # noqa: TRY301 - told as others
+                raise UsageError(f"Use: inv --help {self.name}")  # noqa: TRY301 - told as others
             _refuse_blank(given)
             _refuse_joined(given)
             dry = bool(context.config.run.dry)
@@ -199,10 +204,10 @@ class SharedTask(Task):  # type: ignore[type-arg]
             from .fleet import choose_hosts, read_at_once, run_fleet
 
             if given.get("json"):
-                raise UsageError("--json is for one host.")
+                raise UsageError("--json works with one host only.")
             hosts = choose_hosts(settings, names, role)
             if given.get("yes") is False and not options.dry_run:
-                raise Refused("Nobody can confirm it for each host. If it is meant, add --yes.")
+                raise Refused("Several hosts: add --yes.")
             has_dry = any("dry" in str(each.name) for each in self.get_arguments())
             dry_word = ("--dry-run",) if options.dry_run and has_dry else ()
             words = tuple(each for each in words if each != "--dry-run")
@@ -318,7 +323,7 @@ def _refuse_blank(given: Mapping[str, Any]) -> None:
             read_runtag(given[flag].strip())
     names = given.get("host") or [] if isinstance(given.get("host"), list) else [given.get("host")]
     if any(isinstance(each, str) and not each.strip() for each in names):
-        raise UsageError("--host: it is empty. Leave it out for this machine.")
+        raise UsageError("--host is empty. For this machine, remove it.")
 
 
 def _refuse_joined(given: Mapping[str, Any]) -> None:
@@ -330,16 +335,16 @@ def _refuse_joined(given: Mapping[str, Any]) -> None:
         for value in given.get(flag) or () if isinstance(given.get(flag), list) else ():
             names = [each.strip() for each in value.split(",")]
             if not any(names):
-                raise UsageError(f"--{flag}: it is empty.")
+                raise UsageError(f"--{flag} is empty.")
             if len(names) > 1 and not value.startswith("influxdb:"):
                 words = " ".join(f"--{flag} {shlex.quote(each)}" for each in names if each)
-                raise UsageError(f"--{flag} {value}: write each name by itself: {words}")
+                raise UsageError(f"--{flag} {value}: give each name its own flag: {words}")
 
 
 def _options(given: dict[str, Any], *, dry: bool) -> Options:
     jobs = given.pop("jobs")
     if jobs not in map(str, range(1, 17)):  # each is a thread
-        raise UsageError(f"--jobs {jobs}: how many jobs run at once is a number from 1 to 16.")
+        raise UsageError(f"--jobs {jobs}: must be a number from 1 to 16.")
     from ..settings.model import Options
 
     return Options(

@@ -16,10 +16,10 @@ from .task import TaskContext, shared_task
 @shared_task(
     runs=True,
     fleet=True,
-    help={"runtag": "The backup's name; this minute, as 2026-11-23_1100 (or -2), if left out."},
+    help={"runtag": "Name the backup. Default: the current time, such as 2026-11-23_1100."},
 )
 def backup(work: TaskContext, host: str = "", runtag: str | None = None) -> int:
-    """Back up the stack, prove it, and copy it to every vault."""
+    """Back up the stack, verify it, and copy it to every vault."""
     from ..commands.backup.backup import back_up
 
     return back_up(work.settings, runtag, work.options, work.report, host)
@@ -28,8 +28,8 @@ def backup(work: TaskContext, host: str = "", runtag: str | None = None) -> int:
 @shared_task(
     fleet=True,
     help={
-        "runtag": "The backup to fetch; all that are missing, if left out.",
-        "to": "The vault that they are fetched into; the only folder among them, if left out.",
+        "runtag": "Fetch this backup. Default: all that are missing.",
+        "to": 'Fetch into this vault. Default: the only vault with kind = "folder".',
         "dry-run": "Show what would be fetched; change nothing.",
     },
 )
@@ -50,12 +50,12 @@ def pull(
 @shared_task(
     iterable=["vault"],
     help={
-        "vault": "Only this vault; may be given several times; every one, if not given.",
-        "dry-run": "Show what would be delivered; change nothing.",
+        "vault": "Upload to this vault only; repeatable. Default: every vault.",
+        "dry-run": "Show what would be uploaded; change nothing.",
     },
 )
 def sync(work: TaskContext, vault: Iterable[str] | None = None, dry_run: bool = False) -> int:
-    """Deliver the backups of this machine that a vault lacks; 3 where it still lacks one."""
+    """Copy this machine's backups to the vaults that miss them; exit 3 if one still does."""
     from ..commands.vaults.sync import sync as sync_vaults
 
     dry = dry_run or work.options.dry_run
@@ -73,16 +73,21 @@ def list_(work: TaskContext, json: bool = False) -> int:
 @shared_task(
     iterable=["allow_missing"],
     help={
-        "at": "here (the default), vault (every one), a vault's name, or all.",
-        "keep": "How many of the newest good backups stay.",
-        "keep-daily": "The newest good one of so many days, likewise weeks, months and years.",
-        "keep-within": "All of so long before the newest good one: 30d, 6m, 1y2m.",
-        "keep-at-least": "So many good ones stay whatever the rules say.",
-        "allow-missing": "A part, container or database that is gone for good, such as influx; "
-        "may be given several times.",
-        "adopt": "Take in archives without a manifest, once they are read to their end.",
-        "undelivered": "Remove here also what a vault lacks, or may lack as it does not answer.",
-        "yes": "Do not ask.",
+        "at": "Prune here (the default), vault (every vault), one vault by name, or all.",
+        "keep": "Keep this many of the newest good backups.",
+        "keep-daily": "Keep the newest good backup of each of this many days.",
+        "keep-weekly": "Keep the newest good backup of each of this many weeks.",
+        "keep-monthly": "Keep the newest good backup of each of this many months.",
+        "keep-yearly": "Keep the newest good backup of each of this many years.",
+        "keep-within": "Keep all backups from this long before the newest good one: 30d, 6mo, "
+        "1y2mo.",
+        "keep-at-least": "Keep at least this many good backups, whatever the other rules say.",
+        "allow-missing": "Accept that this part, container or database is gone for good, such as "
+        "influx; repeatable.",
+        "adopt": "Include archives without a manifest if they can be read completely.",
+        "undelivered": "Also remove backups here that a vault misses, or may miss because it is "
+        "unreachable.",
+        "yes": "Do not ask for confirmation.",
         "dry-run": "Show what would be removed, and why; change nothing.",
         "json": "Print JSON for programs.",
     },
@@ -104,7 +109,7 @@ def prune(
     dry_run: bool = False,
     json: bool = False,
 ) -> int:
-    """Remove old backups by the policy of hosts.toml, or by the one of these flags."""
+    """Remove old backups by the policy in hosts.toml, or by the policy in these flags."""
     from ..backups.retention import POLICY_KEYS
     from ..commands.catalog.prune import PruneRequest
     from ..commands.catalog.prune import prune as prune_sets
@@ -118,13 +123,13 @@ def prune(
 
 @shared_task(
     help={
-        "runtag": "The backup to pin; latest is the newest.",
-        "note": "Why, in one line.",
-        "remove": "Take the pin away.",
+        "runtag": "Pin this backup; latest is the newest.",
+        "note": "Note the reason, in one line.",
+        "remove": "Remove the pin instead.",
     }
 )
 def pin(work: TaskContext, runtag: str, note: str = "", remove: bool = False) -> int:
-    """Keep a backup from ever being removed, here and in every vault that has it."""
+    """Pin a backup: never remove it, here or in any vault that has it."""
     from ..commands.catalog.pin import pin as pin_set
     from ..commands.catalog.pin import unpin
 
@@ -136,10 +141,11 @@ def pin(work: TaskContext, runtag: str, note: str = "", remove: bool = False) ->
 @shared_task(
     opens=True,
     help={
-        "runtag": "The backup to verify; latest, the newest, if nothing is given.",
-        "all": "Verify every backup there.",
-        "newest": "Verify the newest.",
-        "at": "here (the default where there is one), a vault's name, vault (every one), all.",
+        "runtag": "Verify this backup. Default: latest, the newest.",
+        "all": "Verify every backup.",
+        "newest": "Verify the newest backup.",
+        "at": "Verify here (the default if it has backups), one vault by name, vault (every "
+        "vault), or all.",
         "json": "Print JSON for programs.",
     },
 )
@@ -151,7 +157,7 @@ def verify(
     at: str = "",
     json: bool = False,
 ) -> int:
-    """Read backups again, compare them with their manifests, and record what was found."""
+    """Read backups again, compare them with their manifests, and record the result."""
     from ..commands.catalog.verify import Wanted
     from ..commands.catalog.verify import verify as verify_backups
 
@@ -162,14 +168,15 @@ def verify(
 @shared_task(
     opens=True,
     help={
-        "runtag": "The backup; latest is the newest.",
-        "files": "List the members of one part instead: general or influx.",
-        "at": "here, a vault's name, vault (every one); else the first place that has it.",
-        "json": "Print JSON for programs; of members, one a line.",
+        "runtag": "Select the backup; latest is the newest.",
+        "files": "List the files of one part instead. Parts: inv show RUNTAG.",
+        "at": "Look here, in one vault by name, or in vault (every vault). Default: the first "
+        "that has it.",
+        "json": "Print JSON for programs; with --files one object per line.",
     },
 )
 def show(work: TaskContext, runtag: str, files: str = "", at: str = "", json: bool = False) -> int:
-    """Show one backup: what it holds, how it was made, what was left out, where its copies lie."""
+    """Show one backup: its content, how it was made, what was left out, and its copies."""
     from ..commands.catalog.show import show as show_backup
     from ..commands.catalog.show import show_files
 
@@ -181,14 +188,15 @@ def show(work: TaskContext, runtag: str, files: str = "", at: str = "", json: bo
 @shared_task(
     opens=True,
     help={
-        "before": "A backup; latest is the newest.",
-        "after": "The backup that it is compared with.",
-        "at": "here, a vault's name, vault (every one); else the first place that has each.",
+        "before": "Compare this backup; latest is the newest.",
+        "after": "Compare with this backup.",
+        "at": "Look here, in one vault by name, or in vault (every vault). Default: the first "
+        "that has each.",
         "json": "Print JSON for programs.",
     },
 )
 def diff(work: TaskContext, before: str, after: str, at: str = "", json: bool = False) -> int:
-    """Compare two backups: files, databases and shards that came, went or changed."""
+    """Compare two backups: files, databases and shards that were added, removed or changed."""
     from ..commands.catalog.diff import diff as diff_backups
 
     return diff_backups(work.settings, before, after, at, work.report, as_json=json)
@@ -197,12 +205,13 @@ def diff(work: TaskContext, before: str, after: str, at: str = "", json: bool = 
 @shared_task(
     opens=True,
     help={
-        "runtag": "The backup; latest is the newest.",
-        "at": "Which copy: here or a vault's name; the first vault, if there is one.",
+        "runtag": "Select the backup; latest is the newest.",
+        "at": "Rehearse the copy here or in this vault. Default: the first vault, if there is "
+        "one.",
     },
 )
 def rehearse(work: TaskContext, runtag: str = "latest", at: str = "") -> int:
-    """Restore a backup into a scratch folder and databases of its own, and remove them."""
+    """Test a restore in a scratch folder and separate databases, then remove them."""
     from ..commands.restore.rehearse import rehearse as rehearse_restore
 
     return rehearse_restore(work.settings, runtag, at, work.report)
@@ -211,12 +220,13 @@ def rehearse(work: TaskContext, runtag: str = "latest", at: str = "") -> int:
 @shared_task(
     opens=True,
     help={
-        "what": "new makes a key, sheet writes how to open copies by hand, check proves the key.",
-        "at": "For check: this vault; every vault, if not given.",
+        "what": "Write new to make a key, sheet to print a recovery sheet, or check to test the "
+        "key.",
+        "at": "With check: test this vault. Default: every vault.",
     },
 )
 def key(work: TaskContext, what: str, at: str = "") -> int:
-    """Make the key that opens sealed copies, write it down for a bad day, or prove it."""
+    """Make the key for sealed copies, print a recovery sheet, or test the key."""
     from ..commands.catalog.key import check_key, make_key, write_sheet
 
     identity = work.options.identity
@@ -224,13 +234,13 @@ def key(work: TaskContext, what: str, at: str = "") -> int:
         return check_key(work.settings, identity, at, work.report)
     doors = {"new": make_key, "sheet": write_sheet}
     if what not in doors:
-        raise UsageError(f"inv key {what}: write new, sheet or check.")
+        raise UsageError(f"inv key {what}: use new, sheet or check.")
     return doors[what](work.settings, identity, work.report)
 
 
-@shared_task(help={"format": "tree, mermaid or dot."})
+@shared_task(help={"format": "Choose the format: tree, mermaid or dot."})
 def graph(work: TaskContext, format: str = "tree") -> None:  # noqa: A002 - it is the flag's name
-    """Show what a backup is made of, as a picture of the rules."""
+    """Draw how the files of a backup are made."""
     from ..commands.backup.why import show_graph
 
     show_graph(work.settings, work.report, format)
@@ -238,12 +248,12 @@ def graph(work: TaskContext, format: str = "tree") -> None:  # noqa: A002 - it i
 
 @shared_task(
     help={
-        "file": "A file of a backup: a path below the stack's folder, such as "
+        "file": "Name a file of a backup by its path in the stack's folder, such as "
         "backups/2026-11-23_1100.general-backup.tar.gz, or nas:NAME for one in a vault."
     }
 )
 def why(work: TaskContext, file: str) -> None:
-    """Say how a file is made, from what, and why it would or would not be made now."""
+    """Explain how a file is made, from what, and whether it would be made now."""
     from ..commands.backup.why import show_why
 
     show_why(work.settings, work.report, file)
@@ -255,15 +265,19 @@ def why(work: TaskContext, file: str) -> None:
     fleet=True,
     iterable=["only", "live"],
     help={
-        "runtag": "The backup to restore; latest is the newest.",
-        "from": "vault (the default), a vault's name, here (the target's own backups), a folder.",
-        "only": "Restore this service alone; may be given several times.",
-        "live": "The host once more, if it is a live one; of several, each.",
-        "compose": "Put the backup's compose file and .env in place, not beside those there.",
-        "bare": "For a new machine: make the folder, use the backup's compose file, start all.",
-        "exact": "Put aside what the backup has not: databases, users, folders; else it stays.",
-        "strict": "Undo all of it where one container does not come up, not a database's alone.",
-        "yes": "Do not ask.",
+        "runtag": "Restore this backup; latest is the newest.",
+        "from": "Restore from vault (the default), one vault by name, here (on the target), or a "
+        "folder.",
+        "only": "Restore only this service; repeatable.",
+        "live": "Repeat the name of a live host to confirm; repeatable.",
+        "compose": "Replace the compose file and .env here by those of the backup.",
+        "bare": "For a new machine: create the folder, use the backup's compose file, start "
+        "everything.",
+        "exact": "Move aside databases, users and folders that the backup does not have. "
+        "Default: keep.",
+        "strict": "Roll back if any container does not start. Default: only if a database's does "
+        "not.",
+        "yes": "Do not ask for confirmation.",
     },
 )
 def restore(
@@ -279,13 +293,13 @@ def restore(
     strict: bool = False,
     yes: bool = False,
 ) -> int:
-    """Restore a backup: staged, checked, swapped by rename, proven, or undone by itself."""
+    """Restore a backup: check it before the switch, verify it after, roll back on failure."""
     from ..commands.restore.request import RestoreRequest
     from ..commands.restore.restore import restore as restore_backup
 
     names = tuple(dict.fromkeys(only or ())), tuple(live or ())
     if names[0] and (compose or bare):
-        raise UsageError("--compose and --bare are for a whole restore: leave out --only.")
+        raise UsageError("--compose and --bare restore the whole stack: remove --only.")
     request = RestoreRequest(
         runtag, host, from_, *names, yes, strict, compose or bare, bare, exact
     )
@@ -295,10 +309,10 @@ def restore(
 @shared_task(
     name="reload-influxdb",
     help={
-        "host": "A host of hosts.toml; this machine, if not given.",
-        "keep-old": "How many days the old data stay; until you remove them, if not given.",
-        "count": "Count all values before and after (the default); --no-count is quicker.",
-        "yes": "Do not ask.",
+        "host": "Use this host of hosts.toml. Default: this machine.",
+        "keep-old": "Keep the old data for this many days. Default: until you remove them.",
+        "count": "Count all values before and after (the default); --no-count is faster.",
+        "yes": "Do not ask for confirmation.",
         "dry-run": "Show every step and its commands; change nothing.",
     },
 )
@@ -310,7 +324,7 @@ def reload_influxdb(
     yes: bool = False,
     dry_run: bool = False,
 ) -> int:
-    """Write InfluxDB's data anew from a dump that is proven, or leave all as it was."""
+    """Rebuild InfluxDB from a verified dump; roll back on failure."""
     from ..commands.restore.reload import Reload, read_days
     from ..commands.restore.reload import reload_influxdb as reload_data
 
@@ -321,11 +335,12 @@ def reload_influxdb(
 
 @shared_task(
     help={
-        "host": "A host of hosts.toml; this machine, if not given.",
-        "list": "List what restores replaced: from when, how large, what becomes of it.",
-        "leave-gone": "Undo the rest where old data were removed; that stays as it is now.",
-        "last-restore": "With --yes: take back the last restore or reload though it went well.",
-        "yes": "Do not ask; without --last-restore only what did not end is undone.",
+        "host": "Use this host of hosts.toml. Default: this machine.",
+        "list": "List the data that restores replaced: date, size, how long they stay.",
+        "leave-gone": "If some old data were removed, undo the rest and leave those as they are "
+        "now.",
+        "last-restore": "With --yes: undo the last restore or reload even if it succeeded.",
+        "yes": "Do not ask; without --last-restore undo only an interrupted restore or reload.",
     }
 )
 def undo(
@@ -336,7 +351,7 @@ def undo(
     yes: bool = False,
     list: bool = False,  # noqa: A002 - the name of the flag
 ) -> int:
-    """Undo a restore or reload that did not end, or go back to before the last one."""
+    """Undo an interrupted restore or reload, or go back to before the last one."""
     if list:
         from ..commands.undo.state_list import list_states
 
@@ -349,12 +364,12 @@ def undo(
 
 @shared_task(
     help={
-        "trust": "Show the key of this host or vault, ask, and write it into known_hosts.",
-        "yes": "Do not ask.",
+        "trust": "Show the key of this host or vault, ask, and add it to known_hosts.",
+        "yes": "Do not ask for confirmation.",
     }
 )
 def hosts(work: TaskContext, trust: str = "", yes: bool = False) -> int:
-    """List the hosts of hosts.toml: reachable, key known, fit for a restore, space."""
+    """List the hosts of hosts.toml: reachable, key known, ready for a restore, free space."""
     from ..commands.doctor.hosts import list_hosts, trust_host
 
     if trust:
@@ -369,7 +384,7 @@ def hosts(work: TaskContext, trust: str = "", yes: bool = False) -> int:
     },
 )
 def doctor(work: TaskContext, host: str = "", json: bool = False) -> int:
-    """Look for whatever would make a backup fail, and say what mends it."""
+    """Find problems that would make a backup fail, and suggest fixes."""
     from ..commands.doctor.doctor import tell_findings
 
     return tell_findings(work.settings, host, work.report, as_json=json)
@@ -377,7 +392,7 @@ def doctor(work: TaskContext, host: str = "", json: bool = False) -> int:
 
 @shared_task(help={"json": "Print JSON for programs."})
 def services(work: TaskContext, json: bool = False) -> int:
-    """Say of each container of the stack how a backup saves its data; 3 where it does not."""
+    """Show how a backup saves each container's data; exit 3 if it does not save one."""
     from ..commands.backup.services import list_services
 
     return list_services(work.settings, work.report, as_json=json)
@@ -387,12 +402,12 @@ def services(work: TaskContext, json: bool = False) -> int:
     monitored=True,
     fleet=True,
     help={
-        "max-age": "How old the newest good backup may be, such as 26h, 90m or 2d.",
-        "at": "Only this place: here, or a vault; every place, if not given.",
+        "max-age": "Allow this age of the newest good backup, such as 26h, 90min or 2d.",
+        "at": "Check only here, or only this vault. Default: every place.",
     },
 )
 def status(work: TaskContext, host: str = "", max_age: str = "26h", at: str = "") -> int:
-    """Say in one line for a monitor whether there is a good, young backup; exit 0, 1 or 2."""
+    """Check for a recent good backup: one line for a monitor; exit 0, 1 or 2."""
     from ..commands.catalog.status import tell_status
 
     return tell_status(work.settings, max_age, at, work.report, host)
@@ -400,7 +415,7 @@ def status(work: TaskContext, host: str = "", max_age: str = "26h", at: str = ""
 
 @shared_task()
 def demo(work: TaskContext) -> int:
-    """Make a sample stack, back it up, break it, and show what was proven."""
+    """Back up a sample stack, break it, restore it, and show the result."""
     from ..commands.demo import show_demo
 
     return show_demo(work.report)

@@ -1,4 +1,4 @@
-"""Durations and rates as a person types them: `26h`, `90m`; `2M`, `08:00,500K 23:00,off`. Pure.
+"""Durations and rates as a person types them: `26h`, `90min`; `2M`, `08:00,500K 23:00,off`. Pure.
 
 Not for: telling them to a person (report.py).
 """
@@ -12,22 +12,33 @@ from time import struct_time
 from .dataclass import dataclass
 from .errors import UsageError
 
-_UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_UNITS = {"min": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _RATES = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
-_DURATION = re.compile(r"(\d{1,5})([mhdw])", re.ASCII)
+_DURATION = re.compile(r"(\d{1,5})(min|[hdw])", re.ASCII)
+_BARE_M = re.compile(r"\d{1,5}m(?!in|o)", re.ASCII)
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _DAY_MINUTES = 24 * 60
 _SLOT = re.compile(r"(?:([A-Za-z]{3})-)?([01]\d|2[0-3]):([0-5]\d),(\S*)", re.ASCII)
 _RATE = re.compile(r"(\d{1,9})([KMG]?)", re.ASCII)
 
 
+def ambiguity_in(text: str) -> str:
+    """Return why a duration with the unit `m` is refused, '' for one without."""
+    found = _BARE_M.search(text)
+    if not found:
+        return ""
+    return f"{found[0]} is ambiguous: write {found[0]}in for minutes, {found[0]}o for months"
+
+
 def read_duration(text: str) -> timedelta:
     """Return the duration that a text tells; raises UsageError, with what it may be."""
+    if ambiguous := ambiguity_in(text):
+        raise UsageError(f"{ambiguous}.")
     told = _DURATION.fullmatch(text.strip())
     if not told or not int(told[1]):
         raise UsageError(
-            f"{text!r} is no duration: it is a whole number, more than 0, and a unit, such as "
-            "90m, 26h, 2d or 1w."
+            f"{text!r} is not a duration: write a whole number, more than 0, and a unit (min, h, "
+            "d or w), such as 90min, 26h, 2d or 1w."
         )
     return timedelta(**{_UNITS[told[2]]: int(told[1])})
 

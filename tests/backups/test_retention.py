@@ -527,8 +527,15 @@ def test_a_span_is_read_as_it_is_written(span):
     assert read_span(str(span)) == span
 
 
+def test_months_are_read_as_earlier_versions_wrote_them():
+    """A bare `m` in hosts.toml stays months, and is told as `mo`."""
+    assert read_span("6m") == read_span("6mo") == Span(months=6)
+    assert read_span("1y2m3d") == Span(years=1, months=2, days=3)
+    assert str(read_span("1y2m")) == "1y2mo"
+
+
 @pytest.mark.parametrize(
-    "text", ["", "0d", "30", "d", "1m1y", "1d ", "-1d", "1.5d", "12345d", "²d"]
+    "text", ["", "0d", "30", "d", "1mo1y", "1d ", "-1d", "1.5d", "12345d", "²d"]
 )
 def test_what_is_no_span_is_refused(text):
     """Numbers without a unit, units out of order and no time at all are no span."""
@@ -539,7 +546,7 @@ def test_what_is_no_span_is_refused(text):
 @pytest.mark.parametrize(
     ("text", "before"),
     [
-        ("1m", datetime(2026, 2, 28, 11, tzinfo=UTC)),  # 12:00 in Berlin on both days
+        ("1mo", datetime(2026, 2, 28, 11, tzinfo=UTC)),  # 12:00 in Berlin on both days
         ("1d", datetime(2026, 3, 30, 10, tzinfo=UTC)),
         ("3d", datetime(2026, 3, 28, 11, tzinfo=UTC)),  # summer time began in between
         ("9999y", datetime(1, 1, 1, tzinfo=UTC)),

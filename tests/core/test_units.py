@@ -14,7 +14,7 @@ from iotstack_invoke.core.units import read_duration
 @pytest.mark.parametrize(
     ("text", "duration"),
     [
-        ("90m", timedelta(minutes=90)),
+        ("90min", timedelta(minutes=90)),
         ("26h", timedelta(hours=26)),
         ("2d", timedelta(days=2)),
         ("1w", timedelta(days=7)),
@@ -23,16 +23,28 @@ from iotstack_invoke.core.units import read_duration
     ],
 )
 def test_a_number_and_its_unit_are_a_duration(text, duration):
-    """Minutes, hours, days and weeks are told apart by one letter."""
+    """Minutes, hours, days and weeks are told apart by their units."""
     assert read_duration(text) == duration
 
 
-@pytest.mark.parametrize("text", ["", "26", "h", "0h", "-1h", "1.5h", "26H", "2 d", "26h1m", "²h"])
+@pytest.mark.parametrize(
+    "text", ["", "26", "h", "0h", "-1h", "1.5h", "26H", "2 d", "26h1min", "²h"]
+)
 def test_anything_else_is_wrong_usage(text):
     """What is no duration is told with what was typed and with one that is."""
-    with pytest.raises(UsageError, match=r"is no duration.*26h") as refused:
+    with pytest.raises(UsageError, match=r"is not a duration.*26h") as refused:
         read_duration(text)
     assert repr(text) in str(refused.value)
+
+
+@pytest.mark.parametrize(("text", "meant"), [("6m", "6m"), ("90m", "90m"), (" 2m\n", "2m")])
+def test_a_unit_that_could_be_two_is_refused(text, meant):
+    """`6m` was minutes here and months in a policy: the message names how to write each."""
+    with pytest.raises(UsageError) as refused:
+        read_duration(text)
+    assert str(refused.value) == (
+        f"{meant} is ambiguous: write {meant}in for minutes, {meant}o for months."
+    )
 
 
 @given(st.text())

@@ -208,7 +208,7 @@ def test_an_exclusion_is_kept_as_the_archive_names_it(written, kept):
         ('[stack]\nkeep = "5"', "[stack]: keep = '5' must be a whole number"),
         (
             "[stack]\nkeep = 0",
-            "[stack]: keep = 0 must be at least 1 where no other rule keeps a set",
+            "[stack]: keep = 0 must be at least 1 if no other rule keeps a backup",
         ),
         ("[stack]\nkeep = -1\nkeep_daily = 1", "[stack]: keep = -1 must be at least 0"),
         ("[stack]\nkeep_daily = true", "[stack]: keep_daily = True must be a whole number"),
@@ -216,11 +216,11 @@ def test_an_exclusion_is_kept_as_the_archive_names_it(written, kept):
         ("[stack]\nkeep_within = 30", "[stack]: keep_within = 30 must be a text in quotes"),
         (
             '[stack]\nkeep_within = "30"',
-            "[stack]: keep_within = '30' must be a span such as 30d, 6m or 1y2m (y, m, w, d, h)",
+            "[stack]: keep_within = '30' must be a time span such as 30d, 6mo or 1y2mo (y, mo, w, d, h)",
         ),
         (
             '[[vaults]]\nname="nas"\nkind="folder"\nfolder="/f"\nkeep_at_least = 2',
-            "[[vaults]] 'nas': keep = 0 must be at least 1 where no other rule keeps a set",
+            "[[vaults]] 'nas': keep = 0 must be at least 1 if no other rule keeps a backup",
         ),
         (
             '[[vaults]]\nname="nas"\nkind="folder"\nfolder="/f"\nkeep_yearly = -2',
@@ -831,7 +831,7 @@ def test_all_mistakes_are_told_together():
         "[[vaults]] number 1: 'folder' is missing",
         "[[vaults]] number 2: 'name' is missing",
         "[[stack.exclude]] number 1: 'reason' is missing",
-        "[stack]: keep = 0 must be at least 1 where no other rule keeps a set",
+        "[stack]: keep = 0 must be at least 1 if no other rule keeps a backup",
         "[stack]: folder = 'here' must begin with / or ~",
         f"[[stack.exclude]]: path = 'backups' {PLACES}, or volume:NAME",
         "[influxdb]: limit_s = -1 must be a number of seconds, more than 0 and at most 31,622,400 (a year)",

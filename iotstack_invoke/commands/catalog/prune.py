@@ -40,6 +40,7 @@ from ...core.dataclass import dataclass
 from ...core.errors import ExitCode, Interrupted, Refused, StepFailed, UsageError
 from ...core.nearest import nearest
 from ...core.processes import signals_raised
+from ...core.units import ambiguity_in
 from ...environment.environment import Environment, finish_removals, remove_set, sets_in
 from ...hosts.base import FileFact, Storage
 from ...reporting.report import Report, age_text
@@ -208,6 +209,8 @@ def read_flags(flags: Mapping[str, str]) -> Policy | None:
     for key, text in flags.items():
         if text and POLICY_KEYS[key] is int and not _NUMBER.fullmatch(text):
             mistakes.append((key, f"must be a whole number, at most {MOST_SETS:,}"))
+        elif key == "keep_within" and (ambiguous := ambiguity_in(text)):
+            mistakes.append((key, ambiguous))
         elif text:
             given[key] = int(text) if POLICY_KEYS[key] is int else text
     if not given and not mistakes:

@@ -123,7 +123,7 @@ def test_the_program_ends_with_0_or_2(little_stack):
     (line,) = told.stdout.splitlines()
     assert line.startswith("OK ")
     assert "is 1 hour old, complete" in line
-    alarmed(little_stack.run("status --max-age 30m"), "within 0.5 h", "is 1 hour old")
+    alarmed(little_stack.run("status --max-age 30min"), "within 0.5 h", "is 1 hour old")
 
 
 def test_a_wrong_folder_of_the_stack_is_named(little_stack):
@@ -140,7 +140,7 @@ def test_a_wrong_folder_of_the_stack_is_named(little_stack):
 def test_whatever_is_wrong_is_an_alarm(little_stack):
     """Settings, flags and vaults that are wrong are one line and 2, never another code."""
     young(little_stack)
-    alarmed(little_stack.run("status --max-age 26"), "'26' is no duration")
+    alarmed(little_stack.run("status --max-age 26"), "'26' is not a duration")
     alarmed(
         little_stack.run("status --at moon"),
         "--at moon: write one place, of here.",
