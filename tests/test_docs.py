@@ -49,7 +49,7 @@ def anchors(page):
 
 @pytest.mark.parametrize("script", ["commands.py", "architecture.py"])
 def test_what_is_generated_is_what_the_code_says(script):
-    """`python docs/SCRIPT` writes it anew."""
+    """`python docs/SCRIPT` rewrites it."""
     words = [sys.executable, str(DOCS / script), "--check"]
     told = subprocess.run(words, capture_output=True, text=True, check=False, cwd=CHECKOUT)
     assert (told.returncode, told.stderr) == (0, "")

@@ -48,7 +48,7 @@ def test_it_is_read_restored_and_undone(stack):
     assert (found["runtag"], found["here"]) == ("one", "complete")
     assert "general" in good(stack, "show one")
     good(stack, "verify --runtag one")
-    assert "did not end was undone" in good(stack, "undo --yes")
+    assert "The interrupted run was undone. The stack is in the state" in good(stack, "undo --yes")
     assert flows(stack) == "[2]\n"
     assert not list(stack.folder.rglob(".journal"))
     new = list(stack.folder.glob("docker-compose.yml.*"))

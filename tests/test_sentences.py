@@ -1,7 +1,13 @@
-"""What a program said last has its full stop before our advice begins."""
+"""Messages are plain English; what a program said last has its full stop before our advice."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+import iotstack_invoke
 from iotstack_invoke.archives.pack import _advice
 from iotstack_invoke.core.errors import Refused, StepFailed, ended
 from iotstack_invoke.hosts.inspect import root_words
@@ -45,3 +51,66 @@ def test_what_has_its_end_gets_no_other():
     assert [ended(each) for each in ("a", "a.", "a?", "a!", StepFailed("b"))] == [
         *("a.", "a.", "a?", "a!", "b."),
     ]
+
+
+PACKAGE = Path(iotstack_invoke.__file__).parent
+COMMANDS = PACKAGE.parent / "docs" / "reference" / "commands.md"
+NOT_YET = ("commands/restore", "databases", "parts", "stack", "workflows", "archives")
+"""Packages that still have sentences of the old kind."""
+PATTERNS = (
+    r"\b(no|some|any)body\b",
+    r"\banew\b",
+    r"\bas it was\b",
+    r"\blets? (us in|go)\b|\blet us in\b|\blets this user in\b",
+    r"\b(is|are|was|were) (told|heard)\b",
+    r"\b[Tt]he line to\b|\bline broke\b",
+    r"\bgoes on from there\b|\bDOES NOT GO ON\b|\bway back is not\b",
+    r"\bwhere there is (no|none)\b|\b[Tt]here is none\b",
+    r"\bdied before its end\b|\bis at work, or died\b",
+    r"\bshows another\b|\bfor a bad day\b|\bnames no (vault|host|machine)\b",
+    r"\bMake room\b|\bNobody is there\b|\b[Ss]ay from which\b",
+    r"\ball the same\b|\bwhat mends it\b|\bof a name is used once\b",
+)
+"""Words of sentences that read as translated: see the style of CONTRIBUTING.md."""
+
+
+def texts_of(source: str) -> Iterator[tuple[int, str]]:
+    """Yield the line and the words of each text but docstrings; values of f-strings as `{}`."""
+    tree = ast.parse(source)
+    passed = {id(n.value) for n in ast.walk(tree) if isinstance(n, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            passed |= {id(each) for each in node.values}
+            parts = (e.value if isinstance(e, ast.Constant) else "{}" for e in node.values)
+            yield node.lineno, "".join(map(str, parts))
+        elif isinstance(node, ast.Constant) and id(node) not in passed:
+            yield node.lineno, str(node.value)
+
+
+def test_no_message_reads_as_translated():
+    """What failed, why, what is left, what to do: without people where there is a program."""
+    found = [
+        f"{path.relative_to(PACKAGE)}:{line}: {text}"
+        for path in sorted(PACKAGE.rglob("*.py"))
+        if not str(path.relative_to(PACKAGE)).startswith(NOT_YET)
+        for line, text in texts_of(path.read_text("utf-8"))
+        if any(re.search(pattern, text) for pattern in PATTERNS)
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    "text", ["Nobody is there to confirm", "did not let us in", "written anew"]
+)
+def test_the_patterns_catch_such_a_sentence(text):
+    """A pattern that finds nothing proves nothing."""
+    assert any(re.search(pattern, text, re.IGNORECASE) for pattern in PATTERNS)
+
+
+def test_the_help_of_each_flag_is_a_sentence():
+    """Each flag of each task says what it does, in a sentence of its own."""
+    rows = re.findall(
+        r"^\| `(--[^`]*)` \| .* \| (.*) \|$", COMMANDS.read_text("utf-8"), re.MULTILINE
+    )
+    assert len(rows) > 50
+    assert [each for each in rows if not (each[1][:1].isupper() and each[1].endswith("."))] == []

@@ -39,7 +39,7 @@ def way_out(names: Iterable[str], at: str = "") -> str:
     `at`: the place whose backups hold it, if they are not here.
     """
     words = " ".join(f"--allow-missing {shlex.quote(each)}" for each in names)
-    return f"If that is gone for good: inv prune {words}{f' --at {shlex.quote(at)}' if at else ''}"
+    return f"If it is gone for good: inv prune {words}{f' --at {shlex.quote(at)}' if at else ''}"
 
 
 def reference(sets: Iterable[BackupSet], runtag: str, host: str) -> Manifest | None:
@@ -71,7 +71,7 @@ def _lesser_parts(before: Manifest, after: Manifest) -> Iterator[str]:
         if part.kind not in now:
             if part.kind != OUTSIDE or not before.outside_sizes:  # else what it held is told
                 cure = way_out([part.kind])
-                yield f"The {part.kind} part is missing: {was}, and this backup has none. {cure}."
+                yield f"The {part.kind} part is missing: {was}, this backup has none. {cure}."
             continue
         one = now[part.kind]
         is_told = bool(one.error or one.lacking) or part.kind in ("general", OUTSIDE)
@@ -117,8 +117,8 @@ def _lesser_databases(before: Manifest, after: Manifest) -> Iterator[str]:
             left = has.get(title, (0, "", 0))[0]
             if floor <= had and 0 < left < had * SHARE:
                 yield (
-                    f"{title} of the {part.kind} part holds {left:,} {unit} now: "
-                    f"{before.runtag} has {had:,} of it. {IS_LESS_MEANT}"
+                    f"{title} of the {part.kind} part now has {left:,} {unit}: "
+                    f"{before.runtag} had {had:,}. {IS_LESS_MEANT}"
                 )
 
 
@@ -169,8 +169,10 @@ def _shrunk(before: Manifest, after: Manifest) -> Iterator[str]:
         told[path] = whole
     yield from lines[:MOST_TOLD]
     if lines[MOST_TOLD:]:
-        more = f"{len(lines) - MOST_TOLD:,} more folders hold less than half of what they held"
-        yield f"{more}: inv diff '{before.runtag}' '{after.runtag}' tells them. {IS_LESS_MEANT}"
+        more = (
+            f"{len(lines) - MOST_TOLD:,} more folders have less than half of their earlier content"
+        )
+        yield f"{more}: inv diff '{before.runtag}' '{after.runtag}' lists them. {IS_LESS_MEANT}"
 
 
 def _shrunk_outside(before: Manifest, after: Manifest) -> Iterator[str]:
@@ -198,7 +200,7 @@ def spelled(path: str) -> str:
 
 def _less_told(what: str, now: Count | None, runtag: str, had: Count) -> str:
     """Return the words for what holds less; pairs of bytes and files, `now` None: it is gone."""
-    told = "is not there any more"
+    told = "is missing now"
     if now:
         told = f"holds {now[0]:,} bytes in {_files(now[1])} now" if now[1] else "is empty now"
     missing = is_hollow(had, now or (0, 0))

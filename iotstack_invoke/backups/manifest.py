@@ -49,9 +49,9 @@ IS_NO_COPY = " cannot be copied by SQLite ("
 """In the warnings of files of SQLite that were packed while somebody may have written them."""
 MAY_BE_TORN = ", which may be torn"
 """In the same: what comes of it."""
-IS_LESS_MEANT = (
-    "If that is meant, nothing is to be done: the next backup is compared with this one."
-)
+_IS_LESS_MEANT_BEFORE = "If that is meant, nothing is to be done"
+"""The same in manifests of earlier versions."""
+IS_LESS_MEANT = "If this is intended, do nothing: the next backup is compared with this one."
 IS_A_DRIVE_AWAY = "Is a drive not mounted?"
 IS_MISSING = "Missing: "
 """Begins the warning of databases that an earlier backup has."""
@@ -221,7 +221,7 @@ class Manifest:
     @property
     def of_data(self) -> tuple[str, ...]:
         """The warnings of data that it does not hold as they should be; the damaged come first."""
-        signs = (IS_A_DRIVE_AWAY, IS_LESS_MEANT)
+        signs = (IS_A_DRIVE_AWAY, IS_LESS_MEANT, _IS_LESS_MEANT_BEFORE)
         lesser = tuple(
             each
             for each in self.warnings
@@ -294,7 +294,7 @@ def check_sum(content: bytes) -> None:
 def check_size(size_bytes: int) -> None:
     """Raise ValueError where a file is larger than any manifest is, so that nobody reads it."""
     if size_bytes > MOST_BYTES:
-        raise ValueError(f"it has {size_bytes:,} bytes, and none has more than {MOST_BYTES:,}")
+        raise ValueError(f"it has {size_bytes:,} bytes, the most is {MOST_BYTES:,}")
 
 
 def read_manifest(
@@ -316,9 +316,9 @@ def read_manifest(
     later = _LATER | _LATER_THAN_1 if told["format"] == KNOWN_FORMATS[0] else _LATER
     for name in _MANIFEST.types:
         if name not in told and name not in later:
-            raise ValueError(f"it does not say its {name}")
+            raise ValueError(f"it has no {name}")
     if not (isinstance(told["runtag"], str) and is_runtag(told["runtag"])):
-        raise ValueError(f"{_quoted(told['runtag'])} is no runtag")
+        raise ValueError(f"{_quoted(told['runtag'])} is not a valid runtag")
     parts = _listed(told, "parts", dict)
     found = Manifest(
         *_MANIFEST.values(
@@ -345,7 +345,7 @@ def read_manifest(
     for text_utc in (found.started_utc, found.finished_utc):
         read_utc(text_utc)
     if not found.parts:
-        raise ValueError("it names no part")
+        raise ValueError("it lists no part")
     if runtag and found.runtag != runtag:
         raise ValueError(f"it is the manifest of {found.runtag}")
     return found
@@ -356,18 +356,18 @@ def _parse(content: bytes) -> dict[str, Any]:
     try:
         told = json.loads(content.decode())
     except UnicodeDecodeError as error:
-        raise ValueError(f"byte {error.start:,} of it belongs to no text") from error
+        raise ValueError(f"byte {error.start:,} is not text") from error
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, character {error.colno}"
-        raise ValueError(f"it is empty, torn or no JSON ({where})") from error
+        raise ValueError(f"it is empty, incomplete or not valid JSON ({where})") from error
     except RecursionError as error:
-        raise ValueError("it is no manifest") from error
+        raise ValueError("it is not a manifest") from error
     if not isinstance(told, dict) or not isinstance(told.get("format"), str):
-        raise ValueError("it does not say its format")  # noqa: TRY004 - damage, as all of these
+        raise ValueError("it has no format")  # noqa: TRY004 - damage, as all of these
     if told["format"] not in KNOWN_FORMATS:
         known = " and ".join(each.rpartition(" ")[2] for each in KNOWN_FORMATS)
         raise ValueError(
-            f"its format is {_quoted(told['format'])}, and this version reads manifest {known}"
+            f"its format is {_quoted(told['format'])}, but this version reads manifest {known}"
         )
     return told
 
@@ -387,7 +387,7 @@ def _quoted(value: Any) -> str:
 
 
 def _odd(where: str, name: str, value: Any) -> ValueError:
-    return ValueError(f"{where}it says {name} = {_quoted(value)}, which no backup wrote")
+    return ValueError(f"{where}it has {name} = {_quoted(value)}, which is not valid")
 
 
 def _listed(told: Mapping[str, Any], name: str, kind: type) -> Any:
@@ -423,12 +423,12 @@ class _Shape:
     def values(self, content: Any) -> tuple[Any, ...]:
         """Return the values of its fields, in order; ValueError where one is missing or odd."""
         if not isinstance(content, dict):
-            raise ValueError(f"it says {_quoted(content)} in the place of a {self.what}")  # noqa: TRY004
+            raise ValueError(f"it has {_quoted(content)} instead of a {self.what}")  # noqa: TRY004
         known = {**self.defaults, **content} if self.defaults else content
         try:
             found: tuple[Any, ...] = self.pick(known)
         except KeyError as error:
-            raise ValueError(f"of a {self.what} it does not say the {error.args[0]}") from None
+            raise ValueError(f"a {self.what} has no {error.args[0]}") from None
         if tuple(map(type, found)) not in self.good:
             # Damage must not come to light later, as a size that is a text.
             for (name, types), value in zip(self.types.items(), found, strict=True):
@@ -749,7 +749,7 @@ def read_utc(text: str) -> datetime:
     By strptime it took ten times as long, and a list of 10,000 sets asks 50,000 times.
     """
     if not _UTC.fullmatch(text):
-        raise ValueError(f"{text!r} is no time of a manifest")
+        raise ValueError(f"{text!r} is not a valid time in a manifest")
     return datetime.fromisoformat(text)
 
 

@@ -19,9 +19,9 @@ from .sets import GOOD, BackupSet, State, newest_first
 UNFINISHED_GRACE = timedelta(days=1)
 """A younger set without a manifest may still be finished by who makes or copies it."""
 NO_MANIFEST = frozenset({State.UNFINISHED, State.UNPROVEN})
-OF_ANOTHER_TOOL = "it has no manifest, and was not adopted: inv prune --adopt"
-LOST = f"{OF_ANOTHER_TOOL} takes it if it can be read, else remove it by hand"
-OF_NO_MACHINE = "of an unknown machine: no manifest of it can be read"
+OF_ANOTHER_TOOL = "no manifest, and not adopted: inv prune --adopt"
+LOST = f"{OF_ANOTHER_TOOL} adopts it if it can be read; if not, remove it by hand"
+OF_NO_MACHINE = "of an unknown machine: its manifest cannot be read"
 
 MOST_SETS = 999_999_999
 """Of which a policy speaks: more than anybody has, and a number that all programs take."""
@@ -222,7 +222,7 @@ def judge(
         if each.is_foreign and each.runtag not in adopted:
             reasons.append(LOST if each.state is State.DAMAGED else OF_ANOTHER_TOOL)
         elif made is None:
-            reasons.append("its name tells no time")
+            reasons.append("its name contains no date")
         elif made > now:
             reasons.append("dated in the future")
         else:
@@ -234,7 +234,7 @@ def judge(
                 found = by_number or [known.why_not_replaced(needed, newer, found)]
             reasons += found
             if not reasons and each.state in NO_MANIFEST and now - made < UNFINISHED_GRACE:
-                reasons.append(f"{each.state.value}, and younger than a day")
+                reasons.append(f"{each.state.value}, less than a day old")
             if good:
                 known.add(made, held, stays=bool(reasons))
         verdicts.append(_verdict(each, reasons, newer))
@@ -324,7 +324,7 @@ class _NewerSets:
         for each in self._sets:
             only -= each.held
             if not only:
-                return f"no newer good set holds all of it: {told(lacking)}"
+                return f"no newer good set contains all of it: {told(lacking)}"
         return f"the newest with {told(only)}"
 
 

@@ -106,7 +106,7 @@ class BackupSet:
                 found.append(f"{part.file} is missing.")
             elif fact.size_bytes != part.size_bytes:
                 found.append(
-                    f"{part.file} has {fact.size_bytes:,} bytes, and the manifest says "
+                    f"{part.file} has {fact.size_bytes:,} bytes, but the manifest has "
                     f"{part.size_bytes:,}."
                 )
         return (*found, *(unnamed_told(self.runtag, kind) for kind in self.unnamed))
@@ -130,7 +130,7 @@ class BackupSet:
 
 def unnamed_told(runtag: str, kind: str) -> str:
     """Return that there is an archive of a part that the manifest of its set does not name."""
-    return f"{runtag}.{PARTS[kind]} is there, and the manifest names no {kind} part."
+    return f"{runtag}.{PARTS[kind]} exists, but the manifest has no {kind} part."
 
 
 def judged(backup: BackupSet, manifest: Manifest | None, *, failed_made: str | None) -> BackupSet:

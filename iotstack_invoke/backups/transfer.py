@@ -20,7 +20,7 @@ from .names import KINDS, PARTS, split_set_name
 
 HASH_DIGITS = 64
 MOST_HOST_LETTERS = 100
-OTHER_COPY = "Take another copy, or another backup: inv list shows them."
+OTHER_COPY = "Use another copy or another backup: inv list"
 
 
 def can_hash(storage: Storage) -> bool:
@@ -40,7 +40,7 @@ def hash_there(storage: Storage, path: str) -> str:
             return HashedStream(stream).drain().sha256
     told = cast("Host", storage).run(hash_command(path)).out.split(" ")[0].strip()
     if len(told) != HASH_DIGITS:
-        raise StepFailed(f"{storage.name} does not tell the SHA-256 of {path}: {told!r}.")
+        raise StepFailed(f"Cannot get the SHA-256 of {path} in {storage.name}: {told!r}.")
     return told
 
 
@@ -98,11 +98,11 @@ class Send:
         failures = context.failures()
         for original, copy in self.after:
             if str(copy) in failures and str(original) not in failures:
-                raise StepFailed(f"it is not copied, since {copy.path} did not arrive there.")
+                raise StepFailed(f"not copied, because {copy.path} was not copied to the vault.")
         source, target = context.storage(self.source), context.storage(self.target)
         fact = source.stat([self.source.absolute]).get(self.source.absolute)
         if fact is None:
-            raise StepFailed(f"{self.source.absolute} is not there.")
+            raise StepFailed(f"{self.source.absolute} is missing.")
         known = self._known(context)
         overwrites = getattr(target, "overwrites", False)
         start = 0 if overwrites else self._arrived(target, fact)
@@ -113,10 +113,11 @@ class Send:
             told = f"{_megabytes(space.free_bytes)} are free"
             if space.left_bytes < space.free_bytes:
                 left = _megabytes(space.left_bytes)
-                told += f", of which what is written beside it leaves {left}"
+                told += f", and {left} after the other files that are being written"
             raise StepFailed(
-                f"On {target.name} {told}, which is too little for a file of "
-                f"{_megabytes(fact.size_bytes)}. Make room there and run the same command again."
+                f"Not enough space on {target.name}: {told}, and the file needs "
+                f"{_megabytes(fact.size_bytes)}. Free some space there, then run the same "
+                "command again."
             )
         context.set_total(fact.size_bytes)
         context.advance(start)
@@ -148,33 +149,32 @@ class Send:
         target.remove([self.target.partial])
         if start:
             return StepFailed(
-                f"What {target.name} had of {self.target.path} was another file's beginning, or "
-                "the source is damaged: it is sent anew, from its first byte.",
+                f"The partial copy of {self.target.path} on {target.name} does not match the "
+                "source: it is uploaded again from the start.",
                 again=True,
             )
         known = self._known(context)
         found = hash_there(source, self.source.absolute) if known else ""
         if found != known:
             runtag = (split_set_name(os.path.basename(self.source.path)) or ("RUNTAG",))[0]
-            advice = (
-                f"Check the disk. Whether another copy is whole: inv show {shlex.quote(runtag)}"
-            )
+            advice = f"Check the disk. To find another good copy: inv show {shlex.quote(runtag)}"
             if self.source.role == "from":
                 advice = OTHER_COPY
             damage = (
-                f"{self.source.absolute} is no longer what was written: its SHA-256 is {found}, "
-                f"and was {known}."
+                f"{self.source.absolute} changed since it was written: its SHA-256 is {found}, "
+                f"but was {known}."
             )
             return StepFailed(f"{damage} {advice}", damage=damage)
         advice = ""
         if self.source.role == "from":
             advice = (
-                f" {source.name}, or the line to it, gave other bytes than before. {OTHER_COPY}"
+                f" {source.name}, or the connection to it, returned different bytes than before. "
+                f"{OTHER_COPY}"
             )
         return StepFailed(
-            f"What arrived on {target.name} as {self.target.partial} is not what was sent "
-            f"({received.size_bytes:,} of {sent.size_bytes:,} bytes, SHA-256 "
-            f"{received.sha256} instead of {sent.sha256}).{advice}",
+            f"The copy {self.target.partial} on {target.name} differs from what was sent "
+            f"({received.size_bytes:,} of {sent.size_bytes:,} bytes, SHA-256 {received.sha256} "
+            f"instead of {sent.sha256}).{advice}",
             again=True,
         )
 
@@ -222,8 +222,8 @@ class Claim:
         if found != line:
             raise StepFailed(
                 f"{_host_in(found)} is copying a backup {self.runtag} to {storage.name}, so this "
-                f"one is not copied there. {ADVICE} If that run is dead and nobody goes on with "
-                f"it, remove {self.file.absolute} there.",
+                f"backup is not copied there. {ADVICE} If that run crashed and will not be "
+                f"resumed, remove {self.file.absolute} there.",
                 again=not found,
             )
         manifest = manifest_there(storage, self.file.root, self.runtag)
@@ -232,7 +232,7 @@ class Claim:
             storage.remove([self.file.absolute])
             raise StepFailed(
                 f"{storage.name} has a backup {self.runtag} of {manifest.host} already, so this "
-                f"one is not copied there. {ADVICE}"
+                f"backup is not copied there. {ADVICE}"
             )
 
 
@@ -286,10 +286,10 @@ class CheckHash:
         found = context.host(self.file.role).run(self._command).out.split(" ")[0]
         if found != record.sha256:
             damage = (
-                f"{self.file.absolute} is damaged: its SHA-256 is {found}, and the manifest says "
+                f"{self.file.absolute} is damaged: its SHA-256 is {found}, but the manifest has "
                 f"{record.sha256}."
             )
-            told = f"{damage} Nothing was changed. Take another copy (--from)."
+            told = f"{damage} Nothing was changed. Use another copy (--from)."
             raise StepFailed(told, damage=damage)
 
 
@@ -320,9 +320,9 @@ class CheckSame:
             if context.host(self.file.role).run(command).out.split(" ")[0] == record.sha256:
                 return
         raise StepFailed(
-            f"{self.file.absolute} was {'changed' if now else 'removed'} while it was read, so "
-            "what was unpacked of it is not used. Nothing was changed. See what writes there, and "
-            "run this again, or take another copy (--from)."
+            f"{self.file.absolute} was {'changed' if now else 'removed'} while it was being "
+            "read, so the unpacked data are not used. Nothing was changed. Find out what writes "
+            "there, then run this again, or use another copy (--from)."
         )
 
 

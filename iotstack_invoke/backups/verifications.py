@@ -141,7 +141,7 @@ class VerificationLog:
         try:
             os.makedirs(folder, mode=0o700, exist_ok=True)
         except OSError as error:
-            raise StepFailed(f"{folder} cannot be made: {words_of(error)}.") from error
+            raise StepFailed(f"Cannot create {folder}: {words_of(error)}.") from error
         with self._locked():
             before = self._size_bytes()
             if before != self._known_bytes:
@@ -167,8 +167,8 @@ class VerificationLog:
             return []
         except OSError as error:
             raise StepFailed(
-                f"The record of verifications {self.path} cannot be read: {error.strerror}. "
-                "Without it nobody knows what is damaged: give it back to its owner, or remove it."
+                f"Cannot read the verification log {self.path}: {error.strerror}. "
+                "Without it, known damage cannot be reported: restore its owner, or remove it."
             ) from error
 
     def _size_bytes(self) -> int:

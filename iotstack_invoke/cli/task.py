@@ -64,7 +64,7 @@ RUN_FLAGS = (
         attr_name="keep_going",
         kind=bool,
         default=True,
-        help="After a failure, continue with jobs that do not depend on it (the default).",
+        help="After a failure, start other jobs (the default); --no-keep-going starts none.",
     ),
 )
 FLEET_FLAGS = (

@@ -75,7 +75,7 @@ class _Sample:
 def show_demo(report: Report) -> int:
     """Run the demo, print what was proven, and return 0, or 1 where something was not."""
     report.live = True
-    report.write("Demo: a sample IOTstack is backed up, broken, and brought back from its vault.")
+    report.write("Demo: back up a sample IOTstack, break it, and restore it from its vault.")
     with _without_compose_variables(), tempfile.TemporaryDirectory(prefix="iotstack-demo-") as top:
         try:
             return _demo(top, report)
@@ -114,7 +114,9 @@ def _demo(top: str, report: Report) -> int:
             code = back_up(settings, runtag, Options(), report)
         if code not in (ExitCode.GOOD, ExitCode.WARNINGS):  # a warning: Docker cannot be asked
             return code
-        report.write("   It warned: Nextcloud's files are in no part until hosts.toml says how.")
+        report.write(
+            "   It warned: Nextcloud's files are not backed up until hosts.toml says how."
+        )
         shutil.rmtree(f"{sample.folder}/volumes/nodered")
         with open(f"{sample.folder}/{DATABASE}", "r+b") as database:
             database.truncate(1000)
@@ -126,7 +128,7 @@ def _demo(top: str, report: Report) -> int:
             _prove_points(sample, runtag, container, report)
     taken = sum(part.size_bytes for part in manifest.made)
     size = size_text(taken)
-    report.write(f"5. All that the backup holds is proven, from {size}. Nothing of it is left.")
+    report.write(f"5. The whole backup is verified, from {size}. The demo's files are removed.")
     return ExitCode.GOOD
 
 
@@ -199,7 +201,7 @@ def _prove_copies(vault: str, runtag: str, report: Report) -> Manifest:
     for part in manifest.made:
         with open(f"{vault}/{part.file}", "rb") as copy:
             if hashlib.file_digest(copy, "sha256").hexdigest() != part.sha256:
-                raise StepFailed(f"{part.file} is not what the manifest says.")
+                raise StepFailed(f"{part.file} differs from the manifest.")
         report.write(f"   ✓ {part.file}: its SHA-256 is the manifest's")
     return manifest
 
@@ -213,8 +215,8 @@ def _prove_files(sample: _Sample, runtag: str, top: str, report: Report) -> None
     found = _hashes(back)
     lost = [name for name, digest in sample.hashes.items() if found.get(name) != digest]
     if lost:
-        raise StepFailed(f"Not brought back: {', '.join(lost)}.")
-    report.write(f"   ✓ plain tar brings back {len(sample.hashes)} files, byte for byte")
+        raise StepFailed(f"Not restored: {', '.join(lost)}.")
+    report.write(f"   ✓ plain tar restores {len(sample.hashes)} files, byte for byte")
     database = sqlite3.connect(f"{back}/{DATABASE}")
     with contextlib.closing(database):
         (sound,) = database.execute("PRAGMA integrity_check").fetchone()
@@ -223,7 +225,9 @@ def _prove_files(sample: _Sample, runtag: str, top: str, report: Report) -> None
         raise StepFailed(f"Grafana's database is damaged: {sound}.")
     if rows < ROWS:
         raise StepFailed(f"Grafana's database has {rows} rows of {ROWS}.")
-    report.write(f"   ✓ Grafana's database is sound: {ROWS} rows, {rows - ROWS} written meanwhile")
+    report.write(
+        f"   ✓ Grafana's database is intact: {ROWS} rows, {rows - ROWS} written meanwhile"
+    )
 
 
 @contextlib.contextmanager

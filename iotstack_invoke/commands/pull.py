@@ -66,7 +66,7 @@ def pull_sets(settings: Settings, request: PullRequest, report: Report) -> int:
     """
     name = request.host
     if not name:
-        raise UsageError("Say from which machine: --host NAME, a [[hosts]] of hosts.toml.")
+        raise UsageError("Give the machine: --host NAME, from [[hosts]] in hosts.toml.")
     machine = find_machine(settings, name)
     vault = choose_vault(settings, request.to)
     try:
@@ -83,8 +83,8 @@ def pull_sets(settings: Settings, request: PullRequest, report: Report) -> int:
             return chosen.show(request.runtag) if request.dry_run else chosen.run(request.runtag)
     except Interrupted as error:
         report.fail(
-            f"Fetching from {name}: {error}. What has arrived is kept, and the same command goes "
-            "on from there."
+            f"Fetching from {name}: {error}. Fetched files are kept; run the same command again "
+            "to resume."
         )
         return error.exit_code
 
@@ -92,11 +92,11 @@ def pull_sets(settings: Settings, request: PullRequest, report: Report) -> int:
 def choose_vault(settings: Settings, to: str) -> VaultConfig:
     """Return the vault that is fetched into: a folder of this machine; raises UsageError."""
     folders = {each.name: each for each in settings.vaults if not each.is_far}
-    known = f"There are: {', '.join(folders)}." if folders else "There is none: add [[vaults]]."
+    known = f"Known: {', '.join(folders)}." if folders else "None is configured: add [[vaults]]."
     if to and to not in folders:
-        raise UsageError(f'--to {to}: write a vault with kind = "folder". {known}')
+        raise UsageError(f'--to {to}: use a vault with kind = "folder". {known}')
     if not to and len(folders) != 1:
-        raise UsageError(f'Say into which vault with kind = "folder": --to NAME. {known}')
+        raise UsageError(f'Give a vault with kind = "folder": --to NAME. {known}')
     return folders[to] if to else next(iter(folders.values()))
 
 
@@ -107,7 +107,7 @@ def _only_one(vault: VaultConfig, host: str) -> Iterator[None]:
     try:
         os.makedirs(folder, mode=0o700, exist_ok=True)
     except OSError as error:
-        raise Refused(f"{folder} cannot be made: {words_of(error)}.") from error
+        raise Refused(f"Cannot create {folder}: {words_of(error)}.") from error
     path = f"{folder}/pull-{quote(host, safe='')}-{vault.name}.lock"
     with locked(path, f"pull from {host} to {vault.name}"):
         yield
@@ -164,7 +164,7 @@ class _Pull:
         self.report = report
         self.there = target.listdir(target.root)
         self.passed_over = False
-        """Newer sets than the latest are no good."""
+        """Backups newer than the latest are not usable."""
 
     def run(self, asked: str) -> int:
         """Fetch them one after the other, the oldest first; one that fails stops no other."""
@@ -189,7 +189,7 @@ class _Pull:
         count = len(wanted)
         self.report.tell(
             f"{count} of {len(chosen)} backups of {self.host} fetched into {self.vault}; the "
-            "others were there.",
+            "others were already there.",
             style="green",
         )
         told = self.passed_over if asked else self._tell_damaged()
@@ -216,8 +216,8 @@ class _Pull:
             raise not_found(runtag, found, self.host)
         if found[runtag].state not in FINISHED:
             raise Refused(
-                f"The backup {runtag} on {self.host} is {found[runtag].state.value}, and only "
-                "what is finished and proven is fetched. Nothing was changed."
+                f"The backup {runtag} on {self.host} is {found[runtag].state.value}, but only "
+                "finished and verified backups are fetched. Nothing was changed."
             )
         return (found[runtag],)
 

@@ -104,7 +104,7 @@ class Content:
         """Return exactly `size` bytes, piece by piece; a piece stays valid."""
         while size > 0:
             if not self._piece and not self._refill():
-                raise Damaged("it is cut: the tar inside has no end")
+                raise Damaged("it is incomplete: the tar inside has no end")
             part = self._piece[:size]
             self._piece = self._piece[len(part) :]
             self.at += len(part)
@@ -132,16 +132,16 @@ class Content:
     def end(self) -> None:
         """Make sure that nothing follows, neither inside nor behind the compressed data."""
         if self._piece or self._refill():
-            raise Damaged("there is something after the end of the tar inside")
+            raise Damaged("there are extra data after the end of the tar inside")
         # Zeros after the end, as a crash leaves them, are skipped by the reader without a word.
         if self._source.last[4:] != struct.pack("<I", self.at % 2**32):
-            raise Damaged("there is something after the end of the compressed data")
+            raise Damaged("there are extra data after the end of the compressed data")
 
     def _refill(self) -> bool:
         try:
             self._piece = memoryview(self._reader.read(_CHUNK))
         except EOFError:
-            raise Damaged("it is cut in the middle") from None
+            raise Damaged("it is incomplete") from None
         except _DEFLATE_ERRORS as error:
             raise Damaged(f"its compressed data is damaged ({error})") from None
         if not self._source.count:

@@ -55,7 +55,7 @@ def read_runtag(text: str) -> Runtag:
         return Runtag(text)
     cleaned = clean_runtag(text)
     offer = f" Try --runtag '{cleaned}'." if cleaned else ""
-    raise RuntagError(f"{text!r} cannot be a runtag: {mistake}.{offer}")
+    raise RuntagError(f"{text!r} is not a valid runtag: {mistake}.{offer}")
 
 
 def is_runtag(text: str) -> bool:
@@ -96,13 +96,13 @@ def _find_mistake(text: str) -> str:
         if not _allowed(character):
             name = unicodedata.name(character, f"U+{ord(character):04X}").lower()
             return (
-                f"it holds {character!r} ({name}); letters, digits, blanks and _ - . , + @ ( ) "
+                f"it holds {character!r} ({name}); letters, digits, spaces and _ - . , + @ ( ) "
                 "are allowed"
             )
     if text[0] in "-. ":
         return f"it begins with {text[0]!r}"
     if unicodedata.category(text[0])[0] == "M":
-        return "it begins with a mark that belongs on a letter"
+        return "it begins with a combining mark"
     if text[-1] in ". ":
         return f"it ends with {text[-1]!r}"
     size = len(text.encode())

@@ -94,7 +94,7 @@ def read_rates(text: str) -> TimeTable:
         for number in (_DAYS.index(day),) if day else range(len(_DAYS)):
             minute = number * _DAY_MINUTES + int(told[2]) * 60 + int(told[3])
             if minute in slots:
-                raise ValueError(f"tells twice what is from {told[2]}:{told[3]} on")
+                raise ValueError(f"sets {told[2]}:{told[3]} twice")
             slots[minute] = rate
     return TimeTable(tuple(sorted(slots.items())))
 

@@ -407,9 +407,7 @@ class Run:
             names = ", ".join(f"'{each.title}'" for each in bad)
             return JobResult(planned.job, JobStatus.SKIPPED, message=f"it needs {names}")
         if self._failed and not self.keep_going:
-            return JobResult(
-                planned.job, JobStatus.SKIPPED, message=f"'{self._failed}' failed before"
-            )
+            return JobResult(planned.job, JobStatus.SKIPPED, message=f"'{self._failed}' failed")
         return None
 
     def _settle(self, results: dict[int, JobResult], key: int, result: JobResult) -> None:
@@ -510,7 +508,7 @@ class Run:
         try:
             if context.job.rule.transaction:  # others work on while a job that makes files fails
                 if self.journal.owes(context.job.identity):
-                    context.status("it failed: what was done is undone, newest step first")
+                    context.status("it failed: undoing its steps, newest first")
                 self.journal.settle()
             self.journal.undo(context.job.identity)
         except IotstackError as error:

@@ -214,22 +214,21 @@ class Journal:
                     if not self.leave_gone:
                         raise OldDataGone(
                             f"{ended(error)} "
-                            f"What is owed is in {self.path}, and no run starts before it "
-                            "is undone."
+                            f"The steps to undo are in {self.path}; no run starts before they "
+                            "are undone."
                         ) from error
                     self.gone = True
-                    self.told.append(f"{ended(error)} It is left as it is now.")
+                    self.told.append(f"{ended(error)} It stays in its present state.")
                 except Interrupted as error:
                     error.left = (
-                        f"The way back is not finished: what is owed is in {self.path}, and the "
-                        "next run, or `inv undo`, goes on with it."
+                        f"The rollback is incomplete: the steps to undo are in {self.path}. Run "
+                        "`inv undo`; the next run also continues it."
                     )
                     raise
                 except IotstackError as error:
                     raise StepFailed(
                         f"Undoing '{name_of(type(step))}' of '{owner}' failed: {ended(error)} "
-                        "What is "
-                        f"owed is in {self.path}; the next run tries again before all else."
+                        f"The steps to undo are in {self.path}; the next run tries again first."
                     ) from error
                 self._owed.remove((owner, step))
                 self._undone.append(step)
@@ -274,8 +273,8 @@ class Journal:
                     owed.append((entry["job"], self._step(entry, bound)))
             except (KeyError, TypeError, AttributeError, ValueError) as error:
                 raise StepFailed(
-                    f"{self.path} line {number}: this version knows no such step: {line.strip()} "
-                    f"Undo it {BY_HAND}; until then nothing is changed."
+                    f"{self.path} line {number}: this version does not know this step: "
+                    f"{line.strip()} Undo it {BY_HAND}; until then nothing is changed."
                 ) from error
         if bound:
             try:
@@ -283,8 +282,8 @@ class Journal:
             except StepFailed as error:
                 raise StepFailed(
                     f"{self.path}: {ended(error)} "
-                    "Nothing was undone. Look at that file: no run of this "
-                    f"version wrote it. If an earlier one did, undo it {BY_HAND}."
+                    "Nothing was undone. Check that file: this version did not write it. If an "
+                    f"earlier version did, undo it {BY_HAND}."
                 ) from error
         steps = [step for _, step in owed]
         return [(o, s.beside(steps) if hasattr(s, "beside") else s) for o, s in owed]

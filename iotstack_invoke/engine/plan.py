@@ -30,7 +30,7 @@ class Why(Enum):
     PARAMETERS = "parameters changed"
     UNLIKE = "not the same as here"
     FORCED = "forced"
-    ASKED = "asked for"
+    ASKED = "requested"
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +142,7 @@ def bind(name: str, roots: Mapping[str, str]) -> File:
     role, colon, path = name.partition(":")
     if not colon or role not in roots:
         known = ", ".join(f"{each}:" for each in sorted(roots))
-        raise RuleError(f"{name}: no role of that name; write one of {known} before the path.")
+        raise RuleError(f"{name}: unknown role; use one of {known} before the path.")
     return File(role, path, roots[role])
 
 
@@ -156,7 +156,7 @@ def _in_order(jobs: Collection[Job], makers: Mapping[File, Job]) -> tuple[Job, .
     except CycleError as error:
         circle = " needs ".join(f"'{by_id[key].rule.name}'" for key in reversed(error.args[1]))
         raise RuleError(
-            f"The rules turn in a circle: {circle}. Take one of these inputs out of its rule."
+            f"The rules form a circle: {circle}. Remove one of these inputs from its rule."
         ) from None
 
 
@@ -230,7 +230,7 @@ class _Decision:
     def _refuse_missing_leaves(self) -> None:
         makers, files = self.graph.makers, self.files
         missing: list[tuple[str, File]] = [
-            ("it was asked for", target)
+            ("it was requested", target)
             for target in self.graph.targets
             if target not in makers and target not in files
         ]

@@ -295,7 +295,7 @@ class RuleBook:
             if refused:
                 return (
                     f"Rule '{each.name}' makes {pattern.text}, but what stands for "
-                    f"{{{refused}}} is no {refused}."
+                    f"{{{refused}}} is not a valid {refused}."
                 )
         return f"The rules make: {', '.join(o for r in self.rules for o in r.outputs)}."
 

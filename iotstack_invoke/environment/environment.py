@@ -325,7 +325,7 @@ class RecordFile:
 
     def take_back(self, output: str) -> None:
         """Note that an output is not there, whatever was recorded of it."""
-        self.add(Record(output, facts={LACKING: {output: "it is not there"}}))
+        self.add(Record(output, facts={LACKING: {output: "it is missing"}}))
 
     def add(self, record: Record) -> None:
         """Keep one more, through a power cut.
@@ -419,8 +419,7 @@ def _read_as_listed(
         if content is None or len(content) != size_bytes:
             came = "nothing" if content is None else f"{len(content):,} bytes"
             raise _UnlikeListed(
-                f"{name} in {storage.name} was not read as it lies there: {came} came of "
-                f"{size_bytes:,} bytes.",
+                f"{name} in {storage.name} was read incompletely: {came} of {size_bytes:,} bytes.",
                 again=True,
             )
         found[runtag] = None
@@ -684,7 +683,7 @@ def write_pin(storage: Storage, folder: str, runtag: str, note: bytes) -> None:
     storage.write(path + PARTIAL, io.BytesIO(note), time.time())
     storage.rename(path + PARTIAL, path)
     if path not in storage.stat([path]):
-        raise StepFailed(f"On {storage.name} {path} was written, and is not there.")
+        raise StepFailed(f"{path} was written to {storage.name}, but is missing there.")
 
 
 def stat_everywhere(
@@ -707,7 +706,7 @@ def stat_everywhere(
             else:
                 facts = {p: known[file.path] for p, file in mine.items() if file.path in known}
         except StepFailed as error:
-            notes.append(f"{role} cannot be looked at now: {error}")
+            notes.append(f"Cannot check {role} now: {error}")
             continue
         found |= {mine[path]: fact for path, fact in facts.items() if not fact.other}
     return found, tuple(notes)
@@ -812,8 +811,8 @@ def remove_set(storage: Storage, folder: str, runtag: str) -> None:
         storage.remove([mark])
     except StepFailed as error:
         raise StepFailed(
-            f"{runtag} is removed only half from {storage.name}: {ended(error)} It is listed no "
-            "more, and the next prune or backup removes what is left.",
+            f"{runtag} is only partly removed from {storage.name}: {ended(error)} It is not "
+            "listed any more; the next prune or backup removes the rest.",
             again=error.again,
         ) from error
 

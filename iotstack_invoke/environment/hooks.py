@@ -28,8 +28,8 @@ READ_ON_S = 2.0
 MOST_SHOWN = 1_000
 """Letters of a hook: it may hold a whole script, or what a slip of a finger made."""
 HELD = (
-    "something that it started still holds its output, which is read no further. Let it redirect "
-    "it: >/dev/null 2>&1"
+    "a process that it started still holds its output, which is no longer read. Redirect the "
+    "output of that process: >/dev/null 2>&1"
 )
 # Tells of a program what env(1) would meet: no shell's own words, and what its `#!` names.
 FIND_PROGRAM = (
@@ -74,7 +74,7 @@ class Occasion:
         for each in hooks:
             trouble = self._run(each, f"before_{self.task}")
             if trouble and not each.may_fail:
-                raise Refused(f"The {self.task} was not begun: {trouble}")
+                raise Refused(f"The {self.task} did not start: {trouble}")
             warnings += [trouble] if trouble else []
         return tuple(warnings)
 

@@ -103,8 +103,10 @@ def find_machine(settings: Settings, name: str) -> HostConfig:
             return each
     names = [each.name for each in settings.machines]
     near = nearest(name, names, 3, 0.4) or names
-    offer = f" There are: {', '.join(near)}." if near else " There are none: add [[hosts]]."
-    raise UsageError(f"hosts.toml names no host {name!r}.{offer}")
+    offer = (
+        f" There are: {', '.join(near)}." if near else " No hosts are configured: add [[hosts]]."
+    )
+    raise UsageError(f"hosts.toml has no host {name!r}.{offer}")
 
 
 @contextlib.contextmanager
@@ -147,13 +149,13 @@ def open_machine(machine: HostConfig, *, bare: bool = False) -> Iterator[SshHost
         folder = remote.run(Command(words, ANY_EXIT)).out.strip()
         if folder == IS_FILE:
             raise Refused(
-                f"{machine.folder} on {name} is a file, and no folder. Nothing was changed. Name "
-                f"a folder there: `folder` of [[hosts]] '{name}' in hosts.toml."
+                f"{machine.folder} on {name} is a file, not a folder. Nothing was changed. Set a "
+                f"folder there: `folder` of [[hosts]] '{name}' in hosts.toml."
             )
         if not folder.startswith("/"):
             make = over_ssh(machine.ssh, "mkdir", "-p", machine.folder)
             raise Refused(
-                f"{name} has no folder {machine.folder}. Make it there, for example with "
+                f"{name} has no folder {machine.folder}. Create it, for example with "
                 f"`{make}`, or restore with --bare."
             )
         remote.root = folder
@@ -168,9 +170,8 @@ def _check_identity(host: Host, machine: HostConfig) -> None:
     told = host.run(Command(("cat", "/etc/machine-id"), ANY_EXIT)).out.strip()
     if told != machine.machine_id:
         raise Refused(
-            f"{machine.ssh.called(machine.name)} is not the machine that hosts.toml means: its "
-            f"machine id is {told or 'unknown'}, and {machine.machine_id} is pinned. Nothing was "
-            "changed."
+            f"{machine.ssh.called(machine.name)} is not the expected machine: its machine id is "
+            f"{told or 'unknown'}but hosts.toml pins {machine.machine_id}. Nothing was changed."
         )
 
 
@@ -183,8 +184,8 @@ def with_docker(target: StackHost) -> StackHost:
     """Return a target; raises Refused, with what mends it, where Docker cannot be asked."""
     if target.no_docker:
         here = isinstance(target.host, LocalHost)
-        other = "; if another machine is meant: --host NAME" if here else ""
-        cure = f"What mends it: inv doctor{'' if here else host_flag(target.name)}{other}."
+        other = "; for another machine use --host NAME" if here else ""
+        cure = f"To find the cause: inv doctor{'' if here else host_flag(target.name)}{other}."
         raise Refused(f"{target.no_docker} {cure}")
     return target
 
@@ -197,7 +198,7 @@ def docker_words(host: Host, name: str, as_root: tuple[str, ...]) -> tuple[str, 
         docker = (*as_root, "docker")
         told = host.run(Command((*docker, "ps", "--quiet"), ANY_EXIT, 60))
     if told.exit_code:
-        raise Refused(f"On {name} Docker cannot be asked: {ended(told.last_line)}")
+        raise Refused(f"Docker on {name} cannot be used: {ended(told.last_line)}")
     return docker
 
 
@@ -233,8 +234,8 @@ def require_stack(target: StackHost) -> None:
     if not may_be_there(target.host, target.folder):
         far = "" if isinstance(target.host, LocalHost) else host_flag(target.name)
         raise NotFound(
-            f"There is no stack in {target.folder}, on {target.name}. Nothing was changed. "
-            f"hosts.toml says where it lies; what else is wrong: inv doctor{far}"
+            f"No stack found in {target.folder} on {target.name}. Nothing was changed. Check its "
+            f"folder in hosts.toml; for other problems run inv doctor{far}"
         )
 
 
@@ -308,21 +309,20 @@ class _FarLock(Lock):
                 holder = read_text(self.host, self.path)
             if self._is_held_by_ours():
                 raise Busy(
-                    f"On {self.host.name} what is left there of this run's lost connection still "
-                    f"holds its lock, {self.path} (process {self.holder}), and was not ended. "
-                    "sshd there lets it go when it notices, or: sudo kill -9 "
-                    f"{self.holder}"
+                    f"On {self.host.name} the lost connection of this run still holds the lock "
+                    f"{self.path} (process {self.holder}) and could not be stopped. Wait until "
+                    f"sshd there closes it, or: sudo kill -9 {self.holder}"
                 )
             raise Busy(
-                f"On {self.host.name} another run is working on this stack. Wait for it, and run "
-                f"this again. ({holder.strip() or self.path})"
+                f"On {self.host.name} another run is active on this stack. Wait until it ends, "
+                f"then run this again. ({holder.strip() or self.path})"
             )
         folder = posixpath.dirname(self.path)
         if is_read_only(self.host, folder):
             raise Refused(f"On {self.host.name}: {folder} {READ_ONLY}. {remount(folder)}")
         raise Refused(
             f"On {self.host.name} the lock {self.path} cannot be taken (exit {code}): "
-            f"{said or 'it said nothing'}"
+            f"{said or 'no message'}"
         )
 
     def _is_held_by_ours(self) -> bool:

@@ -134,8 +134,8 @@ def denied_told(err: str) -> str:
     more = len(paths) - MOST_DENIED
     named = ", ".join(paths[:MOST_DENIED]) + (f" and {more:,} more" if more > 0 else "")
     return (
-        f"this user may not read {named}. With sudo = true in hosts.toml root reads it; or let "
-        "this user read it (its owner, its mode)."
+        f"this user has no permission to read {named}. Set sudo = true in hosts.toml, or change "
+        "its owner or mode."
     )
 
 
@@ -171,7 +171,7 @@ class Result:
         if not any(map(is_telling, lines)):
             lines = [*lines, *self.out.strip().splitlines()[-1:]]
         telling = [each for each in lines if is_telling(each)] or lines
-        return telling[-1].strip() if telling else "it said nothing"
+        return telling[-1].strip() if telling else "no message"
 
 
 Heard = Callable[[str, str], None]

@@ -44,14 +44,14 @@ def root_words(host: Host, name: str, *, sudo: bool) -> tuple[str, ...]:
         told = host.run(Command(("sudo", "-n", "true"), ANY_EXIT, 15))
         if told.exit_code:
             raise Refused(
-                f"On {name} sudo does not let this user in without a password: "
+                f"On {name} sudo needs a password for this user: "
                 f"{ended(told.last_line)} Allow it (NOPASSWD in /etc/sudoers.d), or log in as "
                 "root."
             )
         as_root = ("sudo", "-n")
     for program in ("flock", "tar", "sha256sum"):
         if host.run(Command(("sh", "-c", f"command -v {program}"), ANY_EXIT)).exit_code:
-            raise Refused(f"On {name} there is no {program}; it is needed there.")
+            raise Refused(f"On {name} the program {program} is missing; install it there.")
     return as_root
 
 
@@ -166,8 +166,8 @@ def refuse_read_only(host: Host, folders: Iterable[str]) -> None:
     for folder in dict.fromkeys(folders):
         if is_read_only(host, folder):
             raise Refused(
-                f"{on_host(host)}{folder} {READ_ONLY}. Nothing was changed. When the disk is "
-                f"well: {remount(folder)}"
+                f"{on_host(host)}{folder} {READ_ONLY}. Nothing was changed. When the disk works "
+                f"again: {remount(folder)}"
             )
 
 
@@ -300,7 +300,7 @@ def device(host: Host, path: str, as_root: tuple[str, ...] = ()) -> str:
         if told:
             return told
         path = posixpath.dirname(path) if path != "/" else ""
-    raise StepFailed(f"On {host.name}: no file system is known for {path}.")
+    raise StepFailed(f"On {host.name}: found no file system for {path}.")
 
 
 def mount_of(host: Host, path: str, as_root: tuple[str, ...] = ()) -> str:

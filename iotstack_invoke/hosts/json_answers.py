@@ -28,9 +28,9 @@ def read_json(content: str | bytes, source: str) -> JsonAnswer:
     try:
         return JsonAnswer(json.loads(content), source)
     except RecursionError as error:
-        raise StepFailed(f"The answer of {source} cannot be read: it is too deep.") from error
+        raise StepFailed(f"Cannot read the answer of {source}: it is nested too deep.") from error
     except ValueError as error:
-        raise StepFailed(f"The answer of {source} cannot be read: {error}.") from error
+        raise StepFailed(f"Cannot read the answer of {source}: {error}.") from error
 
 
 class JsonAnswer:
@@ -124,6 +124,6 @@ class JsonAnswer:
         """Return the failure of an answer that has something else here."""
         kind = _KINDS.get(type(self._value), "null")
         return StepFailed(
-            f"The answer of {self._source} cannot be read: {self._where.lstrip('.') or 'it'} is "
-            f"{kind}, and not {wanted}."
+            f"Cannot read the answer of {self._source}: {self._where.lstrip('.') or 'it'} is "
+            f"{kind}, not {wanted}."
         )

@@ -55,7 +55,7 @@ SLOWEST_BYTES_S = 1_000_000
 LISTEN_S = 30.0
 """How long we wait for the last words of a program that has ended, or was killed."""
 PRIVATE = 0o600
-NO_FILE = "it is no regular file"
+NO_FILE = "it is not a regular file"
 NOT_THERE = (FileNotFoundError, NotADirectoryError)
 """What the system says of a path at which nothing is. All else means that nobody could look."""
 READ_ONLY = "is mounted read-only (the card may be failing: look at dmesg)"
@@ -282,8 +282,7 @@ class LocalHost:
             )
         except CommandTimedOut as error:
             raise StepFailed(
-                f"It did not end within {command.timeout_s:g} s, so it was stopped: "
-                f"{command.shown}"
+                f"It did not end within {command.timeout_s:g} s and was stopped: {command.shown}"
             ) from error
         except ThreadException as error:
             raise _first_of(error, command, self.name) from error
@@ -347,7 +346,7 @@ class Patience:
     def allow(self, limit_s: float) -> None:
         """Let what comes now take so long; raises StepFailed where nobody waits for it."""
         if self.is_over:
-            raise StepFailed("It took too long, so nobody waits for it.")
+            raise StepFailed("It took too long and was abandoned.")
         self.limit_s = limit_s
         self.until_s = time.monotonic() + limit_s
 
@@ -444,7 +443,7 @@ def read_chunk(source: IO[bytes]) -> bytes:
     try:
         return source.read(CHUNK_BYTES)
     except OSError as error:
-        raise StepFailed(f"Reading broke off: {error.strerror or error}.") from error
+        raise StepFailed(f"Reading failed: {error.strerror or error}.") from error
 
 
 @contextlib.contextmanager
@@ -492,9 +491,7 @@ def piped(
                 )
             except OSError as error:
                 advice = "" if error.errno == errno.E2BIG else " Is it installed?"
-                raise StepFailed(
-                    f"{words[0]} cannot be started: {error.strerror}.{advice}"
-                ) from error
+                raise StepFailed(f"Cannot start {words[0]}: {error.strerror}.{advice}") from error
             _widen(process.stdin, process.stdout)
             listener = threading.Thread(target=listen, daemon=True)
             listener.start()
@@ -549,8 +546,8 @@ class _Finish:
             code = self.process.wait(self.limit_s)
         except subprocess.TimeoutExpired:
             raise StepFailed(
-                f"{self.name} did not end, nor could it be killed: what it waits for may be a "
-                "disk or a share that is gone. Look at dmesg."
+                f"{self.name} did not end and could not be killed: it may wait for a lost disk "
+                "or share. See dmesg."
             ) from None
         self.listener.join(LISTEN_S)
         for each in self.troubles:
@@ -583,7 +580,7 @@ def _first_of(error: ThreadException, command: Command, where: str) -> BaseExcep
 def said_too_much(shown: str, most_bytes: int, where: str) -> StepFailed:
     """Return the failure of a program whose answer has no end."""
     return StepFailed(
-        f"On {where}: it said more than {most_bytes:,} bytes, so it was stopped: {shown}"
+        f"On {where}: its output exceeded {most_bytes:,} bytes, so it was stopped: {shown}"
     )
 
 
@@ -641,7 +638,7 @@ def _failing(what: str) -> Iterator[None]:
         if error.errno == errno.EROFS:
             raise StepFailed(f"{what}: its file system {READ_ONLY}.") from error
         full = error.errno in {errno.ENOSPC, errno.EDQUOT}
-        advice = " Free some space and run the same command again." if full else ""
+        advice = " Free some space, then run the same command again." if full else ""
         raise StepFailed(f"{what}: {error.strerror or error}.{advice}") from error
 
 
@@ -692,4 +689,4 @@ def _who_holds(descriptor: int, path: str) -> str:
         who = f"`{holder['purpose']}` (process {holder['pid']}, since {holder['since']})"
     except (ValueError, KeyError, TypeError, RecursionError):
         who = "another run"
-    return f"{who} is working on this stack. Wait for it to end, and run this again. ({path})"
+    return f"{who} is active on this stack. Wait until it ends, then run this again. ({path})"

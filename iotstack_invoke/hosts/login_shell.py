@@ -183,32 +183,30 @@ def advice(noise: str) -> str:
     """Return where to look for what a login prints."""
     files = ", ".join(START_FILES)
     return (
-        f"Its login prints: {shown(noise)}. Look there in {files} (or in those of another shell): "
-        "it may print at a terminal only ([ -t 1 ] && …)."
+        f"Its login prints: {shown(noise)}. Check {files} there (or those of another shell): "
+        "print only on a terminal ([ -t 1 ] && …)."
     )
 
 
 def prints_on(name: str, noise: str) -> LoginPrints:
     """Return the failure of a login that prints and prints."""
     return LoginPrints(
-        f"{name} runs no command: its login shell printed {len(noise):,} letters before one "
-        f"began. {advice(noise)}",
+        f"{name} does not run commands: its login shell printed {len(noise):,} characters first. "
+        f"{advice(noise)}",
         f"{shown(noise)}, without end. {advice(noise)}",
     )
 
 
 def no_sftp(name: str, noise: str) -> LoginPrints:
     """Return the failure of an SFTP in whose place a login prints, or anything else speaks."""
-    return LoginPrints(
-        f"{name} does not speak SFTP where it should. {advice(noise)}", shown(noise)
-    )
+    return LoginPrints(f"{name} does not answer with SFTP. {advice(noise)}", shown(noise))
 
 
 def not_begun(name: str, said: str) -> LoginPrints:
     """Return the failure of a command that the login shell of a machine did not begin."""
     words = shown(said) if said.strip() else "nothing"
     return LoginPrints(
-        f"{name} lets us in, and its login shell began no command; it said: {words}. A line in "
-        f"{', '.join(START_FILES)} there may end it early.",
+        f"{name} accepts the login, but its login shell does not run commands; it printed: "
+        f"{words}. A line in {', '.join(START_FILES)} there may end it early.",
         words,
     )

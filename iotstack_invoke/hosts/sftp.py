@@ -72,7 +72,7 @@ class NoSftp(paramiko.SSHException):
 
     def __init__(self, noise: bytes) -> None:
         self.noise = noise.decode("utf-8", "backslashreplace")
-        super().__init__("what it sends is no SFTP")
+        super().__init__("what it sends is not SFTP")
 
 
 class _Strict(Message):
@@ -205,7 +205,7 @@ class SftpSession(paramiko.SFTPClient):
             self._judge(kind, answer)
         except TimeoutError as error:
             self._give_up()
-            raise paramiko.SSHException("its SFTP does not answer") from error
+            raise paramiko.SSHException("its SFTP server does not answer") from error
         except (NoSftp, paramiko.SFTPError):
             self._give_up()
             raise
@@ -229,7 +229,7 @@ class SftpSession(paramiko.SFTPClient):
         if told.get_int() not in self._expecting:  # type: ignore[attr-defined]
             self._stray += 1
             if self._stray > MOST_STRAY:
-                raise paramiko.SFTPError("it answers what was not asked")
+                raise paramiko.SFTPError("it sends an unexpected answer")
         elif kind == CMD_ATTRS:
             paramiko.SFTPAttributes()._unpack(told)  # type: ignore[attr-defined]  # noqa: SLF001
 

@@ -22,7 +22,7 @@ from .login_shell import shown
 from .sftp import SftpSession, encoded
 from .ssh_connection import Login, closed, line_broke, why_it_broke
 
-MAKE_ROOM = "Make room there and run the same command again."
+MAKE_ROOM = "Free some space there, then run the same command again."
 MOST_CONTENT_BYTES = 32 << 20
 """What is read at once has no more, be it of many files; a manifest may have half of it."""
 MOST_LINE_BYTES = 1 << 12
@@ -58,7 +58,7 @@ class SftpStorage:
             told = sftp.entries(folder)
             unsized = next((name for name, each in told.items() if not _has_size(each)), None)
             if unsized is not None:
-                raise not_listed(self.name, folder, f"it tells no size of {shown(unsized)}")
+                raise not_listed(self.name, folder, f"it has no size for {shown(unsized)}")
             return {name: _sftp_fact(each) for name, each in told.items()}
         return {}
 
@@ -84,7 +84,7 @@ class SftpStorage:
                 except FileNotFoundError:
                     continue
                 except OSError as error:
-                    why = f"{path} cannot be read: {why_it_broke(error)}."
+                    why = f"cannot read {path}: {why_it_broke(error)}."
                     raise StepFailed(f"On {self.name}: {why}", again=sftp.is_broken()) from error
         return found
 
@@ -185,8 +185,8 @@ class SftpStorage:
             why = f"No space left: {free:,} bytes are free there. {MAKE_ROOM}"
         else:
             why = (
-                'the server says no more than "Failure": its disk or a quota may be full, or it '
-                f"may be read-only. Look at {os.path.dirname(path)} there. {MAKE_ROOM}"
+                'the server only answers "Failure": its disk or a quota may be full, or it may be '
+                f"read-only. Check {os.path.dirname(path)} there. {MAKE_ROOM}"
             )
         return StepFailed(f"Sending to {self.name} failed: {why}")
 
@@ -275,13 +275,13 @@ def _why(sftp: SftpSession, error: OSError, path: str) -> str:
 
 def not_listed(name: str, folder: str, why: str) -> Unreachable:
     """Return the failure of a listing that is none."""
-    why = why or "it breaks off"
-    return Unreachable(f"On {name}: its listing of {folder} cannot be read: {why}.", again=True)
+    why = why or "it is incomplete"
+    return Unreachable(f"On {name}: cannot read its listing of {folder}: {why}.", again=True)
 
 
 def too_much(name: str, folder: str, most_bytes: int) -> StepFailed:
     """Return the failure of an answer with more of small files than any question asks for."""
-    why = f"together they have more than {most_bytes:,} bytes, which no listing told"
+    why = f"together they have more than {most_bytes:,} bytes, unlike in the listing"
     return StepFailed(f"On {name}: files of {folder} are not read: {why}.", again=True)
 
 

@@ -194,9 +194,9 @@ def open_storage(ssh: Ssh, root: str, name: str) -> SshHost | SftpStorage:
             raise
         login.close()
         raise Unreachable(
-            f"{ssh.called(name)} lets us in, and offers neither a shell nor SFTP: to a command "
-            f"it says: {ended(no_shell)}{_of_sftp(error)} Where only the scp program is allowed, "
-            "nothing can be listed, proven or put in place. Allow SFTP there (`Subsystem sftp "
+            f"{ssh.called(name)} accepts the login, but offers neither a shell nor SFTP; its "
+            f"answer to a command: {ended(no_shell)}{_of_sftp(error)} With only the scp program, "
+            "files cannot be listed, verified or renamed. Allow SFTP there (`Subsystem sftp "
             "internal-sftp` and `ForceCommand internal-sftp` in sshd_config), or a shell."
         ) from error
     return SftpStorage(login, root)
@@ -229,7 +229,7 @@ def open_host(ssh: Ssh, root: str, name: str) -> SshHost:
     if isinstance(storage, SshHost):
         return storage
     storage.close()
-    raise Unreachable(f"{ssh.called(name)} offers SFTP only, and no commands can be run there.")
+    raise Unreachable(f"{ssh.called(name)} offers only SFTP, so commands cannot run there.")
 
 
 class _TooLong(StepFailed):
@@ -292,7 +292,7 @@ class SshHost:
             for stream in streams.values():
                 stream.close()
         if result.exited == -1:  # the channel was closed without an exit status
-            raise Unreachable(f"The line to {self.name} broke.", again=True)
+            raise Unreachable(f"Connection to {self.name} lost.", again=True)
         if not begins[0].begun:
             raise not_begun(self.name, result.stderr.strip() or result.stdout)
         self.login.note(*begins)
@@ -312,7 +312,7 @@ class SshHost:
         try:
             yield
         except _TooLong as error:
-            raise TimedOut(f"{error} Does its disk answer?") from error
+            raise TimedOut(f"{error} Does its disk work?") from error
 
     def stat(self, paths: Iterable[str]) -> dict[str, FileFact]:
         """Return what is there, in one round trip; raises StepFailed for any other answer."""
@@ -324,7 +324,7 @@ class SshHost:
         odd = [line for line in lines if line != "-" and not LOOK_LINE.fullmatch(line)]
         if odd or len(lines) != len(asked):
             why = shown(odd[0]) if odd else f"{len(lines):,} lines for {len(asked):,} paths"
-            raise StepFailed(f"On {self.name}: the answer of its stat cannot be read: {why}.")
+            raise StepFailed(f"On {self.name}: cannot read the answer of its stat: {why}.")
         return {path: _fact(line) for path, line in zip(asked, lines, strict=True) if line != "-"}
 
     def listdir(self, folder: str) -> dict[str, FileFact]:
@@ -369,7 +369,7 @@ class SshHost:
                     continue
                 if size.startswith(b"!"):
                     why = size.decode("utf-8", "replace").rpartition(": ")[2]
-                    raise StepFailed(f"On {self.name}: {folder}/{name} cannot be read: {why}.")
+                    raise StepFailed(f"On {self.name}: cannot read {folder}/{name}: {why}.")
                 is_size = size.isdigit() and len(size) <= MOST_DIGITS
                 if is_size and int(size) > MOST_CONTENT_BYTES:
                     why = f"it has {int(size):,} bytes, too many to be read at once"
@@ -381,7 +381,7 @@ class SshHost:
                 if size != b"%d" % len(found[name]):
                     pipe.finish()  # where the line broke, it says so
                     raise StepFailed(
-                        f"On {self.name}: {folder}/{name} was cut short while it was read.",
+                        f"On {self.name}: reading {folder}/{name} stopped early.",
                         again=True,
                     )
             pipe.finish()
@@ -391,7 +391,7 @@ class SshHost:
         """Make a file of one line where there is none, and return the line that is in it then."""
         told = self._ask(_script(CLAIM, path, line, limit_s=QUESTION_LIMIT_S)).out.rstrip("\n")
         if "\n" in told:
-            why = f"{path} was not claimed, its answer cannot be read: {shown(told)}"
+            why = f"{path} was not created: unexpected answer: {shown(told)}"
             raise StepFailed(f"On {self.name}: {why}.")
         return told
 
@@ -434,7 +434,7 @@ class SshHost:
         except StepFailed as error:
             if time.monotonic() < until_s:
                 raise
-            why = f"it did not end within {TRANSFER_LIMIT_S:g} s. Is its line too slow?"
+            why = f"it did not end within {TRANSFER_LIMIT_S:g} s. Is its connection too slow?"
             raise TimedOut(f"Sending to {self.name} failed: {why}") from error
 
     @contextlib.contextmanager
@@ -466,7 +466,7 @@ class SshHost:
         except StepFailed as error:
             if not stall.is_over:
                 raise
-            why = "it stood still. Does its disk answer, or is its line too slow?"
+            why = "no data for too long. Does its disk work, or is its connection too slow?"
             raise Unreachable(f"Sending to {self.name} failed: {why}", again=True) from error
         finally:
             stall.stop()
@@ -493,7 +493,7 @@ class SshHost:
                 if code != LINE_BROKE_EXIT:
                     raise not_begun(self.name, "\n".join(said) or begins.noise)
                 why = f": {ended(said[-1].strip())}" if said else "."
-                raise Unreachable(f"The line to {self.name} broke{why}", again=True)
+                raise Unreachable(f"Connection to {self.name} lost{why}", again=True)
             self.login.note(begins)
             yield process, finish
 
@@ -552,7 +552,7 @@ class SshHost:
     def _unbroken(self, code: int) -> int:
         """Return the exit code of a command; raises Unreachable where the line broke before."""
         if code in (LINE_BROKE_EXIT, -1):  # of `ssh`; of a channel that was closed without one
-            raise Unreachable(f"The line to {self.name} broke.", again=True)
+            raise Unreachable(f"Connection to {self.name} lost.", again=True)
         return code
 
     @contextlib.contextmanager
@@ -698,7 +698,7 @@ class _ToProcess:
                 self._process.stdin.close()
             answer: str = self._process.stdout.read(MOST_SAID_BYTES).decode("utf-8", "replace")
             if len(answer) == MOST_SAID_BYTES:
-                raise _not_sent(self._name, f"its answer has no end: {shown(answer)}")
+                raise _not_sent(self._name, f"its answer is incomplete: {shown(answer)}")
             code = self._finish()
         if code:
             last = next((line for line in reversed(self._said) if line.strip()), f"exit {code}")
@@ -742,11 +742,11 @@ class _ToChannel:
             end_input(channel)
             answer: str = channel.makefile("rb").read(MOST_SAID_BYTES).decode("utf-8", "replace")
             if len(answer) == MOST_SAID_BYTES:
-                raise _not_sent(self._name, f"its answer has no end: {shown(answer)}")
+                raise _not_sent(self._name, f"its answer is incomplete: {shown(answer)}")
             said = self._login.said(channel).strip()
             code = channel.recv_exit_status()
         if code:  # -1: the channel was closed without an exit status
-            why = "the line was cut" if code == -1 else f"exit {code}"
+            why = "the connection was cut" if code == -1 else f"exit {code}"
             raise _not_sent(self._name, said or why)
         return answer
 
@@ -765,7 +765,9 @@ def _not_sent(name: str, why: str) -> StepFailed:
     if "Read-only file system" in why:
         advice = f" Its file system {READ_ONLY}."
     if TOO_LARGE in why:
-        advice = f" A limit of the login there: look for `ulimit -f` in {', '.join(START_FILES)}."
+        advice = (
+            f" The login there has a limit: check for `ulimit -f` in {', '.join(START_FILES)}."
+        )
     again = not (REFUSED_BY_DISK.search(why) or advice)
     return StepFailed(f"Sending to {name} failed: {ended(why)}{advice}", again=again)
 

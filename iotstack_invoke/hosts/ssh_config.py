@@ -167,7 +167,7 @@ def find_way(ssh: Ssh, name: str) -> Way:
 def _way(ssh: Ssh, name: str, jumps: str, depth: int) -> Way:
     """Return the way to a machine through `jumps`, in place of what the configuration says."""
     if depth > MOST_GATEWAYS:
-        raise Unreachable(f"{name}: ProxyJump in the ssh configuration leads round in a circle.")
+        raise Unreachable(f"{name}: ProxyJump in the ssh configuration forms a circle.")
     if shutil.which("ssh"):
         answer, unread = _asked(ssh, name, jumps), ""
     else:
@@ -178,7 +178,7 @@ def _way(ssh: Ssh, name: str, jumps: str, depth: int) -> Way:
         return way
     hop = _HOP.fullmatch(last.strip())
     if hop is None:
-        raise Unreachable(f"{name}: ProxyJump {last} in the ssh configuration names no machine.")
+        raise Unreachable(f"{name}: ProxyJump {last} in the ssh configuration is not a host.")
     through = Ssh(
         hop["address"] or hop["host"], hop["user"] or "", int(hop["port"] or 0), config=ssh.config
     )
@@ -192,7 +192,7 @@ def _asked(ssh: Ssh, name: str, jumps: str) -> Answer:
         return _answer((*FOR_A_COMMAND, "-G", *flags(ssh), *through, "--", ssh.host, "true"))
     except StepFailed as error:
         raise Unreachable(
-            f"{name}: `ssh` cannot tell how {ssh.host} is reached: {error}", again=error.again
+            f"{name}: `ssh` cannot resolve {ssh.host}: {error}", again=error.again
         ) from error
 
 
@@ -224,11 +224,11 @@ def _read_plainly(ssh: Ssh, name: str) -> tuple[Answer, str]:
                 included += [file] if _INCLUDE.search(text) else []
         found = config.lookup(host)
     except OSError as error:
-        raise Unreachable(f"{name}: {file} cannot be read: {error.strerror}.") from error
+        raise Unreachable(f"{name}: cannot read {file}: {error.strerror}.") from error
     except (SSHException, ValueError, KeyError) as error:
         raise Unreachable(
-            f"{name}: {' and '.join(files)} cannot be understood: {ended(str(error))} There is no "
-            "`ssh` program here, which reads it all: install openssh-client."
+            f"{name}: {' and '.join(files)} cannot be parsed: {ended(str(error))} Install "
+            "openssh-client, whose `ssh` program can read them."
         ) from error
     answer: dict[str, tuple[str, ...]] = dict(DEFAULTS)
     for key, value in found.items():
@@ -240,8 +240,8 @@ def _read_plainly(ssh: Ssh, name: str) -> tuple[Answer, str]:
     if ssh.key:
         answer["identityfile"] = (ssh.key, *found.get("identityfile", ()))
     unread = (
-        f" What {' and '.join(included)} includes was not read: there is no `ssh` program here. "
-        "Install openssh-client."
+        f" What {' and '.join(included)} includes was not read, because the `ssh` program is "
+        "missing. Install openssh-client."
     )
     return answer, unread if included else ""
 
@@ -284,11 +284,11 @@ def _read_answer(ssh: Ssh, answer: Answer, unread: str) -> Way:
     card = _word(answer, "pkcs11provider")
     if not shows_keys:
         unshown = (
-            "The ssh configuration lets no key be shown (PubkeyAuthentication, "
-            "PreferredAuthentications), and there is no other way in here."
+            "The ssh configuration forbids login with a key (PubkeyAuthentication, "
+            "PreferredAuthentications), and no other method works here."
         )
     elif card:
-        unshown = f"Keys of {card} are shown by an agent alone: `ssh-add -s {shlex.quote(card)}`."
+        unshown = f"Keys of {card} need an agent: `ssh-add -s {shlex.quote(card)}`."
     else:
         unshown = ""
     accepted = _word(answer, "pubkeyacceptedalgorithms") or _word(answer, "pubkeyacceptedkeytypes")

@@ -84,7 +84,10 @@ OFFENDING = re.compile(r"Offending key for IP in (.+):(\d+)\s*$", re.MULTILINE)
 NO_BANNER = "Error reading SSH protocol banner"
 KEY_KINDS = ("ed25519", "ecdsa", "rsa")
 """Of which sshd has a file each."""
-LOST_LOGIN = re.compile(r"transport shut down|saw EOF|Authentication timeout|it hung up")
+LOST_LOGIN = re.compile(
+    r"transport shut down|saw EOF|Authentication timeout|it closed the "
+    r"connection"
+)
 NUMBER = re.compile(r"(: )?\[Errno -?\d+\] ")
 NO_LINE = re.compile(r"No existing session|SSH session not active")
 """What Paramiko says of a line that was closed between two commands."""
@@ -217,22 +220,26 @@ class Login:
         who = f"{self.name} ({self.ssh.host})"
         revoked = f" Keys are revoked in {' and '.join(files)}" if files else ""
         if shutil.which("ssh") is None:
-            why = f"{revoked}, and only `ssh` can tell whether one of them signed what it shows."
+            why = f"{revoked}, and only `ssh` can check whether one of them signed this host key."
             if not files:
-                why = " Only `ssh` does what CheckHostIP and KnownHostsCommand want."
+                why = " Only `ssh` supports CheckHostIP and KnownHostsCommand."
             raise KeyRefused(f"{who} cannot be verified.{why} Install openssh-client.")
         told = LocalHost("/").run(Command((*self.words(), "true"), ANY_EXIT, START_LIMIT_S))
         if told.exit_code != SSH_FAILED_EXIT:
             return
         said = [each.strip() for each in told.err.splitlines() if each.strip()] or ["exit 255"]
         if said[-1] != NOT_VERIFIED:
-            raise Unreachable(f"{who}: `ssh` does not get in: {ended(said[-1])}", again=True)
+            raise Unreachable(f"{who}: `ssh` login failed: {ended(said[-1])}", again=True)
         if of_address := OF_ADDRESS.search(told.err):
             raise _about_address(who, of_address[1], told.err)
         if revoked:
-            revoked += ", which may be who signed its certificate: give that machine a new one."
+            revoked += (
+                ", one of which may have signed its certificate: create a new one on that machine."
+            )
         why = ended(said[-2:][0])
-        raise KeyRefused(f"{who}: `ssh` refuses its host key, though it is known: {why}{revoked}")
+        raise KeyRefused(
+            f"{who}: `ssh` refuses its host key, although it is known: {why}{revoked}"
+        )
 
     @cached_property
     def way(self) -> Way:
@@ -280,7 +287,7 @@ class Login:
             channel.status_event.wait(LAST_WORDS_S)
             closed(channel)
             if channel.exit_status == -1:  # it was closed without one
-                raise Unreachable(f"The line to {self.name} broke.", again=True)
+                raise Unreachable(f"Connection to {self.name} lost.", again=True)
             raise not_begun(self.name, said)
         self.note(begins)
         return channel
@@ -297,8 +304,8 @@ class Login:
         """Return the failure of a login shell that hangs."""
         limit_s = START_LIMIT_S if limit_s is None else limit_s
         return TimedOut(
-            f"{self.ssh.called(self.name)} lets us in, and its login shell did not begin a "
-            f"command within {limit_s:g} s. It may wait for an answer: look there in "
+            f"{self.ssh.called(self.name)} accepts the login, but its login shell did not start "
+            f"a command within {limit_s:g} s. It may wait for input: check there "
             f"{', '.join(START_FILES)}.",
             again=True,
         )
@@ -306,8 +313,8 @@ class Login:
     def no_session(self, error: ChannelException) -> NoSession:
         """Return the failure of a machine that opens no session on a line of ours."""
         return NoSession(
-            f"{self.name} ({self.ssh.host}) lets us in, and its SSH server opens no session: "
-            f"{ended(error.text)} How many it allows is MaxSessions in its sshd_config.",
+            f"{self.name} ({self.ssh.host}) accepts the login, but its SSH server does not open "
+            f"a session: {ended(error.text)} Check MaxSessions in its sshd_config.",
             again=True,
         )
 
@@ -345,7 +352,7 @@ class Login:
         finally:
             channel.settimeout(None)
         if channel.exit_status == -1:  # it was closed without one
-            raise Unreachable(f"The line to {self.name} broke.", again=True)
+            raise Unreachable(f"Connection to {self.name} lost.", again=True)
         return b"", channel.exit_status, next((e for e in reversed(said) if e.strip()), "").strip()
 
     def sftp(self, limit_s: float = ANSWER_LIMIT_S) -> SftpSession:
@@ -413,35 +420,35 @@ class Login:
             unusable = error.unusable if isinstance(error, LoginRefused) else ""
             copy = shlex.join(("ssh-copy-id", *self._to(way)))
             raise Unreachable(
-                f"{self._called(way)} did not let us in as {way.user}: {ended(str(error))} "
-                f"{unusable or f'Put your public key there with `{copy}`;'} "
-                f"{'Nobody' if unusable else 'nobody'} is asked for a password here.",
+                f"{self._called(way)} refused the login as {way.user}: {ended(str(error))} "
+                f"{unusable or f'Put your public key there with `{copy}`.'} Passwords are not "
+                "supported here.",
                 again=bool(LOST_LOGIN.search(str(error))),
             ) from error
         except ChannelException as error:
             raise self.no_session(error) from error
         except SSHException as error:
             if NO_LINE.search(str(error)):
-                raise Unreachable(f"The line to {self.name} broke.", again=True) from error
+                raise Unreachable(f"Connection to {self.name} lost.", again=True) from error
             hint = ""
             if NO_BANNER in str(error) or SILENT in str(error):
-                hint = " Its SSH server hangs, or something else listens on that port."
+                hint = " Its SSH server hangs, or another program uses that port."
             why = ended(NUMBER.sub(": ", str(error)))
             raise Unreachable(f"{self.ssh.called(self.name)}: {why}{hint}", again=True) from error
         except socket.gaierror as error:
             first = self.way.first
             name = self._called(first).removesuffix(",")
-            there = f"there is no host named {first.host}: {ended(why_it_broke(error))}"
+            there = f"host {first.host} not found: {ended(why_it_broke(error))}"
             raise Unreachable(f"{name}: {there}{self.way.unread}") from error
         except (OSError, EOFError) as error:
             why = why_it_broke(error)
             if getattr(error, "filename", None):  # a file of ours: the key, the configuration
                 raise Unreachable(
-                    f"{self.name}: {error.filename} cannot be read: {why}."  # type: ignore[union-attr]
+                    f"{self.name}: cannot read {error.filename}: {why}."  # type: ignore[union-attr]
                 ) from error
             raise Unreachable(
-                f"{self._called(self.way.first)} does not answer: {why}. Is it switched on, and "
-                f"does `{self._ssh}` reach it?",
+                f"{self._called(self.way.first)} is unreachable: {why}. Is it switched on? Does "
+                f"`{self._ssh}` work?",
                 again=True,
             ) from error
 
@@ -454,21 +461,21 @@ class Login:
         if error.found is KeyVerdict.REVOKED:
             place = next((e.place for e in error.known if e.marker == REVOKED), way.revoked_keys)
             why = (
-                f"{who} shows a host key that is revoked ({place}): somebody else may have it. It "
-                "is refused, whatever else knows it."
+                f"{who} has a revoked host key ({place}): others may have its private part. The "
+                "connection is refused."
             )
-            cure = "Give that machine a new host key."
-            fix = "give that machine a new host key"
+            cure = "Create a new host key on that machine."
+            fix = "create a new host key on that machine"
         elif error.found is KeyVerdict.CHANGED:
             old = next(each for each in error.known if each.algorithm == kind and not each.marker)
             forget = shlex.join(("ssh-keygen", "-f", old.file, "-R", way.known_as))
             why = (
-                f"{who} shows another host key than the one we know ({old.place}): "
-                f"{error.key.fingerprint}, and not {old.fingerprint}. Either it was set up anew "
-                f"or it is another machine: at its own screen `{own_key(kind)}` tells its key."
+                f"{who} has a different host key than the known one ({old.place}): "
+                f"{error.key.fingerprint} instead of {old.fingerprint}. It was reinstalled, or "
+                f"it is another machine: on its own screen `{own_key(kind)}` prints its key."
             )
             then = f"run `{trust}`" if way is self.way else f"log in once with `{self._ssh}`"
-            cure = f"If it is right, forget the old one with `{forget}`, then {then}."
+            cure = f"If that matches, remove the old key with `{forget}`, then {then}."
             fix = f"{forget} && {trust if way is self.way else self._ssh}"
         else:
             why = f"The host key of {who} is not known.{_why_unknown(way, error.known)}"
@@ -490,11 +497,11 @@ def _about_address(who: str, address: str, said: str) -> KeyRefused:
     place = f" ({found[1]}, line {found[2]})" if found else ""
     forget = shlex.join(("ssh-keygen", *(("-f", found[1]) if found else ()), "-R", address))
     why = (
-        f"{who}: `ssh` refuses its host key, though it is known: of the address {address} another "
-        f"is known{place}, and CheckHostIP is on. Either another machine had that address, or "
-        f"this is another machine: at its own screen `{own_key('')}` tells its key."
+        f"{who}: `ssh` refuses its host key, although it is known: its address {address} is "
+        f"known with another key{place}, and CheckHostIP is on. Either another machine had that "
+        f"address, or this is another machine: on its own screen `{own_key('')}` prints its key."
     )
-    cure = f"If it is right, forget the old one with `{forget}`."
+    cure = f"If that matches, remove the old key with `{forget}`."
     return KeyRefused(f"{why} {cure}", why=why, fix=forget)
 
 
@@ -504,11 +511,14 @@ def _why_unknown(way: Way, known: tuple[KnownKey, ...]) -> str:
     authority = next((each for each in known if each.marker == AUTHORITY), None)
     closed = unreadable(way.known_hosts)
     if plain:
-        return f" One of another kind is ({plain[0].place}), which the machine does not show."
+        return (
+            f" A key of another type is known ({plain[0].place}), which the machine does not "
+            "offer."
+        )
     if authority:
         return (
-            f" It is known by a certificate alone ({authority.place}), which `ssh` verifies and "
-            "Paramiko, which is used here, does not: the key itself must be known, too."
+            f" It is known only by a certificate ({authority.place}), which `ssh` can verify but "
+            "Paramiko, used here, cannot: the key itself must be known, too."
         )
     return f" {', '.join(closed)} cannot be read." if closed else way.unread
 
@@ -591,7 +601,7 @@ def end_input(channel: Any) -> None:
                     line._send_message(message)  # noqa: SLF001
                 return
         if time.monotonic() > give_up_s:
-            raise SSHException("the exchange of keys does not end")
+            raise SSHException("the key exchange does not end")
 
 
 def answered(channel: Any) -> Any:
@@ -682,7 +692,7 @@ def why_it_broke(error: Exception) -> str:
 
 def line_broke(name: str, error: Exception) -> Unreachable:
     """Return the failure of a line that stood."""
-    return Unreachable(f"The line to {name} broke: {why_it_broke(error)}.", again=True)
+    return Unreachable(f"Connection to {name} lost: {why_it_broke(error)}.", again=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -731,9 +741,8 @@ def remember_key(key: HostKey) -> str:
     path = os.path.realpath(key.file)
     if not key.file or (os.path.exists(path) and not os.path.isfile(path)):
         raise Refused(
-            "No key can be remembered: for this machine the ssh configuration has no file of "
-            "known hosts (UserKnownHostsFile). Nothing was written. Name one as `known_hosts` in "
-            "hosts.toml."
+            "Cannot save the key: the ssh configuration has no known_hosts file for this machine "
+            "(UserKnownHostsFile). Nothing was written. Set `known_hosts` in hosts.toml."
         )
     os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
     cut = ""

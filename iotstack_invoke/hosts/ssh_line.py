@@ -73,10 +73,10 @@ COMMON = {
 """By Paramiko's word for what a server and we have not in common: ours, where the server's stand,
 the setting of sshd, and what both know."""
 AGENTS = "the agent's "
-NOT_SIGNED = "The agent does not sign with {}: nobody confirmed it, or its card is away."
+NOT_SIGNED = "The agent does not sign with {}: it was not confirmed, or its card is missing."
 TOO_MANY_KEYS = (
-    "It may allow fewer tries (MaxAuthTries) than the agent has keys: `IdentitiesOnly yes`, and "
-    "the right key as `IdentityFile`, in the ssh configuration let that one alone be shown."
+    "It may allow fewer attempts (MaxAuthTries) than the agent has keys: set `IdentitiesOnly "
+    "yes` and the right key as `IdentityFile` in the ssh configuration."
 )
 UNUSABLE = (OSError, ValueError, SSHException, UnknownKeyType, UnsupportedAlgorithm)
 """What is raised for a file that holds no key, or one of which Paramiko knows nothing."""
@@ -158,7 +158,7 @@ class Line(fabric.Connection):  # type: ignore[misc]
             self._close_gateway()
             refused = isinstance(error, (HostKeyRefused, LoginRefused))
             if self._proxy and self._proxy.last_line and not refused:
-                raise SSHException(f"its ProxyCommand says: {self._proxy.last_line}") from error
+                raise SSHException(f"its ProxyCommand printed: {self._proxy.last_line}") from error
             if isinstance(error, IncompatiblePeer):
                 raise SSHException(_nothing_in_common(self._offers, str(error))) from error
             raise
@@ -215,9 +215,9 @@ def _nothing_in_common(offers: Mapping[str, Any], said: str) -> str:
         if word in said:
             theirs = ", ".join(offers.get(key, ()))
             return (
-                f"of the {what} that it offers ({theirs}) none is known to "
-                "Paramiko, which is used here, and allowed by the ssh configuration. Add "
-                f"{usual} to `{setting}` in the sshd_config there"
+                f"none of the {what} that it offers ({theirs}) is supported by Paramiko, used "
+                f"here, and allowed by the ssh configuration. Add {usual} to `{setting}` in the "
+                "sshd_config there"
             )
     return said
 
@@ -273,7 +273,7 @@ class _Proxy(socket.socket):
         self.settimeout(limit_s)
         _, passed, _, _ = socket.recv_fds(self, 1, 1)
         if not passed:
-            raise SSHException("its ProxyCommand handed over no line")
+            raise SSHException("its ProxyCommand passed no connection")
         os.dup2(passed[0], self.fileno())
         os.close(passed[0])
 
@@ -329,7 +329,7 @@ class _KnownHostPolicy(paramiko.MissingHostKeyPolicy):
         """Raise HostKeyRefused, unless the key is known; SSHException for one too small."""
         if key.get_name() == "ssh-rsa" and key.get_bits() < self._way.least_rsa_bits:
             raise SSHException(
-                f"its host key has {key.get_bits():,} bits, and the ssh configuration wants "
+                f"its host key has {key.get_bits():,} bits, but the ssh configuration requires "
                 f"{self._way.least_rsa_bits:,} (RequiredRSASize)"
             )
         found, known = judge(self._way, key)
@@ -337,7 +337,7 @@ class _KnownHostPolicy(paramiko.MissingHostKeyPolicy):
             raise HostKeyRefused(self._way, found, known, key)
 
 
-SILENT = "it takes the connection and does not answer"
+SILENT = "it accepts the connection but does not answer"
 
 
 class _Packets(Packetizer):
@@ -356,14 +356,14 @@ class _Packets(Packetizer):
         try:
             return str(super().readline(timeout))
         except UnicodeDecodeError as error:
-            raise SSHException(": what it says is no SSH") from error
+            raise SSHException(": its answer is not SSH") from error
 
     def _read_timeout(self, timeout: float) -> bytes:
         """Return the next bytes of what a server says before the handshake."""
         told = bytes(super()._read_timeout(timeout))  # type: ignore[misc]
         self.banner_bytes += len(told)
         if self.banner_bytes > MOST_BANNER_BYTES:
-            raise SSHException(": it goes on and on")
+            raise SSHException(": its answer has no end")
         return told
 
 
@@ -406,7 +406,7 @@ class _Transport(paramiko.Transport):
     @saved_exception.setter
     def saved_exception(self, error: Exception | None) -> None:
         if error is not None and not isinstance(error, (SSHException, OSError, EOFError)):
-            unread = SSHException(f"what it sends is no SSH: {_why_unread(error)}")
+            unread = SSHException(f"what it sends is not SSH: {_why_unread(error)}")
             unread.__cause__ = error
             error = unread
         self._saved = error
@@ -427,7 +427,7 @@ class _Transport(paramiko.Transport):
 def _why_unread(error: Exception) -> str:
     """Return why a message of a server could not be read, for people."""
     if isinstance(error, UnicodeError):
-        return "a text in it is no UTF-8"
+        return "a text in it is not UTF-8"
     if isinstance(error, KeyError):
         return "a message is of an unknown kind"
     return f"{error}"[:MOST_WHY_LETTERS].removesuffix(".") or "a message cannot be read"
@@ -526,14 +526,14 @@ class _Keys:
         with contextlib.closing(_Agent(self._way.agent)) as agent:
             for name, key in self._keys(agent):
                 if not _may_be_shown(self._way, key):
-                    forbidden = f"{name} is of a kind or size that the ssh configuration forbids."
+                    forbidden = f"{name} has a type or size that the ssh configuration forbids."
                     self._unusable += [] if forbidden in self._unusable else [forbidden]
                     continue
                 with contextlib.suppress(AuthenticationException):
                     wanted = transport.auth_publickey(self._way.user, key)
                     if not wanted:
                         return
-                    raise LoginRefused(self._way, f"it wants {' or '.join(wanted)} as well")
+                    raise LoginRefused(self._way, f"it also requires {' or '.join(wanted)}")
                 of_agent += isinstance(key, _AgentKey)
                 if isinstance(key, _AgentKey) and key.is_refused:
                     refused = NOT_SIGNED.format(name.removeprefix(AGENTS))
@@ -544,11 +544,11 @@ class _Keys:
                     tried = ", ".join(shown) or name
                     many = of_agent > 1 and not self._way.identities_only
                     told = TOO_MANY_KEYS if many else ""
-                    raise LoginRefused(self._way, f"it hung up after {tried}", told)
+                    raise LoginRefused(self._way, f"it closed the connection after {tried}", told)
         with contextlib.suppress(SSHException):  # some know us by our address
             if not transport.auth_none(self._way.user):
                 return
-        why = f"it takes none of {', '.join(shown)}" if shown else "we have no key to show"
+        why = f"it accepts none of {', '.join(shown)}" if shown else "there is no key to offer"
         raise LoginRefused(self._way, why, " ".join(self._unusable))
 
     def _keys(self, agent: _Agent) -> Iterator[tuple[str, paramiko.PKey]]:
@@ -576,30 +576,32 @@ class _Keys:
 
     def _read(self, path: str, *, is_public: bool) -> Iterator[paramiko.PKey]:
         """Yield the key of a file; where it cannot be used, note why."""
-        rewrite = f"`ssh-keygen -p -f {shlex.quote(path)}` writes it anew."
+        rewrite = f"`ssh-keygen -p -f {shlex.quote(path)}` rewrites it."
         try:
             mode = os.stat(path).st_mode
             if _public_part(path).startswith(SECURITY_KEY, LENGTH_BYTES):
                 self._unusable.append(
-                    f"{path} is of a security key, which Paramiko, used here, cannot ask: "
-                    f"`ssh-add {shlex.quote(path)}` gives it to an agent."
+                    f"{path} is on a security key, which Paramiko, used here, does not support: "
+                    f"add it to an agent with `ssh-add {shlex.quote(path)}`."
                 )
             elif is_public:
-                self._unusable.append(f"{path} is a public key of which the agent has no other.")
+                self._unusable.append(
+                    f"{path} is a public key whose private key is not in the agent."
+                )
             elif mode & 0o077 and os.stat(path).st_uid == os.getuid():
                 self._unusable.append(
-                    f"{path} is open to others, so that ssh does not use it: `chmod 600` it."
+                    f"{path} is readable by others, so ssh does not use it: `chmod 600` it."
                 )
             else:
                 yield _private_key(path)
         except TypeError:  # cryptography's word for a password
             self._unusable.append(
-                f"{path} is under a password: `ssh-add {shlex.quote(path)}` gives it to an agent."
+                f"{path} has a password: add it to an agent with `ssh-add {shlex.quote(path)}`."
             )
         except FileNotFoundError:
             if not _public_part(path):
                 raise
-            self._unusable.append(f"{path} is not there, and no agent holds that key.")
+            self._unusable.append(f"{path} is missing, and no agent has that key.")
         except OSError as error:
             self._unusable.append(f"{path} cannot be read: {error.strerror}.")
         except UNUSABLE as error:
@@ -633,7 +635,7 @@ def _private_key(path: str) -> paramiko.PKey:
     for kind, read in READ_AS.items():
         if isinstance(loaded, kind):
             return read.from_private_key(io.StringIO(text))
-    raise SSHException("Paramiko, which is used here, knows no keys of its kind.")
+    raise SSHException("Paramiko, used here, does not support keys of its type.")
 
 
 def _certified(key: paramiko.PKey, certificates: Mapping[str, bytes]) -> Iterator[paramiko.PKey]:

@@ -94,7 +94,7 @@ class Trust:
                 self.me = int(self.host.run(Command(("id", "-u"))).out if self.as_root else me)
             return {path: _owned(path, line) for path, line in zip(asked, told, strict=True)}
         except ValueError as error:
-            why = f"what it says of the owner of {asked[0]} cannot be read"
+            why = f"unexpected answer about the owner of {asked[0]}"
             raise StepFailed(f"On {self.host.name}: {why}.") from error
 
     def is_us(self, owned: Owned) -> bool:
@@ -111,12 +111,12 @@ class Trust:
         if not self.is_us(owned):
             return f"it belongs to user {owned.user}"
         if mode[OTHERS_WRITE] == "w" and mode[0] != "l":
-            return f"everybody may write it ({mode})"
+            return f"everyone can write to it ({mode})"
         if mode[GROUP_WRITES] == "w" and mode[0] != "l":
             if mode.endswith("+"):
-                return f"an access control list lets others write it ({mode})"
+                return f"an access control list lets others write to it ({mode})"
             if not self._is_private(owned):
-                return f"others of group {owned.group} may write it ({mode})"
+                return f"others in group {owned.group} can write to it ({mode})"
         return ""
 
     def _is_private(self, owned: Owned) -> bool:
@@ -135,19 +135,20 @@ class Trust:
         `about`: the file, where `owned` is its folder.
         """
         if owned.is_hidden:
-            why = "its folder may not be looked into"
+            why = "its folder cannot be read"
         elif owned.permissions[0] != kind:
-            why = "it is no plain file"
+            why = "it is not a plain file"
         else:
             why = self.others(owned)
         if why:
             why = f"{owned.path.removesuffix('/.')}: {why}" if about else why
             path = about or owned.path
             raise Refused(
-                f"{_where(self.host)}{path} is not believed: {why}. It says what a run that died "
-                "left to be undone, and whoever writes it could have anything done in our "
-                "name. Nothing was changed. Look at it; if a run of yours wrote it, make it and "
-                "its folder yours alone (chown, chmod go-w), and run this again. Else remove it."
+                f"{_where(self.host)}{path} is not trusted: {why}. It lists what an interrupted "
+                "run left to undo, so others who can write to it could run commands as this "
+                "user. Nothing was changed. Check it; if one of your runs wrote it, make it and "
+                "its folder writable only by you (chown, chmod go-w), then run this again. If "
+                "not, remove it."
             )
 
     def take(self, paths: Iterable[Owned]) -> None:
@@ -169,23 +170,23 @@ class Trust:
         mend = f"sudo chown {self.me} {quoted} && sudo chmod go-w {quoted}"
         if folder.is_hidden:
             raise Refused(
-                f"{where}{path} may not be looked into, so what a run that died left to be undone "
-                f"is unknown. Nothing was changed. Make it yours: {mend}"
+                f"{where}{path} cannot be read, so it is unknown what an interrupted run left to "
+                f"undo. Nothing was changed. Make it yours: {mend}"
             )
         why = self.others(folder) if folder.is_there else ""
         if not why:
             return ""
         if not self.is_us(folder):
             raise Refused(
-                f"{where}{path} is not used: {why}, who could put anything there to be done in "
-                f"our name. Nothing was changed. Make it yours: {mend}"
+                f"{where}{path} is not used: {why}, who could place files there that this user "
+                f"would run. Nothing was changed. Make it yours: {mend}"
             )
         as_root = self.as_root if folder.user != self.me else ()
         for change in ("o-w", "g-w"):
             words = (*as_root, "chmod", change, "--", path)
             told = self.host.run(Command(words, ANY_EXIT))
             if not self.others(self.stat([folder.path])[folder.path]):
-                return f"{where}{path}: {why}. Now its owner alone may."
+                return f"{where}{path}: {why}. Changed: now only its owner can."
         if or_refuse:
             raise Refused(
                 f"{where}{path} is not used: {why}, and that cannot be changed: "
@@ -228,10 +229,12 @@ def believed(host: Host, path: str, as_root: tuple[str, ...] = ()) -> bool:
     if (host.name, path) not in _passed_over.named:
         _passed_over.named.add((host.name, path))
         quoted = shlex.quote(path)
-        mend = f"If it is yours: sudo chown {trust.me} {quoted} && sudo chmod go-w {quoted}. Else "
+        mend = (
+            f"If it is yours: sudo chown {trust.me} {quoted} && sudo chmod go-w {quoted}. If not, "
+        )
         _passed_over.warn(
-            f"{_where(host)}{path} is passed over, as if it were not there: {why}, so others may "
-            f"have written what it says. {mend if kind == '-' else ''}remove it: sudo rm {quoted}"
+            f"{_where(host)}{path} is ignored: {why}, so others may have written its content. "
+            f"{mend if kind == '-' else ''}remove it: sudo rm {quoted}"
         )
     return False
 

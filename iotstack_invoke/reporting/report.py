@@ -193,7 +193,7 @@ class Report:
             raise
         except OSError as error:
             self.pass_over_output()
-            raise StepFailed(f"The output cannot be written: {error.strerror}.") from error
+            raise StepFailed(f"Cannot write the output: {error.strerror}.") from error
 
     @staticmethod
     def pass_over_output() -> None:
@@ -450,7 +450,7 @@ class Report:
             for reason in planned.reasons:
                 self.write(f"    why: {reason}")
             if not planned.runs:
-                self.write("    is there: nothing to do")
+                self.write("    exists: nothing to do")
             if commands and planned.runs:
                 for step in planned.job.steps:
                     for line in step.commands():

@@ -70,17 +70,15 @@ class Kind(Enum):
 
 
 _KINDS = {kind.value: kind for kind in Kind}
-COPIED = "copied as they lie"
-NO_BACKUP_OF_3 = (
-    "InfluxDB 3 has no backup of its own: its folder is to be copied while it is stopped"
-)
+COPIED = "copied as they are"
+NO_BACKUP_OF_3 = "InfluxDB 3 has no backup command: stop it while its folder is copied"
 AS_THEY_LIE = f"it is stopped, so its files are {COPIED}"
 PAUSED = "it is paused, so its files are copied as they are, as after a power cut"
 _SAVED = {
     Kind.COPY_SAFE: "files",
     Kind.SQLITE: "files; SQLite by online backup",
     Kind.PAYLOAD: "files, large and replaceable",
-    Kind.UNSURE: "files; tar warns where one changed",
+    Kind.UNSURE: "files; tar warns if one changed",
     Kind.STOP: "stopped while it is copied",
 }
 
@@ -198,9 +196,9 @@ class Cover:
         """What the owner of the stack is told of a container that is not covered."""
         name = self.container.name
         row = f'[[services]], name = "{name}", kind ='
-        advice = self.advice or f'Say in hosts.toml how it is saved: {row} "stop", or "skip"'
+        advice = self.advice or f'Set in hosts.toml how to save it: {row} "stop", or "skip"'
         if self.advice:
-            advice = f'{advice}; or say in hosts.toml that it may go: {row} "skip"'
+            advice = f'{advice}; or allow in hosts.toml to lose it: {row} "skip"'
         return (
             f"Container {name} ({self.container.image}) is not covered: {self.how}. {advice} "
             "with a reason."
@@ -280,7 +278,7 @@ def _cover(
     if service and service.kind is Kind.RECIPE:
         assert service.recipe  # noqa: S101 - no row is of that kind without one
         if not service.recipe.otherwise:
-            why = f"{service.recipe.database} is no MariaDB that runs and is dumped"
+            why = f"{service.recipe.database} is not a running MariaDB that is dumped"
             return Cover(container, service, why, covered=False)
         service = replace(service, kind=_KINDS[service.recipe.otherwise])
     if service is None:
@@ -328,11 +326,13 @@ def _another_influxdb(container: Container, service: Service) -> Cover:
     """Return that a container's InfluxDB is not the one that is dumped, and how it would be."""
     name = container.name
     if influxdb_version(container.image) == "2":
-        why = "InfluxDB 2 is dumped only where hosts.toml says so"
-        advice = f'Say so: [[services]], name = "{name}", kind = "dump", dump = "influxdb2"'
+        why = "InfluxDB 2 is dumped only if hosts.toml says so"
+        advice = (
+            f'Add to hosts.toml: [[services]], name = "{name}", kind = "dump", dump = "influxdb2"'
+        )
     else:
         why = f"of all InfluxDBs only container {service.containers[0]} is dumped"
-        advice = f'If it is the one to dump, say so in hosts.toml: [influxdb] container = "{name}"'
+        advice = f'To dump this one, set in hosts.toml: [influxdb] container = "{name}"'
     return Cover(container, service, why, covered=False, advice=advice)
 
 
@@ -355,7 +355,7 @@ def influxdb_3(container: Container, service: Service | None) -> Cover:
 def _torn(container: Container, service: Service | None, database: str) -> Cover:
     why = f"{database} writes while it is copied"
     if not container.running:
-        why = f"{database} can be copied only as long as it is stopped"
+        why = f"{database} can be copied only while it is stopped"
     return Cover(container, service, why, covered=False)
 
 
@@ -437,7 +437,7 @@ def row_mistakes(row: Mapping[str, Any], base: Service | None = None) -> list[st
         found.append("its name must be one word of letters, digits, '_', '.' and '-'")
     kind = row.get("kind", base.kind.value if base else None)
     if kind is None:
-        found.append("'kind' is missing, and the package knows no service of that name")
+        found.append("'kind' is missing, and there is no known service of that name")
     elif kind not in _KINDS:
         found.append(f"kind = {kind!r} must be one of {', '.join(_KINDS)}")
     if kind == "recipe" and not (base and base.recipe):
@@ -505,7 +505,7 @@ def row_conflicts(rows: Mapping[int, Service]) -> list[str]:
             found.append(
                 f"[[services]] number {first} '{one.name}' and number {second} '{other.name}' "
                 f"both say how {', '.join(shared)} is saved: kind = '{one.kind.value}' and "
-                f"kind = '{other.kind.value}'; let one of them say it"
+                f"kind = '{other.kind.value}'; remove one of them"
             )
     return found
 

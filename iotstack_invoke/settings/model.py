@@ -308,9 +308,9 @@ def load_settings(path: str = "", *, checkout: str = "") -> Settings:
             hint = _line_hint(content, str(error))
             raise SettingsError(f"{candidate} is not valid TOML: {error}.{hint}") from error
         except OSError as error:
-            raise SettingsError(f"{candidate} cannot be read: {error.strerror}.") from error
+            raise SettingsError(f"Cannot read {candidate}: {error.strerror}.") from error
     if path or os.environ.get("IOTSTACK_SETTINGS"):
-        raise SettingsError(f"There is no settings file {candidates[0]}.")
+        raise SettingsError(f"Settings file {candidates[0]} not found.")
     return read_settings({}, "")
 
 
@@ -329,7 +329,7 @@ def _line_hint(content: bytes, error: str) -> str:
         return ""
     line = content.decode("utf-8-sig", "replace").splitlines()[int(found[1]) - 1]
     if header := _HEADER.match(line):  # as somebody has it who copied a sentence of ours
-        return f" What follows {header[1]} belongs on lines of its own, below it."
+        return f" Put what follows {header[1]} on a new line below it."
     setting = _SETTING.fullmatch(line)
     if not setting:
         return ""
@@ -339,7 +339,7 @@ def _line_hint(content: bytes, error: str) -> str:
     told = f" Line {found[1]}: {key} = {value if shown else '…'}"
     if value[0].isalpha() or value[0] in f"/~{_CURLY}":
         straight = f'{key} = "{text}"' if shown else f'{key} = "…"'
-        return f"{told}. Text needs straight quotes: {straight}"
+        return f"{told}. Use straight quotes for text: {straight}"
     return told
 
 

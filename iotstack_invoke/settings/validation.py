@@ -116,7 +116,7 @@ _PATH_KEYS = frozenset(
 DOCKER_FOLDER = "/var/lib/docker"
 _VOLUME = re.compile(r"volume:[A-Za-z0-9][A-Za-z0-9_.-]*(:/[^:]*|/.+)?")
 _PLACES = "must be a path in the stack's folder (not backups/ or restore/), or an absolute path"
-_PORTS = "must lie between 1 and 65535"
+_PORTS = "must be between 1 and 65535"
 _TAKEN_NAMES = frozenset({"pi", "from", "dump", "media", "here", "vault", "all"})
 """Words of the rules, of --from and of --at, which no vault can bear."""
 _VAULT_NAME = re.compile(r"[^\W\d][\w-]*")
@@ -243,7 +243,7 @@ def _unknown(where: str, entry: Mapping[str, Any], known: Iterable[str]) -> list
     for key in entry:
         if key not in names:
             near = nearest(key, names)
-            hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(names)}"
+            hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(names)}"
             found.append(f"{where}'{key}' is unknown; {hint}")
     return found
 
@@ -306,7 +306,8 @@ def _path_mistakes(title: str, stack: Mapping[str, Any]) -> Iterator[str]:
     ]
     if of_home and title != "stack":
         yield from (
-            f"{each} must be written from / on: its home is not known here" for each in of_home
+            f"{each} must be an absolute path: the home folder there is not known here"
+            for each in of_home
         )
         return
     exclude, include = (list(map(from_home, lists[key])) for key in ("exclude", "include"))
@@ -328,20 +329,21 @@ def _path_mistakes(title: str, stack: Mapping[str, Any]) -> Iterator[str]:
             yield f"{where} is restored in the stack; restore_to is for absolute paths"
         elif _holds_docker(path):
             yield (
-                f"{where} holds Docker's own folder: images, and files that containers write at "
-                "this moment. Named volumes are packed by themselves; include what else is meant"
+                f"{where} contains Docker's own folder: images, and files that running "
+                "containers write. Named volumes are backed up separately; include only the "
+                "other paths that you need"
             )
         elif path.startswith("/") and PurePosixPath(path).parts[1] in ("proc", "sys"):
-            yield f"{where} holds no files, but what the kernel tells at this moment"
+            yield f"{where} contains no files, only data of the running kernel"
         around = _row_around(path, include)
         if "restore_to" in each and around and f"{goal}/".startswith(f"{around}/"):
-            yield f"{where}: restore_to = {goal!r} lies in {around!r}, where another row goes"
+            yield f"{where}: restore_to = {goal!r} is inside {around!r}, the goal of another row"
         if not goal.startswith("/") or not _is_place(goal):
             yield f"{where}: restore_to = {goal!r} must be an absolute path, and not / itself"
         elif _is_of_backups(_plain(goal), os.path.expanduser(stack.get("folder", "~/IOTstack"))):
             yield (
-                f"{where}: restore_to = {goal!r} is the stack's folder, or lies where backups and "
-                "restores keep theirs"
+                f"{where}: restore_to = {goal!r} is the stack's folder, or is inside a folder "
+                "that backups or restores use"
             )
 
 
@@ -403,7 +405,7 @@ def _influx_mistakes(influx: Mapping[str, Any]) -> list[str]:
     found = list(_limit_mistakes("[influxdb]", influx))
     container = influx.get("container", "influxdb")
     if not container or container.startswith("-"):
-        found.append(f"[influxdb]: container = {container!r} is no name of a container")
+        found.append(f"[influxdb]: container = {container!r} is not a valid container name")
     return found
 
 
@@ -415,11 +417,11 @@ def _vault_mistakes(vaults: Iterable[Mapping[str, Any]]) -> list[str]:
         where = f"[[vaults]] '{name}'"
         if not _VAULT_NAME.fullmatch(name):
             found.append(
-                f"{where}: a name holds letters, digits, _ and - alone, and begins with a letter"
+                f"{where}: a name has only letters, digits, _ and -, and begins with a letter"
             )
         elif name in _TAKEN_NAMES:
             taken = ", ".join(sorted(_TAKEN_NAMES))
-            found.append(f"{where}: the names {taken} mean something else already")
+            found.append(f"{where}: the names {taken} are reserved")
         elif name in names:
             found.append(f"{where}: names must be unique")
         names.add(name)
@@ -485,8 +487,8 @@ def _copying_mistakes(where: str, vault: Mapping[str, Any]) -> Iterator[str]:
     if vault.get("write_once") and policy_keys(vault):
         named = ", ".join(policy_keys(vault))
         yield (
-            f"{where}: {named}: nothing can be removed where write_once = true; what is old is "
-            "removed by the lifecycle of the bucket"
+            f"{where}: {named}: not allowed with write_once = true, because nothing can be "
+            "removed there; let the lifecycle rules of the bucket remove old files"
         )
     if "recipients" in vault:
         yield from _recipient_mistakes(where, vault["recipients"])
@@ -495,12 +497,12 @@ def _copying_mistakes(where: str, vault: Mapping[str, Any]) -> Iterator[str]:
 def _recipient_mistakes(where: str, recipients: list[Any]) -> Iterator[str]:
     """Yield what is wrong with the keys that copies are sealed for; a secret one is not shown."""
     if not recipients:
-        yield f"{where}: recipients = [] seals for nobody; leave it out, and copies are plain"
+        yield f"{where}: recipients is empty; remove it for unsealed copies, or add a public key"
     for each in recipients:
         if isinstance(each, str) and "SECRET-KEY" in each.upper():
             yield (
-                f"{where}: recipients holds a SECRET key. It must not be on this machine: put "
-                "the public one in its place, which begins with age1"
+                f"{where}: recipients holds a SECRET key. Do not keep it on this machine: use "
+                "the public key instead, which begins with age1"
             )
         elif not (isinstance(each, str) and _RECIPIENT.fullmatch(each)):
             yield (
@@ -516,7 +518,7 @@ def _machine_mistakes(machines: Iterable[Mapping[str, Any]]) -> list[str]:
         name = each.get("name", f"host{number}")
         where = f"[[hosts]] '{name}'"
         if not name or name.startswith("-") or name in names:
-            found.append(f"{where}: a name is used once and does not begin with '-'")
+            found.append(f"{where}: names must be unique and must not begin with '-'")
         names.add(name)
         if each.get("role", "test") not in ROLES:
             found.append(f"{where}: role = {each['role']!r} must be 'live' or 'test'")
@@ -543,11 +545,11 @@ def _hook_mistakes(where: str, hook: Mapping[str, Any]) -> list[str]:
     words = hook.get("run")
     if isinstance(words, str):
         shell = json.dumps(["sh", "-c", words], ensure_ascii=False)
-        found.append(f"{where}: {words!r} must be a list of its words, or {shell} for a shell")
+        found.append(f"{where}: {words!r} must be a list of words, or {shell} for a shell")
     elif not (isinstance(words, list) and words and all(isinstance(w, str) for w in words)):
-        found.append(f"{where}: 'run' must be a list of words, the program being the first")
+        found.append(f"{where}: 'run' must be a list of words that begins with the program")
     elif not words[0] or words[0].startswith(("~", "-")) or "=" in words[0]:
-        found.append(f"{where}: {words[0]!r} is no program; write its name or its whole path")
+        found.append(f"{where}: {words[0]!r} is not a program; use its name or its absolute path")
     return [*found, *_limit_mistakes(where, _sound(hook, "hook"))]
 
 
@@ -571,7 +573,7 @@ def _service_mistakes(rows: list[dict[str, Any]], influx: str) -> list[str]:
         name = each.get("name", f"service{number}")
         where = f"[[services]] '{name}'"
         if name in names:
-            found.append(f"{where}: a name is used once")
+            found.append(f"{where}: names must be unique")
         names.add(name)
         base = packaged_service(name)
         wrong = row_mistakes(each, base)
@@ -581,12 +583,14 @@ def _service_mistakes(rows: list[dict[str, Any]], influx: str) -> list[str]:
         service = sound[number] = read_row(each, base)
         found += [f"{where}: {mistake}" for mistake in _skips_all(service)]
         if service.dump == "influxdb" and (name != "influxdb" or "containers" in each):
-            found.append(f"{where}: [influxdb] container names the one whose InfluxDB is dumped")
+            found.append(f"{where}: the InfluxDB to dump is set by [influxdb] container")
         dumped = service.dump.startswith("influxdb") or service.kind is Kind.SKIP
         if influx in service.containers and not dumped:
-            found.append(f"{where}: {influx} is dumped, as [influxdb] container says")
+            found.append(
+                f"{where}: {influx} is dumped already, because [influxdb] container names it"
+            )
         found += [
-            f"{where}: there is no service {other!r} that could come first"
+            f"{where}: there is no service {other!r} to come first"
             for other in service.first
             if other not in known
         ]
@@ -599,8 +603,8 @@ def _skips_all(service: Service) -> Iterator[str]:
         for folder in FOLDERS:
             if fits_all_of(path, f"{folder}/{ANY_NAME}"):
                 yield (
-                    f"path {path!r} leaves out all of {folder}/; name the folders of this "
-                    "service, or say it in [[stack.exclude]] if all is meant"
+                    f"path {path!r} leaves out all of {folder}/; name only the folders of this "
+                    "service, or use [[stack.exclude]] to leave out everything"
                 )
 
 

@@ -48,8 +48,9 @@ LEFT_ALONE_S = 600.0
 SENDING_H = 20.0
 """For how long a run sends large files to a vault: the next night's run needs its lock."""
 _GOES_ON = {
-    True: "`inv sync` goes on.",
-    False: "A file that takes longer never arrives there: leave more out, or take a faster line.",
+    True: "`inv sync` continues.",
+    False: "A file that takes longer is never completed there: leave out more data, or use a "
+    "faster connection.",
 }
 """By whether a place goes on with half a file."""
 MOST_WHY_LETTERS = 200
@@ -140,8 +141,8 @@ def _own_host() -> str:
     name = socket.gethostname()
     if not HOST.fullmatch(name):
         raise UsageError(
-            f"The name of this machine, {name!r}, cannot be that of a folder, as layout = "
-            "'by-host' wants it. Rename the machine, or give it a vault of its own."
+            f"The name of this machine, {name!r}, is not a valid folder name, which layout = "
+            "'by-host' needs. Rename the machine, or use a separate vault."
         )
     return name
 
@@ -151,7 +152,9 @@ def _open_folder(vault: VaultConfig, host: str, name: str, *, of_others: bool) -
     storage, root = _open(vault, host, of_others=of_others), _root_of(vault, host)
     if not storage.listdir(root) and root not in storage.stat([root]):
         storage.close()
-        raise Unreachable(f"{name}: the vault has no folder {root}. inv list shows whose it has.")
+        raise Unreachable(
+            f"{name}: the vault has no folder {root}. For the machines it has: inv list"
+        )
     return storage
 
 
@@ -240,13 +243,13 @@ def _open_plain(vault: VaultConfig, host: str, *, of_others: bool) -> Storage:
         there = found.get(vault.folder)
         if there and there.is_file:
             raise FolderMissing(
-                f"Vault '{vault.name}': {vault.folder} on {vault.ssh.host} is a file, and no "
-                "folder. Name a folder there: `folder` in hosts.toml."
+                f"Vault '{vault.name}': {vault.folder} on {vault.ssh.host} is a file, not a "
+                "folder. Set `folder` in hosts.toml to a folder there."
             )
         whose = "it" if vault.ssh.host == vault.name else vault.ssh.host
         raise FolderMissing(
-            f"Vault '{vault.name}': {whose} has no folder {vault.folder}. Make it there, "
-            f"for example with `{over_ssh(vault.ssh, 'mkdir', '-p', vault.folder)}`."
+            f"Vault '{vault.name}': {whose} has no folder {vault.folder}. Create it, for example "
+            f"with `{over_ssh(vault.ssh, 'mkdir', '-p', vault.folder)}`."
         )
     return storage
 
@@ -319,7 +322,10 @@ class _Lazy:
             waited_s = now_s - began_s
             in_vain = waited_s >= (in_vain_s or IN_VAIN_S) and type(error) is Unreachable
             if in_vain or isinstance(error, TimedOut):
-                told = f"{ended(error)} It is not asked again for {LEFT_ALONE_S / 60:.0f} minutes."
+                told = (
+                    f"{ended(error)} It is not contacted again for {LEFT_ALONE_S / 60:.0f} "
+                    "minutes."
+                )
                 self._refusal = (now_s + LEFT_ALONE_S, Unreachable(told))
             raise
         except IotstackError:
@@ -401,8 +407,8 @@ class _Lazy:
         with self._waiting(math.inf):
             storage = self._writable()
             late = (
-                f"Vault '{self.name}' is slow: this run began to send to it {SENDING_H:g} hours "
-                "ago. It ends here, so that the next backup is made in time. "
+                f"Vault '{self.name}' is slow: this run has sent data to it for {SENDING_H:g} "
+                "hours. It stops now, so that the next backup can start in time. "
                 f"{_GOES_ON[storage.resumes]}"
             )
             paced = (self._pace or RateLimit()).stream(source, self._until_s, late)
@@ -429,6 +435,6 @@ def _unforeseen(name: str, error: Exception) -> Unreachable:
     where = f"{os.path.relpath(at.filename, ours)}, line {at.lineno}"
     why = f"{type(error).__name__}: {error}"[:MOST_WHY_LETTERS]
     return Unreachable(
-        f"Vault '{name}': what it answers is not understood. That is a fault of this program "
-        f"({where}: {why}). Please report it."
+        f"Vault '{name}': unexpected answer. This is a bug in this program ({where}: {why}). "
+        "Please report it."
     )

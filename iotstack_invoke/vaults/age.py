@@ -52,7 +52,7 @@ def sealing(recipients: Iterable[str], source: IO[bytes]) -> Iterator[IO[bytes]]
     words = (AGE, "--encrypt", *(word for each in recipients for word in ("--recipient", each)))
 
     def failure(said: str) -> StepFailed:
-        why = f"age does not seal: {said}."
+        why = f"age cannot seal: {said}."
         if "recipient" not in said:
             return StepFailed(why)
         fix = "correct `recipients` in hosts.toml"
@@ -77,17 +77,17 @@ def opening(identity: str, source: IO[bytes], what: str) -> Iterator[IO[bytes]]:
     def failure(said: str) -> StepFailed:
         if OTHER_KEYS.search(said):
             return StepFailed(
-                f"The key in {identity} does not open {what}: it is sealed for other keys."
+                f"The key in {identity} cannot open {what}: it is sealed for other keys."
             )
         if "passphrase" in said:
             return StepFailed(
-                f"The key of SSH in {identity} is under a passphrase, which age cannot ask for "
-                "here. Take a copy of it without one (ssh-keygen -p -f COPY), and remove the "
-                "copy afterwards."
+                f"The SSH key in {identity} has a passphrase, which age cannot ask for here. Use "
+                "a copy without a passphrase (ssh-keygen -p -f COPY), and remove the copy "
+                "afterwards."
             )
         if DAMAGED.search(said):
             return SealDamaged(f"{what} is damaged: age says: {said}.")
-        return StepFailed(f"age does not open {what} with the key in {identity}: {said}.")
+        return StepFailed(f"age cannot open {what} with the key in {identity}: {said}.")
 
     try:
         with _through(words, source, failure, key) as stream:
@@ -104,7 +104,7 @@ def sealed_size(head: bytes, size_bytes: int) -> int:
     end = MAC.search(head)
     if not end:
         raise StepFailed(
-            f"age does not seal: it wrote {len(head):,} bytes without a whole header."
+            f"age cannot seal: it wrote {len(head):,} bytes without a complete header."
         )
     pieces = max(1, -(-size_bytes // CHUNK_BYTES))
     return end.end() + TAG_BYTES + size_bytes + pieces * TAG_BYTES
@@ -124,9 +124,9 @@ def read_identity(path: str) -> bytes:
     if content.startswith(UNDER_PASSPHRASE):
         content = _without_passphrase(path)
     if not any(each in content for each in SECRETS):
-        raise UsageError(f"--identity {path}: there is no secret key in this file.")
+        raise UsageError(f"--identity {path}: this file contains no secret key.")
     if len(content) > IDENTITY_LIMIT_BYTES:
-        raise UsageError(f"--identity {path}: it is too large for a file with a key.")
+        raise UsageError(f"--identity {path}: the file is too large to be a key.")
     return content
 
 
@@ -134,7 +134,7 @@ def _without_passphrase(path: str) -> bytes:
     """Return the key in a file under a passphrase, which age asks for at the terminal."""
     if not sys.stdin.isatty():
         raise StepFailed(
-            f"--identity {path} is under a passphrase, and nobody is there to type it."
+            f"--identity {path} has a passphrase, and there is no terminal to type it on."
         )
     _require_age()
     done = subprocess.run(
@@ -148,7 +148,7 @@ def _without_passphrase(path: str) -> bytes:
 def _require_age() -> None:
     if not shutil.which(AGE):
         raise StepFailed(
-            f"There is no {AGE} here: {INSTALL}", why=f"There is no {AGE} here.", fix=INSTALL
+            f"{AGE} is not installed: {INSTALL}", why=f"{AGE} is not installed.", fix=INSTALL
         )
 
 

@@ -22,8 +22,8 @@ from ..hosts.base import PARTIAL, FileFact, Storage
 from ..hosts.local import within
 from ..settings.model import StackConfig, VaultConfig
 
-ANOTHER = "Name another folder in hosts.toml."
-OUTSIDE = "Name a folder outside of the stack in hosts.toml."
+ANOTHER = "Set another folder in hosts.toml."
+OUTSIDE = "Set a folder outside the stack in hosts.toml."
 OTHER_LIMIT_S = 5.0
 """How long a folder is waited for that is not the vault's own."""
 TRIES = 3
@@ -77,17 +77,17 @@ class OwnFolder:
         mark = self._marks[-1]
         if is_own is None and self._is_alike(storage, mark):
             why = (
-                f"Vault '{storage.name}': {storage.root} cannot be told from the stack's own "
-                f"backups, so it is not counted: {mark} has one size and date in both, and "
-                f"nothing can be changed here, or {BADGE} not be read there."
+                f"Vault '{storage.name}': {storage.root} may be the folder of the stack's own "
+                f"backups, so it does not count as a vault: {mark} has the same size and date in "
+                f"both, and a test file cannot be written here, or {BADGE} cannot be read there."
             )
-            fix = f"run this as the owner of {self._folder}, or name another folder in hosts.toml"
-            raise Unreachable(f"{why} To do: {fix}.", why=why, fix=fix)
+            fix = f"run this as the owner of {self._folder}, or set another folder in hosts.toml"
+            raise Unreachable(f"{why} To fix: {fix}.", why=why, fix=fix)
         if is_own:
             raise WrongFolder(
-                f"Vault '{storage.name}': {storage.root} is the folder of the stack's own backups "
-                "(what is written in one is read in the other), so it holds no second copy. "
-                f"{ANOTHER}"
+                f"Vault '{storage.name}': {storage.root} is the folder of the stack's own "
+                "backups (a file written in one appears in the other), so it has no second "
+                f"copy. {ANOTHER}"
             )
 
     def _sees_new_word(self, storage: Storage) -> bool | None:
@@ -187,8 +187,8 @@ def refuse_folder(
 def refuse_twin(name: str, root: str, other: str) -> None:
     """Raise WrongFolder for a vault with the folder of another one."""
     raise WrongFolder(
-        f"Vault '{name}': {root} is the folder of vault '{other}' too, so it holds no second "
-        f"copy. {ANOTHER[:-1]}, or leave out one of the two."
+        f"Vault '{name}': {root} is also the folder of vault '{other}', so it has no second "
+        f"copy. {ANOTHER[:-1]}, or remove one of the two."
     )
 
 
@@ -207,18 +207,18 @@ def _refuse_beside(name: str, stack: StackConfig, root: str, around: Around) -> 
     """
     own, kept = f"{stack.folder}/{BACKUPS}", f"{stack.folder}/{RESTORE}"
     if _in(around, stack.folder) == around[0][0]:
-        raise _no_place(name, root, "is the folder of the stack: a copy there goes when that goes")
+        raise _no_place(name, root, "is the folder of the stack: copies there are lost with it")
     found = _in(around, own)
     if found == around[0][0]:
         raise WrongFolder(
-            f"Vault '{name}': {root} is the folder of the stack's own backups, so it holds no "
+            f"Vault '{name}': {root} is the folder of the stack's own backups, so it has no "
             f"second copy. {ANOTHER}"
         )
     if found and _drive_of(around) == _drive_of(around, found):
-        why = "the folder of the stack's own backups, and goes when that goes"
+        why = "the folder of the stack's own backups, and is lost with it"
         raise _no_place(name, root, f"lies in {own}, {why}")
     if _in(around, kept):
-        why = "where restores keep what they replaced, and remove what is old"
+        why = "where restores keep replaced data and remove old data"
         raise _no_place(name, root, f"lies in {kept}, {why}")
 
 
@@ -251,8 +251,8 @@ def _links(folder: str) -> Iterator[str]:
 
 def _no_place(name: str, root: str, why: str) -> WrongFolder:
     return WrongFolder(
-        f"Vault '{name}': {root} {why}. {OUTSIDE} What is there already can be "
-        f"restored by its path: `inv restore --from {shlex.quote(root)}`."
+        f"Vault '{name}': {root} {why}. {OUTSIDE} Backups that are there already can be restored "
+        f"by their path: `inv restore --from {shlex.quote(root)}`."
     )
 
 

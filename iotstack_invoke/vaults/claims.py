@@ -94,12 +94,11 @@ def claim_by_marks(storage: Markable, path: str, line: str, limit_s: float = LIM
                 storage.remove([ours])
     if not others:
         raise Unreachable(
-            f"Vault '{storage.name}' says that it took {ours}, and does not list it {limit_s:g} s "
-            "later."
+            f"Vault '{storage.name}' accepted {ours}, but does not list it after {limit_s:g} s."
         )
     raise StepFailed(
-        f"Another run is about to copy a backup of the same name to {storage.name}: its mark "
-        f"{folder}/{others[0]} lies there. If that run is dead, remove the mark."
+        f"Another run is copying a backup of the same name to {storage.name}: its mark is "
+        f"{folder}/{others[0]}. If that run crashed, remove the mark."
     )
 
 

@@ -32,7 +32,7 @@ SECRET = frozenset({*PARTS, "log"})
 """What is sealed of a set; all else is readable: the manifest says what the set is."""
 SEAL_ENDING = "sealed.json"
 FORMAT = "iotstack-invoke seal 1"
-ASK = "Name the file with the secret key: --identity FILE"
+ASK = "Give the file with the secret key: --identity FILE"
 
 
 class SealBroken(StepFailed):
@@ -93,7 +93,7 @@ class _Whole:
         self._left_bytes -= len(content)
         if not content and self._left_bytes > 0:
             raise StepFailed(
-                f"Reading {self._what} broke off: {self._left_bytes:,} bytes did not come.",
+                f"Reading {self._what} stopped early: {self._left_bytes:,} bytes are missing.",
                 again=True,
             )
         return content
@@ -210,11 +210,11 @@ class EncryptedStorage:
         folder, name = posixpath.split(path)
         told = self._seal(folder, _runtag_of(name)).files.get(name)
         if told is None:
-            raise SealBroken(f"No file in {self.name} tells the hash of {name}{SEALED}.")
+            raise SealBroken(f"{self.name} has no file with the hash of {name}{SEALED}.")
         found = hash_there(self._inner, _sealed_path(path))
         if found != told.sealed_sha256:
             raise SealBroken(
-                f"The SHA-256 of {name}{SEALED} is {found}, and was {told.sealed_sha256} when it "
+                f"The SHA-256 of {name}{SEALED} is {found}, but was {told.sealed_sha256} when it "
                 "was sealed."
             )
         return told.sha256
@@ -246,9 +246,9 @@ class EncryptedStorage:
         """
         if self._keeps_all and not self._recipients and self.is_sealed(path.removesuffix(PARTIAL)):
             raise StepFailed(
-                f"{posixpath.basename(path).removesuffix(PARTIAL)} lies sealed in {self.name}, "
-                "where nothing is ever removed or replaced (write_once = true), and would count "
-                "beside a plain one. Make a backup under another --runtag."
+                f"{posixpath.basename(path).removesuffix(PARTIAL)} exists sealed in {self.name}, "
+                "where nothing can be removed or replaced (write_once = true), so an unsealed "
+                "copy cannot be added. Make a backup with another --runtag."
             )
         if not self._recipients or not (_is_secret(path) or _is_manifest(path)):
             return self._inner.write(path, source, modified_s, start, size_bytes)
@@ -266,12 +266,10 @@ class EncryptedStorage:
                 _sealed_path(path), sealed.stream, modified_s, size_bytes=size
             )
         if size not in {None, sealed.size_bytes}:
-            raise StepFailed(
-                f"age does not seal: it wrote {sealed.size_bytes:,} of {size:,} bytes."
-            )
+            raise StepFailed(f"age cannot seal: it wrote {sealed.size_bytes:,} of {size:,} bytes.")
         if received != sealed.received:
             raise StepFailed(
-                f"What arrived in {self.name} as {posixpath.basename(path)} is not what was "
+                f"The copy {posixpath.basename(path)} in {self.name} differs from what was "
                 f"sealed: {received.size_bytes:,} of {sealed.size_bytes:,} bytes, SHA-256 "
                 f"{received.sha256} instead of {sealed.sha256}.",
                 again=True,

@@ -187,7 +187,7 @@ class FolderStorage(LocalHost):
     def _refuse_given_up(self) -> None:
         if self._given_up:
             raise TimedOut(
-                f"Vault '{self.name}': the folder {self.root} did not end what was begun there. "
+                f"Vault '{self.name}': an operation in the folder {self.root} did not end. "
                 f"{IS_IT_ON}"
             )
 
@@ -198,27 +198,27 @@ class FolderStorage(LocalHost):
                 raise Unreachable(f"Vault '{self.name}': nothing is mounted at {mount}. {ADVICE}")
             if not _lies_in(folder, os.path.realpath(mount)):
                 raise Unreachable(
-                    f"Vault '{self.name}': {self.root} is a link to {folder}, which does not lie "
-                    f"below {mount}. Correct `folder` or `mount` in hosts.toml."
+                    f"Vault '{self.name}': {self.root} is a link to {folder}, which is not below "
+                    f"{mount}. Correct `folder` or `mount` in hosts.toml."
                 )
         else:
             for each in sorted(fstab_points()):
                 if _lies_in(folder, each) and not is_mounted(each):
                     raise Unreachable(
-                        f"Vault '{self.name}': {FSTAB} says that a drive belongs at {each}, and "
-                        f"nothing is mounted there. {ADVICE}"
+                        f"Vault '{self.name}': {FSTAB} has a drive for {each}, but nothing is "
+                        f"mounted there. {ADVICE}"
                     )
         if os.path.isfile(folder):
             raise Unreachable(
-                f"Vault '{self.name}': {self.root} is a file, and no folder. Correct `folder` in "
+                f"Vault '{self.name}': {self.root} is a file, not a folder. Correct `folder` in "
                 "hosts.toml."
             )
         if not os.path.isdir(folder):
             make = shlex.join(("mkdir", "-p", self.root))
             raise Unreachable(
-                f"The folder of vault '{self.name}' is not there: {self.root}. Is the drive "
-                "mounted? The folder is never made by us: it might lie beneath a mount point. "
-                f"Once the drive is mounted, make it: `{make}`."
+                f"The folder of vault '{self.name}' is missing: {self.root}. Is the drive "
+                "mounted? This program does not create the folder, because it could hide below "
+                f"a mount point. When the drive is mounted, create it: `{make}`."
             )
 
 
@@ -235,8 +235,8 @@ def _is_refused(error: StepFailed) -> bool:
     return getattr(error.__cause__, "errno", None) in (errno.EACCES, errno.EPERM)
 
 
-IS_IT_ON = "Is the machine on that it is mounted from?"
-ADVICE = "Mount the drive, and run the same command again. Without it nothing is written there."
+IS_IT_ON = "Is the machine that shares this folder switched on?"
+ADVICE = "Mount the drive, then run the same command again. Until then nothing is written there."
 
 
 def open_folder(
@@ -289,7 +289,7 @@ def _fields(file: str, number: int) -> frozenset[str]:
     except FileNotFoundError:  # a Mac
         return frozenset()
     except OSError as error:
-        raise StepFailed(f"{file} cannot be read: {words_of(error)}.") from error
+        raise StepFailed(f"Cannot read {file}: {words_of(error)}.") from error
     return frozenset(
         OCTAL.sub(lambda found: chr(int(found[1], 8)), fields[number])
         for fields in lines

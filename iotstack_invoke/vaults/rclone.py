@@ -66,7 +66,7 @@ a server can tell) renames the old file first, so for a moment there is none."""
 TRANSFER_LIMIT_S = 24 * 3600.0
 STALE_UPLOAD = "24h"
 MAY_REMOVE = (
-    "May its key remove anything? A bucket from which nothing is to go is told by write_once = "
+    "Is its key allowed to remove files? For a bucket that must keep everything set write_once = "
     "true in hosts.toml."
 )
 SETTLED_S = (1.0, 5.0)
@@ -107,7 +107,7 @@ REGION = re.compile(
     re.IGNORECASE,
 )
 """What S3 says to whoever asks for a bucket in another region than it is in."""
-SENT_ON = "PermanentRedirect: the server sends us on to another"
+SENT_ON = "PermanentRedirect: the server redirects to another one"
 SENT_ON_AFTER_S = 45.0
 """A silent server is given up by then; S3's library asks a silent one for longer."""
 SENT_ON_LIMIT_S = 5.0
@@ -133,7 +133,7 @@ def open_rclone(root: str, name: str, *, write_once: bool = False) -> RcloneStor
     `write_once`: files there are under a lock from their first byte on.
     """
     if shutil.which("rclone") is None:
-        why, fix = f"Vault '{name}' needs the program rclone, which is not here.", INSTALL
+        why, fix = f"Vault '{name}' needs the program rclone, which is not installed.", INSTALL
         raise Unreachable(f"{why} Install it: {fix}", why=why, fix=fix)
     return RcloneStorage(root, name, UNDER_LOCK if write_once else ())
 
@@ -213,8 +213,9 @@ class RcloneStorage:
         """
         if self.stat([f"{folder}/{secrets.token_hex(8)}"]):
             raise Unreachable(
-                f"Vault '{self.name}': what answers for {self.root} has a file of any name: it is "
-                "no cloud. Does this network want a login first, in a browser?",
+                f"Vault '{self.name}': the answer for {self.root} reports any file name as "
+                "existing, so it does not come from the cloud. Does this network need a login in "
+                "a browser first?",
                 again=True,
             )
 
@@ -241,10 +242,11 @@ class RcloneStorage:
         """Raise StepFailed where a file of which no byte came is none, or has some."""
         fact = self.stat([path]).get(path)
         if fact is None:
-            raise StepFailed(f"Vault '{self.name}': {path} is not there.")
+            raise StepFailed(f"Vault '{self.name}': {path} is missing.")
         if fact.size_bytes > start:
             raise Unreachable(
-                f"Vault '{self.name}': of {path} no byte came, and it has {fact.size_bytes:,}.",
+                f"Vault '{self.name}': {path} has {fact.size_bytes:,} bytes, but none were "
+                "received.",
                 again=True,
             )
 
@@ -275,7 +277,7 @@ class RcloneStorage:
             if left_bytes < 0:
                 raise StepFailed(
                     f"Vault '{self.name}': files of {folder} are not read: together they have "
-                    f"more than {MOST_ANSWER_BYTES:,} bytes, which no listing told.",
+                    f"more than {MOST_ANSWER_BYTES:,} bytes, unlike in the listing.",
                     again=True,
                 )
         return found
@@ -341,7 +343,7 @@ class RcloneStorage:
         with contextlib.suppress(StepFailed):
             if not self._features.tells_room:
                 return None
-            _, out = self._ask("asking for room", "about", "--json", folder)
+            _, out = self._ask("asking for space", "about", "--json", folder)
             free = self._read_json(out, dict).get("free")
             return free if isinstance(free, int) else None
         return None
@@ -371,9 +373,9 @@ class RcloneStorage:
                 for path, fact in sorted(there.items())
             )
             raise StepFailed(
-                f"Vault '{self.name}' says that {names[0]} is renamed to {names[1]}, and it is "
-                f"not: what is there is {found or 'neither'}. Does `rclone moveto` work there?"
-                f"{f' {MAY_REMOVE}' if old in there else ''}"
+                f"Vault '{self.name}' reports that {names[0]} was renamed to {names[1]}, but it "
+                f"finds {found or 'neither'}. Does `rclone moveto` work "
+                f"there?{f' {MAY_REMOVE}' if old in there else ''}"
             )
 
     def remove(self, paths: Iterable[str]) -> None:
@@ -388,7 +390,7 @@ class RcloneStorage:
         if left:
             told = ", ".join(sorted(map(posixpath.basename, left)))
             raise StepFailed(
-                f"Vault '{self.name}' says that {told} is removed, and it is there still. "
+                f"Vault '{self.name}' reports that {told} was removed, but it still exists. "
                 f"{MAY_REMOVE}"
             )
 
@@ -466,8 +468,8 @@ class RcloneStorage:
         remote, _, inside = self.root.partition(":")
         bucket = f"{remote}:{inside.partition('/')[0]}"
         return Unreachable(
-            f"Vault '{self.name}': there is no bucket {bucket}. If the name is right, make it: "
-            f"`rclone mkdir {shlex.quote(bucket)}`, or where you pay for it."
+            f"Vault '{self.name}': there is no bucket {bucket}. If the name is correct, create "
+            f"it: `rclone mkdir {shlex.quote(bucket)}`, or on the provider's website."
         )
 
     def _refuse_halves(self) -> None:
@@ -475,8 +477,9 @@ class RcloneStorage:
         self._refuse_no_bucket()
         if not self._features.renames:
             raise StepFailed(
-                f"Vault '{self.name}': {self.root} can neither rename nor copy a file by itself, "
-                "so a half copy could lie there under the name of a whole one. Take another cloud."
+                f"Vault '{self.name}': {self.root} can neither rename nor copy files on the "
+                "server, so an incomplete copy could have the name of a complete one. Use "
+                "another cloud."
             )
 
     def _read_json(self, out: bytes, kind: type[Any]) -> Any:
@@ -484,10 +487,10 @@ class RcloneStorage:
         try:
             told = json.loads(out)
             if not isinstance(told, kind):
-                raise ValueError(f"it is no {kind.__name__}")  # noqa: TRY301, TRY004
+                raise ValueError(f"it is not a {kind.__name__}")  # noqa: TRY301, TRY004
         except (ValueError, RecursionError) as error:
             raise Unreachable(
-                f"Vault '{self.name}': rclone's answer cannot be read: {error}. rclone 1.60 or "
+                f"Vault '{self.name}': cannot read rclone's answer: {error}. rclone 1.60 or "
                 "later is needed: rclone version",
                 again=True,
             ) from error
@@ -522,8 +525,8 @@ class RcloneStorage:
     def _odd(self, where: str, told: object) -> Unreachable:
         """Return the failure of a listing in which something is told that no file is."""
         return Unreachable(
-            f"Vault '{self.name}': the listing of {where} cannot be read: in it is "
-            f"{json.dumps(told)[:MOST_QUOTED]}. What lies there is not known.",
+            f"Vault '{self.name}': cannot read the listing of {where}: it contains "
+            f"{json.dumps(told)[:MOST_QUOTED]}. Its content is unknown.",
             again=True,
         )
 
@@ -634,40 +637,40 @@ class RcloneStorage:
         if code < 0 and said.lasted_s < limit_s:
             return Unreachable(
                 f"Vault '{self.name}': {doing} failed: rclone was ended by "
-                f"{signal.Signals(-code).name}, and not by us. Has this machine too little "
-                "memory? `dmesg` tells.",
+                f"{signal.Signals(-code).name}, not by this program. Is there enough memory? See "
+                "`dmesg`.",
                 again=True,
             )
         what = f"Vault '{self.name}': {doing} failed: {why}."
         if code < 0:
-            return TimedOut(f"{what} Is the line too slow, or the server?")
+            return TimedOut(f"{what} Is the connection or the server too slow?")
         remote = f"{self.root.partition(':')[0]}:"
         quoted = shlex.quote(remote)
         if TOO_OLD.search(why):
             return Unreachable(
-                f"{what} The rclone here is too old: 1.60 or later is needed. `rclone version` "
-                "tells, https://rclone.org/install/ has newer ones."
+                f"{what} The installed rclone is too old: 1.60 or later is needed. Check `rclone "
+                "version`; newer ones: https://rclone.org/install/"
             )
         if FULL.search(why):
-            return StepFailed(f"{what} Make room there and run the same command again.")
+            return StepFailed(f"{what} Free some space there, then run the same command again.")
         if READ_ONLY_THERE.search(why):
             return StepFailed(f"{what} Its file system {READ_ONLY}.")
         if NO_REMOTE.search(why) and self._is_listed():
             return Unreachable(
-                f"{what} rclone knows {remote}, but not what it stands on; or its settings were "
-                "being written, and the same command works again.",
+                f"{what} {remote} is configured in rclone, but the remote below it is not; or "
+                "its settings were just being written: run the same command again.",
                 again=True,
             )
         if NO_REMOTE.search(why):
             return Unreachable(
-                f"Vault '{self.name}': rclone knows no remote {remote} here. `rclone listremotes` "
-                "names those there are, `rclone config` makes one. Is it another user's? "
-                "RCLONE_CONFIG in the environment names the file with its settings."
+                f"Vault '{self.name}': rclone has no remote {remote} here. List them with "
+                "`rclone listremotes`, add one with `rclone config`. If it belongs to another "
+                "user, set RCLONE_CONFIG to the file with its settings."
             )
         if SETTINGS.search(why):
             return Unreachable(
-                f"{what} Try `rclone listremotes`. Settings under a password need "
-                "RCLONE_CONFIG_PASS in the environment, under cron too."
+                f"{what} Try `rclone listremotes`. Encrypted settings need RCLONE_CONFIG_PASS in "
+                "the environment, also under cron."
             )
         if CLOCK.search(why):
             return Unreachable(
@@ -680,22 +683,22 @@ class RcloneStorage:
             )
         if NOT_ALLOWED.search(why) and doing.startswith(TAKES_AWAY):
             return StepFailed(
-                f"{what} Each copy gets its name by a rename, which needs a key that may remove "
-                "what it put there. For one that may not: write_once = true in hosts.toml."
+                f"{what} Each copy is renamed after the upload, which needs a key that is "
+                "allowed to remove files. For a key that is not: write_once = true in hosts.toml."
             )
         if SHUT_OUT.search(why):
             return Unreachable(
-                f"{what} Does `rclone lsd {quoted}` work? If not, log in anew: "
-                f"`rclone config reconnect {quoted}`, or correct it with `rclone config`."
+                f"{what} Does `rclone lsd {quoted}` work? If not, log in again: `rclone config "
+                f"reconnect {quoted}`, or correct it with `rclone config`."
             )
         if code in (NO_FOLDER, NO_FILE):
             return StepFailed(what)
         if REFUSED.search(why):
             return StepFailed(
-                f"{what} It may be full, or read-only: look there, make room, and run the same "
-                "command again."
+                f"{what} It may be full or read-only: check it, free some space, then run the "
+                "same command again."
             )
-        return Unreachable(f"{what} `rclone lsd {quoted}` says more.", again=True)
+        return Unreachable(f"{what} For details: `rclone lsd {quoted}`", again=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from .rclone import RcloneStorage
 _AGAIN = re.compile(r"(.+)\.([2-9]|[1-9]\d+)", re.ASCII)
 """The name of a later try."""
 _MARK = re.compile(rf"((.+)\.{re.escape(RECORDS_ENDING)})\.[0-9a-f]{{{DIGITS}}}")
-NEVER = "nothing is ever removed or replaced there (write_once = true in hosts.toml)"
+NEVER = "nothing can be removed or replaced there (write_once = true in hosts.toml)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ class WriteOnceStorage:
             if ours in marks:
                 return line
             self._inner.put(f"{folder}/{ours}", f"{line}\n".encode())
-        raise StepFailed(f"{self.name} does not list {ours}, which was put there.", again=True)
+        raise StepFailed(f"{self.name} does not list {ours}, which was written there.", again=True)
 
     def write(
         self,

@@ -564,7 +564,7 @@ def test_a_folder_that_is_packed_empty_may_change(stack, tmp_path):
         (0, [], []),
         (1, ["tar: ./a: b: file changed as we read it"], ["./a: b: file changed as we read it"]),
         (1, ["tar: ./a: File removed before we read it"], ["./a: File removed before we read it"]),
-        (1, [], ["tar ended with exit 1: it said nothing"]),
+        (1, [], ["tar ended with exit 1: no message"]),
         (1, ["tar: strange"], ["tar ended with exit 1: tar: strange"]),
         (
             2,
@@ -602,7 +602,7 @@ def test_tars_last_words_are_judged(code, said, warned):
             ["tar: ./a: Read error: Input/output error", "tar: Exiting with failure"],
             "Read error",
         ),
-        (2, [], "it said nothing"),
+        (2, [], "no message"),
         (-15, [], "exit -15"),
         (
             2,

@@ -35,17 +35,17 @@ def told(before, after, *, out_before=(), out=()):
     [
         ({"volumes/a": (BIG, 3)}, {"volumes/a": (BIG // 2 - 1, 3)}, "holds 1,572,863 bytes in 3"),
         ({"volumes/a": (BIG, 3)}, {"volumes/a": (0, 0)}, "is empty now"),
-        ({"volumes/a": (BIG, 1)}, {"volumes/b": (1, 1)}, "is not there any more"),
+        ({"volumes/a": (BIG, 1)}, {"volumes/b": (1, 1)}, "is missing now"),
         ({"volumes/m": (5, 1)}, {"volumes/m": (0, 0)}, "is empty now: then has 5 bytes in 1 file"),
         ({"volumes/a/m": (5, 2)}, {"volumes/a/m": (0, 0)}, "then has 5 bytes in 2 files of it"),
-        ({"services/s": (5, 1)}, {"volumes/b": (5, 1)}, "is not there any more: then has 5 bytes"),
+        ({"services/s": (5, 1)}, {"volumes/b": (5, 1)}, "is missing now: then has 5 bytes"),
         ({"volumes/a": (BIG, 1)}, {"volumes/a": (0, 1)}, "holds 0 bytes in 1 file now: then has"),
         (
             {"volumes/m": (0, 3)},
             {"volumes/m": (0, 0)},
             "is empty now: then has 0 bytes in 3 files",
         ),
-        ({"home": (5, 1)}, {"volumes/b": (5, 1)}, "is not there any more: then has 5 bytes"),
+        ({"home": (5, 1)}, {"volumes/b": (5, 1)}, "is missing now: then has 5 bytes"),
     ],
 )
 def test_what_fell_by_more_than_half_is_told(before, after, words):
@@ -54,9 +54,9 @@ def test_what_fell_by_more_than_half_is_told(before, after, words):
     (path,) = before
     assert warning.startswith(f"{path} ")
     assert words in warning
-    gone = f"If that is gone for good: inv prune --allow-missing {path.replace('home', './home')}."
+    gone = f"If it is gone for good: inv prune --allow-missing {path.replace('home', './home')}."
     left = after.get(path, (0, 0))[0]
-    assert ("If that is meant, nothing is to be done" if left else gone) in warning
+    assert ("If this is intended, do nothing" if left else gone) in warning
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,9 @@ def test_a_folder_that_holds_nothing_is_told_without_those_in_it():
     assert warning.startswith(f"volumes is empty now: then has {30 * BIG:,} bytes in 30 files")
     lines = told(before, {"services/a": (BIG, 1)})
     assert len(lines) == 11
-    assert lines[-1].startswith("20 more folders hold less than half of what they held: inv diff")
+    assert lines[-1].startswith(
+        "20 more folders have less than half of their earlier content: inv diff"
+    )
 
 
 def test_an_empty_mount_in_a_small_folder_is_told():
@@ -205,17 +207,17 @@ def test_a_database_that_was_made_anew_is_told(before, after, lost):
         (
             {"mariadb": servers(FLOOR_ROWS, db="a")},
             {"mariadb": servers(FLOOR_ROWS // 2 - 1, db="a")},
-            "Database a of container db of the mariadb part holds 49 rows now: then has 100 of it.",
+            "Database a of container db of the mariadb part now has 49 rows: then had 100.",
         ),
         (
             {"influx": shards(FLOOR_BYTES, 2)},
             {"influx": shards(5)},
-            "Database home of the influx part holds 5 bytes now: then has 1,048,578 of it.",
+            "Database home of the influx part now has 5 bytes: then had 1,048,578.",
         ),
         (
             {"influxdb2": buckets(BIG)},
             {"influxdb2": buckets(5)},
-            "Bucket o/home of the influxdb2 part holds 5 bytes now: then has 3,145,728 of it.",
+            "Bucket o/home of the influxdb2 part now has 5 bytes: then had 3,145,728.",
         ),
         ({"mariadb": servers(FLOOR_ROWS, db="a")}, {"mariadb": servers(50, db="a")}, ""),
         ({"mariadb": servers(FLOOR_ROWS - 1, db="a")}, {"mariadb": servers(1, db="a")}, ""),
@@ -253,7 +255,7 @@ def test_a_database_of_sql_that_is_gone_is_told():
     (told,) = lost_databases(then, now)
     assert told == (
         "Missing: database a of container db of the mariadb part, container old of the mariadb "
-        "part, which then has. If that is gone for good: inv prune --allow-missing mariadb:db:a "
+        "part, which then has. If it is gone for good: inv prune --allow-missing mariadb:db:a "
         "--allow-missing mariadb:old."
     )
     assert lost_databases(now, then) == ()
@@ -405,7 +407,7 @@ def outside(runtag, *, out=(), **files):
     [
         ({"x": 0}, "volume:x is empty now: then has 4,194,304 bytes in 4 files of it."),
         ({"x": 1}, "volume:x holds 1,048,576 bytes in 1 file now: then has 4,194,304 bytes"),
-        ({}, "volume:x is not there any more: then has 4,194,304 bytes in 4 files of it."),
+        ({}, "volume:x is missing now: then has 4,194,304 bytes in 4 files of it."),
         ({"x": 2}, ""),
         ({"x": None}, ""),
         ({"out": ["volume:x"]}, ""),

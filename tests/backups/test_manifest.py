@@ -212,7 +212,7 @@ def test_a_format_that_we_do_not_know_is_refused(number):
 
 
 def test_each_change_of_a_manifest_is_told():
-    """Any bit, any cut and anything behind it, though what it says may still be read."""
+    """Any bit, any cut and anything behind it, though what it has may still be read."""
     whole = MANIFEST.to_json().encode()
     read_manifest(whole)
     for at in range(len(whole)):
@@ -226,7 +226,7 @@ def test_each_change_of_a_manifest_is_told():
 
 
 def test_an_edited_value_is_told_and_can_be_looked_at():
-    """Whoever compares a manifest with its archives may read what it says all the same."""
+    """Whoever compares a manifest with its archives may read what it has all the same."""
     told = json.loads(MANIFEST.to_json())
     told["host"] = "another-pi"
     text = json.dumps(told, indent=1, ensure_ascii=False) + "\n"
@@ -307,14 +307,14 @@ def test_every_key_is_needed(key):
     """A manifest without one of its keys is damaged."""
     shorter = {**content(), "format": FORMAT}
     del shorter[key]
-    with pytest.raises(ValueError, match=f"it does not say its {key}"):
+    with pytest.raises(ValueError, match=f"it has no {key}"):
         read_manifest(new_form(shorter))
     older = content()
     del older[key]
     if key == "folder":  # the first versions of the first format did not write it
         assert read_manifest(json.dumps(older)).folder == ""
     else:
-        with pytest.raises(ValueError, match=f"it does not say its {key}"):
+        with pytest.raises(ValueError, match=f"it has no {key}"):
             read_manifest(json.dumps(older))
 
 
@@ -436,7 +436,7 @@ def test_facts_that_no_reader_could_use_are_damage(facts):
     odd = content()
     odd["parts"]["general"]["facts"] = facts
     (name,) = facts
-    with pytest.raises(ValueError, match=f"of its general part it says {name} = "):
+    with pytest.raises(ValueError, match=f"of its general part it has {name} = "):
         read_manifest(json.dumps(odd))
 
 
@@ -468,7 +468,7 @@ def test_an_outline_is_checked_and_keeps_what_is_lacking_alone():
     assert whole.parts[0].facts.keys() == {"shards", "failed", "other"}
     assert (outline.state, outline.lacks) == (whole.state, whole.lacks)
     told["parts"]["general"]["facts"]["shards"] = [SHARD, {}]
-    with pytest.raises(ValueError, match="of its general part it says shards = "):
+    with pytest.raises(ValueError, match="of its general part it has shards = "):
         read_manifest(json.dumps(told), outline=True)
 
 
@@ -477,7 +477,7 @@ def test_a_duration_that_is_none_is_damage(seconds):
     """JSON of others may hold what is no number of seconds."""
     odd = content()
     odd["parts"]["general"]["seconds"] = seconds
-    with pytest.raises(ValueError, match="of its general part it says seconds = "):
+    with pytest.raises(ValueError, match="of its general part it has seconds = "):
         read_manifest(json.dumps(odd))
 
 
@@ -497,7 +497,7 @@ def test_a_part_has_the_file_of_its_kind(kind, file):
     """No manifest leads to another file than the archive of its own set, made or not."""
     odd = content()
     odd["parts"][kind]["file"] = file
-    with pytest.raises(ValueError, match=f"of its {kind} part it says file = "):
+    with pytest.raises(ValueError, match=f"of its {kind} part it has file = "):
         read_manifest(json.dumps(odd))
 
 
@@ -515,17 +515,17 @@ def test_a_container_bears_names_of_docker(key, value):
     """What becomes a word of a command is no option and no path."""
     odd = content()
     odd["containers"][0][key] = value
-    with pytest.raises(ValueError, match=f"of a container it says {key} = "):
+    with pytest.raises(ValueError, match=f"of a container it has {key} = "):
         read_manifest(json.dumps(odd))
 
 
 SAID = {
-    b"": "it is empty, torn or no JSON (line 1, character 1)",
-    b"\xff": "byte 0 of it belongs to no text",
-    b"[]": "it does not say its format",
-    b"{}": "it does not say its format",
-    b'{"format": 7}': "it does not say its format",
-    b'{"format": "iotstack-invoke manifest 1"}': "it does not say its runtag",
+    b"": "it is empty, incomplete or not valid JSON (line 1, character 1)",
+    b"\xff": "byte 0 is not text",
+    b"[]": "it has no format",
+    b"{}": "it has no format",
+    b'{"format": 7}': "it has no format",
+    b'{"format": "iotstack-invoke manifest 1"}': "it has no runtag",
 }
 
 
@@ -540,19 +540,19 @@ def test_what_is_wrong_is_said_in_words(text):
 @pytest.mark.parametrize(
     ("path", "value", "said"),
     [
-        (("runtag",), 7, "7 is no runtag"),
-        (("parts",), [], "it says parts = [], which no backup wrote"),
-        (("parts", "general"), 7, "it says 7 in the place of a part"),
-        (("parts", "general"), {}, "of a part it does not say the file"),
+        (("runtag",), 7, "7 is not a valid runtag"),
+        (("parts",), [], "it has parts = [], which is not valid"),
+        (("parts", "general"), 7, "it has 7 instead of a part"),
+        (("parts", "general"), {}, "a part has no file"),
         (
             ("parts", "general", "size_bytes"),
             "9",
-            'of a part it says size_bytes = "9", which no backup wrote',
+            'of a part it has size_bytes = "9", which is not valid',
         ),
-        (("containers",), 7, "it says containers = 7, which no backup wrote"),
-        (("containers", 0), None, "it says null in the place of a container"),
-        (("warnings",), 7, "it says warnings = 7, which no backup wrote"),
-        (("started_utc",), 7, "of a manifest it says started_utc = 7, which no backup wrote"),
+        (("containers",), 7, "it has containers = 7, which is not valid"),
+        (("containers", 0), None, "it has null instead of a container"),
+        (("warnings",), 7, "it has warnings = 7, which is not valid"),
+        (("started_utc",), 7, "of a manifest it has started_utc = 7, which is not valid"),
     ],
 )
 def test_what_no_backup_wrote_is_quoted(path, value, said):
@@ -591,5 +591,5 @@ def test_volumes_whose_options_are_no_words(volume):
     odd["volumes"] = [good]
     assert read_manifest(json.dumps(odd)).volumes == (good,)
     odd["volumes"] = [{**good, **volume}]
-    with pytest.raises(ValueError, match="it says volumes = "):
+    with pytest.raises(ValueError, match="it has volumes = "):
         read_manifest(json.dumps(odd))

@@ -591,7 +591,7 @@ def test_what_is_of_no_known_machine_goes_for_nobody():
     told = judge_each_host(
         [*mine, torn, dead, pinned, adopted], Policy(keep=1), NOW, (), {adopted.runtag}
     )
-    unknown = "of an unknown machine: no manifest of it can be read"
+    unknown = "of an unknown machine: its manifest cannot be read"
     assert {each.backup.runtag: each.why for each in told if each.keep} == {
         "p1": "good set 1 of 1",
         torn.runtag: unknown,

@@ -88,7 +88,7 @@ def test_an_empty_file_is_a_file(context, source, target):
 def test_a_source_that_is_not_there_is_named(context, source, target):
     """What cannot be found is told with its whole path."""
     os.unlink(source.absolute)
-    with pytest.raises(StepFailed, match=f"{source.absolute} is not there"):
+    with pytest.raises(StepFailed, match=f"{source.absolute} is missing"):
         Send(source, target).do(context)
 
 
@@ -98,7 +98,7 @@ def test_what_arrives_otherwise_is_a_failure_for_another_attempt(
 ):
     """A copy that lacks or has another byte is found out by what lies on the far side."""
     box.damage = damage
-    with pytest.raises(StepFailed, match="is not what was sent") as failure:
+    with pytest.raises(StepFailed, match="differs from what was sent") as failure:
         Send(source, target).do(context)
     assert failure.value.again
     assert "the box" in str(failure.value)
@@ -108,7 +108,7 @@ def test_what_arrives_otherwise_is_a_failure_for_another_attempt(
 def test_a_source_that_changed_on_the_disk_is_not_copied_as_good(context, source, target):
     """A file that is no longer what was written fails at once: another attempt cannot help."""
     context.finished(source, sha256=hashlib.sha256(b"other").hexdigest())
-    with pytest.raises(StepFailed, match="no longer what was written") as failure:
+    with pytest.raises(StepFailed, match="changed since it was written") as failure:
         Send(source, target).do(context)
     assert not failure.value.again
     context.finished(source, sha256=hashlib.sha256(DATA).hexdigest())
@@ -129,7 +129,7 @@ def test_who_is_to_blame_for_a_copy_that_differs(context, box, source, target):
     """Where the source is still what was written, the way or the far side is, and it is sent anew."""
     context.finished(source, sha256=hashlib.sha256(DATA).hexdigest())
     box.damage = lambda data: b"?" + data[1:]
-    with pytest.raises(StepFailed, match="is not what was sent") as failure:
+    with pytest.raises(StepFailed, match="differs from what was sent") as failure:
         Send(source, target).do(context)
     assert failure.value.again
 
@@ -156,7 +156,7 @@ def test_the_beginning_of_another_file_is_found_out(context, source, target):
     context.finished(source, sha256=hashlib.sha256(DATA).hexdigest())
     with open(target.partial, "wb") as stream:
         stream.write(b"?" * 1000)
-    with pytest.raises(StepFailed, match="sent anew") as failure:
+    with pytest.raises(StepFailed, match="uploaded again from the start") as failure:
         Send(source, target).do(context)
     assert failure.value.again
     assert os.listdir(target.root) == []
@@ -181,7 +181,9 @@ def test_what_could_not_be_proven_is_sent_whole(context, box, source, target, wh
 def test_without_room_nothing_is_sent(context, box, source, target):
     """A disk that is too small says so before the first byte; one that tells nothing is tried."""
     box.free = 999_999
-    with pytest.raises(StepFailed, match=r"On the box 1.0 MB are free.* a file of 1.0 MB"):
+    with pytest.raises(
+        StepFailed, match=r"on the box: 1.0 MB are free, and the file needs 1.0 MB"
+    ):
         Send(source, target).do(context)
     assert context.moved_bytes == 0
     assert os.listdir(target.root) == []
@@ -205,7 +207,7 @@ def test_a_manifest_waits_for_its_parts(context, source, target):
     part, copy = File("pi", "part"), File("nas", "part")
     step = Send(source, target, ((part, copy),))
     context.failed = {"nas:part": "no tape"}
-    with pytest.raises(StepFailed, match="it is not copied, since part did not arrive there"):
+    with pytest.raises(StepFailed, match="not copied, because part was not copied to the vault"):
         step.do(context)
     context.failed["pi:part"] = "not made"  # then the manifest says so itself
     step.do(context)

@@ -71,7 +71,7 @@ def test_a_dead_host_stops_no_other(fleet):
     assert [row[1] for row in rows(told).values()] == ["good", "failed", "good"]
     assert "pull failed or warned on 1 of 3 hosts: pi1. Logs: " in told.stderr
     assert set(names_in(laptop.vaults[0])) == files_of_sets(pis[0], pis[2])
-    assert "does not answer" in laptop.logs["pi1"]
+    assert "is unreachable" in laptop.logs["pi1"]
 
 
 def test_a_signal_ends_all_of_them_well(fleet):
@@ -105,7 +105,7 @@ def test_a_restore_of_several_needs_its_yes(fleet):
     [
         ((), "best", "use one of live, test, all"),
         ((), "live", "no host in hosts.toml has this role"),
-        (("pi0", "pi9"), "", "hosts.toml names no host 'pi9'"),
+        (("pi0", "pi9"), "", "hosts.toml has no host 'pi9'"),
     ],
 )
 def test_a_wish_that_means_no_host_is_wrong_usage(names, role, words):
@@ -139,6 +139,6 @@ def test_commands_that_hosts_tell_repeat_the_settings_file_that_was_named(fleet,
         (each.tools / "docker").write_text("#!/bin/sh\nexit 1\n")
     flag = f" --settings {laptop.settings}" if named else ""
     told = laptop.run(f"restore --hosts all --from here --yes{flag}").stdout
-    assert f"What mends it: inv doctor{flag} --host pi0." in told
+    assert f"To find the cause: inv doctor{flag} --host pi0." in told
     assert ("--settings" in told) is named
     assert told.count("--settings") == told.count("inv doctor --settings")

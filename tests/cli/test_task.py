@@ -204,8 +204,8 @@ def test_debug_shows_where_it_failed(little_stack):
         ("backup --runtag", "--runtag needs a value. All its options: inv --help backup\n"),
         ("restore --from", "--from needs a value."),
         ("backup --jobs many", "--jobs many"),
-        ("backup --runtag a/b", "cannot be a runtag"),
-        ("backup --settings none.toml", "no settings file none.toml"),
+        ("backup --runtag a/b", "is not a valid runtag"),
+        ("backup --settings none.toml", "Settings file none.toml not found"),
         ("graph --format svg", "--format svg"),
         ("why", "Use: inv why FILE. FILE: Name a file of a backup"),
         ("restore --only a,b", "--only a,b: give each name its own flag: --only a --only b\n"),
@@ -214,7 +214,7 @@ def test_debug_shows_where_it_failed(little_stack):
         ("restore --only ''", "--only is empty"),
         ("sync --vault nas,usb", "--vault nas --vault usb\n"),
         ("doctor --host a,b", "--host a --host b\n"),
-        ("why nobody:makes/this", "no role of that name"),
+        ("why nobody:makes/this", "unknown role; use one of"),
     ],
 )
 def test_a_wrong_command_line_is_exit_2(little_stack, line, said):
@@ -404,7 +404,7 @@ def test_a_folder_without_a_stack_is_refused(little_stack):
     (little_stack.folder / "docker-compose.yml").unlink()
     told = little_stack.run("backup")
     assert told.returncode == 13
-    assert "There is no IOTstack in" in told.stderr
+    assert "No IOTstack found in" in told.stderr
 
 
 def test_a_failed_part_is_exit_1_and_a_warning_is_exit_3(little_stack):
@@ -461,7 +461,7 @@ def test_a_result_that_cannot_be_written_is_a_failure(little_stack, words, at_on
         process = little_stack.start(words, stdout=full)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert err == "The output cannot be written: No space left on device.\n"
+    assert err == "Cannot write the output: No space left on device.\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -478,7 +478,7 @@ def test_a_signal_ends_a_backup_with_its_code(little_stack, number):
         process.kill()
     assert process.returncode == 128 + number
     assert out == ""
-    assert "Nothing half-written has a final name" in err
+    assert "Incomplete files keep partial names" in err
     assert "Traceback" not in err
     assert not alive(int(pid.read_text()))
     left = os.listdir(little_stack.folder / "backups")
@@ -535,7 +535,7 @@ def test_a_signal_while_no_task_runs_ends_it_with_our_code(little_stack, moment,
     )
     assert told.returncode == 128 + number, told.stderr
     assert told.stderr == f"{errors.Interrupted(number)}\n"
-    assert ("There are no backups" in told.stdout) == (moment != BEFORE), told.stdout
+    assert ("No backups found in" in told.stdout) == (moment != BEFORE), told.stdout
 
 
 def test_a_thread_that_fails_when_all_is_done_prints_no_traceback(little_stack):
@@ -638,7 +638,7 @@ def test_commands_that_are_told_repeat_the_settings_file(little_stack, tmp_path)
     told = little_stack.run(f"backup --runtag x --settings={mine.name}")
     assert told.returncode == 2  # it is looked for where the command runs
     little_stack.settings.write_text(mine.read_text())
-    assert "Make one: inv backup\n" in little_stack.run("list").stdout
+    assert "To make one: inv backup\n" in little_stack.run("list").stdout
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def test_the_demo_sees_nothing_of_the_real_stack(owner, more):
     told = owner.run("demo")
     assert told.returncode == 0, told.stderr
     said = told.stdout + told.stderr
-    assert "All that the backup holds is proven" in said
+    assert "The whole backup is verified, from" in said
     assert "iotstack_" not in said
     assert str(owner.folder) not in said
     asked = (owner.tools / "docker.asked").read_text().splitlines()

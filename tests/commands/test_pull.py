@@ -107,7 +107,7 @@ def test_an_archive_that_rotted_there_gets_no_final_name(pi, laptop, shelf):
     archive.write_bytes(content)  # the size is the same
     told = laptop.run("pull --host pi")
     assert told.returncode == 1
-    assert "no longer what was written" in told.stderr
+    assert "changed since it was written" in told.stderr
     found = names_in(shelf)
     assert "2026-11-21_1100.general-backup.tar.gz" not in found
     assert "2026-11-21_1100.manifest.json" not in found
@@ -152,8 +152,8 @@ def test_a_fetch_that_was_killed_goes_on(pi, laptop, shelf):
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("pull", "Say from which machine: --host NAME"),
-        ("pull --host nobody", "hosts.toml names no host 'nobody'"),
+        ("pull", "Give the machine: --host NAME, from [[hosts]] in hosts.toml."),
+        ("pull --host nobody", "hosts.toml has no host 'nobody'"),
         ("pull --host pi --to nowhere", "There are: shelf."),
     ],
 )

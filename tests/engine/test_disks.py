@@ -195,9 +195,7 @@ def test_of_two_copies_that_fit_one_by_one_the_second_is_not_begun(tmp_path, dis
     ends = run(tmp_path, *jobs, storages={"from": Slow(str(tmp_path))})
     first, second = sorted(ends, key=lambda name: ends[name][0] is not JobStatus.DONE)
     assert ends[first] == (JobStatus.DONE, "")
-    told = (
-        "8.4 MB are free, of which what is written beside it leaves 3.1 MB, which is too little "
-    )
+    told = "8.4 MB are free, and 3.1 MB after the other files that are being written, and the file needs "
     assert told in ends[second][1]
     assert [each.name for each in disk_of_8_mib.iterdir()] == [first]
     assert (disk_of_8_mib / first).read_bytes() == (tmp_path / first).read_bytes()

@@ -379,7 +379,7 @@ def test_without_keep_going_nothing_new_is_started(bench, jobs):
     ends = list(bench.ends(result).values())
     assert ends.count(JobStatus.SKIPPED) == 6 - len(order)
     assert {each.message for each in result.jobs if each.end is JobStatus.SKIPPED} == {
-        f"'{order[0]}' failed before"
+        f"'{order[0]}' failed"
     }
 
 

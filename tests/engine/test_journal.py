@@ -245,7 +245,9 @@ def test_an_entry_that_we_do_not_know_refuses_and_keeps_the_file(line):
     before = dict(host.files)
     again, lines = after_a_crash(host)
     for _ in range(2):
-        with pytest.raises(StepFailed, match=r"backups/\.journal line 2: .* no such step"):
+        with pytest.raises(
+            StepFailed, match=r"backups/\.journal line 2: .* does not know this step"
+        ):
             again.recover(lines)
         assert again.undo() == ()
         assert host.undone == []
@@ -259,7 +261,7 @@ def test_the_version_that_wrote_a_journal_can_undo_it():
     book.write("job", Light(HostAccess("pi"), "a"))
     book.write("job", Ring(HostAccess("pi"), "b"))
     older = journal(host, [Light])
-    with pytest.raises(StepFailed, match="no such step"):
+    with pytest.raises(StepFailed, match="does not know this step"):
         older.recover(host.lines)
     assert journal(host).recover(host.lines) == ("job: Ring", "job: Light")
     assert host.files == {}
@@ -275,8 +277,7 @@ def test_a_failed_undo_keeps_the_file_and_what_is_still_owed():
     with pytest.raises(StepFailed) as failure:
         book.undo()
     assert str(failure.value) == (
-        "Undoing 'Light' of 'job' failed: lamp b does not answer. What is owed is in "
-        "backups/.journal; the next run tries again before all else."
+        "Undoing 'Light' of 'job' failed: lamp b does not answer. The steps to undo are in backups/.journal; the next run tries again first."
     )
     assert host.undone == ["c"]
     assert len(host.lines) == 3

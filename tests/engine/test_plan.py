@@ -365,7 +365,7 @@ def test_a_transaction_runs_because_it_is_asked_for():
     """A job without outputs makes no file that could say that it is done."""
     job = Job(plain("reload", outputs=[]), {}, (), (pi("a"),))
     graph = Graph((job,), {}, (), RuleBook(job.rule))
-    assert reasons(decide(graph, at(a=1))) == {"reload": ["asked for"]}
+    assert reasons(decide(graph, at(a=1))) == {"reload": ["requested"]}
     with pytest.raises(RuleError, match=r"pi:a \(/stack/a\): 'reload' needs it\."):
         decide(graph, {})
 
@@ -455,10 +455,10 @@ def test_all_missing_inputs_are_one_error():
         planned(book, ["b", "-x.tar"], {})
     assert str(refusal.value) == (
         "Missing, and no rule makes it:\n"
-        "  pi:-x.tar (/stack/-x.tar): it was asked for.\n"
+        "  pi:-x.tar (/stack/-x.tar): it was requested.\n"
         "  pi:a (/stack/a): 'b' needs it.\n"
         "  pi:other (/stack/other): 'b' needs it.\n"
-        "Rule 'tar' makes pi:{runtag}.tar, but what stands for {runtag} is no runtag."
+        "Rule 'tar' makes pi:{runtag}.tar, but what stands for {runtag} is not a valid runtag."
     )
 
 
@@ -470,7 +470,7 @@ def test_a_target_that_is_there_and_that_no_rule_makes_is_no_work():
 @pytest.mark.parametrize("name", ["nas:x", "x", "", "PI:x"])
 def test_a_role_that_nobody_bound_is_refused(name):
     """A name without a known role is answered by the roles there are."""
-    with pytest.raises(RuleError, match="write one of pi:, usb: before the path"):
+    with pytest.raises(RuleError, match="use one of pi:, usb: before the path"):
         bind(name, {"usb": "/media", "pi": "/stack"})
 
 

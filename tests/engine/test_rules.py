@@ -192,11 +192,10 @@ def test_the_nearest_rule_is_named_with_the_wildcard_that_refused():
     """A name of the right shape is answered by the rule and what its wildcard does not take."""
     book = RuleBook(influx_archive, offsite, wildcards=WILDCARDS)
     assert book.nearest("pi:backups/-x.influx-backup.tar") == (
-        "Rule 'influx_archive' makes pi:backups/{runtag}.influx-backup.tar, but what stands for "
-        "{runtag} is no runtag."
+        "Rule 'influx_archive' makes pi:backups/{runtag}.influx-backup.tar, but what stands for {runtag} is not a valid runtag."
     )
     assert book.nearest("nas:x.tar.gz") == (
-        "Rule 'offsite' makes nas:{part}, but what stands for {part} is no part."
+        "Rule 'offsite' makes nas:{part}, but what stands for {part} is not a valid part."
     )
 
 

@@ -54,7 +54,7 @@ def test_each_way_in_which_a_file_may_be_another_users(tmp_path, warned):
     assert not warned
     path.chmod(0o666)
     assert not believed(host, str(path))
-    assert "everybody may write it" in warned[0]
+    assert "everyone can write to it (" in warned[0]
     theirs(path)
     link.symlink_to(path)
     assert not believed(host, str(link))

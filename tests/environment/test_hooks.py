@@ -161,7 +161,7 @@ def test_what_hooks_say_is_in_the_log_alone(pi):
         (["sh", "-c", "echo one; echo no room >&2; exit 3"], "exit 3: no room"),
         (["no-such-program"], "exit 127: env: "),
         (["/"], "exit 126: env: "),
-        (["sh", "-c", "kill -KILL $$"], "killed by SIGKILL: it said nothing"),
+        (["sh", "-c", "kill -KILL $$"], "killed by SIGKILL: no message"),
     ],
 )
 def test_a_failure_before_keeps_the_backup_from_being_begun(pi, words, told):
@@ -169,7 +169,7 @@ def test_a_failure_before_keeps_the_backup_from_being_begun(pi, words, told):
     set_hooks(pi, before_backup=[["see", "1"], words, ["see", "2"]], after_backup=[["see", "3"]])
     refused = pi.run(f"backup --runtag {TAG}")
     assert refused.returncode == 13
-    assert "The backup was not begun: before_backup `" in refused.stderr
+    assert "The backup did not start: before_backup `" in refused.stderr
     assert f"{words[0]}" in refused.stderr
     assert f"failed on this machine: {told}" in refused.stderr
     assert [line[0] for line in seen(pi)] == ["1", "3"]
@@ -199,7 +199,7 @@ def test_a_failure_after_says_that_the_backup_is_whole(pi):
     set_hooks(pi, after_backup=[["sh", "-c", "echo no line >&2; exit 3"], ["see", "2"]])
     told = pi.run(f"backup --runtag {TAG}")
     assert told.returncode == 1
-    assert f"Backup {TAG} is whole, but a hook after it failed." in told.stderr
+    assert f"Backup {TAG} is complete, but a hook after it failed." in told.stderr
     assert "failed on this machine: exit 3: no line" in told.stderr
     assert seen(pi) == [["2", "complete"]]
     (listed,) = json.loads(pi.run("list --json").stdout)
@@ -363,7 +363,7 @@ def test_a_failure_before_leaves_the_stack_untouched(backed_up):
     set_hooks(backed_up, before_restore=[fail, ["see", "1"]], after_restore=[["see", "2"]])
     told = backed_up.run(RESTORE)
     assert told.returncode == 13
-    assert "The restore was not begun: before_restore `sh -c" in told.stderr
+    assert "The restore did not start: before_restore `sh -c" in told.stderr
     assert "failed on this machine: exit 3: not now" in told.stderr
     assert backed_up.seen.read_text() == "2 failed changed\n"
 
@@ -515,11 +515,11 @@ def test_a_hook_that_is_slow_after_a_run_is_a_failure(occasion):
     slow_too = Hook(("sleep", "301"), limit_s=0.2, may_fail=True)
     last = Hook(("false",))
     told = "failed on this machine: "
-    late = "it did not end within 0.2 s, so it was stopped (exit 124: it said nothing)"
+    late = "it did not end within 0.2 s, so it was stopped (exit 124: no message)"
     assert occasion.run_after([slow, slow_too, last], "complete") == HooksResult(
         (
             f"after_backup `sleep 300` {told}{late}",
-            f"after_backup `false` {told}exit 1: it said nothing",
+            f"after_backup `false` {told}exit 1: no message",
         ),
         (f"after_backup `sleep 301` {told}{late}",),
     )
@@ -574,7 +574,7 @@ def test_no_daemon_keeps_a_hook_at_its_limit_going(anywhere, left_behind):
     hook = Hook(("sh", "-c", script, str(left_behind)), limit_s=0.5)
     began = time.monotonic()
     (told,) = anywhere.run_after([hook], "complete").failures
-    assert "it did not end within 0.5 s, so it was stopped (exit 124: it said nothing)" in told
+    assert "it did not end within 0.5 s, so it was stopped (exit 124: no message)" in told
     assert time.monotonic() - began < 10
     assert alive(int(left_behind.read_text()))
 

@@ -314,7 +314,7 @@ def test_without_ssh_a_machine_is_refused_where_keys_are_revoked(nas, tmp_path, 
     )
     (programs / "ssh").chmod(0o755)
     monkeypatch.setenv("PATH", str(programs))
-    with pytest.raises(Unreachable, match="`ssh` does not get in: too bad"):
+    with pytest.raises(Unreachable, match="`ssh` login failed: too bad"):
         open_storage(nas.ssh, "/", "nas")
     (programs / "ssh").unlink()
     with pytest.raises(KeyRefused, match="Install openssh-client"):
@@ -389,7 +389,9 @@ def test_an_address_of_which_another_key_is_known_is_refused_as_by_ssh(nas, name
         assert len(learnt) == 1, text
         if right == "refused" and "{other}" in text:
             address = nas.words["address"]
-            assert f"of the address {address} another is known ({file}, line 2)" in told.stderr
+            assert (
+                f"its address {address} is known with another key ({file}, line 2)" in told.stderr
+            )
             assert f"fix: ssh-keygen -f {file} -R '{address}'" in told.stderr
 
 
@@ -404,8 +406,7 @@ def test_what_ssh_alone_verifies_is_told_where_there_is_none(nas, monkeypatch, l
     with pytest.raises(KeyRefused) as failure:
         open_storage(nas.ssh, "/", "nas")
     assert str(failure.value) == (
-        "nas (127.0.0.1) cannot be verified. Only `ssh` does what CheckHostIP and "
-        "KnownHostsCommand want. Install openssh-client."
+        "nas (127.0.0.1) cannot be verified. Only `ssh` supports CheckHostIP and KnownHostsCommand. Install openssh-client."
     )
 
 
@@ -421,17 +422,19 @@ def test_why_a_key_is_refused_is_told(nas):
     """With the line that says so; a revoked key cannot be trusted, also not by `--trust`."""
     file = nas.server.known_hosts
     told = refused(nas, "\n@revoked {name} {key}\n{name} {key}")
-    assert f"is revoked ({file}, line 2)" in str(told)
+    assert f"has a revoked host key ({file}, line 2)" in str(told)
     assert "--trust" not in told.fix
-    with pytest.raises(KeyRefused, match="is revoked"):
+    with pytest.raises(KeyRefused, match="has a revoked host key"):
         offered_key(nas.ssh, "nas")
     told = refused(nas, "@cert-authority {name} {other}")
-    assert f"is known by a certificate alone ({file}, line 1)" in str(told)
+    assert f"is known only by a certificate ({file}, line 1)" in str(told)
     assert "run `inv hosts --trust nas`" in str(told)
-    assert f"One of another kind is ({file}, line 1)" in str(refused(nas, "{name} {ecdsa}"))
+    assert f"A key of another type is known ({file}, line 1)" in str(
+        refused(nas, "{name} {ecdsa}")
+    )
     told = refused(nas, "\n\n{name} {other}")
-    assert f"another host key than the one we know ({file}, line 3)" in str(told)
-    with pytest.raises(KeyRefused, match="forget the old one"):
+    assert f"a different host key than the known one ({file}, line 3)" in str(told)
+    with pytest.raises(KeyRefused, match="If that matches, remove the old key with `"):
         offered_key(nas.ssh, "nas")
 
 
@@ -501,7 +504,7 @@ def test_a_host_that_is_known_by_its_certificate_alone_is_told(nas, start_sshd):
     nas.server, nas.ssh = other, other.login()
     other.known_hosts.write_text(known)
     assert not nas.refused_by_ssh()
-    with pytest.raises(KeyRefused, match=r"by a certificate alone .*, which `ssh` verifies"):
+    with pytest.raises(KeyRefused, match=r"only by a certificate .*, which `ssh` can verify"):
         open_storage(nas.ssh, "/", "nas")
     remember_key(offered_key(nas.ssh, "nas"))
     assert not nas.refused_by_ssh()
@@ -548,7 +551,7 @@ def test_trusting_a_machine_twice_writes_once(nas, little_stack):
     assert nas.server.known_hosts.read_text() == written
     nas.server.known_hosts.write_text(written + f"@revoked * {nas.words['key']}\n")
     told = little_stack.run("hosts --trust pi --yes")
-    assert (told.returncode, "is revoked" in told.stderr) == (13, True)
+    assert (told.returncode, "has a revoked host key" in told.stderr) == (13, True)
     told = little_stack.run("doctor --host pi")
-    assert "is revoked" in told.stdout
+    assert "has a revoked host key" in told.stdout
     assert "--trust" not in told.stdout

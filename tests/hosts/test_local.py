@@ -121,9 +121,9 @@ def test_folders_that_may_not_be_read_are_named(host, words):
         with pytest.raises(StepFailed) as failure:
             stat_on(host, (*words, str(top)), user)
         told = str(failure.value)
-        assert told.startswith(f"On {host.name}: this user may not read {name}/data ")
+        assert told.startswith(f"On {host.name}: this user has no permission to read {name}/data ")
         assert told.count(f"{name}/data ") == 3
-        assert " and 2 more. With sudo = true in hosts.toml root reads it" in told
+        assert " and 2 more. Set sudo = true in hosts.toml" in told
         assert "denied" not in told
         with pytest.raises(StepFailed, match=r"exit 2 from .*Permission denied"):
             stat_on(host, ("env", "ls", str(top / "data 0")), user)

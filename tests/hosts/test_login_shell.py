@@ -131,7 +131,7 @@ def test_a_login_that_prints_without_end_is_told(start_sshd, tmp_path, monkeypat
     for name, start_file in (("yes", "yes Hi\n"), ("err", "yes Hi >&2\n")):
         server = start_sshd(name, sftp=SFTP_SERVER)
         (server.folder / ".bashrc").write_text(start_file)
-        with pytest.raises(Unreachable, match=r"Hi.*Look there in ~/\.bashrc"):
+        with pytest.raises(Unreachable, match=r"Hi.*Check ~/\.bashrc"):
             open_storage(server.login(), str(tmp_path), "nas")
 
 
@@ -143,7 +143,7 @@ def test_sftp_serves_where_the_shell_runs_nothing(start_sshd, tmp_path):
         storage = open_storage(server.login(), str(tmp_path), "nas")
         assert isinstance(storage, SftpStorage)
         storage.close()
-        with pytest.raises(Unreachable, match="no commands can be run"):
+        with pytest.raises(Unreachable, match=r"offers only SFTP, so commands cannot run there\."):
             open_host(server.login(), str(tmp_path), "nas")
 
 
@@ -161,7 +161,7 @@ def test_a_shell_that_ends_early_answers_nothing(noisy, tmp_path):
         lambda: storage.write(f"{root}/y", io.BytesIO(b"y"), 0, size_bytes=1),
         lambda: storage.read(f"{root}/x").__enter__(),
     ):
-        with pytest.raises(LoginPrints, match="began no command; it said: 81a4 5 1"):
+        with pytest.raises(LoginPrints, match="does not run commands; it printed: 81a4 5 1"):
             act()
 
 
@@ -179,7 +179,9 @@ def test_a_shell_that_hangs_is_given_up(noisy, tmp_path, monkeypatch, start_file
         lambda: storage.read_many(str(tmp_path), ["x"] * 20),
         lambda: storage.write(f"{tmp_path}/y", io.BytesIO(b"y"), 0),
     ):
-        with pytest.raises(TimedOut, match="did not begin a command within") as failure:
+        with pytest.raises(
+            TimedOut, match="accepts the login, but its login shell did not start a"
+        ) as failure:
             act()
         assert failure.value.again
 
@@ -207,7 +209,9 @@ def test_a_limit_of_the_login_is_named(noisy, tmp_path):
 def test_a_server_that_opens_no_session_is_told_soon(start_sshd, tmp_path, monkeypatch):
     """MaxSessions 0 lets no command and no SFTP be: it is asked a few times, and not for long."""
     monkeypatch.setattr(remote, "FIRST_SESSION_TRIES", 2)
-    with pytest.raises(Unreachable, match=r"opens no session: Connect failed\. .*MaxSessions"):
+    with pytest.raises(
+        Unreachable, match=r"does not open a session: Connect failed\. .*MaxSessions"
+    ):
         open_storage(start_sshd("none", "MaxSessions 0").login(), str(tmp_path), "nas")
 
 

@@ -50,7 +50,7 @@ def test_a_group_of_which_nothing_is_told_is_not_taken_for_an_empty_one(tmp_path
     (tmp_path / "getent").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     trust, found = owned(path)
-    assert trust.others(found).startswith(f"others of group {path.stat().st_gid} may write it")
+    assert trust.others(found).startswith(f"others in group {path.stat().st_gid} can write to it")
 
 
 def owned(path, trust=None):
@@ -67,14 +67,14 @@ def test_what_others_may_write_is_told(tmp_path):
     assert trust.others(found) == ""
     path.chmod(0o666)
     trust, found = owned(path)
-    assert trust.others(found).startswith("everybody may write it (-rw-rw-rw-")
-    with pytest.raises(Refused, match="is not believed: everybody may write it"):
+    assert trust.others(found).startswith("everyone can write to it (-rw-rw-rw-")
+    with pytest.raises(Refused, match="is not trusted: everybody can write to it"):
         trust.refuse(found)
     link = tmp_path / "link"
     link.symlink_to(path)
     path.chmod(0o600)
     trust, found = owned(link)
-    with pytest.raises(Refused, match="it is no plain file"):
+    with pytest.raises(Refused, match="it is not a plain file"):
         trust.refuse(found)
     assert not owned(tmp_path / "none")[1].is_there
 
@@ -122,7 +122,7 @@ def test_a_folder_of_ours_is_made_private(tmp_path):
     folder.chmod(0o2777)
     trust, found = owned(f"{folder}/.")
     told = trust.make_private(found, or_refuse=True)
-    assert told.endswith("Now its owner alone may.")
+    assert told.endswith(". Changed: now only its owner can.")
     assert stat.S_IMODE(folder.stat().st_mode) == 0o2775
     trust, found = owned(f"{folder}/.")
     assert trust.make_private(found, or_refuse=True) == ""
@@ -146,12 +146,12 @@ def test_a_journal_in_a_folder_of_everybody_is_not_believed(little_stack, line):
     told = little_stack.run(line)
     assert told.returncode == 13, told.stderr
     words = " ".join(told.stderr.split())
-    assert f"{owned} is not believed: {backups}: everybody may write it" in words
+    assert f"{owned} is not trusted: {backups}: everybody can write to it" in words
     assert not (backups / "ran").exists()
     assert owned.exists()
     doctor = little_stack.run("doctor").stdout
-    assert re.search(r"(?m)^FAIL +journal: .* is not believed", doctor), doctor
-    assert re.search(r"(?m)^WARN +backups: .* everybody may write", doctor), doctor
+    assert re.search(r"(?m)^FAIL +journal: .* is not trusted", doctor), doctor
+    assert re.search(r"(?m)^WARN +backups: .* everyone can write to", doctor), doctor
 
 
 def test_a_kept_journal_that_others_may_have_written_is_not_gone_back_by(little_stack):
@@ -161,7 +161,7 @@ def test_a_kept_journal_that_others_may_have_written_is_not_gone_back_by(little_
     kept.chmod(0o666)
     told = little_stack.run("undo --last-restore --yes")
     assert told.returncode == 13, told.stderr
-    assert f"{kept} is not believed: everybody may write it" in " ".join(told.stderr.split())
+    assert f"{kept} is not trusted: everybody can write to it" in " ".join(told.stderr.split())
     assert flows(little_stack) == "[1]\n"
 
 
@@ -202,7 +202,7 @@ def test_a_folder_of_everybody_without_a_journal_is_made_private(little_stack):
     (backups / ".lock").chmod(0o644)
     told = little_stack.run("backup --runtag t2")
     assert told.returncode == 0, told.stderr
-    assert "everybody may write it" in told.stderr
+    assert "everyone can write to it (" in told.stderr
     assert stat.S_IMODE(backups.stat().st_mode) & 0o002 == 0
     assert {stat.S_IMODE((backups / e).stat().st_mode) for e in (".commands", ".lock")} == {0o600}
     assert "everybody" not in little_stack.run("backup --runtag t3").stderr
@@ -216,7 +216,9 @@ def test_a_lock_of_another_user_is_refused(little_stack):
     os.chown(path, 1001, 1001)
     told = little_stack.run("backup --runtag t2")
     assert told.returncode == 13
-    assert f"{path} is no lock of ours: it belongs to user 1001" in " ".join(told.stderr.split())
+    assert f"{path} is not a lock of this program: it belongs to user 1001" in " ".join(
+        told.stderr.split()
+    )
 
 
 def test_an_old_journal_beside_the_backups_is_undone(little_stack):
@@ -235,7 +237,7 @@ def test_an_old_journal_beside_the_backups_is_undone(little_stack):
     new.unlink()
     told = little_stack.run("undo --yes")
     assert told.returncode == 0, told.stderr
-    assert "Undone now, on this machine: the restore of t1" in told.stderr
+    assert "Rolled back an interrupted run on this machine: the restore of t1" in told.stderr
     assert flows(little_stack) == "[1]\n"
     assert not old.exists()
 
@@ -252,7 +254,7 @@ def test_over_ssh_as_well(tmp_path, start_sshd):
     for line in ("backup --host pi --runtag t2", "undo --host pi --yes"):
         told = laptop.run(line)
         assert told.returncode == 13, told.stderr
-        assert "everybody may write it" in told.stderr
+        assert "everyone can write to it (" in told.stderr
     (pi.backups / ".journal").unlink()
     assert laptop.run("backup --host pi --runtag t2").returncode == 0
     assert stat.S_IMODE(pi.backups.stat().st_mode) & 0o002 == 0

@@ -319,7 +319,7 @@ class Posted:
             mark = replace(mark, path=path)
         mark = self._where_it_is_now(mark)
         if not mark.path.exists():
-            return "it is not there"
+            return "it is missing"
         if (now := _as_it_is(mark).fact) != mark.fact:
             return f"{now}, not {mark.fact}"
         if mark.kind == "sqlite":

@@ -153,7 +153,7 @@ def test_what_is_in_no_part_is_named_by_all(stack, pi):
     write = "mkdir -p $1; echo mark > $1/mark"
     for name, folder in {"grafana": "/var/lib/grafana", "web": "/app"}.items():
         pi.run(["docker", "exec", name, "sh", "-c", write, "sh", folder])
-    in_layer = "its data in /var/lib/grafana lie in the container itself"
+    in_layer = "its data in /var/lib/grafana are inside the container"
     hint = "wrote 1 file or folder into its own layer, such as /app/mark"
     for words, code in {("backup", "--runtag", "t"): 3, ("services",): 3, ("doctor",): 0}.items():
         ended, said = posted.run(*words)
@@ -664,7 +664,7 @@ services:
     }
     made.set(f'{out}[[stack.exclude]]\npath = "{home}/ssd/beside"\nreason = "films"\n')
     good(made, "backup")
-    assert "own: not in a backup: nothing of the stack uses it" in good(made, "services")
+    assert "own: not backed up: the stack does not use it" in good(made, "services")
     good(made, "restore", "--runtag", "t", "--from", "here", "--yes")
     for path in ("own/notes", ".git/config", "backups/old/x", "restore/x", "volumes/box/a"):
         assert (made.top / path).read_text() == "x"

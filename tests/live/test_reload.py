@@ -261,7 +261,7 @@ def test_a_backup_undoes_what_a_dead_reload_left(here):
     saboteur.disarm()
     code, said = context.run("backup", "--runtag", "night")
     assert code == WARNED, said
-    assert "Undone now, on this machine: the reload of InfluxDB" in said
+    assert "Rolled back an interrupted run on this machine: the reload of InfluxDB" in said
     here.assert_old()
     assert context.leftovers() == []
     assert (context.top / "backups/night.influx-backup.tar").exists()

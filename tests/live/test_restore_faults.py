@@ -267,7 +267,7 @@ def test_commit_whose_answer_is_lost_while_another_takes_the_lock(there):
         renames.disarm()
     assert code == WARNED, said
     assert "t1 is restored, but afterwards: It ended early" in said
-    assert "another run is working" in said
+    assert "another run is active on this stack. Wait until it ends," in said
     assert "not restored" not in said
     there.assert_new()
     code, said = context.run("undo")

@@ -190,7 +190,7 @@ def test_a_user_undoes_what_a_killed_restore_of_root_left(person, pi, live):
     restore = pi.popen([*PROGRAM, *words], env=env)
     wait_for("the stop", lambda: "nodered" not in running(pi), timeout=60)
     restore.end()
-    assert "What did not end was undone" in person.iot("undo")
+    assert "The interrupted run was undone. The stack is in the state" in person.iot("undo")
     assert tree(live) == changed
     wait_ping(pi)
     assert points(pi) == before

@@ -445,7 +445,7 @@ STATES = {
 
 @pytest.mark.parametrize("state", STATES)
 def test_servers_that_do_not_run(owner, source, pi, state):
-    """Their files are copied as they lie, with a warning for each; a restore brings back all."""
+    """Their files are copied as they are, with a warning for each; a restore brings back all."""
     postgres(pi, "CHECKPOINT")  # else sequences leap when it mends itself after a kill
     expected = look(pi)
     away, back = STATES[state]

@@ -268,7 +268,7 @@ def assert_incomplete(context, runtag, lacking, words, code, said, backups=None)
     """One part is lacking and the backup says why; the others are whole, here and in the vault."""
     assert code == FAILED, said
     assert words in said
-    assert f"The same command with --runtag '{runtag}'" in said
+    assert f"run the same command with --runtag '{runtag}'" in said
     backups = backups or context.top / "backups"
     manifest = json.loads((backups / f"{runtag}.manifest.json").read_text())
     assert manifest["state"] == "incomplete"
@@ -292,8 +292,8 @@ def assert_whole(context, runtag, code, said):
     less = (
         "Missing: database other of container postgres",
         "Database postdb of container postgres",
-        "volumes/new is not there any more",
-        ".env is not there any more",
+        "volumes/new is missing now",
+        ".env is missing now",
     )
     others = [each for each in manifest["warnings"] if not each.startswith(less)]
     assert not others

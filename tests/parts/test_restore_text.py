@@ -375,7 +375,7 @@ def test_a_backup_has_it_here_and_in_a_vault(pi):
     ran(pi, f"backup --runtag {TAG}")
     first = assert_is_of_manifest()
     assert "Left alone" not in ran(pi, "prune --at all --dry-run")
-    assert f"There is a backup {TAG} already" in ran(pi, f"backup --runtag {TAG}", 13)
+    assert f"A backup {TAG} exists already" in ran(pi, f"backup --runtag {TAG}", 13)
     (pi.folder / "volumes/nodered/flows.json").write_text("[1, 2, 3]\n")
     ran(pi, f"backup --runtag {TAG} --force")
     second = assert_is_of_manifest()
@@ -391,7 +391,7 @@ def test_a_set_without_it_is_as_good(pi):
     for folder in (pi.backups, pi.usb):
         (folder / f"{TAG}.RESTORE.txt").unlink()
     before = pi.tree()
-    assert f"There is a backup {TAG} already" in ran(pi, f"backup --runtag {TAG}", 13)
+    assert f"A backup {TAG} exists already" in ran(pi, f"backup --runtag {TAG}", 13)
     assert ran(pi, "list").count("complete") == 2
     told = ran(pi, "verify --at all", 3)
     assert told.count(f"{TAG}.RESTORE.txt is missing.") == 2

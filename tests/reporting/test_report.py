@@ -328,7 +328,7 @@ def test_a_plan_shows_jobs_reasons_and_commands(capsys, graph):
     Report().plan(plan, also_settled=True, commands=False)
     assert capsys.readouterr().out.splitlines()[:3] == [
         "pack: pi:x[1].tar",
-        "    is there: nothing to do",
+        "    exists: nothing to do",
         "copy: nas:x[1].tar",
     ]
 

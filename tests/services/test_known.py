@@ -238,7 +238,7 @@ def test_a_row_takes_what_it_does_not_give_from_the_package():
         ("influxdb:1.8", "influxdb", "dumped into the influx part"),
         ("iotstack-nodered", "nodered", "files; SQLite by online backup"),
         ("eclipse-mosquitto", "mosquitto", "files"),
-        ("prom/prometheus", "prometheus", "files; tar warns where one changed"),
+        ("prom/prometheus", "prometheus", "files; tar warns if one changed"),
         ("plex", "plex", "files, large and replaceable"),
         (
             "nextcloud",
@@ -320,9 +320,7 @@ def test_a_warning_names_the_container_and_the_way_out():
     """Container, image, and what to write into hosts.toml are in one sentence or two."""
     (told,) = cover([container("mongo:7", "logs")], read_table())
     assert told.warning == (
-        "Container logs (mongo:7) is not covered: mongo writes while it is copied. Say in "
-        'hosts.toml how it is saved: [[services]], name = "logs", kind = "stop", or "skip" '
-        "with a reason."
+        'Container logs (mongo:7) is not covered: mongo writes while it is copied. Set in hosts.toml how to save it: [[services]], name = "logs", kind = "stop", or "skip" with a reason.'
     )
 
 
@@ -340,7 +338,7 @@ def test_influxdb_2_is_called_experimental():
 @pytest.mark.parametrize("image", ["influxdb:3-core", "docker.io/influxdb:3.2.1", "influxdb:3"])
 def test_influxdb_3_is_never_covered_while_it_runs(name, image):
     """It has no backup of its own; the row with `stop` that the warning gives is the way out."""
-    assert how(image, name).startswith("NOT COVERED: InfluxDB 3 has no backup of its own")
+    assert how(image, name).startswith("NOT COVERED: InfluxDB 3 has no backup command")
     assert not how(image, name, own(name=name, kind="stop")).startswith("NOT")
     assert "InfluxDB 3" not in how("influxdb:1.8.3", name)
 
@@ -383,7 +381,7 @@ def test_nextcloud_is_saved_where_it_is_switched_on():
     found = recipe_covers(*both, nextcloud="recipe")
     assert {each.part for each in found.values()} == {"nextcloud"}
     alone = recipe_covers(both[0], nextcloud="recipe")["nextcloud"]
-    assert str(alone) == "NOT COVERED: nextcloud_db is no MariaDB that runs and is dumped"
+    assert str(alone) == "NOT COVERED: nextcloud_db is not a running MariaDB that is dumped"
 
 
 def test_only_what_the_package_has_a_recipe_for_is_of_that_kind():

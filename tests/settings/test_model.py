@@ -32,8 +32,8 @@ from iotstack_invoke.settings.model import (
 )
 
 PLACES = "must be a path in the stack's folder (not backups/ or restore/), or an absolute path"
-DOCKERS = "holds Docker's own folder: images, and files that containers write at this moment. "
-DOCKERS += "Named volumes are packed by themselves; include what else is meant"
+DOCKERS = "contains Docker's own folder: images, and files that running containers write. "
+DOCKERS += "Named volumes are backed up separately; include only the other paths that you need"
 SAMPLE = os.path.join(str(folders.CHECKOUT), "hosts.toml")
 
 
@@ -191,13 +191,13 @@ def test_an_exclusion_is_kept_as_the_archive_names_it(written, kept):
         ("[stak]", "'stak' is unknown; did you mean 'stack'?"),
         (
             "[elsewhere]",
-            "'elsewhere' is unknown; there are: stack, influxdb, vaults, hosts, services, hooks",
+            "'elsewhere' is unknown; known: stack, influxdb, vaults, hosts, services, hooks",
         ),
         ("[stack]\nkep = 3", "[stack]: 'kep' is unknown; did you mean 'keep'?"),
         ("[influxdb]\nlimit = 3", "[influxdb]: 'limit' is unknown; did you mean 'limit_s'?"),
         (
             '[[stack.exclude]]\npath="volumes/x"\nreason="r"\nwhy="r"',
-            "[[stack.exclude]] number 1: 'why' is unknown; there are: path, reason",
+            "[[stack.exclude]] number 1: 'why' is unknown; known: path, reason",
         ),
         ("stack = 3", "stack: must be a table: [stack]"),
         ("influxdb = []", "influxdb: must be a table: [influxdb]"),
@@ -244,7 +244,7 @@ def test_an_exclusion_is_kept_as_the_archive_names_it(written, kept):
         ),
         (
             '[influxdb]\ncontainer = "--privileged"',
-            "[influxdb]: container = '--privileged' is no name of a container",
+            "[influxdb]: container = '--privileged' is not a valid container name",
         ),
     ],
 )
@@ -310,7 +310,7 @@ def test_nothing_is_restored_where_backups_and_restores_keep_theirs(kept):
     row = '[[stack.include]]\npath = "/opt"\nrestore_to = '
     goal = f"/srv/stack{kept}"
     (told,) = mistakes(f'[stack]\nfolder = "/srv/stack/"\n{row}"{goal}"')
-    assert "is the stack's folder, or lies where backups and restores keep theirs" in told
+    assert "is the stack's folder, or is inside a folder that backups or restores use" in told
     assert read(f'[stack]\nfolder = "/srv/stack"\n{row}"/srv/stack/volumes/x"').stack.inclusions
 
 
@@ -318,7 +318,7 @@ def test_nothing_is_restored_where_backups_and_restores_keep_theirs(kept):
 def test_what_the_kernel_tells_is_in_no_backup(path):
     """A dry run would show what no run can pack."""
     (told,) = mistakes(f'[[stack.include]]\npath = "{path}"')
-    assert told.endswith("holds no files, but what the kernel tells at this moment")
+    assert told.endswith("contains no files, only data of the running kernel")
 
 
 @pytest.mark.parametrize(
@@ -385,7 +385,7 @@ def test_a_number_that_has_no_end_is_a_mistake(row, key):
         ),
         (
             'path = "/opt"\n[[stack.include]]\npath = "/opt/x"\nrestore_to = "/opt/y"',
-            "[[stack.include]]: path = '/opt/x': restore_to = '/opt/y' lies in '/opt', where another row goes",
+            "[[stack.include]]: path = '/opt/x': restore_to = '/opt/y' is inside '/opt', the goal of another row",
         ),
     ],
 )
@@ -415,7 +415,7 @@ def test_a_path_of_the_home_is_written_out(monkeypatch):
     stack = read("[[stack" + rows.format("stack")).stack
     assert stack.inclusions == (Inclusion("/home/pi/share", "/home/pi/x"),)
     assert [each.path for each in stack.exclusions] == ["/home/pi/films/*", "~old"]
-    told = "must be written from / on: its home is not known here"
+    told = "must be an absolute path: the home folder there is not known here"
     assert mistakes("[[hosts]]\nname='p'\nhost='p'\n[[hosts" + rows.format("hosts")) == [
         f"[[hosts]] 'p': [[hosts.exclude]]: path = '~/films/*' {told}",
         f"[[hosts]] 'p': [[hosts.include]]: path = '~/share' {told}",
@@ -453,7 +453,7 @@ def test_an_exclusion_tells_what_it_leaves_out_whole(pattern, inside, outside):
 def test_a_vault_has_a_name_that_can_be_a_role(name):
     """A vault's name is one word; what is told are the rules that it breaks."""
     assert mistakes(f'[[vaults]]\nname="{name}"\nkind="folder"\nfolder="/f"') == [
-        f"[[vaults]] '{name}': a name holds letters, digits, _ and - alone, and begins with a letter"
+        f"[[vaults]] '{name}': a name has only letters, digits, _ and -, and begins with a letter"
     ]
 
 
@@ -468,7 +468,7 @@ def test_a_dash_is_allowed_in_a_vaults_name(name):
 def test_a_word_that_means_something_else_is_no_vaults_name(name):
     """The message names these words, and no rule besides."""
     assert mistakes(f'[[vaults]]\nname="{name}"\nkind="folder"\nfolder="/f"') == [
-        f"[[vaults]] '{name}': the names all, dump, from, here, media, pi, vault mean something else already"
+        f"[[vaults]] '{name}': the names all, dump, from, here, media, pi, vault are reserved"
     ]
 
 
@@ -495,7 +495,7 @@ def test_two_vaults_have_two_names():
         ),
         (
             'kind="ssh"\nfolder="f"\nhost="h"\nport=70000',
-            ["port = 70000 must lie between 1 and 65535"],
+            ["port = 70000 must be between 1 and 65535"],
         ),
         ('kind="folder"\nfolder="f"', ["folder = 'f' must begin with / or ~"]),
         (
@@ -528,8 +528,7 @@ def test_two_vaults_have_two_names():
             'kind="rclone"\nremote="a:b"\nwrite_once=true\nkeep=3\nkeep_daily=7',
             [
                 (
-                    "keep, keep_daily: nothing can be removed where write_once = true; what is old is "
-                    "removed by the lifecycle of the bucket"
+                    "keep, keep_daily: not allowed with write_once = true, because nothing can be removed there; let the lifecycle rules of the bucket remove old files"
                 )
             ],
         ),
@@ -632,7 +631,7 @@ def test_a_service_of_ones_own_goes_into_the_table():
 @pytest.mark.parametrize(
     ("lines", "told"),
     [
-        ('name="x"', ["'kind' is missing, and the package knows no service of that name"]),
+        ('name="x"', ["'kind' is missing, and there is no known service of that name"]),
         (
             'name="x"\nkind="safe"',
             [
@@ -663,15 +662,15 @@ def test_a_service_of_ones_own_goes_into_the_table():
         ),
         (
             'name="x"\nkind="stop"\nfirst=["grafanna"]',
-            ["there is no service 'grafanna' that could come first"],
+            ["there is no service 'grafanna' to come first"],
         ),
         (
             'name="influxdb"\nkind="stop"',
-            ["influxdb is dumped, as [influxdb] container says"],
+            ["influxdb is dumped already, because [influxdb] container names it"],
         ),
         (
             'name="x"\nkind="dump"\ndump="influxdb"',
-            ["[influxdb] container names the one whose InfluxDB is dumped"],
+            ["the InfluxDB to dump is set by [influxdb] container"],
         ),
     ],
 )
@@ -758,7 +757,7 @@ def test_two_rows_do_not_say_two_things_of_one_container(first, second, shared):
     assert mistakes(rows("copy-safe")) == [
         (
             f"[[services]] number 1 '{first['name']}' and number 2 'b' both say how {shared} is "
-            "saved: kind = 'stop' and kind = 'copy-safe'; let one of them say it"
+            "saved: kind = 'stop' and kind = 'copy-safe'; remove one of them"
         )
     ]
     assert len(read(rows("stop")).services) == 2
@@ -785,8 +784,7 @@ def test_no_service_keeps_all_there_is(path):
     plain = path.removeprefix("./")
     assert mistakes(row) == [
         (
-            f"[[services]] 'x': path {plain!r} leaves out all of {plain.partition('/')[0]}/; name the "
-            "folders of this service, or say it in [[stack.exclude]] if all is meant"
+            f"[[services]] 'x': path {plain!r} leaves out all of {plain.partition('/')[0]}/; name only the folders of this service, or use [[stack.exclude]] to leave out everything"
         )
     ]
     assert read(row.replace("skip", "stop"))
@@ -797,7 +795,7 @@ def test_no_service_keeps_all_there_is(path):
 def test_two_services_have_two_names():
     """The second row of one name is the mistake."""
     row = '[[services]]\nname="x"\nkind="stop"\n'
-    assert mistakes(row * 2) == ["[[services]] 'x': a name is used once"]
+    assert mistakes(row * 2) == ["[[services]] 'x': names must be unique"]
     assert mistakes('[[services]]\nkind="stop"') == ["[[services]] number 1: 'name' is missing"]
 
 
@@ -823,7 +821,7 @@ def test_all_mistakes_are_told_together():
         kind = "folder"
         folder = "usb"
     """) == [
-        "'colour' is unknown; there are: stack, influxdb, vaults, hosts, services, hooks",
+        "'colour' is unknown; known: stack, influxdb, vaults, hosts, services, hooks",
         "[stack]: 'kepp' is unknown; did you mean 'keep'?",
         "[stack]: sudo = 'no' must be true or false",
         "[influxdb]: container = 3 must be a text in quotes",
@@ -835,7 +833,7 @@ def test_all_mistakes_are_told_together():
         "[stack]: folder = 'here' must begin with / or ~",
         f"[[stack.exclude]]: path = 'backups' {PLACES}, or volume:NAME",
         "[influxdb]: limit_s = -1 must be a number of seconds, more than 0 and at most 31,622,400 (a year)",
-        "[[vaults]] 'pi': the names all, dump, from, here, media, pi, vault mean something else already",
+        "[[vaults]] 'pi': the names all, dump, from, here, media, pi, vault are reserved",
         "[[vaults]] 'pi': 'host' is missing",
         "[[vaults]] 'vault2': folder = 'usb' must begin with / or ~",
     ]
@@ -865,7 +863,7 @@ def test_hooks_are_tables_or_lists_of_words():
     assert read("").hooks == Hooks()
 
 
-NO_WORDS = "'run' must be a list of words, the program being the first"
+NO_WORDS = "'run' must be a list of words that begins with the program"
 
 
 @pytest.mark.parametrize(
@@ -873,17 +871,17 @@ NO_WORDS = "'run' must be a list of words, the program being the first"
     [
         (
             '"say \\"it\\""',
-            """'say "it"' must be a list of its words, or ["sh", "-c", "say \\"it\\""] for a shell""",
+            """'say "it"' must be a list of words, or ["sh", "-c", "say \\"it\\""] for a shell""",
         ),
-        ('{ run = "a" }', """'a' must be a list of its words, or ["sh", "-c", "a"] for a shell"""),
+        ('{ run = "a" }', """'a' must be a list of words, or ["sh", "-c", "a"] for a shell"""),
         ("[]", NO_WORDS),
         ("{}", NO_WORDS),
         ("3", NO_WORDS),
         ('["say", 3]', NO_WORDS),
         ('{ run = { a = "b" } }', NO_WORDS),
-        ('[""]', "'' is no program; write its name or its whole path"),
-        ('["~/say"]', "'~/say' is no program; write its name or its whole path"),
-        ('["A=b", "say"]', "'A=b' is no program; write its name or its whole path"),
+        ('[""]', "'' is not a program; use its name or its absolute path"),
+        ('["~/say"]', "'~/say' is not a program; use its name or its absolute path"),
+        ('["A=b", "say"]', "'A=b' is not a program; use its name or its absolute path"),
         ('{ run = ["a"], limit = 1 }', "'limit' is unknown; did you mean 'limit_s'?"),
         ('{ run = ["a"], limit_s = true }', "limit_s = True must be a whole number"),
         (
@@ -921,7 +919,7 @@ def test_a_hook_is_words_and_never_a_shell_line(start, title, hook, told):
         ("[hooks]\nbefore_backup = 3", "[hooks]: before_backup = 3 must be a list"),
         (
             '[hooks]\nafter_backup = ["say"]',
-            '[hooks]: after_backup number 1: \'say\' must be a list of its words, or ["sh", "-c", "say"] for a shell',
+            '[hooks]: after_backup number 1: \'say\' must be a list of words, or ["sh", "-c", "say"] for a shell',
         ),
         (
             "[hooks]\nbefor_backup = []",
@@ -933,7 +931,7 @@ def test_a_hook_is_words_and_never_a_shell_line(start, title, hook, told):
         ),
         (
             '[[hosts]]\nname = "p"\nhost = "h"\nhooks = { before_backup = [[]] }',
-            "[[hosts]] 'p': [hosts.hooks]: before_backup number 1: 'run' must be a list of words, the program being the first",
+            "[[hosts]] 'p': [hosts.hooks]: before_backup number 1: 'run' must be a list of words that begins with the program",
         ),
     ],
 )
@@ -1147,10 +1145,10 @@ def test_the_first_file_found_is_used(tmp_path, monkeypatch):
 def test_a_file_that_was_named_must_be_there(tmp_path, monkeypatch):
     """A named file that is missing is a mistake, never the defaults."""
     missing = str(tmp_path / "no.toml")
-    with pytest.raises(SettingsError, match=r"There is no settings file .*no\.toml"):
+    with pytest.raises(SettingsError, match=r"Settings file .*no\.toml not found"):
         load_settings(missing)
     monkeypatch.setenv("IOTSTACK_SETTINGS", missing)
-    with pytest.raises(SettingsError, match=r"There is no settings file .*no\.toml"):
+    with pytest.raises(SettingsError, match=r"Settings file .*no\.toml not found"):
         load_settings()
 
 
@@ -1193,7 +1191,7 @@ def test_a_header_with_more_on_its_line_is_told(tmp_path, between):
     """As somebody has it who copied a warning as it stands."""
     file = tmp_path / "hosts.toml"
     file.write_text(f'[stack]\nkeep = 3\n[[stack.include]]{between}path = "/opt/x"\n')
-    told = r"What follows \[\[stack.include\]\] belongs on lines of its own, below it\.$"
+    told = r"Put what follows \[\[stack\.include\]\] on a new line below it\.$"
     with pytest.raises(SettingsError, match=told):
         load_settings(str(file))
 
@@ -1201,12 +1199,12 @@ def test_a_header_with_more_on_its_line_is_told(tmp_path, between):
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        ("name = usb", 'Line 2: name = usb. Text needs straight quotes: name = "usb"'),
-        ("name = “usb”", 'Line 2: name = “usb”. Text needs straight quotes: name = "usb"'),
-        ("folder = /mnt/usb", 'quotes: folder = "/mnt/usb"'),
+        ("name = usb", 'Line 2: name = usb. Use straight quotes for text: name = "usb"'),
+        ("name = “usb”", 'Line 2: name = “usb”. Use straight quotes for text: name = "usb"'),
+        ("folder = /mnt/usb", 'quotes for text: folder = "/mnt/usb"'),
         (
             "before = “curl -u me:secret x”",
-            "Line 2: before = …. Text needs straight quotes: before",
+            "Line 2: before = …. Use straight quotes for text: before",
         ),
         ('before = "curl -u me:secret x', "Line 2: before = …"),
         ("keep = 1x", "Line 2: keep = 1x"),
@@ -1231,7 +1229,7 @@ def test_a_file_of_notepad_is_read(tmp_path):
 
 def test_a_file_that_cannot_be_read_is_a_mistake(tmp_path):
     """A folder in the place of the file is told as what it is."""
-    with pytest.raises(SettingsError, match="cannot be read: Is a directory"):
+    with pytest.raises(SettingsError, match=r"Cannot read .*: Is a directory"):
         load_settings(str(tmp_path))
 
 

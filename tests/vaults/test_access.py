@@ -39,7 +39,9 @@ def test_a_folder_that_is_not_there_is_not_made(tmp_path):
 def test_a_folder_that_is_missing_here_is_told_with_what_makes_it(tmp_path):
     """Once the drive is mounted; a file in its place is told as one."""
     storage = vault_storage(VaultConfig("usb", str(tmp_path / "My Backups")))
-    with pytest.raises(Unreachable, match="drive is mounted, make it") as failure:
+    with pytest.raises(
+        Unreachable, match=r"\. Is the drive mounted\? This program does not create the"
+    ) as failure:
         storage.listdir(storage.root)
     pasted = str(failure.value).partition("`")[2].partition("`")[0]
     subprocess.run(["sh", "-c", pasted], check=True)
@@ -144,9 +146,9 @@ def test_a_fault_that_nobody_foresaw_costs_the_vault_alone():
     """It is told as one of ours, with where it arose; what else is raised meanwhile stays itself."""
     storage = vaults._Lazy("nas", "/vault", Faulty, None)
     for ask in (storage.stat, storage.listdir, storage.rename, storage.remove, storage.run):
-        with pytest.raises(Unreachable, match=r"fault of this program.*ValueError: invalid lit"):
+        with pytest.raises(Unreachable, match=r"bug in this program.*ValueError: invalid lit"):
             ask("x")
-    with pytest.raises(Unreachable, match="fault of this program"):
+    with pytest.raises(Unreachable, match=r"unexpected answer\. This is a bug in this program \("):
         storage.create_exclusive("x", "y")
     for enter in (storage.read, storage.pipe):
         with pytest.raises(Unreachable, match="KeyError: 200"), enter("x") as stream:
@@ -225,7 +227,7 @@ def test_a_link_away_from_the_drive_is_refused(tmp_path, small_disk):
     (tmp_path / "elsewhere").mkdir()
     (small_disk / "backups").symlink_to(tmp_path / "elsewhere")
     storage = vault_storage(VaultConfig("usb", f"{small_disk}/backups", mount=str(small_disk)))
-    refused_everywhere(storage, "does not lie below")
+    refused_everywhere(storage, ", which is not below")
 
 
 def test_what_fstab_expects_must_be_mounted(tmp_path, fstab, small_disk):
@@ -237,7 +239,7 @@ def test_what_fstab_expects_must_be_mounted(tmp_path, fstab, small_disk):
     fstab.write_text(f"# UUID=1 {written} ext4\n\nUUID=2 none swap sw 0 0\nnonsense\n")
     assert storage.listdir(storage.root) == {}
     fstab.write_text(f"UUID=1 {written} ext4 noauto 0 0\n")
-    refused_everywhere(storage, "says that a drive belongs at .*/my drive, and nothing is mounted")
+    refused_everywhere(storage, "has a drive for .*/my drive, but nothing is mounted")
     fstab.write_text(f"tmpfs {small_disk} tmpfs noauto 0 0\n")
     storage = vault_storage(VaultConfig("usb", str(small_disk)))
     assert storage.listdir(storage.root) == {}
@@ -276,7 +278,7 @@ def test_only_a_drive_that_may_be_away_is_asked_for(tmp_path, monkeypatch, numbe
     monkeypatch.setattr(os, "scandir", scandir)
     with pytest.raises(Unreachable, match=os.strerror(number)) as failure:
         storage.listdir(storage.root)
-    assert ("Is the machine on" in str(failure.value)) == asked
+    assert ("Is the machine that shares this folder switched on?" in str(failure.value)) == asked
 
 
 def test_a_vault_that_cannot_be_listed_is_not_said_to_hold_ruins(little_stack, capsys):

@@ -22,7 +22,7 @@ from iotstack_invoke.vaults import apart
 from iotstack_invoke.vaults.access import vault_storage
 
 OWN = "is the folder of the stack's own backups"
-NO_COPY = "so it holds no second copy"
+NO_COPY = "is the folder of the stack's own backups (a file written in"
 
 
 @pytest.fixture
@@ -153,7 +153,7 @@ def test_who_may_not_write_counts_nothing_that_may_be_the_same(pi, tmp_path, req
     assert pi.run("prune --yes").returncode == 0
     add_vault(pi, "usb", leads(pi, tmp_path, request))
     request.getfixturevalue("read_only")(pi.backups)
-    expect_none_counted(pi, READING, "cannot be told from the stack's own backups")
+    expect_none_counted(pi, READING, "may be the folder of the stack's own backups, so it does")
 
 
 @pytest.mark.parametrize("line", ["backup --host pi", "pull --host pi"])
@@ -174,7 +174,7 @@ def test_doctor_tells_what_mends_it(pi):
     """As a failure of that vault."""
     add_vault(pi, "usb", a_folder(pi.backups))
     (found,) = (e for e in json.loads(pi.run("doctor --json").stdout) if e["name"] == "vault usb")
-    assert (found["verdict"], found["fix"]) == ("failed", "name a folder elsewhere in hosts.toml")
+    assert (found["verdict"], found["fix"]) == ("failed", "set a folder elsewhere in hosts.toml")
 
 
 def test_a_vault_beside_it_is_served(pi, tmp_path):
@@ -211,8 +211,8 @@ def test_a_copy_of_the_folder_with_its_lock_is_a_vault(pi, tmp_path, request, wh
     [
         ("volumes/usb", "each backup would pack the copies in it, and a restore"),
         ("services/usb", "each backup would pack the copies in it, and a restore"),
-        ("restore/usb", "where restores keep what they replaced"),
-        ("backups/usb", "and goes when that goes"),
+        ("restore/usb", "where restores keep replaced data and remove old data"),
+        ("backups/usb", "the folder of the stack's own backups, and is lost with it"),
         ("more/usb", "each backup would pack the copies in it, and a restore"),
     ],
 )
@@ -241,7 +241,7 @@ def test_what_lies_in_a_vault_that_is_refused_can_be_restored(pi):
     add_vault(pi, "usb", a_folder(folder))
     told = pi.run("restore --runtag night --from usb --dry-run")
     words = f"restore --from {shlex.quote(str(folder))}"
-    assert (told.returncode, f"by its path: `inv {words}`." in told.stderr) == (1, True)
+    assert (told.returncode, f"by their path: `inv {words}`." in told.stderr) == (1, True)
     told = pi.run(f"{words} --runtag night --dry-run")
     assert told.returncode == 0, told.stderr
 
@@ -385,7 +385,7 @@ def test_two_vaults_of_one_folder_are_one(pi, tmp_path, twins):
         add_vault(pi, name, lines)
     told = pi.run("backup --runtag night")
     assert told.returncode == 3
-    assert "is the folder of vault 'one' too, so it holds no second copy" in told.stderr
+    assert "is also the folder of vault 'one', so it has no second copy" in told.stderr
     told = pi.run("list")
     assert (told.returncode, "two is not listed: Vault 'two'" in told.stderr) == (1, True)
     assert "night" in told.stdout

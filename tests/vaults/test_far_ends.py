@@ -54,7 +54,7 @@ runpy.run_module("iotstack_invoke", run_name="__main__", alter_sys=True)
 """The program, whose limits are seconds."""
 WORDS_OF_A_TRACEBACK = (
     *("Traceback", "Exception", "Unexpected error", "Errno", 'File "'),
-    "fault of this program",
+    "unexpected answer. This is a bug in this program (",
 )
 
 
@@ -283,7 +283,9 @@ def test_a_far_end_that_takes_nothing_is_given_up(sshd, tmp_path, monkeypatch, w
     if way == "channel":
         monkeypatch.setattr(remote.shutil, "which", lambda _name: None)
     storage = remote.open_storage(sshd.login(), str(tmp_path), "nas")
-    with pytest.raises(Unreachable, match="Sending to nas failed: it stood still") as failure:
+    with pytest.raises(
+        Unreachable, match="Sending to nas failed: no data for too long"
+    ) as failure:
         storage.write(f"{tmp_path}/x", io.BytesIO(bytes(size)), 0)
     assert failure.value.again
     storage.close()
@@ -382,7 +384,7 @@ def test_a_disk_that_hangs_is_waited_for_once(far_end, monkeypatch, tmp_path):
     monkeypatch.setattr(remote, "QUESTION_LIMIT_S", 0.5)
     ssh = far_end("shell hung disk")
     storage = vault_storage(VaultConfig("nas", str(tmp_path), ssh))
-    with pytest.raises(TimedOut, match=r"did not end within 0\.5 s: stat .*Does its disk answer"):
+    with pytest.raises(TimedOut, match=r"did not end within 0\.5 s: stat .*Does its disk work"):
         storage.listdir(str(tmp_path))
     asked = Path(ssh.config).with_name("asked")
     came = asked.read_text()
@@ -391,7 +393,7 @@ def test_a_disk_that_hangs_is_waited_for_once(far_end, monkeypatch, tmp_path):
         lambda: storage.mkdir(str(tmp_path)),
         lambda: storage.create_exclusive(f"{tmp_path}/x", "x"),
     ):
-        with pytest.raises(Unreachable, match="not asked again for 10 minutes"):
+        with pytest.raises(Unreachable, match="not contacted again for 10 minutes"):
             ask()
     assert asked.read_text() == came
     storage.close()
@@ -518,7 +520,7 @@ class OddMessages(paramiko.ServerInterface):
     ("message", "why"),
     [
         (b"\xc8hello", "a message is of an unknown kind"),
-        (b"\x01\0\0\0\x0b\0\0\0\x06Ger\xe4t.\0\0\0\0", "a text in it is no UTF-8"),
+        (b"\x01\0\0\0\x0b\0\0\0\x06Ger\xe4t.\0\0\0\0", "a text in it is not UTF-8"),
     ],
     ids=["unknown", "disconnect"],
 )
@@ -535,7 +537,7 @@ def test_a_message_that_cannot_be_read_is_told(sshd, tmp_path, message, why):
     sshd.known_hosts.write_text(
         sshd.known_hosts.read_text().replace(f":{sshd.port}", f":{listener.port}")
     )
-    with pytest.raises(Unreachable, match=f"what it sends is no SSH: {why}") as failure:
+    with pytest.raises(Unreachable, match=f"what it sends is not SSH: {why}") as failure:
         remote.open_storage(sshd.login(port=listener.port), str(tmp_path), "nas")
     assert "neither a shell nor SFTP" not in str(failure.value)
     listener.stop()
@@ -571,7 +573,7 @@ def test_what_never_ends_is_no_answer(sshd, tmp_path, monkeypatch, way):
                 with pytest.raises(StepFailed, match="said more than 100,000 bytes"):
                     host.run(Command(words, timeout_s=60, most_bytes=100_000))
     else:
-        with pytest.raises(StepFailed, match="its answer has no end: y"):
+        with pytest.raises(StepFailed, match="its answer is incomplete: y"):
             storage.write(f"{tmp_path}/x", io.BytesIO(b"x"), 0)
     storage.close()
 
@@ -581,7 +583,7 @@ LISTINGS = {
     "carriage returns": r"s/$/\r/",
     "letters": r"s/[0-9]/x/g",
     "another line": r"1i Willkommen",
-    "no size of any file": r"s/ [0-9]* / 99999999999999999999999999 /",
+    "no size for any file": r"s/ [0-9]* / 99999999999999999999999999 /",
     "nothing": r"d",
     "the half": r"2,$d",
 }
@@ -603,7 +605,7 @@ def test_a_listing_that_cannot_be_read_is_no_empty_folder(start_sshd, tmp_path, 
     storage = remote.open_storage(
         start_sshd("nas", f"ForceCommand {script}").login(), str(root), "nas"
     )
-    with pytest.raises(Unreachable, match=f"On nas: its listing of {root} cannot be read") as told:
+    with pytest.raises(Unreachable, match=f"On nas: cannot read its listing of {root}") as told:
         storage.listdir(str(root))
     assert told.value.again
     assert len(str(told.value)) < 1000
@@ -614,9 +616,7 @@ def test_a_listing_that_cannot_be_read_is_no_empty_folder(start_sshd, tmp_path, 
 def test_a_listing_over_sftp_without_sizes_is_none(far_end, tmp_path, way):
     """A file that has no size there would be a damaged one here."""
     storage = remote.open_storage(far_end(f"sftp {way}"), str(tmp_path), "nas")
-    with pytest.raises(
-        Unreachable, match=r"cannot be read: it tells no size of x\.manifest\.json"
-    ):
+    with pytest.raises(Unreachable, match=r"cannot be read: it has no size for x\.manifest\.json"):
         storage.listdir(str(tmp_path))
     storage.close()
 

@@ -165,7 +165,7 @@ def test_an_rclone_that_is_killed_is_told_as_such(tmp_path, monkeypatch):
     program.write_text("#!/bin/sh\nkill -9 $$\n")
     program.chmod(0o755)
     storage = vault_storage(VaultConfig("cloud", "cloud:backups", remote="cloud:"))
-    with pytest.raises(Unreachable, match="rclone was ended by SIGKILL, and not by us"):
+    with pytest.raises(Unreachable, match="rclone was ended by SIGKILL, not by this program"):
         storage.listdir(storage.root)
     with (
         pytest.raises(Unreachable, match="rclone was ended by SIGKILL"),
@@ -183,7 +183,9 @@ def test_an_rclone_that_is_too_old_is_told_as_such(tmp_path, monkeypatch):
     program.write_text(f'#!/bin/sh\nexec {real} "$@" --an-option-of-later\n')
     program.chmod(0o755)
     storage = vault_storage(VaultConfig("cloud", "cloud:backups", remote="cloud:"))
-    with pytest.raises(Unreachable, match="The rclone here is too old") as failure:
+    with pytest.raises(
+        Unreachable, match=r"The installed rclone is too old: 1\.60 or later is needed\."
+    ) as failure:
         storage.listdir(storage.root)
     assert not failure.value.again
 
@@ -337,7 +339,7 @@ def test_a_copy_that_is_read_back_otherwise_is_told(lying, tmp_path):
         return ended.stdout + ended.stderr
 
     archive = f"{SET}.general-backup.tar.gz"
-    assert "is not what was sent" in told(f"backup --runtag {SET}", 3)
+    assert "differs from what was sent" in told(f"backup --runtag {SET}", 3)
     there = {each.name for each in (cloud.files / "backups").iterdir()}
     assert not {archive, f"{archive}.partial", f"{SET}.manifest.json"} & there
     line.lies = False
@@ -401,7 +403,9 @@ def test_a_rename_is_believed_when_it_is_seen(disk, tmp_path, way, received):
         storage.rename(old, new)
         assert {each.name: each.stat().st_size for each in files.iterdir()} == {"x": 1000}
         return
-    with pytest.raises(StepFailed, match=r"says that x\.partial is renamed to x, and it is not"):
+    with pytest.raises(
+        StepFailed, match=r"reports that x\.partial was renamed to x, but it finds"
+    ):
         storage.rename(old, new)
 
 
@@ -411,7 +415,7 @@ def test_a_set_whose_manifest_stays_loses_no_part(disk, tmp_path):
     put_set(files, datetime(2026, 11, 23, 11, tzinfo=UTC))
     there = {each.name for each in files.iterdir()}
     says_yes(tmp_path / "tools", "nothing is done")
-    with pytest.raises(StepFailed, match="is renamed to"):
+    with pytest.raises(StepFailed, match="was renamed to"):
         remove_set(storage, storage.root, SET)
     assert {each.name for each in files.iterdir()} == there
 
@@ -454,7 +458,7 @@ def test_a_copy_that_got_no_name_is_owed(tmp_path):
     says_yes(stack.tools, "nothing is done")
     ended = stack.run(f"backup --runtag {SET}")
     assert ended.returncode == 3, ended.stdout + ended.stderr
-    assert "is renamed to" in ended.stdout + ended.stderr
+    assert "was renamed to" in ended.stdout + ended.stderr
     assert list((files / "x").iterdir()) == []
     (stack.tools / "rclone").unlink()
     assert stack.run("sync").returncode == 0
@@ -478,4 +482,4 @@ def test_a_cloud_that_keeps_nothing_is_waited_for_once(tmp_path):
     assert ended.returncode == 3, told
     assert asked.read_text() == "\n"
     assert "does not list" in told
-    assert "It is not asked again for 10 minutes." in told
+    assert "It is not contacted again for 10 minutes." in told

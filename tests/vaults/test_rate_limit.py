@@ -119,7 +119,7 @@ def test_a_run_ends_sending_before_the_next_night(tmp_path, monkeypatch, rates):
     monkeypatch.setattr(vaults, "SENDING_H", 0.0)
     late = vault_storage(VaultConfig("usb", str(tmp_path), limit_rate=rates))
     path = tmp_path / "x"
-    with pytest.raises(TimedOut, match=r"Vault 'usb' is slow.*`inv sync` goes on"):
+    with pytest.raises(TimedOut, match=r"Vault 'usb' is slow.*`inv sync` continues"):
         late.write(str(path), io.BytesIO(DATA), 1.0)
     arrived = path.read_bytes()
     assert 0 < len(arrived) < len(DATA)
@@ -201,8 +201,8 @@ def test_one_rate_is_a_table_of_one(text):
         ("08:00,0", "'08:00,0'"),
         ("08:00,", "'08:00,'"),
         (",", "','"),
-        ("08:00,1M 08:00,2M", "tells twice what is from 08:00 on"),
-        ("08:00,1M Mon-08:00,2M", "tells twice what is from 08:00 on"),
+        ("08:00,1M 08:00,2M", "sets 08:00 twice"),
+        ("08:00,1M Mon-08:00,2M", "sets 08:00 twice"),
     ],
 )
 def test_a_mistake_in_a_time_table_is_told_with_what_is_right(text, wrong):

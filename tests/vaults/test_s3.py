@@ -75,7 +75,7 @@ def test_what_is_not_in_a_bucket_is_no_folder(bucket):
     assert time.monotonic() - began_s < 30
     assert storage.create_exclusive(path, "theirs") == "ours"
     assert listed(bucket / "backups") == [f"{SET}.unfinished.jsonl"]
-    with pytest.raises(StepFailed, match="is not there"), storage.read(f"{path}.gz") as stream:
+    with pytest.raises(StepFailed, match="is missing"), storage.read(f"{path}.gz") as stream:
         stream.read()
     (bucket / "backups" / "empty").touch()
     with storage.read(f"{storage.root}/empty") as stream:
@@ -160,11 +160,11 @@ KEPT = {
     "denied": (
         b"HTTP/1.1 403 Forbidden\r\nContent-Type: application/xml\r\n"
         b"Content-Length: %d\r\n\r\n%s" % (len(DENIED), DENIED),
-        r"a key that may remove what it put there\. For one that may not: write_once = true",
+        "Each copy is renamed after the upload, which needs a key",
     ),
     "not done": (
         b"HTTP/1.1 204 No Content\r\n\r\n",
-        r"Does `rclone moveto` work there\? May its key remove anything\?",
+        r"Does `rclone moveto` work there\? Is its key allowed to remove files\?",
     ),
 }
 

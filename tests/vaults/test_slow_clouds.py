@@ -102,7 +102,7 @@ def test_a_vault_without_an_answer_is_waited_for_once(tmp_path, monkeypatch, way
     finally:
         server.stop()
     assert 1 <= server.came <= 5  # as often as rclone tries in the time of one question
-    assert "It is not asked again for 10 minutes." in told
+    assert "It is not contacted again for 10 minutes." in told
     assert "Vault 'cloud'" in told
 
 
@@ -165,7 +165,7 @@ def test_a_vault_is_asked_again_after_a_while(tmp_path, monkeypatch):
                 storage.listdir(storage.root)
             came.append(server.came)
         assert came[0] == came[1] > 0
-        with pytest.raises(Unreachable, match="not asked again") as failure:
+        with pytest.raises(Unreachable, match="It is not contacted again for") as failure:
             storage.create_exclusive(f"{storage.root}/x", "line")
         assert not failure.value.again
         until_s, error = storage._refusal

@@ -22,7 +22,7 @@ from .preflight import Start, free_of, refuse_folder
 def choose_runtag(asked: str | None, now: datetime) -> Runtag:
     """Return the runtag that was asked for, or the one of this minute; raises RuntagError."""
     if asked == LATEST:
-        raise RuntagError(f"'{LATEST}' means the newest backup, so none can be named so.")
+        raise RuntagError(f"'{LATEST}' means the newest backup, so it cannot be a name.")
     return default_runtag(now) if asked is None else read_runtag(asked)
 
 
@@ -43,7 +43,7 @@ def back_up(
 
             return run_backup(environment, runtag, options, report, by_clock=by_clock)
     except Interrupted as error:
-        report.fail(f"The backup was {error}. {error.left or 'Nothing of it was begun.'}")
+        report.fail(f"The backup was {error}. {error.left or 'It did not start.'}")
         return error.exit_code
 
 
@@ -73,6 +73,6 @@ def _show_plan(
         environment, environment.vaults, environment.sets(), checks, skipped=runtag
     ):
         if late.lacking and not late.error:
-            report.write(f"delivered to {late.name} as well: {', '.join(late.lacking)}")
+            report.write(f"also copied to {late.name}: {', '.join(late.lacking)}")
     report.plan(start.plan, also_settled=options.why)
     return ExitCode.GOOD

@@ -68,7 +68,7 @@ from .facts import gather_folder
 from .namesakes import RENAME, namesake_in, namesake_told
 from .preflight import Start, free_of, refuse_folder
 
-NO_VAULT = "No vault is in the settings: this backup is on its own machine only."
+NO_VAULT = "No vaults are configured: this backup exists only on this machine."
 
 
 def run_backup(
@@ -91,8 +91,8 @@ def run_backup(
                 return run.do(by_clock=by_clock)
             except Interrupted as error:
                 error.left = (
-                    "Nothing half-written has a final name. The same command with --runtag "
-                    f"'{run.runtag}' goes on from there."
+                    "Incomplete files keep partial names. To resume, pass the same --runtag: "
+                    f"'{run.runtag}'."
                 )
                 raise
 
@@ -118,7 +118,7 @@ def _make_here(folder: str) -> None:
     try:
         os.makedirs(folder, mode=0o700, exist_ok=True)
     except OSError as error:
-        raise Refused(f"{folder} cannot be made: {words_of(error)}.") from error
+        raise Refused(f"Cannot create {folder}: {words_of(error)}.") from error
 
 
 def how_it_went(manifest: Manifest | None, *, made_all: bool, noted: Collection[str]) -> str:
@@ -223,8 +223,8 @@ class _BackupRun:
         if self.log and isinstance(error, Unreachable):
             raise Unreachable(
                 f"{ended(error)} "
-                f"What was made of {self.runtag} stays there, and the same command with "
-                f"--runtag '{self.runtag}' goes on from there."
+                f"The finished files of {self.runtag} are kept. To resume, pass the same "
+                f"--runtag: '{self.runtag}'."
             ) from error
 
     def _run_before(self) -> tuple[str, ...]:
@@ -246,7 +246,7 @@ class _BackupRun:
             try:
                 self.log = open_log(self.environment, self.runtag)
             except OSError as error:
-                raise StepFailed(f"The log cannot be written: {words_of(error)}.") from error
+                raise StepFailed(f"Cannot write the log: {words_of(error)}.") from error
         return self.log
 
     def _leave(self, error: BaseException) -> None:
@@ -345,14 +345,14 @@ class _BackupRun:
         late = compare_vaults(self.environment, reached, here, checks, skipped=self.runtag)
         unlike = self._compare()
         for each in late:
-            why = unlike(each.names, ()) if each.looked else "it cannot be listed"
+            why = unlike(each.names, ()) if each.looked else "it could not be listed"
             if why:
                 self._take_back(each.name, why, records)
                 own = {e.runtag: e for e in here if e.runtag == self.runtag}
                 each.lacking = own | each.lacking
         for each in late:
             for runtag, why in {**each.refused, **each.passed_over}.items():
-                log.write("backup", f"{runtag} is not delivered to {each.name}: {why}")
+                log.write("backup", f"{runtag} was not copied to {each.name}: {why}")
         reporter = CompositeReporter(LogReporter(log), self.report)
 
         def tell(text: str) -> None:
@@ -393,7 +393,7 @@ class _BackupRun:
                 other = namesake_in(self.environment, vault)
                 if other:
                     told = namesake_told(vault, other)
-                    yield f"{told[0].upper()}{told[1:]}. Give one of them another name: {RENAME}"
+                    yield f"{told[0].upper()}{told[1:]}. Rename one of them: {RENAME}"
 
     def _close(self, result: RunResult, facts: BackupFacts, records: RecordFile) -> ExitCode:
         """Let the hooks and the retention act, finish the log, copy it, and say how it went."""
@@ -434,15 +434,15 @@ class _BackupRun:
         log.write("backup", f"{self.runtag} is {state} after {took}")
         finish_log(self.environment, self.runtag, log)
         if log.broken:
-            problems.append(f"the log could not be written whole: {log.broken}")
+            problems.append(f"the log is incomplete: {log.broken}")
         replaced = manifest if made_all and facts.replaces else None
         result += self._copy_log(records, problems, replaced)
         if not problems:
             records.end()
         self._summary(manifest, took)
-        again = f"The same command with --runtag '{self.runtag}' does what is missing."
+        again = f"To finish it, run the same command with --runtag '{self.runtag}'."
         if damages:
-            again = f"What can be done: inv verify --runtag '{self.runtag}' --at here"
+            again = f"To see what to do: inv verify --runtag '{self.runtag}' --at here"
         return self._verdict(problems, late, warnings, hooked.failures, again, made_all=made_all)
 
     def _drop(self, storage: Storage, folder: str, manifest: Manifest) -> list[str]:
@@ -451,7 +451,7 @@ class _BackupRun:
             if manifest_there(storage, folder, self.runtag) == manifest:
                 drop_unnamed(storage, folder, manifest)
         except StepFailed as error:
-            return [f"what the backup before has left: {error}"]
+            return [f"removing what the previous backup left: {error}"]
         return []
 
     def _copy_log(
@@ -496,7 +496,7 @@ class _BackupRun:
         return result
 
     def _unproven_told(self, vault: str) -> str:
-        return f"{self.runtag} is not delivered to {vault}: {self.unproven[vault]}"
+        return f"{self.runtag} was not copied to {vault}: {self.unproven[vault]}"
 
     def _let_go(self, log: RunLog) -> list[str]:
         """Remove the sets that the retention lets go; return what could not be removed.
@@ -510,7 +510,7 @@ class _BackupRun:
                 continue
             lacking = [each.name for each in self.late if each.lacks(runtag)]
             if lacking and verdict.backup.state in DELIVERED:
-                log.write("retention", f"{runtag} stays until it is in {', '.join(lacking)}")
+                log.write("retention", f"{runtag} is kept until it is in {', '.join(lacking)}")
                 continue
             log.write("retention", f"{runtag} is removed: {verdict.why}")
             self.report.tell(f"removed {runtag}: {verdict.why}")
@@ -556,11 +556,15 @@ class _BackupRun:
         if not made_all:
             self.report.fail(f"Backup {self.runtag} is not complete. {again}")
         elif problems:
-            self.report.fail(f"Backup {self.runtag} is whole here, but not all went well. {again}")
+            self.report.fail(
+                f"Backup {self.runtag} is complete here, but some steps failed. {again}"
+            )
         elif hook_failures:
-            self.report.fail(f"Backup {self.runtag} is whole, but a hook after it failed.")
+            self.report.fail(f"Backup {self.runtag} is complete, but a hook after it failed.")
         elif late:
-            self.report.fail(f"Backup {self.runtag} is whole, but a vault lacks earlier ones:")
+            self.report.fail(
+                f"Backup {self.runtag} is complete, but a vault is missing earlier ones:"
+            )
         elif warnings:
             self.report.warn(f"Backup {self.runtag} finished with warnings:")
         else:

@@ -61,7 +61,7 @@ if TYPE_CHECKING:  # brought in where there is such a container
 
 INFLUX_PLACE = "volumes/influxdb/"
 SAVE_NEXTCLOUD = 'Save it with its database: [[services]], name = "nextcloud", kind = "recipe"'
-NO_DATA = "mounts no data; what it writes inside is in no backup"
+NO_DATA = "mounts no data; data inside the container are not backed up"
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,19 +135,18 @@ class Services:
     def uncovered(self) -> tuple[tuple[str, str], ...]:
         """What is in no part, or cannot be judged: the container that keeps it, or '', and why."""
         missing = (
-            f"NOT COVERED: {each}, which compose needs, does not exist: nothing starts from "
-            "this backup before it is there again. Put it back, or take it out of the compose "
-            "file."
+            f"NOT COVERED: {each}, which compose needs, does not exist: the stack in this backup "
+            "cannot start without it. Put it back, or remove it from the compose file."
             for each in self.reads.missing
         )
         unknown = (
-            f"NOT COVERED: {each} is in no part of the backup: Docker does not answer, so "
-            "nobody knows where its files lie. Mend Docker, and back up again."
+            f"NOT COVERED: {each} is in no part of the backup: Docker does not answer, so the "
+            "location of its files is unknown. Repair Docker, then back up again."
             for each in self.unknown
         )
         unsaved = (
-            f"NOT COVERED: {each} is in no part: {NEXTCLOUD.reason}. {SAVE_NEXTCLOUD}, for which "
-            "both containers must be there; or say that it may go: [[services]], name = "
+            f"NOT COVERED: {each} is in no part: {NEXTCLOUD.reason}. {SAVE_NEXTCLOUD}, which "
+            "needs both containers; or allow it to be lost: [[services]], name = "
             '"nextcloud", kind = "skip" with a reason.'
             for each in filter(None, (self.unsaved,))
         )
@@ -316,8 +315,9 @@ def _beside_live_influx(
                 name = found.container.name
                 told = (
                     f"NOT COVERED: {place}, which container {name} mounts at {mount.inside}, is "
-                    f"in no part of the backup: all of {INFLUX_PLACE} is left out, as InfluxDB's "
-                    f"live files. Keep it elsewhere, such as in services/influxdb. {advice(place)}"
+                    f"in no part of the backup: all of {INFLUX_PLACE} is left out, as live files "
+                    "of InfluxDB. Move it elsewhere, such as to services/influxdb. "
+                    f"{advice(place)}"
                 )
                 yield Uncovered(name, place, told)
 
@@ -342,9 +342,9 @@ def _of_inner_projects(
                 continue
             if mount.writable and not any(e.leaves_out(what) for e in settings.stack.exclusions):
                 told = (
-                    f"NOT COVERED: {what}, which container {name} mounts at {mount.inside}, is in "
-                    f"no part of the backup: the compose project of {place} is a stack of its "
-                    f"own. Back that up as well. {advice(what)}"
+                    f"NOT COVERED: {what}, which container {name} mounts at {mount.inside}, is "
+                    f"in no part of the backup: the compose project of {place} is a separate "
+                    f"stack. Back that up as well. {advice(what)}"
                 )
                 yield Uncovered(name, what, told)
 
@@ -546,7 +546,7 @@ def idle_rows(services: Services, settings: Settings) -> Mapping[str, str]:
             if row.kind is Kind.SKIP and all(is_in(e, NEXTCLOUD.place) for e in row.paths):
                 continue  # it says that the service is gone; nothing more is left out for it
             paths = ", ".join(row.paths) if row.kind is Kind.SKIP else ""
-            still = f"; {paths} is left out all the same" if paths else ""
+            still = f"; {paths} is still left out" if paths else ""
             told[row.name] = (
                 f"[[services]] number {number} '{row.name}' matches no container of this "
                 f"stack{still}"
@@ -840,12 +840,10 @@ def _after_exclusions(
         own = saved.service.paths
         copied = [e for e in copied if not any(f"{e}/".startswith(f"{o}/") for o in own)]
         if copied and not any(may_be_there(host, f"{folder}/{each}") for each in own):
-            how = (
-                f"its row names no path that is there, so {', '.join(copied)} is copied as it runs"
-            )
+            how = f"its row names no existing path, so {', '.join(copied)} is copied while it runs"
             return replace(saved, how=how, covered=False)
     if kind in (Kind.SKIP, Kind.STOP) and copied:
-        how = f"{saved.how}, but for {', '.join(copied)}: its row names other paths"
+        how = f"{saved.how}, except {', '.join(copied)}: its row names other paths"
         covered = kind is Kind.STOP or not table.is_database(saved.container.image)
         return replace(saved, how=how, covered=covered)
     if kind is Kind.SKIP:
@@ -874,14 +872,15 @@ def _without_mount(
     data = tuple(each for each in found.mounts if not SETTINGS_INSIDE.match(each.inside))
     if table.is_cache(saved.container):
         in_stack = paths_in_stack(replace(found, mounts=data), folder)
-        how = "keeps its data in memory, and nothing of them in the stack"
+        how = "keeps its data in memory only"
         return saved if in_stack else replace(saved, how=how, covered=True)
     if data:
         return saved
     how = (
-        f"the data of {database} lie in the container itself, which goes with it and is in no part"
+        f"the data of {database} are inside the container: they are lost when it is removed, and "
+        "are in no part"
     )
-    return replace(saved, how=how, advice="Let it keep them in a folder of volumes/")
+    return replace(saved, how=how, advice="Move them to a folder in volumes/")
 
 
 def _not_stopped_for(saved: Cover, elsewhere: Collection[str]) -> Cover:
@@ -893,10 +892,10 @@ def _not_stopped_for(saved: Cover, elsewhere: Collection[str]) -> Cover:
     if not (is_stopped and saved.covered and saved.container.running and elsewhere):
         return saved
     how = (
-        f"{', '.join(sorted(elsewhere))} is copied as it runs: it is stopped only for what lies "
-        "in the folder of the stack"
+        f"{', '.join(sorted(elsewhere))} is copied while it runs: it is stopped only for data in "
+        "the stack's folder"
     )
-    advice = "Let it keep its data in a folder of volumes/"
+    advice = "Move its data to a folder in volumes/"
     return replace(saved, how=how, advice=advice, covered=False)
 
 
@@ -913,15 +912,15 @@ def _in_its_layer(host: Host, saved: Cover, found: InspectedContainer) -> Cover:
     places = bare_places(found, service.data)
     if not places:
         return saved
-    how = "lie in the container itself, which goes with it and is in no part"
+    how = "are inside the container: they are lost when it is removed, and are in no part"
     try:
         places = written_in(places, changes_in_layer(host, found.container.name), found)
     except StepFailed as error:
-        how = f"may lie in the container itself, of which Docker does not tell ({error})"
+        how = f"may be inside the container, which Docker does not show ({error})"
     if not places:
         return saved
     how = f"its data in {', '.join(places)} {how}; else: {saved.how}"
-    advice = f"Let it mount a folder of volumes/ at {', '.join(places)}"
+    advice = f"Mount a folder of volumes/ at {', '.join(places)}"
     return replace(saved, how=how, advice=advice, covered=False)
 
 
@@ -936,13 +935,13 @@ def _may_be_of_worth(host: Host, saved: Cover, found: InspectedContainer) -> str
     try:
         return told_of_layer(changes_in_layer(host, found.container.name), found)
     except StepFailed as error:
-        return f"it mounts no data, and Docker does not tell what it wrote inside: {error}"
+        return f"it mounts no data, and Docker does not show what it wrote inside: {error}"
 
 
 def in_layer_told(name: str, what: str) -> str:
     """Return what is told of what a container wrote into its own layer."""
     row = f'[[services]], name = "{name}", kind = "skip", reason = "…"'
     return (
-        f"Container {name}: {what}. If it matters, let it mount a folder of volumes/ there; if "
-        f"not, these lines in hosts.toml end this one: {row}."
+        f"Container {name}: {what}. If you need these data, mount a folder of volumes/ there; if "
+        f"not, add to hosts.toml: {row}."
     )

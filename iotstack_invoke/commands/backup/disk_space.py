@@ -51,11 +51,11 @@ class SpaceEstimate:
         """What it takes here by what for; a dump lies there, packed, until it is in its part."""
         told = {
             "the general part": self.general_bytes,
-            "copies of files meanwhile": self.copies_bytes,
+            "temporary copies of files": self.copies_bytes,
             "InfluxDB's part": self.influx_bytes,
-            "its dump meanwhile": self.influx_bytes,
+            "its temporary dump": self.influx_bytes,
             "the parts of other databases": self.sql_bytes,
-            "their dumps meanwhile": self.sql_bytes,
+            "their temporary dumps": self.sql_bytes,
             "services saved with their database": self.recipes_bytes,
         }
         return {what: size for what, size in told.items() if size}
@@ -137,6 +137,6 @@ def refuse_without_space(host: Host, space: SpaceEstimate, backups: str) -> None
         listed = " + ".join(f"{size:,} for {what}" for what, size in space.takes.items())
         raise Refused(
             f"{on_host(host)}{backups} has {free:,} bytes free, and this backup needs about "
-            f"{space.needed_bytes:,}: {listed}. Make room, or keep fewer backups ([stack] keep in "
-            "hosts.toml)."
+            f"{space.needed_bytes:,}: {listed}. Free some space, or keep fewer backups ([stack] "
+            "keep in hosts.toml)."
         )

@@ -185,7 +185,7 @@ def gather_facts(host: Host, settings: Settings) -> BackupFacts:
             *influx.warnings,
             *(each.warning for each in undumped),
             *services.warnings(name),
-            *(f"{name} is a link to nothing, and is not packed." for name in holdings.broken),
+            *(f"{name} is a broken link and is not packed." for name in holdings.broken),
         ),
     )
 
@@ -255,19 +255,19 @@ def gather_folder(host: Host, settings: Settings) -> dict[str, FileFact]:
         if not isinstance(host, LocalHost):
             key = f'in the row of [[hosts]] with name = "{host.name}" folder = '
         raise Refused(
-            f"{on_host(host)}There is no IOTstack in {folder}: no {COMPOSE_FILES[0]}. "
-            f'Say where it is: {key}"…" in hosts.toml'
-            + (f" ({settings.file})." if settings.file else " (there is none yet).")
-            + " If its compose file has another name, say it as COMPOSE_FILE in .env there."
+            f"{on_host(host)}No IOTstack found in {folder}: no {COMPOSE_FILES[0]}. Set its "
+            "folder: "
+            f'{key}"…" in hosts.toml'
+            + (f" ({settings.file})." if settings.file else " (create the file).")
+            + " If its compose file has another name, set COMPOSE_FILE in .env there."
         )
     for each in FOLDERS:
         if each in names and not names[each].is_folder:
             led_to = os.path.realpath(f"{folder}/{each}")
             bound = shlex.join(("sudo", "mount", "--bind", led_to, f"{folder}/{each}"))
             raise Refused(
-                f"{folder}/{each} is a link (or a file), and tar would save the link and none of "
-                f"what it leads to. Let a folder be there, for example with `{bound}` in place of "
-                "the link, and the same in /etc/fstab."
+                f"{folder}/{each} is a link (or a file), and tar would save only the link. Use a "
+                f"folder instead, for example with `{bound}` and the same in /etc/fstab."
             )
     return names
 
@@ -286,7 +286,7 @@ def _as_root(host: Host, settings: Settings) -> tuple[str, ...]:
         told = host.run(Command(("python3", "-c", "import sqlite3"), ANY_EXIT))
         if told.exit_code:
             raise Refused(
-                f"On {host.name} python3 does not run, which copies SQLite files there: "
+                f"On {host.name} python3, which copies SQLite files, does not run: "
                 f"{told.last_line}. Install it: sudo apt-get install python3"
             )
         return root_words(host, host.name, sudo=settings.stack.sudo)
@@ -296,9 +296,8 @@ def _as_root(host: Host, settings: Settings) -> tuple[str, ...]:
         host.run(Command(("sudo", "-n", "true"), timeout_s=10))
     except StepFailed as error:
         raise Refused(
-            "Files of containers belong to root and others, and sudo does not let this user in "
-            f"without a password: {ended(error)} "
-            "Allow it (NOPASSWD in /etc/sudoers.d), run as root, or "
+            "Files of containers belong to root and other users, but sudo needs a password for "
+            f"this user: {ended(error)} Allow it (NOPASSWD in /etc/sudoers.d), run as root, or "
             "set sudo = false in hosts.toml if every file of the stack is yours."
         ) from error
     return ("sudo", "-n")
@@ -358,9 +357,9 @@ def _look_at(
     if influx and influx.container.running and is_influxdb_3(influx.container.image):
         how = influxdb_3(influx.container, None).how
         told = (
-            f"Container {name} ({influx.container.image}) is not covered: {how}. Its name is that "
-            "of InfluxDB 1.x: call it and its folder otherwise, and say in hosts.toml how it is "
-            'saved: [[services]] with its new name and kind = "stop".'
+            f"Container {name} ({influx.container.image}) is not covered: {how}. Its name is used "
+            "for InfluxDB 1.x: rename it and its folder, and add to hosts.toml how to save it: "
+            '[[services]] with its new name and kind = "stop".'
         )
         return _InfluxLook(found, warnings=(told,))
     if influx is None:
@@ -389,11 +388,11 @@ def _without_container(
     """Return that no container is InfluxDB; its files may lie where IOTstack has them."""
     name = settings.influx.container
     if said := why_skipped(settings, name):
-        why = f"there is no container named {name}: {said}"
+        why = f"no container named {name}: {said}"
         return _InfluxLook(found, left_out=(LeftOut("InfluxDB", why),) if answered else ())
     if has_volumes and holds_files(host, [f"{settings.stack.folder}/{INFLUX}"], as_root):
         state = DumpProblem.AWAY if answered else DumpProblem.UNKNOWN
         return _InfluxLook(found, orphan=Undumped(name, "influxdb", state, INFLUX))
-    left_out = (LeftOut("InfluxDB", f"there is no container named {name}"),) if answered else ()
+    left_out = (LeftOut("InfluxDB", f"no container named {name}"),) if answered else ()
     owned = settings.influx.named or may_be_there(host, f"{settings.stack.folder}/{INFLUX}")
     return _InfluxLook(found, left_out=left_out, owned=owned)

@@ -76,6 +76,6 @@ def _newest(storage: Storage) -> Iterator[Manifest]:
 def namesake_told(vault: str, other: Manifest) -> str:
     """Return what is wrong where a vault holds a backup of another machine of that name."""
     return (
-        f"two machines called {other.host} back up to {vault}, where their backups count as one "
-        f"machine's: {other.runtag} is the other one's"
+        f"two machines named {other.host} back up to {vault}, so their backups are mixed: "
+        f"{other.runtag} is from the other one"
     )

@@ -49,11 +49,11 @@ def refuse_folder(environment: Environment) -> None:
         if is_read_only(environment.host, folder):
             raise Refused(
                 f"{on_host(environment.host)}{folder} {READ_ONLY}. Nothing was changed. When the "
-                f"disk is well: {remount(folder)}"
+                f"disk works again: {remount(folder)}"
             )
         raise Refused(
-            f"{on_host(environment.host)}{folder} belongs to somebody else (Docker makes it as "
-            f'root). Take it: sudo chown "$USER:" {shlex.quote(folder)}'
+            f"{on_host(environment.host)}{folder} belongs to another user (Docker creates it as "
+            f'root). Change its owner: sudo chown "$USER:" {shlex.quote(folder)}'
         )
 
 
@@ -61,7 +61,7 @@ def free_of(runtag: Runtag, listed: Iterable[Listing], report: Report) -> Runtag
     """Return the runtag of this minute, or the next one of it that is free; says which."""
     free = free_runtag(runtag, (name for each in listed for name in each))
     if free != runtag:
-        report.tell(f"There is a backup {runtag} already, so this one is named {free}.")
+        report.tell(f"A backup {runtag} exists already, so this one is named {free}.")
     return free
 
 
@@ -151,8 +151,8 @@ class Start:
         if not plan.to_run and not records.exists:
             each_vault = " and in every vault" if environment.vaults else ""
             raise Refused(
-                f"There is a backup {runtag} already, here{each_vault}. Choose "
-                "another --runtag, or make it again with --force."
+                f"A backup {runtag} exists already, here{each_vault}. Choose another --runtag, "
+                "or replace it with --force."
             )
         return cls(facts, records, plan, notes)
 
@@ -181,8 +181,8 @@ def _idle_told(
         return ()
     known = rows_matched(before.containers, environment.settings) if before else set()
     return tuple(
-        f"{told}: what it says is not done. Correct its name, containers or images in hosts.toml, "
-        "or remove it."
+        f"{told}: it has no effect. Correct its name, containers or images in hosts.toml, or "
+        "remove it."
         for name, told in facts.idle_rows.items()
         if name not in known
     )
@@ -239,14 +239,14 @@ def _refuse_a_second(environment: Environment, runtag: str, sets: tuple[BackupSe
     strange = same and same.state is not State.UNFINISHED and "manifest" not in same.files
     if same and strange and (same.state is State.DAMAGED or "restore" in same.files):
         raise Refused(
-            f"{environment.backups} holds archives {runtag} that have no manifest any more, and "
-            "may be all that there is of that backup, so they are not replaced. Choose another "
-            f"--runtag. What to do with them: inv verify --runtag '{runtag}' --at here"
+            f"{environment.backups} has archives {runtag} that lost their manifest and may be "
+            "the only copy of that backup, so they are not replaced. Choose another --runtag. "
+            f"To see what to do with them: inv verify --runtag '{runtag}' --at here"
         )
     if strange:
         raise Refused(
-            f"{environment.backups} holds archives {runtag} without a manifest, made by "
-            "other scripts. Choose another --runtag; they are left as they are."
+            f"{environment.backups} has archives {runtag} without a manifest, made by other "
+            "scripts. They stay unchanged. Choose another --runtag."
         )
 
 
@@ -266,8 +266,8 @@ def _refuse_to_replace(
     """
     if runtag in removals_in(names) and not dry:
         raise Refused(
-            f"{name} has a backup {runtag} that is half removed, and what is left "
-            "of it cannot be removed now. Choose another --runtag, or look there."
+            f"{name} has a backup {runtag} that is partly removed, and the rest cannot be "
+            "removed now. Choose another --runtag, or check that vault."
         )
     for each in gather_sets(names, None):
         if each.runtag != runtag or not each.files:
@@ -282,8 +282,8 @@ def _refuse_to_replace(
             manifest = manifest_there(storage, storage.root, runtag)
             of_host = f" of {manifest.host}" if manifest else ""
             raise Refused(
-                f"{name} has a backup {runtag}{of_host} already, which this one would "
-                f"replace. Choose another --runtag, or replace it with --force. {ADVICE}"
+                f"{name} has a backup {runtag}{of_host} already. Choose another --runtag, or "
+                f"replace it with --force. {ADVICE}"
             )
 
 

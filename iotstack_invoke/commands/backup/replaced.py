@@ -76,17 +76,17 @@ def refuse_damaged(
     cure = ""
     if there:
         cure = (
-            f"{', '.join(there)} may have it whole: inv verify --runtag '{runtag}' --at "
-            f"{there[0]} tells, and `inv sync` how to fetch it back. "
+            f"{', '.join(there)} may have a good copy: check with inv verify --runtag '{runtag}' "
+            f"--at {there[0]}; `inv sync` shows how to fetch it. "
         )
     if own.unnamed:
         files = " ".join(shlex.quote(f"{runtag}.{KINDS[kind]}") for kind in own.unnamed)
-        cure += f"Move away what the manifest does not name ({files}). "
+        cure += f"Move away the files that the manifest does not list ({files}). "
     raise Refused(
-        f"{environment.backups} has a backup {runtag}, and {why}. {cure}For a backup of what "
-        f"there is now, take another --runtag. Or make all of it again: inv backup --runtag "
-        f"'{runtag}' --force. That replaces its copies in vaults as well; whether one of them is "
-        f"good: inv show '{runtag}'"
+        f"{environment.backups} has a backup {runtag}, and {why}. {cure}For a backup of the "
+        f"present data use another --runtag. Or rebuild this one: inv backup --runtag '{runtag}' "
+        "--force. That also replaces its copies in vaults; to check these first: inv show "
+        f"'{runtag}'"
     )
 
 
@@ -99,7 +99,7 @@ def _why_damaged(environment: Environment, own: BackupSet, records: RecordFile) 
         is_damaged = own.state is State.DAMAGED and "manifest" in own.files
         return f"its manifest is damaged{first}" if is_damaged else ""
     if failed and failed.made == own.manifest.finished_utc:
-        return f"its last verification found it damaged{first}"
+        return f"its last verification failed{first}"
     found = [
         f"{part.file} {'is missing' if part.kind not in own.files else 'has another size'}"
         for part in own.manifest.made
@@ -205,8 +205,8 @@ def refuse_to_lose(
             there = "" if at == HERE else f" in {at}"
             cure = way_out(lacking_words([(missing, old)]), "" if at == HERE else at)
             raise Refused(
-                f"{old.runtag}{there} holds {told(missing)}, and what is made now would not, so "
-                f"--force would lose it.{f' {why}' if why else ''} Nothing was changed. Take "
+                f"{old.runtag}{there} has {told(missing)}, but a new backup would not, so "
+                f"--force would lose it.{f' {why}' if why else ''} Nothing was changed. Use "
                 f"another --runtag. {cure}"
             )
 

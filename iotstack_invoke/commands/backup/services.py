@@ -65,7 +65,7 @@ def list_services(settings: Settings, report: Report, *, as_json: bool) -> int:
         found = inspect_all(host)
     except StepFailed as error:
         report.warn(
-            f"{ended(error)} What each container is saved by is unknown; the folders are listed."
+            f"{ended(error)} How each container is saved is unknown; only the folders are listed."
         )
     settings = settings_for(host, settings, found or ())
     services = gather_services(
@@ -77,9 +77,9 @@ def list_services(settings: Settings, report: Report, *, as_json: bool) -> int:
     folders = {f"{VOLUMES}/{name}" for name, fact in names.items() if fact.is_folder}
     no_influx = ""
     if found is None:
-        no_influx = "nobody knows whether InfluxDB runs"
+        no_influx = "cannot tell whether InfluxDB runs"
     elif not named(found, name := settings.influx.container) and not why_skipped(settings, name):
-        no_influx = f"there is no container named {name}"
+        no_influx = f"no container named {name}"
     rows = [
         *(_row(each, services.exclusions) for each in services.saved),
         *_unused(folders, services, os.path.realpath(folder), no_influx, asked=found is not None),
@@ -87,7 +87,7 @@ def list_services(settings: Settings, report: Report, *, as_json: bool) -> int:
     covered = found is not None and all(each.covered for each in rows)
     rows += [
         ServiceRow(
-            "", "", "", "not in a backup: nothing of the stack uses it", covered=False, paths=(e,)
+            "", "", "", "not backed up: the stack does not use it", covered=False, paths=(e,)
         )
         for e in services.holdings.unused
     ]
@@ -95,13 +95,13 @@ def list_services(settings: Settings, report: Report, *, as_json: bool) -> int:
         report.write_json([_told(each) for each in rows])
     else:
         if found is not None and _is_down(services):
-            report.write("The stack is down: none of its containers is there.")
+            report.write("The stack is down: it has no containers.")
         _print(rows, report)
         if services.servers:
-            report.write("Whether each database lets a dump be made: inv doctor asks it.")
+            report.write("To check that each database can be dumped: inv doctor")
         others = {each.container.name for each in found or ()} - {each.container for each in rows}
         if others:
-            report.write(f"Not of this stack, and in no backup of it: {', '.join(sorted(others))}")
+            report.write(f"Not part of this stack, so not backed up: {', '.join(sorted(others))}")
     return ExitCode.GOOD if covered else ExitCode.WARNINGS
 
 
@@ -148,7 +148,7 @@ def _unused(
             yield ServiceRow("", "", "", why, covered=False, paths=(folder,))
             continue
         reason = next((e.reason for e in services.exclusions if e.leaves_out(folder)), "")
-        how = "files, no container uses it" if asked else "files; who uses it is unknown"
+        how = "files, no container uses it" if asked else "files; its user is unknown"
         how = f"{how}{in_files.get(folder, '')}"
         how = f"left out: {reason}" if reason else how
         lost = folder == services.unsaved
@@ -164,7 +164,7 @@ def _in_compose_files(services: Services, folder: str) -> dict[str, str]:
     for each in sorted(services.reads.services, key=lambda service: not service.starts):
         name = each.container_name or each.name
         off = "" if each.starts else ", whose profile is off"
-        why = f" now; the compose file has it for {name}{off}"
+        why = f" now; the compose file uses it for {name}{off}"
         why += ", which is not dumped" if name in away else ""
         for mount in each.mounts:
             place = os.path.relpath(mount.source or "/", folder)

@@ -33,18 +33,18 @@ class DumpProblem(Enum):
 _WHY = {
     DumpProblem.STOPPED: "container {name} is stopped",
     DumpProblem.PAUSED: "container {name} is paused",
-    DumpProblem.AWAY: "there is no container named {name}",
+    DumpProblem.AWAY: "no container named {name}",
     DumpProblem.UNKNOWN: "Docker does not answer",
 }
 _TORN = {
-    DumpProblem.PAUSED: ", and may be torn, as after a power cut",
-    DumpProblem.UNKNOWN: ", and are torn if it runs and writes",
+    DumpProblem.PAUSED: ", and may be inconsistent, as after a power cut",
+    DumpProblem.UNKNOWN: ", and are inconsistent if it runs and writes",
 }
 _CURE = {
     DumpProblem.STOPPED: "`docker start {name}`",
     DumpProblem.PAUSED: "`docker unpause {name}`",
     DumpProblem.AWAY: "`docker compose up -d`",
-    DumpProblem.UNKNOWN: "Mend Docker",
+    DumpProblem.UNKNOWN: "Repair Docker",
 }
 
 
@@ -78,7 +78,7 @@ class Undumped:
         what = f"{self.container} is not stopped for its copy"
         if self.dump:
             what = f"{TITLES[self.dump]} is not dumped"
-        return f"{what}: {self.why}. {self.cure}, and back up again."
+        return f"{what}: {self.why}. {self.cure}, then back up again."
 
     @property
     def cure(self) -> str:

@@ -91,6 +91,6 @@ def _told(
         advice = ""
         if dump := DUMPED.get(title):
             row = f'[[services]], name = "{name}", kind = "dump", dump = "{dump}"'
-            advice = f"If it is the server of these, let it be dumped: {row}"
+            advice = f"If it is the server of these data, have it dumped: {row}"
         return replace(saved, how=how, covered=False, advice=advice)
     return saved

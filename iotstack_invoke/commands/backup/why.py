@@ -27,7 +27,7 @@ def show_graph(settings: Settings, report: Report, form: str) -> None:
     Raises UsageError for a form that there is not.
     """
     if form not in GRAPH_FORMS:
-        raise UsageError(f"--format {form}: there are {', '.join(GRAPH_FORMS)}.")
+        raise UsageError(f"--format {form}: use one of {', '.join(GRAPH_FORMS)}.")
     environment = Environment.of(settings)
     vaults = tuple(environment.vaults)
     kinds = tuple(each for each in PARTS if each not in RECIPES)
@@ -65,7 +65,7 @@ def show_why(settings: Settings, report: Report, target: str) -> None:
         environment.close()
     for note in notes:
         report.warn(note)
-    state = "is there" if wanted in files else "is not there"
+    state = "is there" if wanted in files else "is missing"
     report.write(f"{wanted} ({wanted.absolute}) {state}.")
     report.plan(plan, also_settled=True)
 
@@ -78,7 +78,7 @@ def _with_role(target: str, roots: Mapping[str, str]) -> str:
     for role, root in sorted(roots.items(), key=lambda each: len(each[1]), reverse=True):
         if path.startswith(f"{root.rstrip('/')}/"):
             return f"{role}:{posixpath.relpath(path, root)}"
-    raise RuleError(f"{target} is not below the stack's folder, {roots['pi']}, nor in a vault.")
+    raise RuleError(f"{target} is neither in the stack's folder, {roots['pi']}, nor in a vault.")
 
 
 def _made(wanted: File, found: tuple[str, str] | None, facts: BackupFacts) -> list[str]:
@@ -97,13 +97,13 @@ def _made(wanted: File, found: tuple[str, str] | None, facts: BackupFacts) -> li
 
 def _not_made(wanted: File, found: tuple[str, str] | None, made: Iterable[str]) -> str:
     """Return why nothing makes a file, with what is made that has a name like it."""
-    told = f"{wanted} ({wanted.absolute}) is not there, and no backup of this stack makes it"
+    told = f"{wanted} ({wanted.absolute}) does not exist, and no backup of this stack creates it"
     names = {posixpath.basename(each) for each in made}
     if found and found[1] in PARTS and posixpath.basename(wanted.path) not in names:
         return (
-            f"{told}: nothing runs here that the {found[1]} part would hold. How each container "
+            f"{told}: no running container has data for the {found[1]} part. How each container "
             "is saved: inv services"
         )
     role = "" if wanted.role == "pi" else f"{wanted.role}:"
     near = nearest(wanted.path, made, 1, 0.8) or made
-    return f"{told}. It makes: {', '.join(f'{role}{each}' for each in near)}"
+    return f"{told}. It creates: {', '.join(f'{role}{each}' for each in near)}"

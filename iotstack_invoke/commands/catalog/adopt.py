@@ -29,7 +29,7 @@ def adopt(
         try:
             verified = verify_copy(copy).as_adopted
         except StepFailed as error:
-            report.fail(f"{copy.runtag} {in_places(at)} is not adopted, so it stays: {error}")
+            report.fail(f"{copy.runtag} {in_places(at)} was not adopted, so it stays: {error}")
             continue
         check = verified.check
         if (
@@ -39,12 +39,14 @@ def adopt(
         if not check.good:
             why = " ".join(check.problems)
             cure = bare_advice(copy, can_be_read=False)
-            report.fail(f"{copy.runtag} {in_places(at)} is not adopted, so it stays: {why} {cure}")
+            report.fail(
+                f"{copy.runtag} {in_places(at)} was not adopted, so it stays: {why} {cure}"
+            )
             continue
         environment.owner.add_adopted(at, copy.backup, datetime.now(UTC))
         adopted.add(copy.runtag)
         report.write(
-            f"{copy.runtag} {in_places(at)} is adopted: it has no manifest, and was read to its "
-            "end. From now on the policy may remove it."
+            f"{copy.runtag} {in_places(at)} was adopted: it has no manifest, but can be read "
+            "completely. The policy may now remove it."
         )
     return frozenset(adopted)

@@ -31,13 +31,13 @@ _NEEDED = ("databases", "shards")
 def file_differs(name: str, part: Part, size_bytes: int, sha256: str) -> Iterator[str]:
     """Yield how an archive differs as a file; of one that could not be read that is told."""
     if not part.sha256:
-        yield f"The manifest says no SHA-256 of {name}, so nothing proves it."
+        yield f"The manifest has no SHA-256 of {name}, so it cannot be verified."
     if not sha256:
         return
     if size_bytes != part.size_bytes:
-        yield f"{name} has {size_bytes:,} bytes, and the manifest says {part.size_bytes:,}."
+        yield f"{name} has {size_bytes:,} bytes, but the manifest has {part.size_bytes:,}."
     elif part.sha256 and sha256 != part.sha256:
-        yield f"The SHA-256 of {name} is {sha256}, and the manifest says {part.sha256}."
+        yield f"The SHA-256 of {name} is {sha256}, but the manifest has {part.sha256}."
 
 
 def unnamed(manifest: Manifest, kinds: Collection[str]) -> Iterator[str]:
@@ -75,7 +75,7 @@ def _dumps_differ(part: Part, reports: Mapping[str, SqlReport]) -> Iterator[str]
         member = DUMP if part.kind in RECIPES else SqlServer(container, part.kind, "").member
         report = found.pop(member, None)
         if report is None:
-            yield f"The {part.kind} part has no dump of {container}, which the manifest names."
+            yield f"The {part.kind} part has no dump of {container}, which the manifest lists."
             continue
         rows: dict[str, dict[str, int]] = {name: {} for name in report.databases}
         for table, count in report.rows.items():
@@ -85,21 +85,21 @@ def _dumps_differ(part: Part, reports: Mapping[str, SqlReport]) -> Iterator[str]
         if "version" in server and server["version"] != report.version:
             yield _differ(part, f"version of {container}", server["version"], report.version)
     for member in found:
-        yield f"The {part.kind} part holds {member}, and the manifest names no such server."
+        yield f"The {part.kind} part has {member}, but the manifest lists no such server."
 
 
 def _differ(part: Part, what: str, said: Any, found: Any) -> str:
     if isinstance(said, (int, str)) and isinstance(found, (int, str)):
-        return f"The {part.kind} part has {what} {found}, and the manifest says {said}."
+        return f"The {part.kind} part has {what} {found}, but the manifest has {said}."
     if said is None:
-        return f"The manifest does not say the {what} of its {part.kind} part."
-    return f"The {what} of the {part.kind} part are not those that the manifest says."
+        return f"The manifest has no {what} of its {part.kind} part."
+    return f"The {what} of the {part.kind} part differ from the manifest."
 
 
 def state_differs(said: Any, manifest: Manifest) -> Iterator[str]:
     """Yield where the manifest calls the set better or worse than its own parts make it."""
     if said != manifest.state:
-        yield f"The manifest says {said!r}, and by its parts the set is {manifest.state!r}."
+        yield f"The manifest has state {said!r}, but by its parts it is {manifest.state!r}."
 
 
 def manifest_gone(runtag: str, texts: Mapping[str, bytes]) -> Iterator[str]:
@@ -143,9 +143,9 @@ def told_otherwise(manifest: Manifest, text: bytes) -> Iterator[str]:
     for name in sorted(held.keys() | told.keys()) if held else ():
         if held.get(name) != told.get(name):
             yield (
-                f"RESTORE.txt says {held.get(name, 'no')} bytes of {name}, and the manifest "
+                f"RESTORE.txt has {held.get(name, 'no')} bytes of {name}, and the manifest "
                 f"{told.get(name, 'none')}."
             )
     hosts = [line[8:] for line in lines if line.startswith("of      ")]
     if hosts and manifest.host not in hosts:
-        yield f"RESTORE.txt is of {hosts[0]}, and the manifest of {manifest.host}."
+        yield f"RESTORE.txt is from {hosts[0]}, but the manifest from {manifest.host}."

@@ -96,10 +96,10 @@ def places_meant(environment: Environment, asked: str, *, one: bool = False) -> 
     if asked == VAULT and environment.vaults:
         return names[1:]
     if asked == VAULT:
-        raise UsageError("--at vault: hosts.toml names no vault.")
+        raise UsageError("--at vault: hosts.toml has no vaults.")
     if not environment.vaults:
-        raise UsageError(f"--at {asked}: hosts.toml names no vault. There is: {HERE}.")
-    raise UsageError(f"--at {asked}: write one of {', '.join((*names, VAULT, *several))}.")
+        raise UsageError(f"--at {asked}: hosts.toml has no vaults. Use {HERE}.")
+    raise UsageError(f"--at {asked}: use one of {', '.join((*names, VAULT, *several))}.")
 
 
 def copies_at(environment: Environment, at: str, checks: Checks) -> tuple[Copy, ...]:
@@ -162,8 +162,8 @@ def _latest_of(copies: tuple[Copy, ...], checks: Checks) -> Latest:
 def none_finished(where: str, passed: Iterable[PassedOver], others: str = "") -> NotFound:
     """Return the error for a place without a latest set, with what there is; as in not_found."""
     unfinished = ", ".join(dict.fromkeys(each.runtag for each in passed))
-    but = f" but what is unfinished or no good: {unfinished}" if unfinished else ""
-    return NotFound(f"There is no backup {in_places(where)}{but}.{others}")
+    but = f" except unfinished or damaged ones: {unfinished}" if unfinished else ""
+    return NotFound(f"No backups found {in_places(where)}{but}.{others}")
 
 
 def not_found(runtag: str, known: Iterable[str], where: str, others: str = "") -> NotFound:
@@ -173,8 +173,8 @@ def not_found(runtag: str, known: Iterable[str], where: str, others: str = "") -
     """
     listed = list(known)
     near = difflib.get_close_matches(runtag, listed, 3, 0.4) or listed[:3]
-    offer = f" Nearest: {', '.join(near)}." if near else " There is none at all."
-    return NotFound(f"There is no backup {runtag} {in_places(where)}.{others or offer}")
+    offer = f" Nearest: {', '.join(near)}." if near else " No backups found."
+    return NotFound(f"Backup {runtag} not found {in_places(where)}.{others or offer}")
 
 
 def told_of_others(vaults: Iterable[VaultConfig], asked: str, flag: str) -> str:
@@ -186,7 +186,7 @@ def told_of_others(vaults: Iterable[VaultConfig], asked: str, flag: str) -> str:
     if not found:
         return ""
     whose = "backups" if asked == LATEST else asked
-    return f" Another machine's {whose}: {' or '.join(f'{flag} {each}' for each in found)}."
+    return f" Of another machine{whose}: {' or '.join(f'{flag} {each}' for each in found)}."
 
 
 def _others_with(vault: VaultConfig, asked: str) -> Iterator[str]:
@@ -225,7 +225,7 @@ def find_copy(
         if not found:
             others = told_of_others(environment.settings.vaults, asked, "--at")
             if not (passed or others or environment.far):
-                others = " Make one: inv backup"
+                others = " To make one: inv backup"
             raise none_finished(", ".join(names), passed, others)
         for error in away:
             warn(_may_be_newer(error))
@@ -275,8 +275,8 @@ def newer_elsewhere(environment: Environment, chosen: Copy, checks: Checks) -> t
     if newest is None or newest.runtag == chosen.runtag or _age(newest)[1] <= made:
         return told
     text = (
-        f"A NEWER BACKUP lies {in_places(newest.at)}: {newest.runtag}. {chosen.at} has nothing "
-        f"newer than {chosen.runtag}. To take the newer one: add --at {newest.at}."
+        f"A NEWER BACKUP exists {in_places(newest.at)}: {newest.runtag}. {chosen.at} has nothing "
+        f"newer than {chosen.runtag}. To use the newer one: add --at {newest.at}."
     )
     return (text, *told)
 
@@ -303,7 +303,7 @@ def _at(each: PassedOver) -> str:
 
 
 def _may_be_newer(error: StepFailed) -> str:
-    return f"A newer backup may lie where nobody could look: {error}"
+    return f"There may be a newer backup in a place that could not be read: {error}"
 
 
 def _age(copy: Copy) -> tuple[bool, datetime]:
@@ -328,7 +328,7 @@ def here_too(environment: Environment, asked: str, checks: Checks) -> str:
 def told_here(backup: BackupSet, flag: str) -> str:
     """Return the same of a set, with the flag that takes it; '' for one that is of no use."""
     useless = backup.state in (State.DAMAGED, State.UNFINISHED)
-    return "" if useless else f" {backup.runtag} lies here too: add {flag}."
+    return "" if useless else f" {backup.runtag} also exists here: add {flag}."
 
 
 def kinds_of(copy: Copy, manifest: Manifest | None) -> Mapping[str, str]:

@@ -69,7 +69,8 @@ def diff(
                 damage = manifest_of(copy)[1]
                 if damage:
                     report.warn(
-                        f"{copy.runtag} {in_places(copy.at)}: {damage} Its archives are read."
+                        f"{copy.runtag} {in_places(copy.at)}: {damage} Reading its archives "
+                        "instead."
                     )
             kinds = [part for part in PARTS if part in before.backup.parts + after.backup.parts]
             found = {part: compare_part(before, after, part) for part in kinds}

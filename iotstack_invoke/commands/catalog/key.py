@@ -35,11 +35,11 @@ def make_key(settings: Settings, identity: str, report: Report) -> int:
     """
     path = _path_of(identity)
     if os.path.lexists(path):
-        raise Refused(f"{path} is there already; a key is never replaced. Name another file.")
+        raise Refused(f"{path} exists already; keys are never overwritten. Use another file.")
     public = _keygen("-o", path)
     report.write(f"The secret key is in {path}. Keep it off the machines that are backed up.")
     write_sheet(settings, identity, report)
-    report.write("Into hosts.toml, below each [[vaults]] whose copies are to be sealed:")
+    report.write("Add to hosts.toml, below each [[vaults]] whose copies to seal:")
     report.write(f'recipients = ["{public}"]')
     return ExitCode.GOOD
 
@@ -55,11 +55,15 @@ def write_sheet(settings: Settings, identity: str, report: Report) -> int:
     with host.create(f"{sheet}.partial") as stream:
         stream.write(f"{text}\n".encode())
     host.rename(f"{sheet}.partial", sheet)
-    report.write(f"How to restore without this program is in {sheet}. It holds the secret key:")
-    report.write("print it, put the paper where you will find it, and remove the file.")
+    report.write(
+        f"The recovery sheet, for a restore without this program, is {sheet}. It "
+        "contains the secret key:"
+    )
+    report.write("print it, keep the paper in a safe place, and remove the file.")
     if not settings.vaults:
         report.warn(
-            "It names no vault, for hosts.toml has none: add them here, then inv key sheet."
+            "It lists no vaults, because hosts.toml has none: add them, then run inv key sheet "
+            "again."
         )
     return ExitCode.GOOD
 
@@ -69,32 +73,32 @@ def sheet_lines(vaults: tuple[VaultConfig, ...], path: str, key: str) -> Iterato
     secret = SECRET.search(key)
     yield "HOW TO OPEN AND RESTORE THE BACKUPS OF AN IOTSTACK WITHOUT ITS BACKUP PROGRAM"
     yield ""
-    yield "Whoever has this sheet can read the backups. Keep it with your papers."
+    yield "Anyone with this sheet can read the backups. Keep it in a safe place."
     yield ""
-    yield "1. Get the program age, on any machine:"
+    yield "1. Install the program age, on any machine:"
     yield f"     {INSTALL}"
     yield "   Elsewhere: https://age-encryption.org"
     yield ""
     yield "2. The key. Type this line into a file named key.txt:"
     yield f"     {secret[0] if secret else f'(the key is the file {path}: print or copy it)'}"
     yield ""
-    yield "3. Fetch all files of one backup. They begin with its name, such as"
-    yield "   2026-11-23_1100, and lie in:"
+    yield "3. Fetch all files of one backup. Their names begin with the name of the backup,"
+    yield "   such as 2026-11-23_1100. They are in:"
     for each in vaults:
         yield f"     {each.name}: {_fetch(each)}"
     if not vaults:
-        yield "     (no vault was in hosts.toml when this was written)"
+        yield "     (hosts.toml had no vaults when this was written)"
     yield ""
-    yield "4. Open each that ends in .age, for example:"
+    yield "4. Decrypt each file that ends in .age, for example:"
     yield "     for sealed in 2026-11-23_1100.*.age; do"
     yield '       age --decrypt --identity key.txt --output "${sealed%.age}" "$sealed"'
     yield "     done"
     yield ""
-    yield "5. Compare with the manifest, which is plain text and names a SHA-256 for each file:"
+    yield "5. Compare with the manifest, a plain text with the SHA-256 of each file:"
     yield "     sha256sum 2026-11-23_1100.*"
     yield "     less 2026-11-23_1100.manifest.json"
     yield ""
-    yield "6. 2026-11-23_1100.RESTORE.txt says how to go on with tar, docker and influxd alone."
+    yield "6. 2026-11-23_1100.RESTORE.txt explains the next steps with tar, docker and influxd."
 
 
 def _fetch(vault: VaultConfig) -> str:
@@ -117,7 +121,7 @@ def check_key(settings: Settings, identity: str, at: str, report: Report) -> int
     path = _path_of(identity)
     read_identity(identity)
     if os.stat(path).st_mode & 0o077:
-        report.warn(f"Others can read {path}, or write to it: chmod 600 {shlex.quote(path)}")
+        report.warn(f"Others can read or write {path}: chmod 600 {shlex.quote(path)}")
     environment = Environment.of(settings)
     opened, failed = 0, False
     try:
@@ -134,7 +138,7 @@ def check_key(settings: Settings, identity: str, at: str, report: Report) -> int
     if failed:
         return ExitCode.FAILED
     if not opened:
-        raise NotFound("Nothing is sealed there, so the key has nothing to open.")
+        raise NotFound("No sealed copies found, so the key was not tested.")
     return ExitCode.GOOD
 
 
@@ -143,7 +147,7 @@ def _check_in(environment: Environment, name: str, report: Report) -> int:
     checks = environment.checks.newest()
     copies = tuple(each for each in copies_at(environment, name, checks) if each.sealed)
     if not copies:
-        report.warn(f"{name}: nothing is sealed there.")
+        report.warn(f"{name}: no sealed copies.")
         return 0
     copy = choose_copy(copies, LATEST, name, checks)
     for told in passed_told(copy.passed):
@@ -152,8 +156,8 @@ def _check_in(environment: Environment, name: str, report: Report) -> int:
         with copy.storage.read(copy.path(kind)) as stream:
             read_chunk(stream)
     report.write(
-        f"{name}: the key opens the beginning of each file of {copy.runtag} "
-        f"({', '.join(copy.backup.parts)}); no more was read. To read it to its last byte: inv "
+        f"{name}: the key can open each file of {copy.runtag} "
+        f"({', '.join(copy.backup.parts)}); only the beginning was read. To read everything: inv "
         f"verify --runtag '{copy.runtag}' --at {name} --identity FILE"
     )
     return len(copy.backup.parts)
@@ -161,7 +165,7 @@ def _check_in(environment: Environment, name: str, report: Report) -> int:
 
 def _path_of(identity: str) -> str:
     if not identity:
-        raise UsageError("Name the file of the key: --identity FILE")
+        raise UsageError("Give the key file: --identity FILE")
     return os.path.abspath(os.path.expanduser(identity))
 
 
@@ -172,8 +176,8 @@ def _keygen(*words: str) -> str:
             [KEYGEN, *words], capture_output=True, text=True, check=False, timeout=60
         )
     except FileNotFoundError as error:
-        raise StepFailed(f"There is no {KEYGEN} here: {INSTALL}") from error
+        raise StepFailed(f"{KEYGEN} is not installed: {INSTALL}") from error
     found = PUBLIC.search(f"{done.stdout}{done.stderr}")
     if done.returncode or not found:
-        raise StepFailed(f"{KEYGEN} made no key: {done.stderr.strip()}")
+        raise StepFailed(f"{KEYGEN} failed: {done.stderr.strip()}")
     return found[0]

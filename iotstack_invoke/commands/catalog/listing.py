@@ -100,7 +100,7 @@ def gather_rows(environment: Environment) -> tuple[tuple[ListRow, ...], Mapping[
             found = sets_there(storage, names, ours, failed_at(checks, name), outline=True)
             _add_pins(pins, owner, name, storage, storage.root, found)
         except StepFailed as error:
-            notes[name] = f"{name} is not listed: {error}"
+            notes[name] = f"Cannot list {name}: {error}"
             continue
         for each in found:
             vaults.setdefault((each.runtag, owner), {})[name] = each
@@ -190,7 +190,7 @@ def list_backups(settings: Settings, report: Report, *, as_json: bool) -> int:
         report.write_json([_plain(row, now) for row in rows])
         return code
     if not rows:
-        report.write(f"There are no backups in {environment.backups}. {_way_on(environment)}")
+        report.write(f"No backups found in {environment.backups}. {_way_on(environment)}")
         return code
     names = tuple(name for name in environment.vaults if "/" not in name)
     _tell_rows(rows, names, notes, now, report)
@@ -201,7 +201,7 @@ def list_backups(settings: Settings, report: Report, *, as_json: bool) -> int:
     known = tuple((missing - {(OUTSIDE,)}, each) for missing, each in found)
     lacking = lacks_told(each for each in known if each[0])
     if newest and lacking:
-        report.warn(f"{newest.runtag} lacks {lacking}. What to do: inv status")
+        report.warn(f"{newest.runtag} is missing {lacking}. For details: inv status")
     return code
 
 
@@ -271,13 +271,13 @@ def _way_on(environment: Environment) -> str:
     if environment.far or any(
         os.path.isfile(f"{environment.settings.stack.folder}/{e}") for e in COMPOSE_FILES
     ):
-        return "Make one: inv backup"
+        return "To make one: inv backup"
     vaults = ", ".join(environment.vaults)
-    asked = f"Those of the vaults ({vaults}) would be listed. " if vaults else ""
+    asked = f"Backups in the vaults ({vaults}) are also listed here. " if vaults else ""
     return (
-        f"There is no stack in {environment.settings.stack.folder} to back up either. {asked}To "
-        "bring one back: inv restore --runtag latest --from FOLDER, the folder in which its "
-        "backups lie, or a vault that hosts.toml names."
+        f"There is also no stack in {environment.settings.stack.folder}. {asked}To restore one: "
+        "inv restore --runtag latest --from FOLDER (the folder with its backups, or a vault in "
+        "hosts.toml)."
     )
 
 

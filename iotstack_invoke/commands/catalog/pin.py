@@ -22,7 +22,7 @@ BREAKING = frozenset({"Cc", "Cs", "Zl", "Zp"})
 def pin(settings: Settings, asked: str, note: str, report: Report) -> ExitCode:
     """Pin a set wherever it is, and return the exit code; raises NotFound where it is nowhere."""
     if any(unicodedata.category(character) in BREAKING for character in note):
-        raise UsageError("--note: a note is one line of text.")
+        raise UsageError("--note: write one line of text.")
 
     def write(storage: Storage, folder: str, runtag: str) -> None:
         write_pin(storage, folder, runtag, f"{note}\n".encode())
@@ -45,7 +45,7 @@ def unpin(settings: Settings, asked: str, report: Report) -> ExitCode:
         asked,
         remove,
         report,
-        said=lambda: "is not pinned any more" if pinned else "was not pinned",
+        said=lambda: "is no longer pinned" if pinned else "was not pinned",
     )
 
 
@@ -86,7 +86,7 @@ def _change(
     finally:
         environment.close()
     for trouble in troubles:
-        report.fail(f"The pin of {runtag} could not be changed in {trouble}")
+        report.fail(f"Could not change the pin of {runtag} in {trouble}")
     if done:
         report.write(f"{runtag} {said()} in: {', '.join(done)}.")
     elif not troubles:

@@ -52,10 +52,10 @@ from .adopt import adopt
 
 EVERY_VAULT = "vault"
 EVERYWHERE = "all"
-NO_POLICY = "hosts.toml has no policy for this vault, so all that is there stays."
+NO_POLICY = "hosts.toml has no policy for this vault, so nothing is removed."
 WRITE_ONCE = (
-    "Nothing can be removed there (write_once = true): the lifecycle of the bucket removes what "
-    "is old."
+    "Nothing can be removed there (write_once = true): the lifecycle rules of the bucket remove "
+    "old backups."
 )
 _NUMBER = re.compile(r"-?[0-9]{1,9}")
 STRANGERS_SHOWN = 5
@@ -158,7 +158,9 @@ class Pruning:
     def lacking(self, backup: BackupSet) -> str:
         """Return which vaults lack a set that a run has finished, or may; '' for none."""
         return "; ".join(
-            f"{each.name} lacks it" if each.looked else f"{each.name} may lack it: no answer"
+            f"{each.name} is missing it"
+            if each.looked
+            else f"{each.name} may be missing it: unreachable"
             for each in self.deliveries
             if backup.state in DELIVERED and each.lacks(backup.runtag)
         )
@@ -253,8 +255,8 @@ def prune(
             stay += [line for each in prunings for line in _held_told(each)]
     except Interrupted as error:
         report.fail(
-            f"Prune: {error}. A set that is half removed is listed no more; the next prune or "
-            "backup removes what is left of it."
+            f"Prune: {error}. Partly removed backups are no longer listed; the next prune or "
+            "backup removes the rest."
         )
         return error.exit_code
     finally:
@@ -286,11 +288,11 @@ def _held_told(here: Pruning) -> Iterator[str]:
     for each in here.deliveries:
         held = [tag for tag in here.held if each.lacks(tag)]
         them = "them" if len(held) > 1 else "it"
-        lacks = "lacks" if each.looked else "did not answer, and may lack"
+        lacks = "lacks" if each.looked else "is unreachable and may be missing"
         if held:
             yield (
-                f"{each.name} {lacks} {', '.join(held)}: not removed here. `inv sync` delivers "
-                f"{them}; inv prune --undelivered removes {them} all the same."
+                f"{each.name} {lacks} {', '.join(held)}: not removed here. `inv sync` copies "
+                f"{them} there; inv prune --undelivered removes {them} anyway."
             )
 
 
@@ -346,8 +348,8 @@ def _look_again(environment: Environment, prunings: list[Pruning], request: Prun
     ]
     if changed:
         raise Refused(
-            f"While you were asked, the backups in {', '.join(changed)} changed, and with them "
-            "what would go. Nothing was removed. Run it again."
+            f"The backups in {', '.join(changed)} changed before you confirmed, so the list is "
+            "out of date. Nothing was removed. Run it again."
         )
 
 
@@ -366,8 +368,7 @@ def _look(
     for name, error in away.items():
         if not any(each.error == str(error) for each in prunings):
             report.warn(
-                f"{name} did not answer, and what is pinned in {name} alone counts for nothing: "
-                f"{error}"
+                f"{name} is unreachable, so pins that exist only in {name} are ignored: {error}"
             )
     adopted = False
     for each in prunings:
@@ -404,15 +405,15 @@ def _meant(prunings: list[Pruning], names: tuple[str, ...]) -> tuple[str, ...]:
     for name, several in found.items():
         if len(several) > 1:
             flags = " or ".join(f"--allow-missing {shlex.quote(each)}" for each in several)
-            raise UsageError(f"--allow-missing {name} means several things. Write {flags}.")
+            raise UsageError(f"--allow-missing {name} is ambiguous. Use {flags}.")
     wrong = [each for each in names if not found[each]]
     if wrong and not any(each.error for each in prunings):
         known = spelled_all(held)
         near = list(dict.fromkeys(name for each in wrong for name in nearest(each, known)))
         meant = f" Did you mean {' or '.join(near)}?" if near else ""
         raise UsageError(
-            f"--allow-missing {', '.join(wrong)}: no backup there holds a part, a container, a "
-            f"database, a path or a volume of that name.{meant} There are: {_first(known)}."
+            f"--allow-missing {', '.join(wrong)}: no backup there has a part, container, "
+            f"database, path or volume of that name.{meant} Known: {_first(known)}."
         )
     return tuple((found[each] or (each,))[0] for each in names)
 
@@ -445,7 +446,7 @@ def _adopt(
         foreign &= {each.runtag for each in pruning.going}
     if request.dry_run:
         for runtag in sorted(foreign):
-            report.tell(f"{runtag} would be read to its end first, and adopted")
+            report.tell(f"{runtag} would be read completely first, then adopted")
         pruning.adopted = before | foreign
     else:
         adopt(environment, pruning.name, foreign, known.checks, report)
@@ -473,12 +474,12 @@ def _question(environment: Environment, prunings: list[Pruning], request: PruneR
             return ""
         listed = ", ".join(sorted(last))
         raise Refused(
-            f"No other copy is known of {listed}, and nobody is there to confirm. Nothing was "
-            "removed. If it is meant, add --yes."
+            f"{listed} may have no other copy, and there is no terminal to confirm on. Nothing "
+            "was removed. To remove: add --yes."
         )
     listed = ", ".join(f"{each.count} {_from(each)}" for each in losing)
     alone = ", ".join(sorted(_last_here(prunings)))
-    return f"remove backups ({listed}{f'; no other copy is known of {alone}' if alone else ''})"
+    return f"remove backups ({listed}{f'; possibly the only copy: {alone}' if alone else ''})"
 
 
 def _last_here(prunings: list[Pruning]) -> set[str]:
@@ -551,7 +552,7 @@ def _tell_return(
         several = len(back) > 1
         report.warn(
             f"  {', '.join(each.runtag for each in back)} {'are' if several else 'is'} here "
-            f"still, so the next backup or `inv sync` brings {'them' if several else 'it'} back. "
+            f"still, so the next backup or `inv sync` copies {'them' if several else 'it'} back. "
             f"It would not with {policy_text(pruning.policy)} below [[vaults]] name = "
             f'"{vault.name}" in hosts.toml.'
         )
@@ -567,7 +568,7 @@ def _tell_lacking(pruning: Pruning, known: Known, report: Report) -> None:
     for each in newest.values():
         found = lacks_cured(lacks(each, pruning.sets, known.gone, here=not at), at)
         if found:
-            report.write(f"  {each.runtag} lacks {found}")
+            report.write(f"  {each.runtag} is missing {found}")
 
 
 def _choose(environment: Environment, at: str, policy: Policy | None) -> list[Pruning]:
@@ -592,14 +593,14 @@ def _choose(environment: Environment, at: str, policy: Policy | None) -> list[Pr
             raise Refused(f"{at}: {WRITE_ONCE}")
         return [pruning(at)]
     if at == EVERY_VAULT and not vaults:
-        raise UsageError(f"--at {at}: hosts.toml names no vault.")
+        raise UsageError(f"--at {at}: hosts.toml has no vaults.")
     chosen = {
         HERE: [here],
         EVERY_VAULT: list(vaults.values()),
         EVERYWHERE: [here, *vaults.values()],
     }
     if at not in chosen:
-        raise UsageError(f"--at {at}: write one of {', '.join((*chosen, *vaults))}.")
+        raise UsageError(f"--at {at}: use one of {', '.join((*chosen, *vaults))}.")
     return chosen[at]
 
 
@@ -635,16 +636,16 @@ def _show(each: Pruning, report: Report, *, dry_run: bool) -> None:
             ],
         )
     elif each.policy:
-        report.write("  There are no backups.")
+        report.write("  No backups found.")
     begun = ", ".join(sorted(each.begun))
     if begun and each.policy:
         would = "would be" if dry_run else "is"
-        report.write(f"  What an earlier removal left {would} removed, too: {begun}")
+        report.write(f"  The rest of an earlier removal {would} also removed: {begun}")
     if each.strangers:
         shown = ", ".join(each.strangers[:STRANGERS_SHOWN])
         more = len(each.strangers) - STRANGERS_SHOWN
         rest = f" and {more} more" if more > 0 else ""
-        report.write(f"  Left alone, since no backup is named so: {shown}{rest}")
+        report.write(f"  Ignored, not the name of a backup: {shown}{rest}")
 
 
 def _close(prunings: list[Pruning], report: Report, *, dry_run: bool, as_json: bool) -> ExitCode:
@@ -661,7 +662,7 @@ def _close(prunings: list[Pruning], report: Report, *, dry_run: bool, as_json: b
             report.write("Nothing was changed.")
     for each in prunings:
         if each.error:
-            report.fail(f"{each.name} is not pruned to the end: {each.error}")
+            report.fail(f"{each.name} was not pruned completely: {each.error}")
     return ExitCode.FAILED if any(each.error for each in prunings) else ExitCode.GOOD
 
 

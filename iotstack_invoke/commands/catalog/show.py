@@ -69,7 +69,7 @@ def show_files(
     the members that could be read.
     """
     if part not in PARTS:
-        raise UsageError(f"--files {part}: there are {', '.join(PARTS)}.")
+        raise UsageError(f"--files {part}: use one of {', '.join(PARTS)}.")
     environment = Environment.of(settings)
     try:
         with signals_raised():
@@ -94,8 +94,8 @@ def members_of(copy: Copy, part: str, *, digests: bool = False) -> Iterator[Memb
             yield from read_members(stream, digests=digests)
     except Damaged as damage:
         raise StepFailed(
-            f"{path.rpartition('/')[2]} {in_places(copy.at)} cannot be read to its end: {damage}. "
-            f"What is wrong: inv verify --runtag '{copy.runtag}' --at {copy.at}"
+            f"{path.rpartition('/')[2]} {in_places(copy.at)} cannot be read completely: "
+            f"{damage}. For details: inv verify --runtag '{copy.runtag}' --at {copy.at}"
         ) from damage
 
 
@@ -176,7 +176,7 @@ def _lines(copy: Copy, manifest: Manifest | None, damage: str, row: ListRow) -> 
     for name, note in row.pins.items():
         yield f"  pinned    {name}{f': {note}' if note else ''}"
     if not manifest:
-        yield "  It has no manifest that tells what it must be." if not damage else ""
+        yield "  It has no manifest, so it cannot be verified." if not damage else ""
         for kind in copy.backup.parts:
             yield f"  {kind}: {size_text(copy.backup.files[kind].size_bytes)}"
         return
@@ -187,8 +187,8 @@ def _lines(copy: Copy, manifest: Manifest | None, damage: str, row: ListRow) -> 
         ("containers", [_container(each) for each in manifest.containers]),
         ("left out", [f"{_quoted(e.what)}: {e.reason}" for e in manifest.left_out]),
         ("volumes with options", [_optioned(each) for each in manifest.volumes]),
-        ("in no part, for nothing of the stack uses it", [*map(_quoted, manifest.unused)]),
-        ("lines of hosts.toml, which itself is in no backup", list(manifest.rows)),
+        ("in no part, because the stack does not use it", [*map(_quoted, manifest.unused)]),
+        ("lines of hosts.toml, which is not backed up itself", list(manifest.rows)),
         ("warnings", list(manifest.warnings)),
     ):
         if texts:
@@ -235,7 +235,7 @@ def _part_lines(part: Part, left_out: Collection[str]) -> Iterator[str]:
         yield f"  not made  {what}: {why}"
     for key, value in part.facts.items():
         if key == STAYS:
-            kept = "left as it is by a restore"
+            kept = "not changed by a restore"
             yield from (
                 f"  left out  {_quoted(each)} ({kept})" for each in value if each in left_out
             )

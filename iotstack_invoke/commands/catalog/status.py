@@ -113,7 +113,7 @@ def _astray(environment: Environment) -> str:
         found = within(PLACE_LIMIT_S, HERE, lambda: environment.host.stat([folder]))
     except IotstackError:
         return ""
-    return "" if found else f"; there is no stack in {folder} ([stack] folder in hosts.toml)"
+    return "" if found else f"; no stack found in {folder} ([stack] folder in hosts.toml)"
 
 
 def _owed(environment: Environment, name: str) -> str:
@@ -129,10 +129,13 @@ def _owed(environment: Environment, name: str) -> str:
         change = unfinished(lines)
         undo = f"inv undo{host_flag(name)}"
         if change and within(PLACE_LIMIT_S, HERE, lambda: owing.gone(lines)):
-            return f"{change} died, and some of what it replaced is gone ({undo} --leave-gone)"
+            return (
+                f"{change} was interrupted, and some of the data it replaced are gone ({undo} "
+                "--leave-gone)"
+            )
     except IotstackError as error:
-        return f"whether a restore did not end cannot be told: {one_line(str(error))}"
-    return f"{change} is at work, or died ({undo})" if change else ""
+        return f"cannot tell whether a restore was interrupted: {one_line(str(error))}"
+    return f"{change} is running or was interrupted ({undo})" if change else ""
 
 
 def _cure(seen: Sequence[Seen]) -> str:
@@ -152,8 +155,8 @@ def _see(environment: Environment, at: str, name: str) -> list[Seen]:
     environment.knows(at)
     storages: dict[str, Storage] = {HERE: environment.host, **environment.vaults}
     if at and at not in storages:
-        every = "; every place, if it is left out" if len(storages) > 1 else ""
-        raise UsageError(f"--at {at}: write one place, of {', '.join(storages)}{every}.")
+        every = "; default: every place" if len(storages) > 1 else ""
+        raise UsageError(f"--at {at}: use one of {', '.join(storages)}{every}.")
     asked = {at: storages[at]} if at else storages
     # A vault may hold other machines' backups too; whoever names it means all of them.
     named = environment.far or not at or at == HERE
@@ -190,8 +193,8 @@ def _with_unfinished(seen: Seen, name: str, *, ended: bool) -> Seen:
     runtag = next(newer, "")
     if not runtag:
         return seen
-    which = f"{runtag}, which is newer, is" if seen.newest.good else f"{runtag} is"
-    run = "its run died" if ended else "its run is at work, or died"
+    which = f"the newer {runtag} is" if seen.newest.good else f"{runtag} is"
+    run = "its run was interrupted" if ended else "its run is active or was interrupted"
     cure = f"inv backup{host_flag(name)} --runtag {shlex.quote(runtag)} finishes it"
     told = f"{which} unfinished: {run} ({cure})"
     if not ended:
@@ -251,7 +254,7 @@ def _newer(sets: Sequence[BackupSet], good: BackupSet | None, *, here: bool) -> 
         if host and each.manifest and each.manifest.host != host:
             continue
         which = each.runtag if here or not good else f"its copy of {each.runtag}"
-        newer = f"{which}, which is newer, is" if good else f"{which} is"
+        newer = f"the newer {which} is" if good else f"{which} is"
         if each.state is State.DAMAGED:
             yield f"{newer} damaged (inv show '{each.runtag}')"
         elif each.state is State.INCOMPLETE and each.manifest:
@@ -272,7 +275,7 @@ def _lacks(
     if good is None or good.manifest is None:
         return
     if missing:
-        yield f"{good.runtag} lacks {lacks_told(missing)}"
+        yield f"{good.runtag} is missing {lacks_told(missing)}"
 
 
 def _compared(seen: Seen, first: Seen) -> Seen:
@@ -284,7 +287,7 @@ def _compared(seen: Seen, first: Seen) -> Seen:
     if not (one and other) or one.runtag != other.runtag or one.manifest == other.manifest:
         return seen
     where = "here" if first.place == HERE else f"in {first.place}"
-    told = f"{one.runtag} is not the backup of that name {where}"
+    told = f"{one.runtag} is not the same backup as the one {where}"
     return replace(seen, lacks=f"{seen.lacks}; {told}" if seen.lacks else told)
 
 
@@ -300,7 +303,7 @@ def _uncovered(seen: Seen, environment: Environment) -> str:
     counts = (
         (len(good.manifest.uncovered), "thing", "not covered"),
         (len(good.manifest.damaged), "database", "damaged before it was copied"),
-        (len(good.manifest.torn), "database", "that may be torn"),
+        (len(good.manifest.torn), "database", "that may be inconsistent"),
     )
     told = [f"{n} {what}{'' if n == 1 else 's'} {how}" for n, what, how in counts if n]
     if not told:
@@ -345,7 +348,7 @@ def _told(each: Seen, now: datetime) -> str:
     """Return the newest good set of a place with its age: a young one's clock may be ahead."""
     good, made = each.newest.good, each.newest.made
     if good is None or made is None:
-        return f"none of {each.host}" if each.host and each.place != HERE else "none at all"
+        return f"none of {each.host}" if each.host and each.place != HERE else "none"
     age = age_text(min(made, now), now)
     told = f"is {age} old" if age != "just now" else "was made just now"
     return f"{good.runtag} {told}, {good.state.value}"

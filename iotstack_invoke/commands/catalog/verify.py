@@ -84,7 +84,7 @@ class Wanted:
     def __post_init__(self) -> None:
         """Raise UsageError where it says two things at once."""
         if sum((bool(self.runtag), self.all, self.newest)) > 1:
-            raise UsageError("Give a runtag, --newest or --all, and not two of them.")
+            raise UsageError("Give only one of: a runtag, --newest, --all.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +164,7 @@ def verify(settings: Settings, wanted: Wanted, report: Report, *, as_json: bool)
                     missed = True
                     report.fail(f"not verified: {found}")
     except Interrupted as error:
-        report.fail(f"The verification was {error}. What was found before is recorded.")
+        report.fail(f"The verification was {error}. Results so far are recorded.")
         return error.exit_code
     finally:
         environment.close()
@@ -172,7 +172,7 @@ def verify(settings: Settings, wanted: Wanted, report: Report, *, as_json: bool)
         report.write_json([each.plain for each in done])
     if not (done or missed):
         others = told_of_others(settings.vaults, wanted.runtag or LATEST, "--at")
-        raise NotFound(f"There was nothing to verify: no finished backup is there.{others}")
+        raise NotFound(f"Nothing to verify: no finished backups found.{others}")
     if missed or not all(each.check.good for each in done):
         return ExitCode.FAILED
     noted = any(each.lacks or each.notes or each.damaged or each.elsewhere for each in done)
@@ -232,7 +232,7 @@ def _verify_each(
             except IotstackError:
                 raise
             except Exception as error:  # noqa: BLE001 - the next one is read all the same
-                yield StepFailed(f"{copy.runtag} {in_places(at)}: it cannot be judged: {error!r}")
+                yield StepFailed(f"{copy.runtag} {in_places(at)}: cannot be verified: {error!r}")
 
 
 def _with_manifest(copy: Copy) -> BackupSet:
@@ -251,8 +251,8 @@ def _chosen(environment: Environment, at: str, wanted: Wanted, checks: Checks) -
     copy = choose_copy(copies, wanted.runtag or LATEST, at, checks, environment.settings.vaults)
     if copy.backup.state is State.UNFINISHED:
         raise StepFailed(
-            f"{copy.runtag} {in_places(at)} is unfinished, so there is nothing to compare it "
-            f"with. Finish it: inv backup --runtag '{copy.runtag}'"
+            f"{copy.runtag} {in_places(at)} is unfinished, so it cannot be verified. To finish "
+            f"it: inv backup --runtag '{copy.runtag}'"
         )
     return (copy,)
 
@@ -268,7 +268,7 @@ def verify_copy(copy: Copy) -> Verified:
     if copy.sealed and "manifest" not in copy.backup.files:
         problems.append("The manifest is missing.")
     elif copy.sealed and not is_signed(copy.storage, copy.path("manifest")):
-        problems.append("The manifest is not the one that the set was sealed with.")
+        problems.append("The manifest is not the one from when the backup was sealed.")
     parts = {part.kind: part for part in manifest.made} if manifest else {}
     problems += unnamed(manifest, copy.backup.archives) if manifest else ()
     hashes_do = manifest is not None and has_sum(content) and not copy.sealed and copy.far
@@ -365,14 +365,14 @@ def _advice(verified: Verified, copy: Copy, found: Elsewhere | None) -> str:
     if others is None or any(
         each.state not in USELESS and "manifest" in each.files for each in others
     ):
-        return f"Take another copy: inv show '{runtag}'"
-    alone = "No other copy is known to be good." if others else "There is no other copy."
+        return f"Use another copy: inv show '{runtag}'"
+    alone = "No other good copy is known." if others else "There is no other copy."
     if "manifest" not in copy.backup.files:
         return f"{alone} {bare_advice(copy, can_be_read=verified.can_be_read)}"
     if copy.at == HERE:
         again = f"inv backup --runtag '{runtag}' --force"
-        return f"{alone} Make it again, of what there is now: {again}"
-    return f"{alone} Make a new backup, of what there is now: inv backup"
+        return f"{alone} Rebuild it from the present data: {again}"
+    return f"{alone} Make a new backup of the present data: inv backup"
 
 
 def _elsewhere(environment: Environment, but: str) -> Elsewhere | None:
@@ -398,15 +398,15 @@ def bare_advice(copy: Copy, *, can_be_read: bool) -> str:
     runtag, at = copy.runtag, "" if copy.at == HERE else f" --at {copy.at}"
     if can_be_read:
         return (
-            "Its archives can be read to their end, and no backup replaces them. To restore them: "
-            f"inv restore --runtag '{runtag}' --from {copy.at}. Once newer backups hold as much, "
-            f"the policy may remove them: inv prune{at} --adopt"
+            "Its archives can be read completely, and no backup of the same name overwrites them. "
+            f"To restore them: inv restore --runtag '{runtag}' --from {copy.at}. When newer "
+            f"backups have the same content, the policy may remove them: inv prune{at} --adopt"
         )
     files = f"{shlex.quote(copy.folder)}/{shlex.quote(runtag)}.*"
     there = f" of {copy.at}" if copy.far else ""
     return (
-        "No backup replaces it, and no policy removes it, as some of it may still be of use. Once "
-        f"it is not, remove it by hand: rm {files}{there}"
+        "No backup of the same name overwrites it, and no policy removes it, because parts of it "
+        f"may still be useful. When you no longer need it, remove it by hand: rm {files}{there}"
     )
 
 
@@ -416,7 +416,7 @@ def _why_missing(copy: Copy, kind: str) -> str:
     fact = copy.storage.stat([path]).get(path)
     name = path.rpartition("/")[2]
     other = "" if fact is None else fact.other or "folder"
-    return f"{name} is a {other} and no archive." if other else f"{name} is missing."
+    return f"{name} is a {other}, not an archive." if other else f"{name} is missing."
 
 
 def _read(copy: Copy, kind: str, included: tuple[str, ...]) -> Reading:
@@ -430,7 +430,7 @@ def _read(copy: Copy, kind: str, included: tuple[str, ...]) -> Reading:
     except StepFailed as error:
         cause = error.__cause__
         if isinstance(cause, OSError) and cause.errno == errno.EIO:
-            return Reading(0, "", (f"the disk does not give its bytes ({cause.strerror}).",))
+            return Reading(0, "", (f"the disk cannot read it ({cause.strerror}).",))
         try:
             if copy.sealed and not error.again:
                 hash_there(copy.storage, path)
@@ -448,15 +448,14 @@ def _tell(verified: Verified, report: Report, *, as_json: bool) -> None:
         report.fail(f"{where} is damaged. {verified.advice}")
     elif not check.made:
         report.warn(
-            f"{where} can be read to its end, and is unproven: it has no manifest that says what "
-            "it must be."
+            f"{where} can be read completely, but is unproven: it has no manifest to compare with."
         )
     elif not as_json:
-        how = "its hashes are right" if check.how == "hash" else "read whole"
+        how = "its hashes are right" if check.how == "hash" else "read completely"
         if verified.shut:
-            how = "what lies there is what was sealed; --identity FILE reads what is inside"
-        state = "is incomplete, and what it holds is good" if verified.lacks else "is good"
-        state += ", but for its texts" if verified.notes else ""
+            how = "the sealed copy is unchanged; use --identity FILE to also check its content"
+        state = "is incomplete, but its content is good" if verified.lacks else "is good"
+        state += ", except its texts" if verified.notes else ""
         report.write(f"{where} {state}: {how}.")
     if not as_json and check.good:
         for each in verified.counted:

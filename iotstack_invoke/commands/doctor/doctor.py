@@ -158,7 +158,7 @@ def answers(questions: Iterable[tuple[str, Question]]) -> Iterator[Finding]:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, the others are told
             said = str(error) or repr(error)
-            yield failed(name, f"cannot be asked: {said}", "mend what is told above first")
+            yield failed(name, f"does not answer: {said}", "fix the problems above first")
 
 
 def find_here(settings: Settings) -> Iterator[Finding]:
@@ -189,7 +189,7 @@ def find_far(settings: Settings, machine: HostConfig) -> Iterator[Finding]:
     """Yield what is found of another machine; no more than that, where it is not reached."""
     from ...hosts.ssh import open_host  # Fabric takes a fifth of a second to import
 
-    again = " (a restore names it once more: --live)" if machine.role == "live" else ""
+    again = " (to restore there, add --live)" if machine.role == "live" else ""
     yield good("role", machine.role + again)
     try:
         host = open_host(machine.ssh, machine.folder, machine.name)
@@ -216,7 +216,7 @@ def find_far(settings: Settings, machine: HostConfig) -> Iterator[Finding]:
                 *stack.state(f"inv undo{host_flag(machine.name)}"),
             )
         )
-        yield good("vaults", "not asked: they are looked at from where backups are made")
+        yield good("vaults", "not checked: they are checked on the machine that makes the backups")
 
 
 def unreached(name: str, error: IotstackError, ssh: Ssh) -> Finding:
@@ -225,7 +225,7 @@ def unreached(name: str, error: IotstackError, ssh: Ssh) -> Finding:
         return failed(name, error.why, error.fix)
     if isinstance(error, FolderMissing):
         return failed(name, str(error), "or correct `folder` in hosts.toml")
-    return failed(name, str(error), f"{shlex.join(('ssh', '-v', *logging_in(ssh)))} says more")
+    return failed(name, str(error), f"{shlex.join(('ssh', '-v', *logging_in(ssh)))} shows more")
 
 
 def login_told(storage: Any, topic: str = "login") -> Iterator[Finding]:
@@ -249,8 +249,12 @@ def login_told(storage: Any, topic: str = "login") -> Iterator[Finding]:
         file = file if each.startswith(" ") else each
         lines += [f"{file}:{each.strip()}"] if each.startswith(" ") else []
     where = "; ".join(lines) or f"some line of {', '.join(files)}"
-    fix = f"let it print at a terminal only ([ -t 1 ] && …): {where}"
-    yield warning(topic, f"prints: {words}. It is passed over here; SFTP and scp break of it", fix)
+    fix = f"make it print only on a terminal ([ -t 1 ] && …): {where}"
+    yield warning(
+        topic,
+        f"prints: {words}. This program ignores it, but SFTP and scp fail because of it",
+        fix,
+    )
 
 
 def ask(host: Host, *words: str) -> Result:
@@ -266,9 +270,9 @@ def _identity(host: Host, machine: HostConfig) -> Finding:
     if not machine.machine_id:
         return good("machine id", f"{told or 'it has none'}, not pinned in hosts.toml")
     if told == machine.machine_id:
-        return good("machine id", "is the one that hosts.toml pins")
+        return good("machine id", "matches the pin in hosts.toml")
     fix = "correct host, or machine_id, in hosts.toml"
-    return failed("machine id", f"is {told or 'unknown'}, not the one that is pinned", fix)
+    return failed("machine id", f"is {told or 'unknown'}, different from the pinned one", fix)
 
 
 def _name(host: Host, settings: Settings) -> Iterator[Finding]:
@@ -276,23 +280,23 @@ def _name(host: Host, settings: Settings) -> Iterator[Finding]:
     own = f"{settings.stack.folder}/{BACKUPS}"
     if settings.vaults and os.path.isdir(own) and is_namesake(host):
         found = (
-            f"is {host_name(host)}, as this machine is called: in the vaults the backups of both "
-            "count as one machine's"
+            f"is {host_name(host)}, the name of this machine too: in the vaults the backups of "
+            "both are mixed"
         )
-        yield failed("name", found, f"give one of them another name: {RENAME}")
+        yield failed("name", found, f"rename one of them: {RENAME}")
 
 
 def _far_folder(stack: _Examined, machine: HostConfig, *, there: bool) -> Finding:
     if not there:
         fix = over_ssh(machine.ssh, "mkdir", "-p", machine.folder)
-        return failed("stack", f"there is no folder {machine.folder}", fix)
+        return failed("stack", f"no folder {machine.folder}", fix)
     is_file = ask(stack.host, "sh", "-c", '[ -e "$1" ] && [ ! -d "$1" ]', "sh", stack.folder)
     if not is_file.exit_code:
-        fix = f"name a folder there: `folder` of [[hosts]] '{machine.name}' in hosts.toml"
-        return failed("stack", f"{machine.folder} is a file, and no folder", fix)
+        fix = f"set a folder there: `folder` of [[hosts]] '{machine.name}' in hosts.toml"
+        return failed("stack", f"{machine.folder} is a file, not a folder", fix)
     names = entries(stack.host, stack.folder)
     compose = next((name for name in COMPOSE_FILES if name in names), "")
-    return good("stack", f"{stack.folder}, {compose or 'without a compose file: a bare one'}")
+    return good("stack", f"{stack.folder}, {compose or 'without a compose file: a new machine'}")
 
 
 @dataclass
@@ -374,9 +378,7 @@ class _Examined:
                 return [judge_journal(lines, undo, gone)]
             except Refused as error:
                 return [
-                    failed(
-                        "journal", str(error), f"look at it: ls -ln {shlex.quote(self.backups)}"
-                    )
+                    failed("journal", str(error), f"check it: ls -ln {shlex.quote(self.backups)}")
                 ]
 
         return (
@@ -408,7 +410,7 @@ class _Examined:
         judged = (judge_hook(name, hook, ask(self.host, *words)) for name, hook, words in asked)
         found = [each for each in judged if each]
         if named and not found:
-            yield good("hooks", f"the programs of {', '.join(dict(named))} can be run")
+            yield good("hooks", f"the programs of {', '.join(dict(named))} can run")
         yield from found
 
     def _compose(self) -> Iterator[Finding]:
@@ -505,7 +507,7 @@ class _Examined:
     def _containers(self) -> Iterator[Finding]:
         words, told = self.docker
         if told.exit_code:
-            fix = "mend docker first: it is told above"
+            fix = "repair docker first: see above"
             needed = self.far or self.has_influx
             yield bad("containers", "are unknown: Docker does not answer", fix, needed=needed)
             return
@@ -593,7 +595,7 @@ class _Backups:
                 "space", free, space.needed_bytes, space.takes, is_guess=space.is_guess
             )
         else:
-            fix = "inv backup measures it, and refuses where there is no room"
+            fix = "inv backup measures it, and refuses if there is too little space"
             yield warning("space", f"what the next backup takes is unknown: {trouble}", fix)
 
     def sets(self) -> Iterable[Finding]:
@@ -609,7 +611,7 @@ class _Backups:
 
     def vaults(self) -> Iterator[Finding]:
         if not self.environment.vaults:
-            found = "none is in the settings: backups are on this machine only"
+            found = "none configured: backups are on this machine only"
             yield warning("vaults", found, "add [[vaults]] to hosts.toml")
 
     def vault_question(self, name: str) -> Question:
@@ -625,7 +627,7 @@ class _Backups:
             except IotstackError as error:
                 vault = next(v for v in self.environment.settings.vaults if v.name == name)
                 if isinstance(error, WrongFolder):
-                    return (failed(topic, str(error), "name a folder elsewhere in hosts.toml"),)
+                    return (failed(topic, str(error), "set a folder elsewhere in hosts.toml"),)
                 if isinstance(error, StepFailed) and error.fix:
                     return (failed(topic, error.why, error.fix),)
                 if vault.ssh:
@@ -633,7 +635,7 @@ class _Backups:
                 if vault.remote:
                     return (
                         failed(
-                            topic, str(error), f"rclone lsd {shlex.quote(vault.remote)} says more"
+                            topic, str(error), f"rclone lsd {shlex.quote(vault.remote)} shows more"
                         ),
                     )
                 return (
@@ -648,18 +650,25 @@ class _Backups:
         storage.listdir(storage.root)
         yield from login_told(storage, f"{topic} login")
         if vault.write_once:
-            yield good(topic, "is reached; no probe is written, since none could be removed")
+            yield good(
+                topic, "is reachable; no test file is written, because it could not be removed"
+            )
         else:
             yield probe(topic, storage, space_there(vault))
         yield from judge_seal(f"{topic} seal", vault.recipients)
         if vault.limit_rate:
             rate = vault.limit_rate.rate_at(self.now.astimezone().timetuple())
-            limit = f"{size_text(rate)} a second go" if rate else "as much as can goes"
+            limit = f"{size_text(rate)} a second go" if rate else "no limit"
             yield good(f"{topic} speed", f"{limit} there and back at this time of day")
         drive = "" if vault.ssh or vault.mount else unnamed_mount(vault.folder)
         if drive:
-            found = f"lies on the drive at {drive}; without it, copies would be written beneath"
-            yield warning(f"{topic} mount", found, f'add mount = "{drive}" to it in hosts.toml')
+            found = (
+                f"is on the drive at {drive}; without that drive, copies would go to the "
+                "disk below it"
+            )
+            yield warning(
+                f"{topic} mount", found, f'add mount = "{drive}" to this vault in hosts.toml'
+            )
         yield judge_space(
             f"{topic} space",
             storage.free_bytes(storage.root),
@@ -672,7 +681,7 @@ class _Backups:
         yield from judge_age(f"last backup in {name}", newest, self.now, here)
         other = namesake_in(self.environment, name)
         if other:
-            fix = f"give one of them another name: {RENAME}"
+            fix = f"rename one of them: {RENAME}"
             yield failed(f"{topic} names", namesake_told(name, other), fix)
 
 
@@ -684,7 +693,7 @@ def judge_seal(topic: str, recipients: tuple[str, ...]) -> Iterator[Finding]:
         with sealing(recipients, io.BytesIO()) as stream:
             stream.read()
     except StepFailed as error:
-        yield failed(topic, error.why, error.fix or "look at `recipients` of it in hosts.toml")
+        yield failed(topic, error.why, error.fix or "check its `recipients` in hosts.toml")
         return
     count = "1 key" if len(recipients) == 1 else f"{len(recipients)} keys"
     yield good(topic, f"copies are sealed for {count}")
@@ -693,10 +702,10 @@ def judge_seal(topic: str, recipients: tuple[str, ...]) -> Iterator[Finding]:
 def space_there(vault: VaultConfig) -> str:
     """Return how a vault gets room: what [stack] keep removes is removed here alone."""
     if vault.write_once:
-        return "make room there: nothing can be removed by us (write_once)"
+        return "free some space there: this program cannot remove anything (write_once)"
     return (
-        f"make room there, or keep fewer: inv prune --at {vault.name} --keep N, or `keep` of that "
-        "vault in hosts.toml"
+        f"free some space there, or keep fewer: inv prune --at {vault.name} --keep N, or `keep` "
+        "of that vault in hosts.toml"
     )
 
 
@@ -707,7 +716,7 @@ def probe(topic: str, storage: Storage, space: str = "") -> Finding:
     """
     path = f"{storage.root}/{PROBE}{secrets.token_hex(4)}"
     content = secrets.token_bytes(1024)
-    removed = failed(topic, f"{path} cannot be removed", f"remove it, and look at {storage.root}")
+    removed = failed(topic, f"{path} cannot be removed", f"remove it, and check {storage.root}")
     try:
         storage.write(path, io.BytesIO(content), time.time())
         with storage.read(path) as stream:
@@ -717,12 +726,12 @@ def probe(topic: str, storage: Storage, space: str = "") -> Finding:
             return failed(topic, f"cannot be written: {error}", remount(storage.root))
         if space and FULL.search(str(error)):
             return failed(topic, f"cannot be written: {error}", space)
-        return failed(topic, f"cannot be written: {error}", f"look at the owner of {storage.root}")
+        return failed(topic, f"cannot be written: {error}", f"check the owner of {storage.root}")
     finally:
         with contextlib.suppress(StepFailed):
             storage.remove([path])
-            removed = good(topic, "is reached, and what was written there was read back")
+            removed = good(topic, "is reachable; a test file was written and read back")
     if not same:
-        fix = "check its file system: what comes back is not what went there"
-        return failed(topic, "a probe file came back changed", fix)
+        fix = "check its file system: data read back differ from data written"
+        return failed(topic, "a test file was changed", fix)
     return removed

@@ -16,7 +16,7 @@ from ...settings.model import Settings
 def list_hosts(settings: Settings, report: Report) -> int:
     """Print a line for each host, and return 1 where one is not fit for a restore."""
     if not settings.machines:
-        report.write("hosts.toml names no hosts. Add one: [[hosts]]")
+        report.write("hosts.toml has no hosts. Add one: [[hosts]]")
         return ExitCode.GOOD
     rows = []
     troubles = []
@@ -65,18 +65,15 @@ def trust_host(settings: Settings, name: str, report: Report, *, yes: bool) -> i
     from ...hosts.ssh_connection import offered_key, own_key, remember_key
 
     key = offered_key(ssh, name)
-    report.write(f"{ssh.called(name)} shows the key {key.algorithm} {key.fingerprint}")
+    report.write(f"{ssh.called(name)} has the host key {key.algorithm} {key.fingerprint}")
     if key.is_known:
-        report.write("It is known already: nothing was written.")
+        report.write("The key is known already; nothing was written.")
         return ExitCode.GOOD
-    report.write(
-        "On that machine, at its own screen, this prints the same if it is the right one: "
-        f"{own_key(key.algorithm)}"
-    )
+    report.write(f"To compare, run this on the screen of that machine: {own_key(key.algorithm)}")
     if not yes:
         if not sys.stdin.isatty():
-            raise Refused("Nobody is there to compare it. If it is right, add --yes.")
-        asked = "Is it the one that the machine itself shows? [y/n] "
+            raise Refused("No terminal to confirm on. If the key is correct, add --yes.")
+        asked = "Does the machine itself print the same key? [y/n] "
         if answer_to(asked).strip().lower() not in ("y", "yes"):
             raise Refused("Not trusted; nothing was written.")
     report.write(f"Written to {remember_key(key)}.")

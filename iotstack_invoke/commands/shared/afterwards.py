@@ -61,7 +61,7 @@ class Afterwards:
         came = signals_put_off()
         if came and not self.stopped:
             self.stopped = Interrupted(came[0])
-            self.left.append(f"It was {self.stopped}; what was left to do was done all the same")
+            self.left.append(f"It was {self.stopped}; the remaining steps were still done")
         return tuple(self.left)
 
     def code(self, code: int) -> int:

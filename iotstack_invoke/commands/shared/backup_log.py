@@ -54,6 +54,6 @@ def finish_log(environment: Environment, runtag: str, log: RunLog) -> None:
         log.finish(send)
     except (StepFailed, OSError) as error:
         raise StepFailed(
-            f"The log of {runtag} could not be sent to {environment.host.name}: {ended(error)} It "
-            f"is in {log.path}{PARTIAL}, and the same command with --runtag '{runtag}' sends it."
+            f"Could not copy the log of {runtag} to {environment.host.name}: {ended(error)} It "
+            f"is in {log.path}{PARTIAL}; run the same command with --runtag '{runtag}' to copy it."
         ) from error

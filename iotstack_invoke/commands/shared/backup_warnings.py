@@ -21,7 +21,7 @@ def told_of_data(manifest: Manifest | None, names: Collection[str] = ()) -> tupl
     lines = [f"The backup warned: {each}" for each in told[:MOST_TOLD]]
     if manifest and len(told) > MOST_TOLD:
         more = len(told) - MOST_TOLD
-        lines.append(f"The backup warned of {more} more: inv show '{manifest.runtag}'")
+        lines.append(f"{more} more warnings of the backup: inv show '{manifest.runtag}'")
     return tuple(lines)
 
 
@@ -31,8 +31,8 @@ def damaged_told(manifest: Manifest | None, names: Collection[str] = ()) -> str:
         return ""
     told = []
     for what, warnings in (
-        ("what was damaged before it was made", manifest.damaged),
-        ("what may be torn, as nobody could copy it whole", manifest.torn),
+        ("files that were damaged before the backup", manifest.damaged),
+        ("files that may be inconsistent", manifest.torn),
     ):
         found = [file_warned_of(each) for each in warnings if _is_of(each, names)]
         more = f" and {len(found) - MOST_TOLD:,} more" if len(found) > MOST_TOLD else ""
@@ -40,8 +40,8 @@ def damaged_told(manifest: Manifest | None, names: Collection[str] = ()) -> str:
     if not told:
         return ""
     return (
-        f"{manifest.runtag} holds {', and '.join(told)}. An older "
-        f"backup may have it whole: inv show '{manifest.runtag}' tells more."
+        f"{manifest.runtag} holds {', and '.join(told)}. An older backup may have a good copy. "
+        f"For details: inv show '{manifest.runtag}'"
     )
 
 

@@ -105,7 +105,7 @@ def judge_tar(told: Result) -> Finding:
     """Judge tar, which must be GNU's: only it keeps owners, attributes, and says what changed."""
     found = judge_program("tar", told, "tar", needed=True)
     if found.verdict is Severity.GOOD and "GNU tar" not in told.out:
-        what = told.out.strip().partition("\n")[0] or "it tells no version"
+        what = told.out.strip().partition("\n")[0] or "it has no version"
         return failed("tar", f"is not GNU tar: {what}", "sudo apt-get install tar")
     return good("tar", f"GNU {found.found}") if found.verdict is Severity.GOOD else found
 
@@ -121,7 +121,7 @@ def judge_docker(told: Result, *, needed: bool) -> Finding:
     if "permission denied" in said:
         fix = 'sudo usermod -aG docker "$USER", and log in again'
     else:
-        fix = "sudo systemctl restart docker; journalctl -u docker says why"
+        fix = "sudo systemctl restart docker; see journalctl -u docker"
     return bad("docker", said, fix, needed=needed)
 
 
@@ -139,13 +139,13 @@ def judge_compose(plugin: Result, ask_v1: Callable[[], Result], *, needed: bool)
 def judge_sudo(user_id: str, told: Result | None) -> Finding:
     """Judge sudo by `sudo -n true`; None where the settings want none."""
     if user_id == "0":
-        return good("sudo", "this is root, who needs none")
+        return good("sudo", "not needed by root")
     if told is None:
-        return good("sudo", "the settings want none (sudo = false)")
+        return good("sudo", "not wanted (sudo = false)")
     if told.exit_code == 0:
-        return good("sudo", "lets this user in without a password")
+        return good("sudo", "works without a password")
     fix = "allow it with NOPASSWD in /etc/sudoers.d, or set sudo = false if every file is yours"
-    return failed("sudo", f"does not let this user in without a password: {told.last_line}", fix)
+    return failed("sudo", f"needs a password for this user: {told.last_line}", fix)
 
 
 def judge_hook(name: str, hook: Hook, told: Result) -> Finding | None:
@@ -156,18 +156,18 @@ def judge_hook(name: str, hook: Hook, told: Result) -> Finding | None:
             return None
         case ["missing"]:
             where = "" if "/" in program else ", in no folder of PATH"
-            found = f"there is no program {program}{where}"
-            fix = f"put it there, or correct {name} in hosts.toml"
+            found = f"program {program} not found{where}"
+            fix = f"install it, or correct {name} in hosts.toml"
         case ["folder"]:
             found = f"{program} is a folder"
-            fix = f"name the program in it: {name} in hosts.toml"
+            fix = f"set the program in it: {name} in hosts.toml"
         case ["shut"]:
-            found, fix = f"{program} may not be executed", f"chmod +x {quoted}"
+            found, fix = f"{program} is not executable", f"chmod +x {quoted}"
         case ["interpreter", by]:
-            found = f"the first line of {program} names {by!r}, which is not there"
+            found = f"the first line of {program} names {by!r}, which is missing"
             fix = f"sed -i 's/\\r$//' {quoted}" if by.endswith("\r") else "correct that line"
         case _:
-            found, fix = f"it cannot be looked at: {told.last_line}", f"ls -l {quoted}"
+            found, fix = f"cannot check it: {told.last_line}", f"ls -l {quoted}"
     when, _, task = name.partition("_")
     then = f"each {task} {'is refused' if when == 'before' else 'ends as failed'}"
     said = f"`{shown(hook)}`: {found}{'' if hook.may_fail else f', so {then}'}"
@@ -186,12 +186,12 @@ def judge_backups(path: str, told: Result) -> Finding:
     words = told.out.split()
     match words:
         case ["missing"]:
-            return good(name, f"{path} is not there yet: the first backup makes it")
+            return good(name, f"{path} does not exist yet: the first backup creates it")
         case ["dangling"]:
-            fix = f"mount its drive, or make it a folder: rm {quoted} && mkdir -m 0700 {quoted}"
-            return failed(name, f"{path} is a link that leads nowhere", fix)
+            fix = f"mount its drive, or create a folder: rm {quoted} && mkdir -m 0700 {quoted}"
+            return failed(name, f"{path} is a broken link", fix)
         case ["file"]:
-            return failed(name, f"{path} is no folder", f"mv {quoted} {quoted}.old")
+            return failed(name, f"{path} is not a folder", f"mv {quoted} {quoted}.old")
         case [_, mode, "writable"] if int(mode, 8) & OTHERS_READ:
             found = f"{path} can be read by everybody (mode {mode})"
             return warning(name, found, f"chmod 0700 {quoted}")
@@ -200,22 +200,24 @@ def judge_backups(path: str, told: Result) -> Finding:
         case [owner, mode, *_]:
             found = f"{path} belongs to user {owner} (mode {mode}), and this user cannot write it"
             return failed(name, found, f'sudo chown "$USER:" {quoted}')
-    return failed(name, f"{path} cannot be looked at: {told.last_line}", f"ls -ld {quoted}")
+    return failed(name, f"cannot check {path}: {told.last_line}", f"ls -ld {quoted}")
 
 
 def judge_device(folder: str, stack_device: str, restore_device: str, *, needed: bool) -> Finding:
     """Judge whether restore/ can be renamed from: it must be on the file system of the stack."""
     if stack_device == restore_device:
-        found = "lies on the same file system as the stack, so a restore can swap folders there"
+        found = "is on the same file system as the stack, so a restore can rename folders"
         return good("restore", found)
-    found = f"{folder} is on another file system than the stack, so nothing can be swapped"
+    found = (
+        f"{folder} is on another file system than the stack, so a restore cannot rename folders"
+    )
     fix = f"make {shlex.quote(folder)} a plain folder beside services/ and volumes/"
     return bad("restore", found, fix, needed=needed)
 
 
 APART = {
-    "backups": "a restore reads there, and keeps what it replaces, and its journal, in restore/",
-    "volumes": "a restore stages there what belongs there, and keeps what it replaces in it",
+    "backups": "a restore reads there and keeps replaced data and its journal in restore/",
+    "volumes": "a restore stages its data there and keeps replaced data there",
 }
 """Folders of a stack that may well lie on another file system, and what that means."""
 
@@ -226,8 +228,11 @@ def judge_places(folder: str, kinds: Mapping[str, str], apart: Iterable[str]) ->
     `kinds`: what each entry is, as find(1) tells it. `apart`: those of APART that are.
     """
     if kinds.get("restore") == "l":
-        found = f"{folder}/restore is a link, and what is replaced is renamed into it"
-        fix = f"make {shlex.quote(folder)}/restore a plain folder: a restore is refused until then"
+        found = f"{folder}/restore is a link, but replaced data are renamed into it"
+        fix = (
+            f"replace {shlex.quote(folder)}/restore by a plain folder: until then a restore is "
+            "refused"
+        )
         yield warning("restore", found, fix)
     for each in apart:
         yield good(each, f"on another file system than the stack: {APART[each]}")
@@ -255,12 +260,15 @@ def judge_mounts(
         more = [each for each in points if each != point and is_in(each, point)]
         if top == "services":
             found = f"{point} is a mount point, so a restore of any set is refused"
-            yield bad("services", found, "let services/ hold plain folders", needed=needed)
+            yield bad("services", found, "use plain folders in services/", needed=needed)
         elif point in away:
             found = f"/etc/fstab has {point}, where nothing is mounted: its restore is refused"
             yield warning(item, found, "mount it, or remove that line")
         elif any(is_in(point, each) for each in data):
-            found = f"{point} is mounted where data of a database are replaced: that is refused"
+            found = (
+                f"{point} is mounted where a restore replaces data of a database, so that is "
+                "refused"
+            )
             yield warning(item, found, f"mount it one folder higher, or {others}")
         elif point != f"{folder}/{item}":
             found = f"{point} is mounted in it, so a restore of it is refused"
@@ -276,7 +284,7 @@ def judge_space(
     needed_bytes: int | None,
     takes: Mapping[str, int] = MappingProxyType({}),
     *,
-    fix: str = "make room, or keep fewer backups ([stack] keep)",
+    fix: str = "free some space, or keep fewer backups ([stack] keep)",
     is_guess: bool = False,
 ) -> Finding:
     """Judge the free space against what the next backup takes; None where nobody can say.
@@ -285,8 +293,8 @@ def judge_space(
     well the files pack.
     """
     if free_bytes is None:
-        look = "look there yourself now and then: nothing tells it from here"
-        return warning(name, "how much is free is unknown", look)
+        look = "check it by hand now and then: it cannot be checked from here"
+        return warning(name, "free space is unknown", look)
     if needed_bytes is None:
         return good(name, f"{size_text(free_bytes)} free")
     next_one = "the first backup takes perhaps" if is_guess else "the next backup takes"
@@ -326,9 +334,9 @@ def judge_synchronised(told: Result) -> Finding:
     if answer == "NTPSynchronized=yes":
         return good("clock", "is synchronised")
     if answer == "NTPSynchronized=no":
-        found = "is not synchronised, and backups are told apart by their time"
+        found = "is not synchronised, but backups are sorted by time"
         return warning("clock", found, "sudo timedatectl set-ntp true")
-    found = f"nobody knows whether it is synchronised: {told.last_line}"
+    found = f"cannot tell whether it is synchronised: {told.last_line}"
     return warning("clock", found, "compare `date` with a clock, and install chrony")
 
 
@@ -356,29 +364,29 @@ def judge_influx(found: InspectedContainer | None, name: str, *, has_data: bool)
     if found is None:
         if has_data:
             said = (
-                f"there is no container named {name} to dump: the files of volumes/influxdb would "
-                "be copied as they lie"
+                f"no container named {name} to dump: the files of volumes/influxdb would be "
+                "copied as they are"
             )
             return warning(topic, said, "docker compose up -d, or [influxdb] container = …")
-        return good(topic, f"there is no container named {name}: nothing to dump")
+        return good(topic, f"no container named {name}: nothing to dump")
     if not found.container.running:
         how, do = ("paused", "unpause") if found.paused else ("stopped", "start")
         said = f"container {name} is {how}: it would not be dumped, and its files copied instead"
-        return warning(topic, said, f"docker {do} {name}, unless a restore is at work")
+        return warning(topic, said, f"docker {do} {name}, unless a restore is running")
     return None
 
 
 def judge_influx_version(found: InspectedContainer, version: str) -> Finding:
     """Judge the version of a container that runs."""
     if not version.startswith("1."):
-        said = f"{version} runs in {found.container.name}, and we know how to save 1.x"
+        said = f"{version} runs in {found.container.name}, but only 1.x is supported there"
         fix = (
-            'say in hosts.toml what it is: [[services]], kind = "dump", dump = "influxdb2"; or '
-            "name another one: [influxdb] container = …"
+            'set in hosts.toml what it is: [[services]], kind = "dump", dump = "influxdb2"; or '
+            "choose another one: [influxdb] container = …"
         )
         return failed("influxdb", said, fix)
     folder = path_on_host(found.mounts, BACKUP_INSIDE)
-    where = f"its backup folder is {folder}" if folder else "its dumps are read out by Docker"
+    where = f"its backup folder is {folder}" if folder else "its dumps are copied by Docker"
     return good("influxdb", f"{version}, {where}")
 
 
@@ -386,8 +394,8 @@ def judge_influx2(look: Influx2Look) -> Finding:
     """Judge the InfluxDB 2 that is to be dumped, once it was asked."""
     topic, facts = "influxdb2", look.facts
     if facts is None:
-        return failed(topic, look.error, "mend what it says, or InfluxDB 2 is in no backup")
-    where = "its dumps are read out by Docker"
+        return failed(topic, look.error, "fix this, or InfluxDB 2 is not backed up")
+    where = "its dumps are copied by Docker"
     if facts.backup_on_host:
         where = f"its backup folder is {facts.backup_on_host}"
     return good(topic, f"{facts.version}, {where} ({EXPERIMENTAL})")
@@ -407,7 +415,7 @@ def judge_databases(covers: Iterable[Cover], influx: str) -> tuple[Finding, ...]
         for each in covers
         if not each.covered and each.container.name != influx
     ]
-    said = "each container's data are saved whole: none is copied while it writes"
+    said = "all containers' data are saved consistently: none is copied while it writes"
     return tuple(found) or (good("databases", said),)
 
 
@@ -419,7 +427,7 @@ def judge_holdings(uncovered: Iterable[tuple[str, str]]) -> tuple[Finding, ...]:
     found = []
     for container, told in uncovered:
         plain = told.removeprefix("NOT COVERED: ")
-        fix = "" if plain != told else "docker compose config says more of these files"
+        fix = "" if plain != told else "for details: docker compose config"
         name = f"container {container}" if container else "not covered"
         found.append(warning(name, told if container else plain, fix))
     return tuple(found)
@@ -428,7 +436,8 @@ def judge_holdings(uncovered: Iterable[tuple[str, str]]) -> tuple[Finding, ...]:
 def judge_layers(in_layers: Iterable[tuple[str, str]]) -> tuple[Finding, ...]:
     """Judge what containers wrote into their own layers and may be of worth: a warning each."""
     fix = (
-        'if it matters, let it mount a folder of volumes/ there; else [[services]], kind = "skip"'
+        "if you need these data, mount a folder of volumes/ there; else [[services]], kind = "
+        '"skip"'
     )
     return tuple(warning(f"container {name}", told, fix) for name, told in in_layers)
 
@@ -443,13 +452,14 @@ def judge_sql(server: SqlServer, told: Result) -> Finding:
     """Judge a server that is dumped as SQL by its answer to `SELECT version()`."""
     topic = f"container {server.container}"
     if told.exit_code == 0:
-        return good(topic, f"{ENGINES[server.engine].title} {version_in(told.out)} lets us in")
+        name = f"{ENGINES[server.engine].title} {version_in(told.out)}"
+        return good(topic, f"{name} accepts the login")
     if told.exit_code == NOT_LET_IN:
-        fix = "put its present root password into docker-compose.yml or .env, and recreate it"
+        fix = "put its current root password into docker-compose.yml or .env, and recreate it"
         return failed(topic, told.last_line, fix)
     if told.exit_code == NO_PROGRAM:
-        return failed(topic, told.last_line, f"see that {ITS_ROW}")
-    return failed(topic, told.last_line, f"docker logs {server.container} says why")
+        return failed(topic, told.last_line, f"check that {ITS_ROW}")
+    return failed(topic, told.last_line, f"see docker logs {server.container}")
 
 
 # What runs left behind, and what they made
@@ -463,20 +473,20 @@ def judge_journal(lines: Iterable[str], undo: str, gone: str = "") -> Finding:
     told = tuple(lines)
     owed = owed_in(told)
     if not owed:
-        return good("journal", "nothing is to be undone")
+        return good("journal", "nothing to undo")
     change = unfinished(told)
     if not change:
-        found = "a backup is running, or died; the next one clears up after it"
+        found = "a backup is running or was interrupted; the next one cleans up"
         return warning("journal", found, "inv backup")
     if gone:
         found = (
-            f"{change} died, and what it replaced is gone of {gone}: no run starts "
-            "before the rest is undone. Start no container by hand before that"
+            f"{change} was interrupted, and the replaced data of {gone} are gone: no run starts "
+            "before the rest is undone. Until then start no container by hand"
         )
-        return failed("journal", found, f"put it there again, or {undo} --leave-gone")
+        return failed("journal", found, f"put them back, or {undo} --leave-gone")
     found = (
-        f"{change} is at work, or died. If it died: start no container by hand; undo it first, "
-        f"which takes back its {len(owed)} steps and nothing more. The next backup does so as well"
+        f"{change} is running or was interrupted. If interrupted: start no container by hand; "
+        f"undo it first (only its {len(owed)} steps). The next backup also undoes it"
     )
     return failed("journal", found, undo)
 
@@ -497,9 +507,9 @@ def judge_sets(sets: Iterable[BackupSet]) -> tuple[Finding, ...]:
         name = f"backup {each.runtag}"
         again = f"inv backup --runtag {shlex.quote(each.runtag)}"
         if each.state is State.UNFINISHED:
-            found.append(warning(name, "is unfinished: its run did not end, or runs now", again))
+            found.append(warning(name, "is unfinished: its run is active or interrupted", again))
         elif each.state is State.DAMAGED:
-            helps = f"why, and which copies there are: inv show {shlex.quote(each.runtag)}"
+            helps = f"for the reason and other copies: inv show {shlex.quote(each.runtag)}"
             found.append(warning(name, "is damaged", helps))
     return tuple(found)
 
@@ -523,12 +533,12 @@ def judge_age(
         for runtag in newest.ahead
     ]
     found += [
-        warning(name, f"{each.runtag}, which is newer, is {each.state.value}", _show(each.runtag))
+        warning(name, f"the newer {each.runtag} is {each.state.value}", _show(each.runtag))
         for _, each in newest.newer
         if each.state in (State.DAMAGED, State.INCOMPLETE)
     ]
     if newest.good is None or newest.made is None:
-        return (*found, warning(name, "there is no good one", fix))
+        return (*found, warning(name, "no good backup", fix))
     age = age_text(min(newest.made, now), now)
     said = f"{newest.good.runtag}, {newest.good.state.value}, age: {age}"
     if now - newest.made > YOUNG:

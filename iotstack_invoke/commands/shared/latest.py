@@ -89,9 +89,8 @@ def latest_in(
         raise
     except StepFailed as error:
         raise StepFailed(
-            f"Which backup in {storage.name} is the latest cannot be told: {ended(error)} "
-            "Name the one "
-            "that is meant: --runtag NAME; inv list shows them.",
+            f"Cannot tell which backup in {storage.name} is the latest: {ended(error)} "
+            "Choose one with --runtag NAME; to list them: inv list",
             again=error.again,
         ) from error
     good = newest.good or _newest_later(newest, here)
@@ -147,17 +146,17 @@ def newer_than(
 def _why(backup: BackupSet, failed: Collection[str], *, is_copy: bool) -> str:
     if backup.state is State.UNFINISHED:
         what = "its copy" if is_copy else "its run"
-        return f"is unfinished: {what} is at work, or died"
+        return f"is unfinished: {what} is active or was interrupted"
     if backup.state is State.INCOMPLETE and backup.manifest:
         return f"is incomplete: no {', '.join(what for what, _ in backup.manifest.lacking)}"
     if backup.state is not State.DAMAGED:
         return "has no manifest that proves it"
     if backup.runtag in failed:
-        return "is damaged: its last verification there found it"
+        return "is damaged: its last verification there failed"
     if "manifest" in backup.files and backup.manifest is None:
         return "is damaged: its manifest cannot be read"
     if len(backup.differing) == len(backup.unnamed):
-        return "is damaged: an archive is there that its manifest does not name"
+        return "is damaged: it has an archive that its manifest does not list"
     return "is damaged: files of it are missing or have another size"
 
 
@@ -181,22 +180,22 @@ def passed_told(
         state, tag = each.backup.state, f"'{each.runtag}'"
         text = f"PASSED OVER: {each.runtag} {in_places(each.at)}, which is newer, {each.why}."
         if each.is_later:
-            text += " A clock is wrong here, or was where it was made: compare `date`."
+            text += " The clock here is wrong, or was wrong where it was made: check `date`."
         elif state is State.DAMAGED:
-            text += f" What is wrong, and which copies there are: inv show {tag}."
+            text += f" For details and other copies: inv show {tag}."
         elif state is State.INCOMPLETE:
-            text += f" What it lacks is made by: inv backup{host} --runtag {tag}."
+            text += f" To complete it: inv backup{host} --runtag {tag}."
         elif state is State.UNFINISHED and each.is_copy:
-            text += " If no run is at work: inv sync finishes it."
+            text += " If no run is active, finish it: inv sync."
         elif state is State.UNFINISHED:
-            text += f" If no run is at work: inv backup{host} --runtag {tag} finishes it."
+            text += f" If no run is active, finish it: inv backup{host} --runtag {tag}."
         if state in takes and state is not State.DAMAGED and each.backup.archives:  # else it fails
-            text += f" To take it all the same: {named}{tag}{where(each)}."
+            text += f" To use it anyway: {named}{tag}{where(each)}."
         told.append(text)
     if len(listed) > MOST_TOLD:
         more = [each.runtag for each in listed[MOST_TOLD:]]
         names = ", ".join(more[:MOST_NAMED])
         if len(more) > MOST_NAMED:
             names += f" and {len(more) - MOST_NAMED:,} more"
-        told.append(f"So it is with {names}: inv list tells what is wrong with each.")
+        told.append(f"The same for {names}: see inv list.")
     return tuple(told)

@@ -45,5 +45,5 @@ def recover_here(
             except Unreachable:
                 raise
             except StepFailed as error:
-                report.warn(f"An old backup is half removed ({name}): {error}")
+                report.warn(f"An old backup is partly removed ({name}): {error}")
     return died, listed

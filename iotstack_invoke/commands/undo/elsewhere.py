@@ -56,8 +56,8 @@ def note_elsewhere(
                 host.run(Command((*root(), "sh", "-c", _NOTE, "sh", *note), timeout_s=60))
         except StepFailed as error:
             yield (
-                f"What was live until this was undone may lie in {', '.join(folders)}, and "
-                f"`inv undo --list` will not name it: that could not be noted. {error}"
+                f"Data from before this undo may be in {', '.join(folders)}, but `inv undo "
+                f"--list` will not list them, because this could not be recorded. {error}"
             )
 
 

@@ -61,8 +61,8 @@ def _remove(host: Host, words: tuple[str, ...], folders: tuple[str, ...], by_han
         cause = "It may be immutable. " if held else ""
         free = f"sudo chattr -R -i {shlex.join(folders)} && " if held else ""
         raise StepFailed(
-            f"On {host.name}: {', '.join(folders)} was not removed whole: {why.rstrip('.')}. "
-            f"{cause}When nothing needs it: {free}sudo {by_hand}"
+            f"On {host.name}: {', '.join(folders)} was not removed completely: {why.rstrip('.')}. "
+            f"{cause}When you no longer need it: {free}sudo {by_hand}"
         )
 
 
@@ -104,18 +104,18 @@ def remove_expired_here(
         except StepFailed:  # a run of root made one
             found = find_expired(host, stack.folder, as_root=root())
     except (Refused, StepFailed) as error:
-        return [f"Whether the days of old data are over cannot be told: {error}"]
+        return [f"Cannot tell whether old data have expired: {error}"]
     failed = []
     for folders in found:
         if dry_run:
-            tell(f"would be removed, its days are over: {folders[0]}")
+            tell(f"would be removed, it expired: {folders[0]}")
             continue
         try:
             remove_old(host, folders, root())
         except IotstackError as error:
-            failed.append(f"Old data stay: {error}")
+            failed.append(f"Old data are kept: {error}")
         else:
-            tell(f"removed, its days were over: {folders[0]}")
+            tell(f"removed, it had expired: {folders[0]}")
     return failed
 
 

@@ -173,10 +173,10 @@ class Owing:
             return
         if lock.permissions[0] != "-" or not self.trust.is_us(lock):
             raise Refused(
-                f"On {self.host.name}: {lock.path} is no lock of ours: "
-                f"{self.trust.others(lock) or 'it is no plain file'}. Whoever it belongs to could "
-                "keep every run waiting. Nothing was changed. When no run is at work, remove it: "
-                f"sudo rm {shlex.quote(lock.path)}"
+                f"On {self.host.name}: {lock.path} is not a lock of this program: "
+                f"{self.trust.others(lock) or 'it is not a plain file'}. Its owner could block "
+                "every run. Nothing was changed. If no run is active, remove it: sudo rm "
+                f"{shlex.quote(lock.path)}"
             )
         if lock.permissions[1:10] != PRIVATE:
             self.trust.take([lock])
@@ -229,7 +229,7 @@ class Owing:
                     raise self._with_way_out(error) from error
             journal.gone |= own.gone
             for undone in undone_steps:
-                report.tell(f"undone, left by a run that died: {undone}")
+                report.tell(f"rolled back after an interrupted run: {undone}")
             all_lines += lines
         for text in journal.told:
             report.warn(text)
@@ -251,16 +251,16 @@ class Owing:
             if gone := self.gone(lines):
                 raise self._with_way_out(_gone_told(gone, each.path))
             report.warn(
-                f"{change} is at work, or died. If it died, it is undone first; what is told here "
-                "is of the stack as it is now."
+                f"{change} is running or was interrupted. If interrupted, it is undone first; "
+                "what follows is about the present stack."
             )
 
     def _with_way_out(self, error: OldDataGone) -> OldDataGone:
         far = "" if isinstance(self.host, LocalHost) else host_flag(self.host.name)
         return OldDataGone(
             f"On {self.host.name}: {ended(error)} "
-            "Put it there again, if anybody has it. If nobody has: "
-            f"inv undo{far} --leave-gone undoes the rest, and leaves this as it is now."
+            f"Put it back if you have a copy. If not: inv undo{far} --leave-gone undoes the rest "
+            "and leaves this unchanged."
         )
 
     def gone(self, lines: Sequence[str]) -> tuple[Fate, ...]:
@@ -289,8 +289,8 @@ class Owing:
 def _gone_told(gone: Iterable[Fate], path: str) -> OldDataGone:
     told = " ".join(left_told(each.live, each.aside) for each in gone)
     return OldDataGone(
-        f"{told} Nothing was undone: what is owed is in {path}, and no run starts before it is "
-        "undone."
+        f"{told} Nothing was undone: the steps to undo are in {path}; no run starts before they "
+        "are undone."
     )
 
 

@@ -29,9 +29,7 @@ def list_states(settings: Settings, name: str, report: Report) -> int:
         found = find_states(host, stack, target.as_root)
         states = [each for each in found if not each.is_gone]
         if not states:
-            report.write(
-                f"On {target.name} no state of before a restore or reload is kept in {stack}."
-            )
+            report.write(f"On {target.name} no old states are kept in {stack}.")
             return ExitCode.GOOD
         mine = replace(settings.stack, folder=stack)
         now = datetime.now(UTC)
@@ -46,8 +44,9 @@ def list_states(settings: Settings, name: str, report: Report) -> int:
             leave = " --leave-gone" if owing.gone(owed) else ""
             some = "; some of what it replaced was removed" if leave else ""
             ways |= {
-                died.name: f"the {died.what} is at work, or died{some}: {undo}{leave} undoes it",
-                f"{died.name}-undone": f"{undo}{leave} goes on with that",
+                died.name: f"the {died.what} is running or was interrupted{some}: "
+                f"{undo}{leave} undoes it",
+                f"{died.name}-undone": f"to continue: {undo}{leave}",
             }
         rows = [
             (
@@ -62,15 +61,14 @@ def list_states(settings: Settings, name: str, report: Report) -> int:
         titles = ("put aside", "size", "what", "what becomes of it", "lies in")
         report.table(titles, rows, right=(1,), copied=(3, 4))
         report.write(
-            f"{sum_of(sizes, states)} in all. The newest {mine.keep_previous} and all of "
-            f"{mine.keep_previous_days} days stay (keep_previous, keep_previous_days in [stack]); "
-            "a backup, restore, reload or prune that went well removes the others."
+            f"{sum_of(sizes, states)} in total. The newest {mine.keep_previous} and all of "
+            f"{mine.keep_previous_days} days stay (keep_previous, keep_previous_days in "
+            "[stack]); the next successful backup, restore, reload or prune removes the others."
         )
         if target.no_docker:
             report.warn(
-                f"{target.no_docker} This is what lies on the disk. Whether inv undo can go back "
-                "to one of them cannot be told: it stops and starts containers. What mends "
-                f"Docker: inv doctor{host_flag(name)}."
+                f"{target.no_docker} This list is from the disk. inv undo needs Docker, so it "
+                f"may not work. To repair Docker: inv doctor{host_flag(name)}."
             )
         return ExitCode.GOOD
 
@@ -124,9 +122,9 @@ def _ways(
         if not each.can_be_undone:
             continue
         if told:
-            told[each.name] = "inv undo goes back to it when what is newer is undone"
+            told[each.name] = "inv undo can go back to it after the newer ones are undone"
         else:
-            then = ", when the other is undone" if owed else ""
+            then = ", after the other is undone" if owed else ""
             told[each.name] = f"{_way(each, owing, target, again)}{then}"
     return told
 
@@ -137,7 +135,7 @@ def _way(state: OldState, owing: Owing, target: StackHost, undo: str) -> str:
     fates = () if leaves_no_marks(lines) else fates_of(target.host, target.as_root, lines)
     gone = paths_named(target.folder, (each.live for each in cannot_be_back(fates)))
     if any(each.word == "apart" for each in fates):
-        return "inv undo does not reach it: something is mounted over it since, or not any more"
+        return "inv undo cannot use it: a mount there changed since"
     if gone:
-        return f"{undo} --leave-gone goes back to what is left of it (gone: {gone})"
-    return f"{undo} goes back to it"
+        return f"to go back to the rest of it: {undo} --leave-gone (gone: {gone})"
+    return f"to go back to it: {undo}"

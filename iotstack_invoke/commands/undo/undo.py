@@ -95,7 +95,7 @@ def tell_death(
     if change is None:
         return ()
     told = (
-        f"Undone now, on {host.name}: {change}, and died before its end. The stack is as it was "
+        f"Rolled back an interrupted run on {host.name}: {change}. The stack is in the state "
         f"before it{but}."
     )
     report.warn(told)
@@ -113,7 +113,7 @@ def tell_death(
     return (told,)
 
 
-NOT_FINISHED = "The way back is not finished: run `inv undo`, which goes on with it."
+NOT_FINISHED = "Rollback incomplete: run `inv undo` to continue."
 
 
 def what_is_left(target: StackHost, journal: Journal, undone: str) -> str:
@@ -121,12 +121,10 @@ def what_is_left(target: StackHost, journal: Journal, undone: str) -> str:
     try:
         owed = read_text(target.host, target.journal)
     except Interrupted as error:
-        error.left = "Whether all of it is undone was not looked at. Run `inv undo`: it looks."
+        error.left = "Not checked whether everything is undone. To check: `inv undo`"
         raise
     except StepFailed as error:
-        return (
-            f"Whether all of it is undone cannot be told: {ended(error)} Run `inv undo`: it looks."
-        )
+        return f"Cannot tell whether everything is undone: {ended(error)} To check: `inv undo`"
     if owed:
         return NOT_FINISHED
     return " ".join((undone, *journal.told))
@@ -182,18 +180,18 @@ def _undo(
             left.append(NOT_FINISHED)
             journal.leave_gone = leave_gone
             undo_owed(settings, owing, owed, journal, report)
-            left.append("What did not end before is undone: the stack is as it was before that.")
+            left.append("The interrupted run is undone: the stack is in the state before it.")
             report.write(
-                f"What did not end was undone. The stack is as it was before{but_for(journal)}."
+                "The interrupted run was undone. The stack is in the state before "
+                f"it{but_for(journal)}."
             )
             if last_restore:
-                report.write(f"Nothing else was taken back. One that went well: {again}")
+                report.write(f"Nothing else was undone. To undo a successful one: {again}")
             return ExitCode.WARNINGS if journal.told else ExitCode.GOOD
         kept = _last_journal(target)
         if not kept:
             raise NotFound(
-                f"On {target.name} there is no restore or reload that can be undone."
-                f"{_other_machine(target)}"
+                f"On {target.name} no restore or reload can be undone.{_other_machine(target)}"
             )
         replaced = _folder(kept)
         owing.believe(kept)
@@ -201,15 +199,15 @@ def _undo(
         change = change_in(lines) or replaced
         if yes and not last_restore:
             raise NotFound(
-                f"On {target.name} nothing is left to undo: {change}, the last, went well, and "
-                f"nothing was changed. To go back to before it all the same: {again} --yes"
+                f"On {target.name} nothing to undo: the last, {change}, succeeded. Nothing was "
+                f"changed. To go back to before it anyway: {again} --yes"
             )
         with_docker(target)
         used = f"{target.folder}/{RESTORE}/previous-{replaced}-undone"
         _refuse_unreadable(target, journal.at(kept), lines)
         owing.mark_new(journal.at(kept), lines, kept=True)
         lines, gone = _lines_back(target, str(change), lines, "" if leave_gone else again)
-        _tell(target, f"What is undone: {change}.", used, lines, gone, report)
+        _tell(target, f"To undo: {change}.", used, lines, gone, report)
         if not yes:
             confirm(host, "undo it", "--yes" if last_restore else "--last-restore --yes")
         # From here on it is a restore that did not end: whatever happens, it is undone.
@@ -222,11 +220,13 @@ def _undo(
             wait_for_orphans(target.host, target.guard)
             journal.recover(lines)
         journal.gone = bool(gone)
-        left.append(f"Before that all was undone: the stack is as it was before {change}.")
+        left.append(
+            f"Everything before that is undone: the stack is in the state before {change}."
+        )
         report.write(
-            f"Undone. The stack on {target.name} is as it was before {change}{but_for(journal)}. "
-            f"What it was since then is in {used} (or in a folder of that name on another disk); "
-            f"how long it stays: inv undo --list{far}."
+            f"Undone. The stack on {target.name} is in the state before "
+            f"{change}{but_for(journal)}. The data from since then are in {used} (or in a folder "
+            f"of that name on another disk); how long it stays: inv undo --list{far}."
         )
         for text in journal.told:
             report.warn(text)
@@ -236,7 +236,7 @@ def _undo(
 def _other_machine(target: StackHost) -> str:
     """Return what helps whoever is at a laptop, and means the Pi: here Docker does not run."""
     here = isinstance(target.host, LocalHost)
-    return " If another machine is meant: --host NAME." if here and target.no_docker else ""
+    return " For another machine: --host NAME." if here and target.no_docker else ""
 
 
 def _refuse_strange_folder(target: StackHost) -> None:
@@ -245,8 +245,8 @@ def _refuse_strange_folder(target: StackHost) -> None:
     if not which_may_be_there(target.host, ours, target.as_root):
         raise NotFound(
             f"In {target.folder}, on {target.name}, there is no restore or reload that can be "
-            "undone: it has neither backups/ nor restore/. Nothing was changed. If the stack lies "
-            f"elsewhere: [stack] folder in hosts.toml.{_other_machine(target)}"
+            "undone: it has neither backups/ nor restore/. Nothing was changed. If the stack is "
+            f"elsewhere, set [stack] folder in hosts.toml.{_other_machine(target)}"
         )
 
 
@@ -275,15 +275,15 @@ def _tell(
 
     report.write(what)
     for title, told in (
-        ("puts back as it was before", paths_named(target.folder, back)),
+        ("restores to the previous state", paths_named(target.folder, back)),
         (
-            "takes away, as it was not there before",
+            "removes, because it did not exist before",
             paths_named(target.folder, asides.keys() - back),
         ),
-        ("leaves as it is now, as what it was before is gone", paths_named(target.folder, left)),
+        ("leaves unchanged, because the previous state is gone", paths_named(target.folder, left)),
         ("removes", ", ".join(made)),
         ("stops, and starts again", ", ".join(dict.fromkeys(stopped))),
-        ("what was stored since then is put aside in", used),
+        ("data stored since then are moved to", used),
     ):
         if told:
             report.write(f"  {title}: {told}")
@@ -301,7 +301,7 @@ def _refuse_unreadable(target: StackHost, journal: Journal, lines: Sequence[str]
         why = ended(error)
     else:
         if torn := [number for number, line in enumerate(lines, 1) if not is_told(line)]:
-            why = f"{journal.path} is damaged: line {torn[0]} cannot be read."
+            why = f"{journal.path} is damaged: cannot read line {torn[0]}."
         elif not owed:
             why = f"{journal.path} is empty."
     if why:
@@ -309,7 +309,7 @@ def _refuse_unreadable(target: StackHost, journal: Journal, lines: Sequence[str]
         raise Refused(
             f"On {target.name} the last restore or reload cannot be undone. {why} Nothing was "
             f"changed. What it replaced is in {folder}: put it back by hand, or restore a backup. "
-            f"When nobody needs it: sudo rm -r {shlex.quote(folder)}"
+            f"When you no longer need it: sudo rm -r {shlex.quote(folder)}"
         )
 
 
@@ -336,11 +336,10 @@ def _refuse_apart(target: StackHost, change: str, fates: Sequence[Fate]) -> None
         names = paths_named(target.folder, (each.live for each in found))
         verb = "lies" if len(found) == 1 else "lie"
         raise Refused(
-            f"On {target.name} {change} cannot be undone as it is now: {names} {verb} on another "
-            f"mount than what was there before ({posixpath.dirname(found[0].aside)}), and no "
-            "rename leads from one to the other. Nothing was changed. Unmount what was mounted "
-            "there since, or mount the drive as it was then, and run this again; or restore a "
-            "backup."
+            f"On {target.name} {change} cannot be undone now: {names} {verb} on another "
+            f"mount than what was there before ({posixpath.dirname(found[0].aside)}), so they "
+            "cannot be renamed. Nothing was changed. Restore the mounts of that time and run "
+            "this again; or restore a backup."
         )
 
 
@@ -350,10 +349,10 @@ def _refuse_gone(target: StackHost, change: str, gone: Sequence[Fate], again: st
         paths = ", ".join(each.aside for each in gone)
         names = paths_named(target.folder, (each.live for each in gone))
         raise Refused(
-            f"On {target.name} {change} cannot be undone in full: what it replaced was removed "
-            f"since, of {names} (it was in {paths}). Nothing was changed. Put it there again, if "
-            f"anybody has it. If nobody has: {again} --leave-gone puts back the rest, and leaves "
-            f"{names} as now."
+            f"On {target.name} {change} cannot be fully undone: replaced data were removed "
+            f"since, of {names} (it was in {paths}). Nothing was changed. Put them back if you "
+            f"have a copy. If not: {again} --leave-gone undoes the rest and leaves {names} "
+            "unchanged."
         )
 
 
@@ -378,8 +377,8 @@ def _last_journal(target: StackHost) -> str:
     if found and posixpath.basename(found[-1]) == GONE_MARK:
         raise NotFound(
             f"The last change of the stack on {target.name}, {_folder(found[-1])}, cannot be "
-            "undone: its old data were removed. What is older is in "
-            f"{folder}, and is not put back past it."
+            f"undone: its old data were removed. Older data are in {folder}, but cannot be put "
+            "back without it."
         )
     return found[-1] if found else ""
 

@@ -138,7 +138,7 @@ class Delivery:
             self.begun.add(runtag)
         if copy and copy.manifest and not ours:
             self.refused[runtag] = (
-                f"there is another backup of that name, of {copy.manifest.host}, which stays"
+                f"another backup of that name, from {copy.manifest.host}, exists there and is kept"
             )
         elif copy and copy.unnamed:
             self.refused[runtag] = (
@@ -149,9 +149,8 @@ class Delivery:
             self.refused[runtag] = "its manifest there could not be read in time"
         elif doubted and not (can_hash(self.storage) or getattr(self.storage, "keeps_all", False)):
             self.refused[runtag] = (
-                "its copy there was found damaged. Read it once more: "
-                f"{_verify(runtag, self.name)}. If it is damaged still, remove it, and it is sent "
-                "anew"
+                f"its copy there is damaged. Check it again: {_verify(runtag, self.name)}. If it "
+                "is still damaged, remove it; it is then uploaded again"
             )
         elif manifest and copy and state == manifest.state and not self._lacks_text(backup, copy):
             self.there.append(runtag)
@@ -233,7 +232,7 @@ class Delivery:
     @property
     def troubles(self) -> tuple[str, ...]:
         """What went wrong, a sentence each."""
-        lines = [f"{self.name} was not served to the end: {self.error}"] if self.error else []
+        lines = [f"Copying to {self.name} failed: {self.error}"] if self.error else []
         return (*lines, *_not_delivered(self.failed, self.name))
 
     @property
@@ -243,10 +242,10 @@ class Delivery:
         count = f"{len(self.owed)} backup{'s' if several else ''}"
         them = "them" if several else "it"
         listed = ", ".join(self.owed)
-        lacks = f"{self.name} lacks {count}"
+        lacks = f"{self.name} is missing {count}"
         if not self.looked:  # the records here name those that never arrived, and no others
-            lacks = f"What {self.name} holds is not known; it lacks at least {count}"
-        return f"{lacks}: {listed}. The next backup or `inv sync` delivers {them}."
+            lacks = f"Cannot list {self.name}; it is missing at least {count}"
+        return f"{lacks}: {listed}. The next backup or `inv sync` copies {them} there."
 
 
 def _not_delivered(troubles: Mapping[str, str], vault: str) -> tuple[str, ...]:
@@ -255,7 +254,7 @@ def _not_delivered(troubles: Mapping[str, str], vault: str) -> tuple[str, ...]:
     for runtag, why in troubles.items():
         alike.setdefault(why.rstrip("."), []).append(runtag)
     return tuple(
-        f"{', '.join(tags)} {'is' if len(tags) == 1 else 'are'} not delivered to {vault}: "
+        f"{', '.join(tags)} {'is' if len(tags) == 1 else 'are'} not copied to {vault}: "
         f"{ended(why)}"
         for why, tags in alike.items()
     )
@@ -381,7 +380,7 @@ def deliver(
     _record_what_is_there(environment, deliveries)
     for backup, mine in lacking_in(deliveries):
         if mine:
-            tell(f"delivering {backup.runtag} to {', '.join(each.name for each in mine)}")
+            tell(f"copying {backup.runtag} to {', '.join(each.name for each in mine)}")
             if _deliver_one(environment, backup, mine, do):
                 for each in deliveries:
                     each.damaged_here.add(backup.runtag)
@@ -400,7 +399,7 @@ def deliver(
 def _prove(environment: Environment, each: Delivery) -> Mapping[str, FileFact] | None:
     """Note which of the copied sets are delivered, by one listing of the vault; return that.
 
-    None where it cannot be listed: then nothing is delivered.
+    None where it could not be listed: then nothing is delivered.
     """
     try:
         names = each.storage.listdir(each.storage.root)
@@ -443,15 +442,12 @@ def differs_there(
     for name, size_bytes in sizes.items():
         fact = there.get(name)
         if fact is None or not fact.is_file:
-            found.append(f"{name} is not there")
+            found.append(f"{name} is missing")
         elif fact.size_bytes != size_bytes:
             found.append(f"{name} has {fact.size_bytes:,} of {size_bytes:,} bytes there")
     if not found:
         return ""
-    return (
-        f"it was copied, and {', '.join(found)}. Was the vault changed meanwhile, or does it not "
-        "keep what it takes?"
-    )
+    return f"it was copied, but {', '.join(found)}. Was the vault changed, or does it lose data?"
 
 
 def lacking_in(deliveries: Sequence[Delivery]) -> Iterator[tuple[BackupSet, list[Delivery]]]:
@@ -569,7 +565,7 @@ def _end_log(environment: Environment, backup: BackupSet) -> None:
     path = f"{environment.backups}/{backup.runtag}.{KINDS['log']}"
     if "log" in backup.files and not environment.host.stat([path]):
         log = open_log(environment, backup.runtag)
-        log.write("backup", "the run did not end; its set is delivered as it is")
+        log.write("backup", "the run was interrupted; its backup is copied as it is")
         finish_log(environment, backup.runtag, log)
 
 
@@ -609,23 +605,22 @@ def _damaged_told(environment: Environment, runtag: str, found: Sequence[Deliver
     if whole:
         names = ", ".join(each.name for each in whole)
         return (
-            f"{runtag} is damaged here, and whole in {names}, where `inv restore --runtag "
-            f"'{runtag}' --from {whole[0].name}` takes it from. "
-            f"{_cure(environment, whole[0], runtag)}"
+            f"{runtag} is damaged here, but good in {names}. To restore that copy: `inv restore "
+            f"--runtag '{runtag}' --from {whole[0].name}`. {_cure(environment, whole[0], runtag)}"
         )
     return (
-        f"{runtag} is damaged here, and in no vault that was looked at it is known to be whole. "
-        f"What can be done: inv verify --runtag '{runtag}' --at here"
+        f"{runtag} is damaged here, and the vaults that were checked have no good copy. "
+        f"To see what to do: inv verify --runtag '{runtag}' --at here"
     )
 
 
 def _cure(environment: Environment, vault: Delivery, runtag: str) -> str:
     """Return how what is damaged here is replaced, or else removed."""
     files = f"{shlex.quote(environment.backups)}/{shlex.quote(runtag)}.*"
-    remove = f"Or remove what lies here: rm {files}"
+    remove = f"Or remove the files here: rm {files}"
     (own,) = (each for each in environment.settings.vaults if each.name == vault.name)
     if own.recipients:
-        return f"What lies there is sealed. {remove.removeprefix('Or ').capitalize()}"
+        return f"The copy there is sealed. {remove.removeprefix('Or ').capitalize()}"
     there = f"{shlex.quote(vault.storage.root)}/{shlex.quote(runtag)}.*"
     verify = f"inv verify --runtag '{runtag}' --at here"
     if own.remote or own.ssh:
@@ -723,16 +718,16 @@ def whose_told(
     if shut:
         why = next(iter(shut.values()))
         return (
-            f"{', '.join(sorted(shut))} there cannot be compared with what is here, and may "
-            f"be good: {ended(str(why))} Nothing was replaced"
+            f"{', '.join(sorted(shut))} there cannot be compared with the copy here, and may be "
+            f"good: {ended(str(why))} Nothing was replaced"
         )
     if strange:
         runtag = (split_set_name(strange[0]) or ("RUNTAG",))[0]
         return (
-            f"{', '.join(strange)} there is not what is here, no manifest that can be read there "
-            f"says whose it is, and it is not replaced. See what it is: {_verify(runtag, vault)}. "
-            "If it is no good copy, move it to another folder, or replace it by what is here: inv "
-            f"backup --runtag {shlex.quote(runtag)}"
+            f"{', '.join(strange)} there differs from the copy here, has no readable manifest, "
+            f"and is not replaced. To check it: {_verify(runtag, vault)}. If it is not a good "
+            "copy, move it to another folder, or replace it: inv backup --runtag "
+            f"{shlex.quote(runtag)}"
         )
     return ""
 

@@ -35,7 +35,7 @@ from .replication import (
 JOBS_AT_ONCE = 2
 NOT_DELIVERED = {
     State.UNPROVEN: "without a manifest",
-    State.UNFINISHED: "unfinished (inv backup --runtag goes on with it)",
+    State.UNFINISHED: "unfinished (to resume: inv backup --runtag)",
 }
 
 
@@ -51,9 +51,8 @@ def sync(settings: Settings, asked: Sequence[str], report: Report, *, dry_run: b
         names = _chosen(environment, asked)
         if not os.path.isdir(environment.backups):
             raise NotFound(
-                f"There is no {environment.backups}, and so no backup of this machine that a "
-                "vault could lack. Another machine's: inv backup --host NAME, or inv pull --host "
-                "NAME."
+                f"{environment.backups} does not exist, so this machine has no backups to copy. "
+                "For another machine: inv backup --host NAME, or inv pull --host NAME."
             )
         with signals_raised(), contextlib.nullcontext() if dry_run else environment.held("sync"):
             journal = Owing.of_site(environment).journal_of_backups()
@@ -68,8 +67,8 @@ def sync(settings: Settings, asked: Sequence[str], report: Report, *, dry_run: b
                 _deliver(environment, found, journal, report)
     except Interrupted as error:
         report.fail(
-            f"Sync: {error}. Nothing half-written has a final name in a vault. The same command "
-            "goes on from there."
+            f"Sync: {error}. Incomplete files keep partial names in a vault. To resume, run the "
+            "same command again."
         )
         return error.exit_code
     finally:
@@ -79,10 +78,12 @@ def sync(settings: Settings, asked: Sequence[str], report: Report, *, dry_run: b
 
 def _chosen(environment: Environment, asked: Sequence[str]) -> tuple[str, ...]:
     if not environment.vaults:
-        raise UsageError("hosts.toml names no vault, so there is nowhere to deliver to.")
+        raise UsageError("hosts.toml has no vaults, so there is nothing to copy to.")
     for each in asked:
         if each not in environment.vaults:
-            raise UsageError(f"--vault {each}: there are {', '.join(environment.vaults)}.")
+            raise UsageError(
+                f"--vault {each}: unknown; known vaults: {', '.join(environment.vaults)}."
+            )
     return tuple(each for each in environment.vaults if not asked or each in asked)
 
 
@@ -114,7 +115,7 @@ def _show_plan(environment: Environment, found: Sequence[Delivery], report: Repo
         age = age_text(backup.made(), datetime.now(UTC))
         size = size_text(backup.size_bytes)
         for each in mine:
-            report.write(f"{each.name} lacks {backup.runtag} ({age}, {size})")
+            report.write(f"{each.name} is missing {backup.runtag} ({age}, {size})")
         planned += plan_for(
             environment, backup, mine, RecordFile(environment, backup.runtag)
         ).planned
@@ -147,11 +148,13 @@ def _close(
     report.table((*titles, "failed"), rows, right=(1, 2, 3, 4))
     for each in found:
         for runtag, why in each.passed_over.items():
-            report.write(f"{runtag} is not for {each.name}, whose policy lets it go: {why}")
+            report.write(
+                f"{runtag} is not copied to {each.name}, whose policy would remove it: {why}"
+            )
     for state, why in NOT_DELIVERED.items():
         runtags = [each.runtag for each in here if each.state is state]
         if runtags:
-            report.write(f"Not delivered, since {why}: {', '.join(runtags)}")
+            report.write(f"Not copied, because {why}: {', '.join(runtags)}")
     problems = [line for each in found for line in (*each.refusals, *each.troubles)]
     problems += damaged_here_told(environment, found)
     if not dry_run:

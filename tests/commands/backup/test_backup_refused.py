@@ -139,8 +139,8 @@ def damaged_manifest(pi):
 
 
 REFUSALS = [
-    (found_damaged, "", "its last verification found it damaged: The SHA-256 of"),
-    (damaged_manifest, "", "its manifest is damaged. usb may have it whole"),
+    (found_damaged, "", "its last verification failed: The SHA-256 of"),
+    (damaged_manifest, "", "its manifest is damaged. usb may have a good copy"),
     (without_a_manifest, "", "made by other scripts"),
     (in_the_vault, "", "usb has a backup"),
     (pinned_in_the_vault, "--force", "it is pinned there"),
@@ -179,7 +179,7 @@ def test_a_backup_without_vaults_is_there_already(little_stack):
     """The refusal speaks of no vault where there is none."""
     assert little_stack.run(f"backup --runtag {TAG}").returncode == 0
     said = " ".join(little_stack.run(f"backup --runtag {TAG}").stderr.split())
-    assert f"There is a backup {TAG} already, here. Choose another --runtag" in said
+    assert f"A backup {TAG} exists already, here. Choose another --runtag" in said
 
 
 def test_the_advice_for_a_damaged_set(pi):
@@ -187,12 +187,12 @@ def test_the_advice_for_a_damaged_set(pi):
     pi.usb.mkdir()
     found_damaged(pi)
     told = pi.run(f"verify --runtag {TAG} --at here").stderr
-    assert f"Take another copy: inv show '{TAG}'" in told
+    assert f"Use another copy: inv show '{TAG}'" in told
     for each in pi.usb.iterdir():
         each.unlink()
     told = " ".join(pi.run(f"verify --runtag {TAG} --at here").stderr.split())
     assert (
-        f"There is no other copy. Make it again, of what there is now: inv backup --runtag '{TAG}' --force"
+        f"There is no other copy. Rebuild it from the present data: inv backup --runtag '{TAG}' --force"
         in told
     )
 
@@ -458,5 +458,5 @@ def test_where_no_stack_is_nothing_is_made(pi):
     """Refused means that nothing was changed: no folder of backups either, which doctor praises."""
     (pi.folder / "docker-compose.yml").unlink()
     told = pi.run(f"backup --runtag {TAG}")
-    assert (told.returncode, "There is no IOTstack" in told.stderr) == (13, True)
+    assert (told.returncode, "No IOTstack found in" in told.stderr) == (13, True)
     assert not pi.backups.exists()

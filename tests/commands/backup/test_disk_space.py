@@ -69,4 +69,4 @@ def test_the_doctor_finds_what_a_backup_is_refused_for(little_stack, small_disk)
     found = json.loads(little_stack.run("doctor --json").stdout)
     (space,) = (each for each in found if each["name"] == "space")
     assert space["verdict"] == "failed", space
-    assert "for their dumps meanwhile" in space["found"]
+    assert "for their temporary dumps" in space["found"]

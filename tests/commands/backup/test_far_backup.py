@@ -75,7 +75,7 @@ def test_a_stack_that_is_not_there_is_told_with_its_host(laptop, pi):
     told = laptop.run("backup --host pi")
     said = " ".join(told.stderr.split())
     assert told.returncode == 13
-    assert f"On pi: There is no IOTstack in {pi.folder}2" in said
+    assert f"On pi: No IOTstack found in {pi.folder}2" in said
     assert 'in the row of [[hosts]] with name = "pi" folder = ' in said
     assert "[stack]" not in said
 
@@ -100,7 +100,7 @@ def test_a_dry_run_of_a_bare_restore_makes_no_folder(laptop, pi):
     ("key", "flags", "code", "said"),
     [
         ('role = "live"', "--runtag x --yes", 13, "is live in hosts.toml"),
-        ("", "--runtag x", 13, "Nobody is there to confirm"),
+        ("", "--runtag x", 13, "No terminal to confirm on; add"),
         ("", "--runtag other --yes", 10, "no backup other"),
     ],
 )
@@ -246,7 +246,7 @@ def test_two_backups_of_one_stack_exclude_each_other(pi, laptop):
         holder.kill()
     subprocess.run(["fuser", "-k", lock], check=False, capture_output=True)
     assert told.returncode == 11
-    assert "On pi another run is working on this stack" in told.stderr
+    assert "On pi another run is active on this stack" in told.stderr
 
 
 @pytest.fixture
@@ -355,7 +355,7 @@ def test_a_lock_that_another_run_took_meanwhile_ends_this_one(tmp_path, start_ss
         _, err = started.communicate(timeout=60)
         subprocess.run(["fuser", "-k", lock], check=False, capture_output=True)
     assert started.returncode == 11, err
-    assert "On pi another run is working on this stack" in err
+    assert "On pi another run is active on this stack" in err
     assert "first.manifest.json" in names_in(pi.backups)
 
 
@@ -364,7 +364,7 @@ def test_what_a_machine_lacks_is_told(pi, laptop):
     pi.tool("python3", "exit 127")
     told = laptop.run("backup --host pi")
     assert told.returncode == 13
-    assert "On pi python3 does not run" in told.stderr
+    assert "On pi python3 not running" in told.stderr
     assert not pi.backups.exists() or not [n for n in names_in(pi.backups) if n[0] != "."]
 
 

@@ -81,7 +81,7 @@ def test_a_power_cut_here_leaves_an_unfinished_set_and_whole_copies(pi, word, do
     assert not (pi.backups / "f.manifest.json").exists()
     assert archives(pi.nas) == pi.old
     assert pi.run("verify --runtag f --at nas").returncode == 0
-    assert "Not delivered, since unfinished" in pi.run("sync").stdout
+    assert "Not copied, because unfinished" in pi.run("sync").stdout
     told = pi.run("backup --runtag f")
     assert (told.returncode, told.stderr) == (0, "")
     assert_replaced(pi)
@@ -110,7 +110,7 @@ def test_a_vault_that_was_away_while_a_set_was_replaced_gets_the_new_one(pi):
     pi.flows.write_text(NEW)
     pi.nas.rename(pi.nas.with_name("away"))
     assert pi.run("backup --runtag f --force").returncode == 3
-    assert "f" in pi.run("sync").stderr.partition("lacks at least 1 backup: ")[2]
+    assert "f" in pi.run("sync").stderr.partition("missing at least 1 backup: ")[2]
     pi.nas.with_name("away").rename(pi.nas)
     pi.new = archives(pi.backups)
     told = pi.run("sync")
@@ -134,10 +134,8 @@ def test_after_a_new_sd_card_the_only_copy_is_not_replaced(pi):
     told = [pi.run(f"backup --runtag f --force {dry}") for dry in ("--dry-run", "")]
     assert [each.returncode for each in told] == [13, 13], told
     words = " ".join(told[1].stderr.split())
-    assert (
-        "f in nas holds volumes/nodered of the general part, and what is made now would" in words
-    )
-    assert "Nothing was changed. Take another --runtag." in words
+    assert "f in nas has volumes/nodered of the general part, but a new backup would" in words
+    assert "Nothing was changed. Use another --runtag." in words
     assert "inv prune --allow-missing volumes/nodered --at nas" in words
     assert archives(pi.nas) == before
     # Who means it says so; that is said of what was made before that second.
@@ -176,7 +174,7 @@ def test_a_copy_that_no_start_could_see_is_compared_when_its_vault_is_back(pi, p
         told = pi.run(line)
         assert told.returncode == (13 if pinned and line != "sync" else 3), told.stderr
         words = " ".join(told.stderr.split())
-        assert pinned or "f in nas holds volumes/nodered of the general part, which" in words
+        assert pinned or "f in nas has volumes/nodered of the general part, which" in words
         assert archives(pi.nas) == before
         assert pi.run("verify --runtag f --at nas").returncode == 0
         assert not list(pi.nas.glob("*.unfinished.jsonl"))

@@ -81,7 +81,7 @@ def test_a_database_that_is_gone_is_told_once(stack):
     done = stack.run("backup --runtag t2")
     assert done.returncode == 3, done.stderr
     names = ", ".join(f"database diary of container {c} of the mariadb part" for c in SERVERS)
-    assert f"Missing: {names}, which t1 has. If that is gone for good: inv prune" in done.stderr
+    assert f"Missing: {names}, which t1 has. If it is gone for good: inv prune" in done.stderr
     assert stack.run("backup --runtag t3").returncode == 0
 
 
@@ -248,7 +248,7 @@ def test_what_the_backup_warned_of_is_told_by_all_who_use_it(little_stack):
     )
     backup = little_stack.run("backup --runtag t1")
     assert backup.returncode == 3, backup.stderr
-    damaged = "t1 holds what was damaged before it was made: volumes/nodered/home.db. An"
+    damaged = "t1 holds files that were damaged before the backup: volumes/nodered/home.db. An"
     for line in ("verify --runtag t1 --at here", "rehearse --runtag t1 --at here"):
         told = little_stack.run(line)
         assert told.returncode == 3, told.stdout + told.stderr

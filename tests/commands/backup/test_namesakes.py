@@ -81,7 +81,7 @@ def test_two_machines_in_turn_are_told(little_stack, tmp_path, theirs, row):
     told = other.run("backup --runtag theirs")
     assert (told.returncode, told.stderr) == (0, ""), "it may be the Pi of `first`, set up anew"
     (found,) = told_by_doctor(one)
-    assert "theirs is the other one's" in found["found"]
+    assert "theirs is from the other one" in found["found"]
     told = one.run("backup --runtag second")
     assert told.returncode == 3
     assert f"Two machines called {HOST} back up to usb" in told.stderr
@@ -132,13 +132,13 @@ def test_a_host_that_has_the_name_of_this_machine(tmp_path, start_sshd, layout):
     put_set(laptop.vaults[0], NOW - timedelta(days=2), runtag="ours", machine=OURS)
     told = laptop.run("backup --host pi --runtag theirs")
     assert told.returncode == 3
-    assert "ours is the other one's" in told.stderr
+    assert "ours is from the other one" in told.stderr
     names = [each["name"] for each in json.loads(laptop.run("doctor --host pi --json").stdout)]
     assert "name" not in names, "this machine has no backups of its own"
     (laptop.folder / "backups").mkdir(parents=True)
     told = laptop.run("doctor --host pi")
     assert told.returncode == 1
-    assert f"is {HOST}, as this machine is called" in " ".join(told.stdout.split())
+    assert f"is {HOST}, the name of this machine too" in " ".join(told.stdout.split())
 
 
 def test_a_mark_shows_no_machine_id():

@@ -61,7 +61,7 @@ def test_the_only_whole_copy_in_a_vault_is_not_replaced(pi, lost, away, tmp_path
     assert [each.returncode for each in told] == [13, 13], told
     words = " ".join(told[1].stderr.split())
     assert "it is damaged: a.general-backup.tar.gz" in words
-    assert "nas may have it whole: inv verify --runtag 'a' --at nas" in words
+    assert "nas may have a good copy: check with inv verify --runtag 'a' --at nas" in words
     assert archives(pi.nas) == before
     assert pi.run("verify --runtag a --at nas").returncode == 0
 
@@ -113,7 +113,7 @@ def test_a_part_that_a_run_cannot_make_is_not_replaced(pi, tmp_path):
     told = [pi.run(f"backup --runtag f --force {dry}") for dry in ("--dry-run", "")]
     assert [each.returncode for each in told] == [13, 13], told
     words = " ".join(told[1].stderr.split())
-    assert f"f holds {tmp_path}/srv of the outside part, and what is made now would not" in words
+    assert f"f has {tmp_path}/srv of the outside part, but a new backup would not" in words
     assert f"inv prune --allow-missing {tmp_path}/srv" in words
     assert archives(pi.backups) == kept == archives(pi.nas)
     # What the owner says is gone goes, here and in the vault, and nothing of it is left. It is
@@ -156,7 +156,7 @@ def test_a_dump_of_a_server_that_stands_still_is_not_replaced(stack, names):
     assert told.returncode == 13, told.stderr
     words = " ".join(told.stderr.split())
     what = "container mariadb of the mariadb part" if len(names) == 1 else "the mariadb part"
-    assert f"f holds {what}, and what is made now would not" in words
+    assert f"f has {what}, but a new backup would not" in words
     assert "MariaDB is not dumped: container" in words
     assert archives(stack.folder / "backups") == before
 
@@ -214,18 +214,14 @@ def test_an_archive_that_no_manifest_names_is_told_and_stays(pi):
     for flags in ("", "--force"):
         told = pi.run(f"backup --runtag k {flags}")
         assert told.returncode == 13, told.stderr
-    assert "k holds the influx part, and what is made now would not" in " ".join(
-        told.stderr.split()
-    )
+    assert "k has the influx part, but a new backup would not" in " ".join(told.stderr.split())
     assert pi.run("list").returncode == 3
     assert pi.run("status").returncode != 0
-    assert "last backup here: there is no good one" in pi.run("doctor").stdout
+    assert "last backup here: no good backup" in pi.run("doctor").stdout
     assert stray.exists()
     stray.unlink()
     (pi.nas / stray.name).write_bytes(b"dump")
     told = pi.run("sync")
     assert told.returncode == 3
-    assert (
-        "k.influx-backup.tar is there, and the manifest names no influx part there" in told.stderr
-    )
+    assert "k.influx-backup.tar exists, but the manifest has no influx part there" in told.stderr
     assert (pi.nas / stray.name).exists()

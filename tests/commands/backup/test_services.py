@@ -81,7 +81,8 @@ def test_a_container_that_mounts_nothing_of_the_stack_has_no_files(little_stack)
     told = little_stack.tools / "docker.json"
     told.write_text(told.read_text().replace(f"{little_stack.folder}/volumes", "/run"))
     assert (
-        listed(little_stack)["grafana"] == "mounts no data; what it writes inside is in no backup"
+        listed(little_stack)["grafana"]
+        == "mounts no data; data inside the container are not backed up"
     )
 
 
@@ -140,8 +141,12 @@ def test_a_cache_that_keeps_nothing_in_the_stack_needs_no_warning(little_stack, 
 @pytest.mark.parametrize(
     ("image", "mounts", "told"),
     [
-        ("mongo:7", [], "the data of mongo lie in the container itself"),
-        ("mysql:8", [("./services/db/my.cnf", "/etc/my.cnf")], "lie in the container itself"),
+        ("mongo:7", [], "the data of mongo are inside the container"),
+        (
+            "mysql:8",
+            [("./services/db/my.cnf", "/etc/my.cnf")],
+            "are inside the container: they are lost when it is removed,",
+        ),
         ("redis:8", [("./volumes/db", "/data")], "redis writes while it is copied"),
     ],
 )
@@ -151,7 +156,7 @@ def test_data_that_lie_in_a_container_are_told_as_in_no_part(little_stack, image
     assert told in listed(little_stack, code=3)["db"]
     (warning,) = backed_up(little_stack, code=3)[0]["warnings"]
     assert told in warning
-    advice = "Let it keep them in a folder of volumes/; or say in hosts.toml that it may go"
+    advice = "Move them to a folder in volumes/; or allow in hosts.toml to lose it"
     assert (advice in warning) == (image != "redis:8")
     assert 'name = "db"' in warning
 
@@ -194,7 +199,7 @@ def test_data_in_a_containers_own_layer_are_not_covered(
     """What it wrote where nothing is mounted goes with it; folders on the way to a mount are none."""
     little_stack.runs(ha=image, mounts={"ha": mounts}, wrote={"ha": wrote}, down=down)
     told = listed(little_stack, code=3 if place else 0)["ha"]
-    assert (f"its data in {place} lie in the container itself" in told) == bool(place)
+    assert (f"its data in {place} are inside the container" in told) == bool(place)
     warnings = backed_up(little_stack, code=3 if place else 0)[0]["warnings"]
     assert [f"mount a folder of volumes/ at {place}" in each for each in warnings] == [
         True
@@ -282,7 +287,7 @@ def test_what_a_container_without_data_wrote_is_told(little_stack, image, wrote,
 
 
 def test_without_docker_the_folders_are_told(little_stack):
-    """Why nothing is known of the containers is told, and what is left out all the same."""
+    """Why nothing is known of the containers is told, and what is still left out."""
     little_stack.tool("docker", "echo 'Cannot connect to the Docker daemon' >&2; exit 1")
     (little_stack.folder / "volumes/nextcloud").mkdir()
     (little_stack.folder / "volumes/influxdb").mkdir()
@@ -291,21 +296,21 @@ def test_without_docker_the_folders_are_told(little_stack):
     assert "Docker cannot be asked: " in told.stderr
     assert told.stdout.splitlines() == [
         f"volumes/nodered/data/node_modules/*: left out: {MODULES}",
-        "volumes/influxdb: NOT COVERED: nobody knows whether InfluxDB runs; copied as files",
+        "volumes/influxdb: NOT COVERED: cannot tell whether InfluxDB runs; copied as files",
         f"volumes/nextcloud: left out: {NEXTCLOUD}",
-        "volumes/nodered: files; who uses it is unknown",
+        "volumes/nodered: files; its user is unknown",
     ]
     (little_stack.folder / "docker-compose.yml").write_text(
         "services:\n  flows:\n    image: x\n    volumes: [./volumes/nodered:/data]\n"
     )
     told = little_stack.run("services").stdout.splitlines()[-1]
     assert told == (
-        "volumes/nodered: files; who uses it is unknown now; the compose file has it for flows"
+        "volumes/nodered: files; its user is unknown now; the compose file uses it for flows"
     )
 
 
 def test_the_data_of_an_influxdb_that_is_gone_are_not_covered(little_stack):
-    """Without a container nothing can be dumped, and its files are copied as they lie."""
+    """Without a container nothing can be dumped, and its files are copied as they are."""
     (little_stack.folder / "volumes/influxdb").mkdir()
     assert "there is no container named influxdb" in listed(little_stack, 3)["volumes/influxdb"]
     add(little_stack, '[influxdb]\ncontainer = "flux"\n')
@@ -360,7 +365,7 @@ def test_where_there_is_no_stack_it_is_refused(little_stack):
     (little_stack.folder / "docker-compose.yml").unlink()
     told = little_stack.run("services")
     assert (told.returncode, told.stdout) == (13, "")
-    assert "Say where it is" in told.stderr
+    assert ". Set its folder:" in told.stderr
 
 
 # What a backup makes of it
@@ -560,7 +565,7 @@ def test_what_is_stopped_for_its_copy_is_so_for_all_that_it_keeps(little_stack, 
     add(little_stack, row("bolt", kind="stop") + include)
     manifest, _ = backed_up(little_stack, code=3)
     (warning,) = manifest["warnings"]
-    assert f"bolt (bolt:1) is not covered: {tmp_path}/opt is copied as it runs" in warning
+    assert f"bolt (bolt:1) is not covered: {tmp_path}/opt is copied while it runs" in warning
     little_stack.settings.write_text(
         little_stack.settings.read_text().replace('"stop"', '"copy-safe"')
     )
@@ -601,8 +606,7 @@ def test_a_row_that_matches_no_container_is_told(little_stack):
     assert told.stderr.splitlines() == [
         "[[services]] number 2 'mine' matches no container of this stack.",
         (
-            "[[services]] number 3 'old' matches no container of this stack; volumes/old is left "
-            "out all the same."
+            "[[services]] number 3 'old' matches no container of this stack; volumes/old is still left out."
         ),
     ]
     said = little_stack.run("doctor").stdout
@@ -749,7 +753,7 @@ def test_the_files_of_an_influxdb_that_cannot_be_dumped_are_copied(little_stack,
     assert set(manifest["parts"]) == {"general"}
     assert member in names
     (warning,) = manifest["warnings"]
-    assert "copied as they lie" in warning
+    assert "copied as they are" in warning
     assert advice in warning
     assert not [e for e in manifest["left_out"] if "in the influx part" in e["reason"]]
     assert not [e for e in manifest["left_out"] if e["what"].startswith("volumes/influxdb")]
@@ -868,7 +872,7 @@ def test_what_is_paused_is_asked_nothing(little_stack, image):
     assert listed(little_stack)[name].startswith("it is paused, so its files are copied")
     manifest, names = backed_up(little_stack, code=3)
     (warning,) = manifest["warnings"]
-    assert f": container {name} is paused, so its files are copied as they lie, and may" in warning
+    assert f": container {name} is paused, so its files are copied as they are, and may" in warning
     assert f"`docker unpause {name}`" in warning
     assert f"./volumes/{name}/data" in names
     told = {each["what"]: each["reason"] for each in manifest["left_out"]}
@@ -969,7 +973,7 @@ def test_what_calls_itself_latest_and_is_influxdb_3_is_not_covered(little_stack)
     with_influx2(little_stack, "3.2.1")
     manifest, names = backed_up(little_stack, code=3)
     (warning,) = manifest["warnings"]
-    assert "InfluxDB 3 has no backup of its own" in warning
+    assert "InfluxDB 3 has no backup command" in warning
     assert 'kind = "stop"' in warning
     assert set(manifest["parts"]) == {"general"}
     assert "./volumes/influxdb2/data/influxd.bolt" in names
@@ -1002,14 +1006,14 @@ def test_what_a_stopped_service_keeps_elsewhere_is_told(little_stack):
     add(little_stack, row("bolt", kind="stop", paths=["volumes/other"]) + row("off", kind="stop"))
     found = listed(little_stack, code=3)
     assert found["bolt"] == (
-        "NOT COVERED: its row names no path that is there, so volumes/bolt is copied as it runs"
+        "NOT COVERED: its row names no existing path, so volumes/bolt is copied while it runs"
     )
     (little_stack.folder / "volumes/other").mkdir()
     found = listed(little_stack)
     assert found["bolt"] == (
         "stopped while it is copied, but for volumes/bolt: its row names other paths"
     )
-    assert found["off"] == "it is stopped, so its files are copied as they lie"
+    assert found["off"] == "it is stopped, so its files are copied as they are"
 
 
 @pytest.mark.parametrize("image", ["postgres:16", "mariadb:11", "influxdb:2.7"])
@@ -1019,7 +1023,7 @@ def test_a_database_that_is_stopped_is_told_as_copied(little_stack, image):
     little_stack.runs(**{name: image}, down=(name,))
     manifest, names = backed_up(little_stack, code=3)
     (warning,) = manifest["warnings"]
-    why = f"container {name} is stopped, so its files are copied as they lie"
+    why = f"container {name} is stopped, so its files are copied as they are"
     assert f" is not dumped: {why}. `docker start {name}`" in warning
     told = {each["what"]: each["reason"] for each in manifest["left_out"]}
     assert told[f"a dump of {name}"] == why
@@ -1075,7 +1079,7 @@ def test_databases_without_a_container_are_named(little_stack, answers):
     else:
         assert named == {"db", "pg", "off", "mongo"}
         assert "mongo is not stopped for its copy: Docker does not answer" in told
-        assert "are torn if it runs and writes. Mend Docker" in told
+        assert "are inconsistent if it runs and writes. Repair Docker" in told
         assert "NOT COVERED: volume:" in told
         assert dumps == {"a dump of db", "a dump of pg", "a dump of off"}
 
@@ -1099,12 +1103,12 @@ def test_of_a_stack_that_is_down_the_compose_files_tell(little_stack):
     assert told.stderr == ""
     lines = [each.split(": left out: ")[0] for each in told.stdout.splitlines()]
     assert lines == [
-        "The stack is down: none of its containers is there.",
+        "The stack is down: it has no containers.",
         "volumes/esphome/.esphome/*",
         "volumes/nodered/node_modules/*",  # where the compose file mounts it
-        f"volumes/esphome: {unused} now; the compose file has it for esphome, whose profile is off",
-        f"volumes/mariadb: {unused} now; the compose file has it for db, which is not dumped",
-        f"volumes/nodered: {unused} now; the compose file has it for nodered",
+        f"volumes/esphome: {unused} now; the compose file uses it for esphome, whose profile is off",
+        f"volumes/mariadb: {unused} now; the compose file uses it for db, which is not dumped",
+        f"volumes/nodered: {unused} now; the compose file uses it for nodered",
         f"volumes/old: {unused}",
     ]
     little_stack.runs(nodered="nodered/node-red")
@@ -1118,7 +1122,9 @@ def test_who_may_be_let_in_is_the_doctors_question(little_stack):
     told = little_stack.run("services")
     assert told.returncode == 0, told.stderr
     assert "dumped into the mariadb part" in told.stdout
-    assert told.stdout.splitlines()[-1].endswith("inv doctor asks it.")
+    assert told.stdout.splitlines()[-1].endswith(
+        "To check that each database can be dumped: inv doctor"
+    )
 
 
 def test_the_files_of_an_influxdb_come_back_with_the_volumes(little_stack):
@@ -1353,7 +1359,7 @@ def test_what_nothing_of_the_stack_uses_is_named_by_all(little_stack):
     assert "  zigbee\n" in little_stack.run("show first").stdout
     assert "\n- zigbee\n" in (little_stack.folder / "backups/first.RESTORE.txt").read_text()
     told = little_stack.run("services")
-    assert "zigbee: not in a backup: nothing of the stack uses it" in told.stdout
+    assert "zigbee: not backed up: the stack does not use it" in told.stdout
     assert words in little_stack.run("doctor").stdout
     add(little_stack, '[[stack.include]]\npath = "zigbee"\n')
     manifest, names = backed_up(little_stack)
@@ -1399,7 +1405,7 @@ def test_the_compose_file_may_have_another_name(little_stack):
     (folder / "docker-compose.yml").rename(folder / "main.yaml")
     told = little_stack.run("backup --runtag x")
     assert told.returncode == 13
-    assert "If its compose file has another name, say it as COMPOSE_FILE in .env" in told.stderr
+    assert "If its compose file has another name, set COMPOSE_FILE in" in told.stderr
     (folder / ".env").write_text("COMPOSE_FILE=main.yaml:sub/more\n")
     (folder / "sub").mkdir()
     (folder / "sub/more").write_text("services: {}\n")
@@ -1416,7 +1422,7 @@ def test_a_container_of_another_stack_is_named(little_stack):
     (little_stack.tools / "docker.json").write_text(json.dumps(known))
     told = little_stack.run("services")
     assert told.returncode == 0
-    assert "Not of this stack, and in no backup of it: pihole\n" in told.stdout
+    assert "Not part of this stack, so not backed up: pihole\n" in told.stdout
 
 
 def test_a_skipped_database_is_told_as_skipped(little_stack):

@@ -19,7 +19,7 @@ def test_a_part_that_this_stack_has_not_is_made_by_nothing(little_stack):
     told = little_stack.run(f"why backups/{TAG}.influx-backup.tar")
     assert told.returncode == 2
     assert told.stdout == ""
-    assert "nothing runs here that the influx part would hold" in told.stderr
+    assert "no running container has data for the influx part" in told.stderr
     (little_stack.folder / "backups").mkdir()
     (little_stack.folder / f"backups/{TAG}.influx-backup.tar").write_text("x")
     assert "is there." in little_stack.run(f"why backups/{TAG}.influx-backup.tar").stdout
@@ -34,7 +34,7 @@ def test_a_part_that_this_stack_has_not_is_made_by_nothing(little_stack):
         ("backups/e0.manifest.jso", "makes: backups/e0.manifest.json\n"),
         ("general", "makes: backups/RUNTAG.general-backup.tar.gz, backups/RUNTAG.manifest."),
         ("volumes/nodered/x.json", "makes: backups/RUNTAG.general-backup.tar.gz, "),
-        ("/etc/passwd", "/etc/passwd is not below the stack's folder"),
+        ("/etc/passwd", "/etc/passwd is neither in the stack's folder"),
     ],
 )
 def test_a_name_that_is_wrong_is_told_with_the_right_one(little_stack, name, makes):

@@ -21,7 +21,7 @@ GOOD, BAD = "good", "bad"
 BADLY = {
     "damaged": "is damaged: files of it are missing",
     "manifest": "is damaged: its manifest cannot be read",
-    "verified": "is damaged: its last verification there found it",
+    "verified": "is damaged: its last verification there failed",
     "incomplete": "is incomplete: no general part",
     "unfinished": "is unfinished: its ",
     "foreign": "has no manifest that proves it",
@@ -117,7 +117,7 @@ def test_each_who_takes_the_latest_says_so_first(pi, line, code):
     assert said.startswith(("PASSED OVER: second in ", "PASSED OVER: second here,")), told.stderr
     assert "which is newer, is damaged: files of it are missing or have another size." in said
     assert "inv show 'second'" in said
-    assert "To take it all the same" not in said  # by its name it would fail
+    assert "To use it anyway:" not in said  # by its name it would fail
     if "--json" in line:
         (row,) = json.loads(told.stdout)
         assert [each["runtag"] for each in row["passed_over"]] == ["second"]
@@ -132,7 +132,7 @@ def test_what_is_dated_in_the_future_is_passed_over_by_name(pi):
     assert "Restore first (" in told.stdout
     said = " ".join(told.stderr.split())
     assert "PASSED OVER: later in this machine:backups, which is newer, is dated in the" in said
-    assert "To take it all the same: --runtag 'later'." in said
+    assert "To use it anyway: --runtag 'later'." in said
 
 
 def test_where_all_are_dated_in_the_future_the_newest_is_the_latest(little_stack):
@@ -195,7 +195,7 @@ def test_a_set_that_holds_nothing_is_not_restored(little_stack):
     assert not list((little_stack.folder / "restore").glob("previous-*"))
     told = " ".join(little_stack.run("restore --runtag latest --dry-run").stderr.split())
     assert f"inv backup --runtag '{BAD}' finishes it" in told
-    assert "To take it all the same" not in told
+    assert "To use it anyway:" not in told
 
 
 def test_a_pull_of_the_latest_says_what_it_leaves(tmp_path, start_sshd):
@@ -214,8 +214,5 @@ def test_a_pull_of_the_latest_says_what_it_leaves(tmp_path, start_sshd):
     said = " ".join(told.stderr.split())
     assert "PASSED OVER: half in pi:backups, which is newer, is unfinished" in said
     assert "inv backup --host pi --runtag 'half' finishes it." in said
-    assert (
-        f"no general part. What it lacks is made by: inv backup --host pi --runtag '{BAD}'. To"
-        in said
-    )
-    assert f"To take it all the same: --runtag '{BAD}'." in said
+    assert f"no general part. To complete it: inv backup --host pi --runtag '{BAD}'. To" in said
+    assert f"To use it anyway: --runtag '{BAD}'." in said

@@ -298,7 +298,7 @@ def test_a_vault_that_is_not_there_is_a_failure(shelf, capsys):
     told = capsys.readouterr()
     line = next(line for line in told.out.splitlines() if NEW in line)
     assert " ? " in line
-    assert "usb is not listed" in told.err
+    assert "Cannot list usb" in told.err
 
 
 @pytest.mark.parametrize("name", ["2027-06-01_0000", "aaa"])
@@ -316,7 +316,7 @@ def test_the_latest_is_the_newest_by_its_manifest(shelf, name):
 def test_a_record_that_cannot_be_read_is_told(shelf, capsys):
     """Without the record of verifications nothing is called good."""
     (shelf.base / "IOTstack/backups/.checks.jsonl").mkdir(parents=True)
-    with pytest.raises(StepFailed, match=r"record of verifications .* cannot be read"):
+    with pytest.raises(StepFailed, match=r"Cannot read the verification log"):
         listed(shelf, capsys)
 
 
@@ -396,7 +396,7 @@ def test_a_file_too_large_for_a_manifest_is_not_read(shelf, capsys):
     environment = Environment.of(shelf.settings())
     states = {each.runtag: each.state for each in sets_in(environment.vaults["usb"], str(usb))}
     assert states == {OLD: State.WARNINGS, FREE: State.COMPLETE, "forged": State.DAMAGED}
-    with pytest.raises(ValueError, match="and none has more than 16,777,216"):
+    with pytest.raises(ValueError, match="the most is 16,777,216"):
         find_copy(environment, "forged", "usb", {}, print).manifest()
     source = Source(LocalHost(str(usb)), str(usb), in_place=False, name="usb")
     with pytest.raises(Refused, match="The manifest of forged in usb is damaged"):

@@ -46,7 +46,7 @@ def test_what_can_be_read_is_restored_or_adopted(pi):
     before = files_of(pi.backups, pi.lost)
     told = pi.run(f"verify --runtag {pi.lost} --at here")
     assert told.returncode == 1
-    assert "There is no other copy. Its archives can be read to their end, and no" in said(told)
+    assert "There is no other copy. Its archives can be read completely, and no" in said(told)
     assert f"inv restore --runtag '{pi.lost}' --from here" in said(told)
     assert said(told).endswith("inv prune --adopt")
     for force in ("", "--force"):
@@ -60,7 +60,7 @@ def test_what_can_be_read_is_restored_or_adopted(pi):
 def test_adopted_it_goes_once_newer_ones_hold_as_much(pi):
     """Not before, and never while no good one holds its parts."""
     assert pi.run(f"verify --runtag {pi.lost} --at here").returncode == 1
-    assert "inv prune --adopt takes it if it can be read" in said(pi.run("prune --keep 1"))
+    assert "inv prune --adopt adopts it if it can be read" in said(pi.run("prune --keep 1"))
     told = pi.run("prune --keep 1 --adopt")
     assert (told.returncode, f"{pi.lost} here is adopted" in said(told)) == (0, True)
     assert files_of(pi.backups, pi.lost)
@@ -85,9 +85,9 @@ def test_what_cannot_be_read_stays_until_it_is_removed_by_hand(pi):
     assert pi.run(f"backup --runtag {tag(1)}").returncode == 0
     before = files_of(pi.backups, pi.lost)
     told = pi.run("prune --keep 1 --adopt")
-    assert "is not adopted, so it stays: " in said(told)
+    assert "was not adopted, so it stays: " in said(told)
     assert remove in said(told)
-    assert "else remove it by hand" in said(told)
+    assert "adopts it if it can be read; if not, remove it by hand" in said(told)
     assert files_of(pi.backups, pi.lost) == before
 
 
@@ -101,7 +101,7 @@ def test_of_a_copy_in_a_vault_the_same_is_told(pi):
     to_vault(pi)
     assert pi.run(f"verify --runtag {pi.lost} --at here").returncode == 1
     told = said(pi.run(f"verify --runtag {pi.lost} --at nas"))
-    assert "No other copy is known to be good. Its archives can be read to their end" in told
+    assert "No other good copy is known. Its archives can be read completely" in told
     assert f"inv restore --runtag '{pi.lost}' --from nas" in told
     assert told.endswith("inv prune --at nas --adopt")
     assert pi.run(f"backup --runtag {tag(1)}").returncode == 0
@@ -115,18 +115,19 @@ def test_a_damaged_copy_that_is_alone_is_told_so(pi):
     assert pi.run(f"backup --runtag {one}").returncode == 0
     path = pi.nas / f"{one}.general-backup.tar.gz"
     path.write_bytes(bytes(path.stat().st_size))
-    assert f"Take another copy: inv show '{one}'" in said(
-        pi.run(f"verify --runtag {one} --at nas")
-    )
+    assert f"Use another copy: inv show '{one}'" in said(pi.run(f"verify --runtag {one} --at nas"))
     own = pi.backups / path.name
     own.write_bytes(path.read_bytes())
     told = said(pi.run(f"verify --runtag {one} --at all"))
-    assert "No other copy is known to be good. Make a new backup, of what there is now" in told
-    assert "Take another copy" not in told.partition(f"{one} in nas is damaged")[2]
+    assert "No other good copy is known. Make a new backup of the present data" in told
+    assert (
+        "Use another copy or another backup: inv list"
+        not in told.partition(f"{one} in nas is damaged")[2]
+    )
     for each in files_of(pi.backups, one):
         (pi.backups / each).unlink()
     told = said(pi.run(f"verify --runtag {one} --at nas"))
-    assert "There is no other copy. Make a new backup, of what there is now: inv backup" in told
+    assert "There is no other copy. Make a new backup of the present data: inv backup" in told
 
 
 def test_what_can_be_read_is_restored(pi):
@@ -140,8 +141,8 @@ def test_a_copy_that_lost_its_manifest_too_is_no_better_one(pi):
     """Nobody is sent round in a circle, also where it was never verified."""
     to_vault(pi)
     told = said(pi.run(f"verify --runtag {pi.lost} --at here"))
-    assert "No other copy is known to be good. Its archives can be read to their end" in told
-    assert "Take another copy" not in told
+    assert "No other good copy is known. Its archives can be read completely" in told
+    assert "Use another copy or another backup: inv list" not in told
 
 
 @pytest.mark.parametrize("at", ["here", "nas"])
@@ -162,7 +163,7 @@ def test_what_was_adopted_is_unproven_and_not_damaged(pi, at):
     assert (told.returncode, "damaged" in said(told)) == (0, False), said(told)
     told = pi.run(f"verify --all --at {at}")
     assert told.returncode == 0, said(told)
-    assert f"{pi.lost} {in_places(at)} can be read to its end, and is unproven" in said(told)
+    assert f"{pi.lost} {in_places(at)} can be read completely, but is unproven" in said(told)
     path = (pi.backups if at == "here" else pi.nas) / f"{pi.lost}.general-backup.tar.gz"
     path.write_bytes(bytes(path.stat().st_size))
     assert pi.run(f"verify --all --at {at}").returncode == 1

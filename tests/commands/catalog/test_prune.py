@@ -109,7 +109,7 @@ def test_each_place_is_pruned_by_its_own_policy(pi):
     assert list(listed(pi.usb)) == tags[:3]
     assert list(listed(pi.nas)) == tags
     assert {name for name in content(pi.backups) if name.startswith(tuple(tags[2:]))} == set()
-    assert "hosts.toml has no policy for this vault, so all that is there stays." in told.stdout
+    assert "hosts.toml has no policy for this vault, so nothing is removed." in told.stdout
     assert "here: 2 of 4 sets were removed." in told.stdout
     assert "usb: 1 of 4 sets was removed." in told.stdout
 
@@ -174,7 +174,7 @@ def test_nothing_is_copied_under_the_mark_of_a_removal(pi):
     (pi.usb / f"{runtag(8)}.removing").write_text("")
     told = pi.run(f"backup --runtag {tag}")
     assert told.returncode == 13
-    assert "half removed" in told.stderr
+    assert "partly removed" in told.stderr
     assert not (pi.usb / f"{runtag(8)}.removing").exists()  # the others are finished
     assert pi.run("backup --runtag other").returncode == 0
 
@@ -231,7 +231,7 @@ def test_a_dry_run_shows_all_and_changes_nothing(pi, line):
     assert (told.returncode, told.stderr) == (0, "")
     row = next(each for each in told.stdout.splitlines() if tags[3] in each)
     assert row.split()[-8:-4] == ["complete", "remove", "2", "newer"]
-    assert f"What an earlier removal left would be removed, too: {tags[0]}" in told.stdout
+    assert f"The rest of an earlier removal would be also removed: {tags[0]}" in told.stdout
     assert told.stdout.endswith("Nothing was changed.\n")
     assert [content(folder) for folder in (pi.backups, pi.usb, pi.nas)] == before
     assert not (pi.backups / ".lock").exists()
@@ -263,7 +263,7 @@ def test_what_is_not_ours_is_left_alone(pi):
     before = content(pi.backups)
     told = pi.run("prune --keep-daily 1")
     assert (told.returncode, content(pi.backups)) == (0, before)
-    assert "Left alone, since no backup is named so: -x.removing, notes.txt, x.zip" in told.stdout
+    assert "Ignored, not the name of a backup: -x.removing, notes.txt, x.zip" in told.stdout
     assert old in told.stdout
 
 
@@ -281,7 +281,7 @@ def test_a_vault_that_is_away_fails_alone(pi):
     pi.nas.rmdir()
     told = pi.run("prune --at vault")
     assert told.returncode == 1
-    assert "nas is not pruned to the end" in told.stderr
+    assert "nas was not pruned completely" in told.stderr
     assert "Is the drive mounted?" in told.stderr
     assert "nas (" not in told.stdout
     assert list(listed(pi.usb)) == tags[:3]
@@ -313,7 +313,7 @@ def test_a_manifest_that_comes_otherwise_than_it_is_listed_is_not_judged(cloud):
     cloud.misread('echo "<html>Please log in</html>"')
     told = cloud.run("prune --at cloud")
     assert (told.returncode, content(cloud.far)) == (1, there)
-    assert "was not read as it lies there" in told.stderr
+    assert "was read incompletely:" in told.stderr
     assert "Please log in" not in told.stderr
 
 
@@ -442,7 +442,7 @@ def test_a_removal_that_fails_tells_what_is_left(tmp_path):
     """A set that cannot be removed whole is listed no more, and the message says what comes next."""
     name = make_set(tmp_path, 1)
     with pytest.raises(
-        StepFailed, match=r"only half from usb.*not permitted.*next prune or backup"
+        StepFailed, match=r"partly removed from usb.*not permitted.*next prune or backup"
     ):
         remove_set(Stuck(str(tmp_path), "usb"), str(tmp_path), name)
     assert listed(tmp_path) == {}
@@ -501,7 +501,8 @@ def test_the_latest_is_that_of_all_places(pi):
     assert told.stdout == f"{newest} is pinned in: usb.\n"
     told = pi.run("verify")
     assert (
-        f"A NEWER BACKUP lies in usb: {newest}. here has nothing newer than {older}" in told.stderr
+        f"A NEWER BACKUP exists in usb: {newest}. here has nothing newer than {older}"
+        in told.stderr
     )
     assert "--at usb" in told.stderr
     assert "NEWER" not in pi.run(f"verify --runtag {older}").stderr
@@ -509,7 +510,7 @@ def test_the_latest_is_that_of_all_places(pi):
     young = make_set(pi.backups, 0)
     assert "NEWER" not in pi.run("verify").stderr
     told = pi.run("rehearse --runtag latest")  # of the first vault
-    assert f"A NEWER BACKUP lies here: {young}. usb has nothing newer" in told.stderr
+    assert f"A NEWER BACKUP exists here: {young}. usb has nothing newer" in told.stderr
 
 
 def test_a_place_that_is_away_may_have_the_latest(pi):
@@ -518,13 +519,13 @@ def test_a_place_that_is_away_may_have_the_latest(pi):
     pi.usb.rmdir()
     for line in ("show latest", "verify", "pin latest"):
         told = pi.run(line)
-        assert "A newer backup may lie where nobody could look: " in told.stderr, line
+        assert "There may be a newer backup in a place that could not be" in told.stderr, line
         assert "usb" in told.stderr
         assert here in told.stdout + told.stderr
     shutil.rmtree(pi.backups)
     told = pi.run("show latest")
     assert told.returncode == 1
-    assert "vault 'usb' is not there" in told.stderr
+    assert "vault 'usb' is missing" in told.stderr
 
 
 def test_pins_of_a_vault_that_is_away_are_told_to_be_unknown(pi):
@@ -534,7 +535,7 @@ def test_pins_of_a_vault_that_is_away_are_told_to_be_unknown(pi):
     pi.usb.rmdir()
     told = pi.run("prune --at here --keep 1 --undelivered --yes")
     assert told.returncode == 0
-    said = "usb did not answer, and what is pinned in usb alone counts for nothing: "
+    said = "usb is unreachable, so pins that exist only in usb are ignored: "
     assert told.stderr.startswith(said)
     assert list(listed(pi.backups)) == [runtag(1)]
 
@@ -549,7 +550,7 @@ def test_a_pinned_set_stays_until_the_pin_is_taken_away(pi):
     for folder in (pi.backups, pi.usb):
         assert list(listed(folder)) == [tags[0], tags[2]]
     told = pi.run(f"pin {tags[2]} --remove")
-    assert told.stdout == f"{tags[2]} is not pinned any more in: here, usb.\n"
+    assert told.stdout == f"{tags[2]} is no longer pinned in: here, usb.\n"
     told = pi.run(f"pin {tags[2]} --remove")
     assert (told.returncode, told.stdout) == (0, f"{tags[2]} was not pinned in: here, usb.\n")
     assert pi.run("prune --at all --keep 1 --undelivered --yes").returncode == 0
@@ -564,7 +565,7 @@ def test_a_pin_of_no_set_is_told_with_the_nearest(pi, flag):
     here, there = make_set(pi.backups, 1), make_set(pi.usb, 2)
     told = pi.run(f"pin {here[:-1]}7 {flag}")
     assert told.returncode == 10
-    assert f"There is no backup {here[:-1]}7 here or in usb, nas. Nearest: {here}" in told.stderr
+    assert f"Backup {here[:-1]}7 not found here or in usb, nas. Nearest: {here}" in told.stderr
     assert there in told.stderr
     assert not [name for name in (*content(pi.backups), *content(pi.usb)) if "pin" in name]
 

@@ -77,7 +77,7 @@ def test_what_a_part_holds_is_told_as_a_person_reads_it(shelf, capsys):
         "  at rest   volumes/c",
         "  sqlite: 12.3 kB (12,345 bytes)",
         "  sqlite files: 2",
-        "  left out  volumes/nextcloud/* (left as it is by a restore)",
+        "  left out  volumes/nextcloud/* (not changed by a restore)",
     ):
         assert line in told.splitlines()
     assert "esphome" not in told  # there was none to be left out

@@ -66,8 +66,8 @@ def test_an_older_copy_is_told_with_its_age(see):
     [
         (([31], [3]), "here: 2026-11-22_0700 is 31 hours old, complete"),
         (([3], [31]), "nas: 2026-11-22_0700 is 31 hours old, complete"),
-        (([], [3]), "here: none at all"),
-        (([3], []), "nas: none at all"),
+        (([], [3]), "here: none"),
+        (([3], []), "nas: none"),
         (([-9], [3]), "here: none at all; dated in the future, so not counted: 2026-11-23_2300"),
     ],
 )
@@ -116,7 +116,7 @@ def alarmed(told, *words):
 
 def test_the_program_ends_with_0_or_2(little_stack):
     """A young backup is one line and 0; none, and one that is too old, one line and 2."""
-    alarmed(little_stack.run("status"), "no good backup within 26 h: here: none at all")
+    alarmed(little_stack.run("status"), "no good backup within 26 h: here: none")
     young(little_stack)
     told = little_stack.run("status --max-age 26h")
     assert (told.returncode, told.stderr) == (0, "")
@@ -133,7 +133,7 @@ def test_a_wrong_folder_of_the_stack_is_named(little_stack):
     folder = little_stack.folder.with_name("nowhere")
     told = little_stack.run("status")
     assert told.returncode == 2
-    assert f"; there is no stack in {folder} ([stack] folder in hosts.toml)" in told.stdout
+    assert f"; no stack found in {folder} ([stack] folder in hosts.toml)" in told.stdout
     assert not folder.exists()
 
 
@@ -143,11 +143,11 @@ def test_whatever_is_wrong_is_an_alarm(little_stack):
     alarmed(little_stack.run("status --max-age 26"), "'26' is not a duration")
     alarmed(
         little_stack.run("status --at moon"),
-        "--at moon: write one place, of here.",
+        "--at moon: use one of here.",
     )
     with little_stack.settings.open("a") as stream:
         stream.write('[[vaults]]\nname = "usb"\nkind = "folder"\nfolder = "/no/such"\n')
-    alarmed(little_stack.run("status"), "usb: The folder of vault 'usb' is not there: /no/such")
+    alarmed(little_stack.run("status"), "usb: The folder of vault 'usb' is missing: /no/such")
     assert little_stack.run("status --at here").returncode == 0
     little_stack.settings.write_text("[stak]\n[vaults]\n")
     alarmed(little_stack.run("status"), "has mistakes", "did you mean 'stack'?", "vaults")
@@ -169,7 +169,7 @@ def test_one_finding_of_several_places_is_told_once(little_stack, tmp_path):
     assert line.count("new lacks") == 1
     alarmed(
         little_stack.run("status --at all"),
-        "--at all: write one place, of here, nas, usb; every place, if it is left out.",
+        "--at all: use one of here, nas, usb; default: every place.",
     )
 
 
@@ -213,14 +213,14 @@ def test_a_newest_set_that_is_damaged_is_told(little_stack, manifest):
     bad = backups / f"{new}.{'general-backup.tar.gz' if manifest else 'manifest.json'}"
     bad.write_bytes(bad.read_bytes()[:-9])
     told = little_stack.run("status")
-    newer = f"{new}, which is newer, is damaged (inv show '{new}')"
+    newer = f"the newer {new} is damaged (inv show '{new}')"
     assert told.returncode == 1
     assert told.stdout.startswith(
         f"WARNING here: {newer}; 1 thing not covered (inv show '{old}'); {old} was made"
     )
     for each in backups.glob(f"{old}.*"):
         each.unlink()
-    alarmed(little_stack.run("status"), "here: none at all", f"here: {new} is damaged")
+    alarmed(little_stack.run("status"), "here: none", f"here: {new} is damaged")
 
 
 @pytest.mark.parametrize("at", ["", "--at usb"])
@@ -236,7 +236,7 @@ def test_a_copy_whose_manifest_cannot_be_read_is_told(little_stack, tmp_path, at
     assert little_stack.run(f"status {at}").returncode == 0
     (usb / "new.manifest.json").write_text("")
     told = little_stack.run(f"status {at}")
-    newer = "its copy of new, which is newer, is damaged (inv show 'new')"
+    newer = "the newer its copy of new is damaged (inv show 'new')"
     assert told.returncode == 1
     assert told.stdout.startswith(f"WARNING usb: {newer}; ")
     for each in backups.glob("new.*"):
@@ -259,7 +259,7 @@ def test_a_backup_that_was_killed_is_told_at_once(little_stack):
     told = little_stack.run("status")
     assert told.returncode == 1
     assert told.stdout.startswith(
-        "WARNING here: half way, which is newer, is unfinished: its run died (inv backup "
+        "WARNING here: the newer half way is unfinished: its run was interrupted (inv backup "
         "--runtag 'half way' finishes it); good was made just now"
     )
     assert little_stack.run("backup --runtag 'half way'").returncode == 0
@@ -275,7 +275,7 @@ def test_a_backup_that_is_at_work_is_no_warning(little_stack):
         told = little_stack.run("status")
     assert told.returncode == 0
     assert told.stdout.startswith("OK good was made just now, complete; 2100-01-01_0000, which is")
-    assert "is unfinished: its run is at work, or died (inv backup" in told.stdout
+    assert "is unfinished: its run is active or was interrupted (inv backup" in told.stdout
 
 
 @pytest.mark.parametrize("content", ["", "[" * 4000, '{"pid": "x"}', "{}", '{"pid": 1}'])

@@ -230,22 +230,25 @@ def test_each_damage_in_a_vault_is_told(copied, capsys, round_):
             assert code == 1, damage
             assert good not in told, damage
         if kind is not swap:
-            assert "2026-11-22_1100 in usb is good: read whole." in told, damage
+            assert "2026-11-22_1100 in usb is good: read completely." in told, damage
 
 
 EDITS = {
-    "an empty hash": (lambda t: t["parts"]["influx"].update(sha256=""), "says no SHA-256 of"),
-    "no hash": (lambda t: t["parts"]["mariadb"].pop("sha256"), "says no SHA-256 of"),
-    "a size": (lambda t: t["parts"]["mariadb"].update(size_bytes=7), "the manifest says 7"),
+    "an empty hash": (
+        lambda t: t["parts"]["influx"].update(sha256=""),
+        "The manifest has no SHA-256 of",
+    ),
+    "no hash": (lambda t: t["parts"]["mariadb"].pop("sha256"), "The manifest has no SHA-256 of"),
+    "a size": (lambda t: t["parts"]["mariadb"].update(size_bytes=7), "the manifest has 7"),
     "a wrong type": (lambda t: t["parts"]["mariadb"].update(size_bytes="7"), 'size_bytes = "7"'),
-    "no databases": (lambda t: t["parts"]["influx"]["facts"].pop("databases"), "the databases of"),
+    "no databases": (lambda t: t["parts"]["influx"]["facts"].pop("databases"), "databases of"),
     "a database less": (
         lambda t: t["parts"]["influx"]["facts"]["databases"].pop(),
-        "The databases of the influx part are not those",
+        "The databases of the influx part differ from",
     ),
     "a shard less": (
         lambda t: t["parts"]["influx"]["facts"]["shards"].pop(),
-        "The shards of the influx part are not those",
+        "The shards of the influx part differ from",
     ),
     "no users": (
         lambda t: t["parts"]["influx"]["facts"].update(users=77),
@@ -253,27 +256,27 @@ EDITS = {
     ),
     "a table less": (
         lambda t: t["parts"]["postgres"]["facts"]["servers"][0]["rows"].popitem(),
-        "The rows of postgres of the postgres part are not those",
+        "The rows of postgres of the postgres part differ from",
     ),
     "no servers": (
         lambda t: t["parts"]["mariadb"]["facts"].pop("servers"),
-        "the manifest names no such server",
+        ", but the manifest lists no such server.",
     ),
     "another server": (
         lambda t: t["parts"]["mariadb"]["facts"]["servers"][0].update(container="wiki_db"),
         "has no dump of wiki_db",
     ),
-    "a part less": (lambda t: t["parts"].pop("influx"), "the manifest names no influx part"),
+    "a part less": (lambda t: t["parts"].pop("influx"), "the manifest has no influx part"),
     "what it unpacks to": (
         lambda t: t["parts"]["general"]["facts"].update(unpacked_bytes=1),
-        "and the manifest says 1",
+        "but the manifest has 1",
     ),
-    "another host": (lambda t: t.update(host="other"), "RESTORE.txt is of pi"),
+    "another host": (lambda t: t.update(host="other"), "RESTORE.txt is from pi"),
     "another runtag": (
         lambda t: t.update(runtag="2026-11-22_1100"),
-        "which no backup wrote",
+        ", which is not valid",
     ),
-    "a state": (lambda t: t.update(state="incomplete"), "The manifest says 'incomplete'"),
+    "a state": (lambda t: t.update(state="incomplete"), "The manifest has state 'incomplete'"),
     "a format": (
         lambda t: t.update(format="iotstack-invoke manifest 99"),
         'its format is "iotstack-invoke manifest 99"',
@@ -294,9 +297,9 @@ def test_each_edit_of_a_manifest_has_its_own_words(copied, capsys, edit, words, 
     path.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n")
     code, said = verified(shelf, capsys, runtag=TAG)
     assert code == 1, said
-    if words != "RESTORE.txt is of pi" or form == "old":
+    if words != "RESTORE.txt is from pi" or form == "old":
         assert words in said
-    if form == "new" and "format" not in words and "which no backup" not in words:
+    if form == "new" and "format" not in words and ", which is not valid" not in words:
         assert ("changed since it was written" in said) or "size_bytes" in words
 
 

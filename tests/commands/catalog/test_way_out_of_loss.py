@@ -8,7 +8,7 @@ import pytest
 from contexts import put_set, until
 from fake_docker import LittleDocker
 
-LACKS = "lacks volume app:/anon of the outside part (newest in n1)"
+LACKS = "is missing volume app:/anon of the outside part (newest in n1)"
 
 
 def night(stack, tag, code):
@@ -31,7 +31,7 @@ def test_a_volume_that_a_container_made_anew_left_behind(little_stack):
     until(lambda: int(time.time()) > began_s)  # of two sets of one second none is the newer
     said = night(little_stack, "n2", 3)
     command = "inv prune --allow-missing volume:app:/anon"
-    assert "volume:app:/anon is not there any more: n1 has 4 bytes in 1 file of it" in said
+    assert "volume:app:/anon is missing now: n1 has 4 bytes in 1 file of it" in said
     assert said.count(command) == 1
     assert "nothing is to be done" not in said
     night(little_stack, "n3", 0)

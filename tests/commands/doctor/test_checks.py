@@ -280,7 +280,7 @@ def test_a_running_influxdb_is_judged_by_its_version():
     among = findings.judge_influx_version(container(Mount("/x", "/var/lib/influxdb")), "1.8.10")
     assert among.found == "1.8.10, its backup folder is /x/backup"
     inside = findings.judge_influx_version(container(), "1.8.10")
-    assert (verdict(inside), inside.found) == (GOOD, "1.8.10, its dumps are read out by Docker")
+    assert (verdict(inside), inside.found) == (GOOD, "1.8.10, its dumps are copied by Docker")
     good = findings.judge_influx_version(container(MAPPED), "1.8.10")
     assert (verdict(good), good.found) == (GOOD, "1.8.10, its backup folder is /elsewhere")
     assert verdict(findings.judge_influx_version(container(MAPPED), "2.7.1")) is FAILED
@@ -290,7 +290,10 @@ def test_an_influxdb_2_is_judged_by_what_its_dump_needs():
     """What would make its part fail is failed."""
     failing = findings.judge_influx2(Influx2Look(error="it runs InfluxDB 2.0.9"))
     assert (verdict(failing), failing.found) == (FAILED, "it runs InfluxDB 2.0.9")
-    for folder, told in (("/y", "its backup folder is /y"), ("", "read out by Docker")):
+    for folder, told in (
+        ("/y", "its backup folder is /y"),
+        ("", "its dumps are copied by Docker"),
+    ):
         good = findings.judge_influx2(Influx2Look(Influx2Facts("x", "2.7.10", "/x", folder)))
         assert verdict(good) is GOOD
         assert told in good.found
@@ -368,7 +371,7 @@ def test_a_newer_backup_that_is_no_good_is_a_warning_of_its_own(state, told):
     old = BackupSet("x", {}, State.COMPLETE, Manifest("x", "", "", made, made, "", ()))
     newest = Newest(old, newer=((NOW, BackupSet("new", {}, state)),))
     *newer, age = findings.judge_age("last backup", newest, NOW)
-    assert [each.found for each in newer] == ["new, which is newer, is damaged"] * told
+    assert [each.found for each in newer] == ["the newer new is damaged"] * told
     assert [verdict(each) for each in newer] == [WARNING] * told
     assert verdict(age) is GOOD
 
@@ -430,5 +433,5 @@ def test_what_is_not_covered_says_itself_what_to_do():
     assert [(each.name, each.found, each.fix) for each in found] == [
         ("not covered", told.removeprefix("NOT COVERED: "), ""),
         ("container app", told, ""),
-        ("not covered", "a.yml is no YAML.", "docker compose config says more of these files"),
+        ("not covered", "a.yml is no YAML.", "for details: docker compose config"),
     ]

@@ -111,7 +111,7 @@ def test_one_mode_is_one_line_with_one_cure(stack):
     stack.backups.chmod(0o777)
     told = [e for e in json.loads(stack.run("doctor --json").stdout) if e["name"] == "backups"]
     (found,) = told
-    assert "can be read by everybody (mode 777); everybody may write it" in found["found"]
+    assert "can be read by everybody (mode 777); everyone can write to it" in found["found"]
     assert (
         found["fix"] == f'sudo chown "$USER:" {stack.backups} && sudo chmod 0700 {stack.backups}'
     )
@@ -236,9 +236,9 @@ def test_a_hook_that_cannot_run_is_told(stack, tmp_path):
     add(stack, "[hooks]\n" + "".join(f"{name} = [{json.dumps(e)}]\n" for name, e in words.items()))
     found = examine(stack, code=1)
     assert {found[name]["verdict"] for name in words} == {"failed"}
-    assert "may not be executed, so each backup is refused" in found["before_backup"]["found"]
+    assert "is not executable, so each backup is refused" in found["before_backup"]["found"]
     assert found["before_backup"]["fix"] == f"chmod +x '{script}'"
-    assert f"there is no program {gone}, so each backup ends as" in found["after_backup"]["found"]
+    assert f"program {gone}, so each backup ends as" in found["after_backup"]["found"]
     assert "correct after_backup in hosts.toml" in found["after_backup"]["fix"]
     assert "no-such-program, in no folder of PATH" in found["before_restore"]["found"]
     assert "no program cd" in found["after_restore"]["found"]
@@ -307,7 +307,7 @@ def test_a_drive_that_might_be_away_is_told(stack, small_disk):
     add_vault(stack, small_disk)
     found = examine(stack)["vault usb mount"]
     assert found["verdict"] == "warning"
-    assert found["fix"] == f'add mount = "{small_disk}" to it in hosts.toml'
+    assert found["fix"] == f'add mount = "{small_disk}" to this vault in hosts.toml'
     with open(stack.settings, "a") as stream:
         stream.write(f'mount = "{small_disk}"\n')
     assert "vault usb mount" not in examine(stack)
@@ -372,10 +372,10 @@ def test_a_login_that_is_refused_is_tried_as_we_do(stack, sshd, tmp_path):
     lines = login_lines(sshd).replace(f'user = "{sshd.login().user}"', 'user = "nobody-such"')
     add(stack, f'[[vaults]]\nname = "nas"\nkind = "ssh"\nfolder = "{tmp_path}"\n{lines}')
     found = examine(stack, code=1)["vault nas"]
-    assert "did not let us in as nobody-such" in found["found"]
+    assert "refused the login as nobody-such" in found["found"]
     to = f"-p {sshd.port} -i {sshd.user_key} nobody-such@127.0.0.1"
     assert found["fix"].startswith("ssh -v -F ")
-    assert found["fix"].endswith(f"{to} says more")
+    assert found["fix"].endswith(f"{to} shows more")
 
 
 def test_a_vault_that_offers_files_only_is_probed(start_sshd, tmp_path):
@@ -409,7 +409,7 @@ def test_another_host_is_asked_the_same(stack, start_sshd, tmp_path):
     for name in ("reach", "role", "machine id", "tar", "docker", "clock against ours", "journal"):
         assert told[name] == "good"
     assert found["stack"]["found"] == f"{stack.folder}, docker-compose.yml"
-    assert "not asked" in found["vaults"]["found"]
+    assert "not checked" in found["vaults"]["found"]
     assert not [name for name in found if "backup in" in name or "last backup" in name]
     (stack.backups / ".journal").write_text(
         '{"job": "r", "step": "StopContainers", "fields": {}}\n'
@@ -445,4 +445,4 @@ def test_a_host_that_is_not_named_is_wrong_usage(stack):
     """A name that hosts.toml does not have is refused with those that it has."""
     told = stack.run("doctor --host moon")
     assert told.returncode == 2
-    assert "names no host 'moon'" in told.stderr
+    assert "has no host 'moon'" in told.stderr

@@ -66,7 +66,7 @@ def test_a_vault_that_goes_away_meanwhile_is_told_as_such(pi):
         pi.usb.rename(f"{pi.usb}.away")
         code, told = answer()
     assert code == 1, told
-    assert f"The folder of vault 'usb' is not there: {pi.usb}. Is the drive mounted?" in told
+    assert f"The folder of vault 'usb' is missing: {pi.usb}. Is the drive mounted?" in told
     assert pi.flows.read_text() == "live"
 
 

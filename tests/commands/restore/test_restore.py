@@ -247,12 +247,12 @@ def test_what_no_backup_has_is_told_where_it_is_missing(pi, there, only):
 def test_without_docker_what_mends_it_is_told(pi):
     """Also to whoever is at a laptop, and means the Pi."""
     pi.tool("docker", "echo 'Is the docker daemon running?' >&2; exit 1")
-    cure = "daemon running? What mends it: inv doctor; if another machine is meant: --host NAME."
+    cure = "daemon running? To find the cause: inv doctor; for another machine use --host NAME."
     for words in ("restore --yes", "reload-influxdb --yes"):
         told = pi.run(words)
         assert (told.returncode, cure in told.stderr) == (13, True)
-    told = pi.run("undo")  # nothing is to be undone, with Docker or without
-    assert (told.returncode, "If another machine is meant: --host NAME." in told.stderr) == (
+    told = pi.run("undo")  # nothing to undo, with Docker or without
+    assert (told.returncode, "For another machine: --host NAME." in told.stderr) == (
         10,
         True,
     )
@@ -305,7 +305,7 @@ def test_an_archive_that_is_another_is_not_used_where_it_lies(pi):
     another(pi.archive)
     said = restored(pi, "--from here", 1)
     assert "is damaged: its SHA-256 is" in said
-    assert "Nothing was changed. Take another copy (--from)." in said
+    assert "Nothing was changed. Use another copy (--from)." in said
     assert flows(pi) == "[2]\n"
 
 
@@ -316,11 +316,11 @@ def test_what_a_restore_found_is_told_by_others_in_their_own_words(pi):
     told = pi.run(f"backup --runtag {TAG}")
     assert told.returncode == 13
     found = f"{pi.archive} is damaged: its SHA-256 is "
-    assert f"its last verification found it damaged: {found}" in told.stderr
-    assert ". Or make all of it again: inv backup --runtag 't1' --force. " in told.stderr
+    assert f"its last verification failed: {found}" in told.stderr
+    assert ". Or rebuild this one: inv backup --runtag 't1' --force. " in told.stderr
     for said in (told.stderr, pi.run(f"show {TAG}").stdout):
         assert found in said
-        assert "Take another copy" not in said
+        assert "Use another copy or another backup: inv list" not in said
         assert ").)" not in said
 
 
@@ -550,8 +550,16 @@ def test_what_is_put_aside_is_not_told_as_staying(pi, line):
     ("line", "code", "said"),
     [
         ("--bare", 13, "the stack has containers (nodered), and --bare is for a machine without"),
-        ("--bare --only nodered", 2, "leave out --only"),
-        ("--compose --only nodered", 2, "leave out --only"),
+        (
+            "--bare --only nodered",
+            2,
+            "--compose and --bare restore the whole stack: remove --only.",
+        ),
+        (
+            "--compose --only nodered",
+            2,
+            "--compose and --bare restore the whole stack: remove --only.",
+        ),
     ],
 )
 def test_what_is_not_bare_is_not_taken_for_it(running, line, code, said):
@@ -575,14 +583,14 @@ def test_a_vault_that_is_away_names_the_set_that_lies_here(pi, tmp_path, runtag)
     for line, flag in lines.items():
         told = pi.run(line)
         assert told.returncode == 1
-        assert f"{TAG} lies here too: add {flag}." in " ".join(told.stderr.split()), line
+        assert f"{TAG} also exists here: add {flag}." in " ".join(told.stderr.split()), line
         assert pi.run(f"{line.replace('--at usb', '')} {flag}").returncode == 0, line
     if runtag == "latest":  # by the times of the manifests: names tell none
         assert pi.run("backup --runtag a-newer").returncode == 3
         assert pi.run("backup --runtag z-newest").returncode == 3
         for line, flag in lines.items():
             said = " ".join(pi.run(line).stderr.split())
-            assert f"z-newest lies here too: add {flag}." in said, line
+            assert f"z-newest also exists here: add {flag}." in said, line
         return
     another(pi.archive)
     assert pi.run("verify --at here").returncode == 1
@@ -600,7 +608,7 @@ def test_a_copy_without_an_archive_names_the_set_that_lies_here(pi, tmp_path):
     assert told.returncode == 13
     said = " ".join(told.stderr.split())
     assert "holds no archive" in said
-    assert f"Nothing was changed. {TAG} lies here too: add --from here." in said
+    assert f"Nothing was changed. {TAG} also exists here: add --from here." in said
 
 
 def checks(pi):
@@ -692,7 +700,9 @@ def test_a_read_only_folder_is_refused_before_anything_is_stopped(little_stack, 
     told = little_stack.run("restore --runtag t1 --from here --yes")
     assert told.returncode == 13
     assert f"{little_stack.folder}/volumes is mounted read-only (the card may" in told.stderr
-    assert "Nothing was changed. When the disk is well: sudo mount -o remount,rw" in told.stderr
+    assert (
+        "Nothing was changed. When the disk works again: sudo mount -o remount,rw" in told.stderr
+    )
     assert not list((little_stack.folder / "restore").glob("*"))
 
 
@@ -753,7 +763,7 @@ def test_a_live_host_that_nobody_knows_is_refused(pi):
     """It is a typing error, and says nothing about the host that is meant."""
     told = pi.run(f"restore --runtag {TAG} --from here --dry-run --live vm")
     assert told.returncode == ExitCode.USAGE, told.stdout
-    assert "hosts.toml names no host 'vm'" in told.stderr
+    assert "hosts.toml has no host 'vm'" in told.stderr
 
 
 def test_a_name_of_two_lines_is_told_on_one(pi):
@@ -780,7 +790,7 @@ def test_a_wrong_place_is_told_before_anything_is_asked(little_stack):
         stream.write('[[vaults]]\nname = "nas"\nkind = "folder"\nfolder = "/nowhere"\n')
     for at in ("nsa", "all"):
         told = little_stack.run(f"rehearse --at {at}")
-        assert told.stderr == f"--at {at}: write one of here, nas, vault.\n"
+        assert told.stderr == f"--at {at}: use one of here, nas, vault.\n"
         assert told.returncode == 2
 
 

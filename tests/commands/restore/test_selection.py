@@ -157,9 +157,9 @@ def test_a_rehearsal_of_an_incomplete_set_says_what_it_lacks(little_stack):
 @pytest.mark.parametrize(
     ("odd", "said"),
     [
-        ({"file": "../../../precious.txt"}, 'its mariadb part it says file = "../'),
-        ({"facts": {"servers": "hello"}}, 'its mariadb part it says servers = "hello"'),
-        (b"\xff\xfe", "byte 0 of it belongs to no text"),
+        ({"file": "../../../precious.txt"}, 'its mariadb part it has file = "../'),
+        ({"facts": {"servers": "hello"}}, 'its mariadb part it has servers = "hello"'),
+        (b"\xff\xfe", "byte 0 is not text"),
     ],
 )
 def test_an_odd_manifest_is_told_as_damaged(little_stack, odd, said):

@@ -154,7 +154,7 @@ runpy.run_module("iotstack_invoke", run_name="__main__", alter_sys=True)
 def test_a_signal_between_two_pieces(pi, function):
     """Everything is done all the same, and the exit code tells of it."""
     told = signalled(pi, function)
-    words = "It was stopped by SIGTERM; what was left to do was done all the same"
+    words = "It was stopped by SIGTERM; the remaining steps were still done"
     assert_restored(pi, told.returncode, (told.stdout, told.stderr), words)
     assert told.returncode == 143
     assert not (pi.folder / "restore" / TAG).exists()
@@ -197,7 +197,7 @@ def test_a_signal_during_an_undo_tells_how_far_it_came(pi):
     process.terminate()
     _, err = process.communicate(timeout=60)
     assert process.returncode == 143
-    assert "The undo was stopped by SIGTERM. The way back is not finished" in err
+    assert "The undo was stopped by SIGTERM. The rollback is incomplete" in err
     (pi.tools / "mv").unlink()
     assert pi.run("undo --yes").returncode == 0
     assert flows(pi).read_text() == "[2]\n"

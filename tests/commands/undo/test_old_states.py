@@ -117,7 +117,7 @@ def test_an_old_state_that_cannot_be_removed_is_told(little_stack, task):
         told = little_stack.run(task)
         said = " ".join((told.stdout + told.stderr).split())
         assert told.returncode == ExitCode.WARNINGS, said
-        assert f"{oldest} was not removed whole: rm: cannot remove '{held}'" in said
+        assert f"{oldest} was not removed completely: rm: cannot remove '{held}'" in said
         assert f"sudo chattr -R -i {oldest} && sudo find {oldest} -mindepth 1 ! -path" in said
         assert "exec rm" not in said
         assert [path.name for path in older.glob("*")] in ([], ["removed"])
@@ -136,7 +136,7 @@ def test_old_states_go_with_a_backup_that_went_well(little_stack, tmp_path):
     listed = little_stack.run("undo --list").stdout
     head, first, second = listed.splitlines()[:3]
     assert re.split(" {3,}", head)[-2:] == ["what becomes of it", "lies in"]
-    assert "inv undo goes back to it" in first
+    assert "to go back to it: inv undo" in first
     assert first.endswith(f"   {newest}")
     assert "the next good backup" in second
     assert second.endswith(f"   {oldest} {kept}")
@@ -233,7 +233,7 @@ def test_old_states_are_listed_without_docker(little_stack):
     assert told.stdout.splitlines()[1].endswith(f"   {state}")
     words = " ".join(told.stderr.split())
     assert "Docker cannot be asked: Is the docker daemon running?" in words
-    assert "Whether inv undo can go back to one of them cannot be told" in words
+    assert "This list is from the disk. inv undo needs Docker, so it" in words
     assert "inv doctor." in words
 
 
@@ -248,10 +248,10 @@ def test_what_is_listed_is_what_an_undo_does(little_stack):
     (died.parent / ".journal").write_text(text)
     (died.parent / f"{died.name}-undone").mkdir()
     _, undone, owed, other, _ = little_stack.run("undo --list").stdout.splitlines()
-    assert "the restore of t1 is at work, or died: inv undo undoes it; stays" in owed
+    assert "the restore of t1 is running or was interrupted: inv undo undoes it; stays" in owed
     assert "after the restore of t1, being undone" in undone
-    assert "inv undo goes on with that; stays" in undone
-    assert "inv undo --last-restore goes back to it, when the other is undone" in other
+    assert "to continue: inv undo; stays" in undone
+    assert "inv undo --last-restore goes back to it, after the other is undone" in other
     (died.parent / ".journal").rename(died / "journal")
     (died / "removed").write_text("")
     (died / "journal").unlink()
@@ -259,7 +259,7 @@ def test_what_is_listed_is_what_an_undo_does(little_stack):
     assert line.endswith(f" {older}")
     assert "inv undo" not in line
     told = little_stack.run("undo --last-restore --yes")
-    assert "is not put back past it" in told.stderr
+    assert ", but cannot be put back without it." in told.stderr
 
 
 def test_what_an_undo_put_aside_is_an_old_state_too(tmp_path):
@@ -290,7 +290,7 @@ def test_what_an_undo_put_aside_is_an_old_state_too(tmp_path):
     (folder / "elsewhere.json").write_text(json.dumps(hostile))
     assert find_states(host, str(stack))[0].folders == (str(folder),)
     folder.chmod(0o777)
-    with pytest.raises(Refused, match="is not believed"):
+    with pytest.raises(Refused, match="is not trusted"):
         find_states(host, str(stack))
 
 

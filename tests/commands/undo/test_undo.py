@@ -201,22 +201,22 @@ def test_a_backup_that_undoes_a_dead_restore_says_so(little_stack):
     told = little_stack.run("status")
     assert told.returncode == 1
     assert re.match(
-        r"WARNING the restore of t1 that began at \S+ \S+ is at work, or died \(inv undo\)",
+        r"WARNING the restore of t1 that began at S\+ S\+ is running or was interrupted \(inv undo\)",
         told.stdout,
     )
     listed = little_stack.run("undo --list").stdout.splitlines()
     first, second = (line for line in listed if "before the restore of t1" in line)
-    assert "the restore of t1 is at work, or died: inv undo undoes it; stays" in first
-    assert "inv undo --last-restore goes back to it, when the other is undone; stays" in second
+    assert "the restore of t1 is running or was interrupted: inv undo undoes it; stays" in first
+    assert "inv undo --last-restore goes back to it, after the other is undone; stays" in second
     for line in ("backup --runtag t2 --dry-run", "restore --runtag t1 --dry-run"):
         told = little_stack.run(line)
         said = " ".join(told.stderr.split())
         assert told.returncode == 0, said
         assert "the restore of t1 that began at 20" in said
-        assert "If it died, it is undone first" in said
+        assert "is running or was interrupted. If interrupted, it is undone" in said
     assert dead.exists()
     told = little_stack.run("backup --runtag t2")
-    said = "Undone now, on this machine: the restore of t1 that began at 20"
+    said = "Rolled back an interrupted run on this machine: the restore of t1 that began at 20"
     assert told.returncode == 3, told.stderr
     assert said in told.stderr
     assert flows(little_stack) == "[1]\n"
@@ -235,12 +235,15 @@ def test_an_undo_names_what_it_undoes(little_stack):
     dead = killed_amid_the_swap(little_stack)
     told = little_stack.run("undo --yes")
     assert told.returncode == 0, told.stderr
-    assert "Undone now, on this machine: the restore of t1 that began at" in told.stderr
+    assert (
+        "Rolled back an interrupted run on this machine: the restore of t1 that began at"
+        in told.stderr
+    )
     assert not dead.exists()
     assert flows(little_stack) == "[1]\n"
     told = little_stack.run("undo")
     began = datetime.strptime(kept.name[-16:], STAMP_FORM).replace(tzinfo=UTC).astimezone()
-    what = f"What is undone: the restore of t1 that began at {began:%Y-%m-%d %H:%M:%S}."
+    what = f"To undo: the restore of t1 that began at {began}."
     assert told.returncode == 13
     assert what in told.stdout
     assert flows(little_stack) == "[1]\n"
@@ -276,11 +279,14 @@ def test_a_restore_that_went_well_is_not_undone_by_accident(little_stack):
     assert "inv undo --last-restore --yes" in told.stderr
     for words, flags in (("undo", "--last-restore --yes"), ("undo --last-restore", "--yes")):
         told = little_stack.run(words)  # without a terminal: what it says to add takes it back
-        assert (told.returncode, f"If it is meant, add {flags}." in told.stderr) == (13, True)
+        assert (told.returncode, f"No terminal to confirm on; add {flags}." in told.stderr) == (
+            13,
+            True,
+        )
     assert flows(little_stack) == "[1]\n"
     killed_amid_the_swap(little_stack)
     told = little_stack.run("undo --last-restore --yes")
-    assert "Nothing else was taken back. One that went well: inv undo --last" in told.stdout
+    assert "Nothing else was undone. To undo a successful one: inv undo --last" in told.stdout
     assert flows(little_stack) == "[1]\n"
     assert little_stack.run("undo --last-restore --yes").returncode == 0
     assert flows(little_stack) == "[2]\n"
@@ -298,18 +304,21 @@ def test_what_a_dead_run_moved_aside_may_be_gone(little_stack):
     shutil.rmtree(state / "volumes/nodered")
     (little_stack.folder / "volumes/nodered/flows.json").write_text("[4]\n")
     assert re.search(
-        r"died, and some of what it replaced is gone \(inv undo --leave-gone\)",
+        r"was interrupted, and some of the data it replaced are gone \(inv undo --leave-gone\)",
         little_stack.run("status").stdout,
     )
     found = " ".join(little_stack.run("doctor").stdout.split())
-    assert "died, and what it replaced is gone of volumes/nodered: no run starts" in found
-    assert "put it there again, or inv undo --leave-gone" in found
+    assert (
+        "was interrupted, and the replaced data of volumes/nodered are gone: no run starts"
+        in found
+    )
+    assert "put them back, or inv undo --leave-gone" in found
     dry = ("backup --runtag t2 --dry-run", "restore --runtag t1 --dry-run")
     for line in ("backup --runtag t2", "undo --yes", *dry):
         told = little_stack.run(line)
         assert told.returncode == 1
         assert "volumes/nodered is gone" in told.stderr
-        assert "Nothing was undone: what is owed is in" in told.stderr
+        assert "Nothing was undone: the steps to undo are in" in told.stderr
         assert "inv undo --leave-gone" in told.stderr
         assert (flows(little_stack), (other / "x").read_text()) == ("[4]\n", "old")
     listed = little_stack.run("undo --list").stdout
@@ -317,9 +326,9 @@ def test_what_a_dead_run_moved_aside_may_be_gone(little_stack):
     assert "being undone" not in listed
     told = little_stack.run("undo --leave-gone")
     assert told.returncode == 3, told.stderr
-    assert "volumes/nodered cannot be put back. It is left as it is now." in told.stderr
+    assert "volumes/nodered cannot be put back. It stays in its present state." in told.stderr
     assert "but for what was gone" in told.stdout
-    assert "as it was before it." not in told.stderr
+    assert "in the state before it." not in told.stderr
     assert (flows(little_stack), (other / "x").read_text()) == ("[4]\n", "new")
     assert little_stack.run("backup --runtag t2").returncode == 0
 
@@ -353,7 +362,7 @@ def refused_for_gone(stack):
     assert not [path for path in changed if "/backups" not in path]
     told = stack.run("undo --yes --leave-gone")
     assert told.returncode == 3, told.stderr
-    assert "It is left as it is now." in told.stderr
+    assert "It stays in its present state." in told.stderr
 
 
 def test_nothing_of_a_folder_whose_old_one_is_gone_is_put_back(little_stack):
@@ -408,11 +417,11 @@ def test_an_old_state_that_lacks_something_is_not_gone_back_to(little_stack):
     before = little_stack.tree()
     told = little_stack.run("undo --last-restore --yes")
     assert told.returncode == 13, told.stdout
-    assert "cannot be undone in full: what it replaced was removed since, of volumes/nodered" in (
+    assert "cannot be fully undone: replaced data were removed since, of volumes/nodered" in (
         told.stderr
     )
     assert f"(it was in {aside}). Nothing was changed." in told.stderr
-    assert "inv undo --last-restore --leave-gone puts back the rest" in told.stderr
+    assert "inv undo --last-restore --leave-gone undoes the rest" in told.stderr
     assert "takes away" not in told.stdout
     now = little_stack.tree()
     assert {path for path in {*before, *now} if before.get(path) != now.get(path)} <= {
@@ -443,22 +452,26 @@ def test_what_is_left_of_an_old_state_is_gone_back_to(little_stack, killed):
     shutil.rmtree(kept / "volumes/nodered")
     line = "undo --last-restore --leave-gone --yes"
     listed = little_stack.run("undo --list").stdout.splitlines()
-    way = "inv undo --leave-gone goes back to what is left of it (gone: volumes/nodered)"
+    way = "to go back to the rest of it: inv undo --leave-gone (gone: volumes/nodered)"
     assert way in listed[1]
-    assert "inv undo goes back to it when what is newer is undone; stays until 20" in listed[2]
+    assert (
+        "inv undo can go back to it after the newer ones are undone; stays until 20" in listed[2]
+    )
     if killed:
         killed_amid_the_swap(little_stack, line, "*volumes/other")
         told = little_stack.run("backup --runtag t2")
     else:
         told = little_stack.run(line)
-        assert "  puts back as it was before: docker" not in told.stdout
-        assert "  puts back as it was before: volumes/other\n" in told.stdout
-        assert "leaves as it is now, as what it was before is gone: volumes/nodered" in told.stdout
+        assert "  restores to the previous state: docker" not in told.stdout
+        assert "  restores to the previous state: volumes/other\n" in told.stdout
+        assert (
+            "leaves unchanged, because the previous state is gone: volumes/nodered" in told.stdout
+        )
         assert "takes away" not in told.stdout
         assert "but for what was gone" in told.stdout
     assert told.returncode == 3, told.stderr
     assert f"{kept}/volumes/nodered is gone, so" in told.stderr
-    assert "volumes/nodered cannot be put back. It is left as it is now." in told.stderr
+    assert "volumes/nodered cannot be put back. It stays in its present state." in told.stderr
     assert (flows(little_stack), (other / "x").read_text()) == ("[3]\n", "2")
     assert (folder / f"{kept.name}-undone/volumes/other/x").read_text() == "3"
     told = little_stack.run("undo --last-restore --yes")
@@ -532,10 +545,10 @@ def test_what_stays_where_something_is_gone(steps, left, undone):
     ("change", "why"),
     [
         (lambda _text: "", "is empty"),
-        (lambda text: text[:-20], "is damaged: line"),
+        (lambda text: text[:-20], "is damaged: cannot read line"),
         (
             lambda text: text.replace('"SwapItem"', '"SwapLater"'),
-            "this version knows no such step",
+            "this version does not know this step:",
         ),
         (lambda text: re.sub('"live": "[^"]*', '"live": "/etc/x', text), "would act on /etc/x"),
     ],
@@ -573,7 +586,7 @@ def test_nor_to_one_that_no_rename_reaches(little_stack):
         told = little_stack.run("undo --last-restore --yes")
         assert told.returncode == 13, told.stdout
         assert "volumes/nodered lies on another mount than" in told.stderr
-        assert "Unmount what was mounted there since" in told.stderr
+        assert ", so they cannot be renamed. Nothing was changed. Restore" in told.stderr
         assert not (little_stack.folder / "restore/.journal").exists()
         assert flows(little_stack) == "[1]\n"
     finally:
@@ -616,7 +629,9 @@ def test_without_docker_nothing_to_undo_is_just_that(little_stack):
     little_stack.tool("docker", "echo 'permission denied' >&2; exit 1")
     told = little_stack.run("undo --last-restore --yes")
     assert told.returncode == 13
-    assert "Docker cannot be asked: permission denied. What mends it: inv doctor" in told.stderr
+    assert (
+        "Docker cannot be asked: permission denied. To find the cause: inv doctor" in told.stderr
+    )
     assert flows(little_stack) == "[1]\n"
 
 
@@ -627,7 +642,9 @@ def test_a_folder_that_is_mounted_read_only_since_is_named(little_stack, read_on
     told = little_stack.run("undo --last-restore --yes")
     assert told.returncode == 13
     assert f"{little_stack.folder}/volumes is mounted read-only" in told.stderr
-    assert "Nothing was changed. When the disk is well: sudo mount -o remount,rw" in told.stderr
+    assert (
+        "Nothing was changed. When the disk works again: sudo mount -o remount,rw" in told.stderr
+    )
     assert "another mount" not in told.stderr
 
 
@@ -641,7 +658,9 @@ def test_a_disk_that_is_mounted_read_only_is_named(little_stack, read_only, whic
     told = little_stack.run(line)
     assert told.returncode == 13, told.stderr
     assert f"{path} is mounted read-only (the card may be failing" in told.stderr
-    assert "Nothing was changed. When the disk is well: sudo mount -o remount,rw" in told.stderr
+    assert (
+        "Nothing was changed. When the disk works again: sudo mount -o remount,rw" in told.stderr
+    )
     assert "mkdir" not in told.stderr
 
 
@@ -661,9 +680,9 @@ def test_an_undo_asks_for_the_name_of_the_host(little_stack, typed):
     out, said = process.communicate(timeout=60)
     for each in (screen, terminal):
         os.close(each)
-    assert "  puts back as it was before: volumes/nodered\n" in out
-    assert "takes away, as it was not there before: volumes/new\n" in out
-    assert f"  what was stored since then is put aside in: {kept}-undone\n" in out
+    assert "  restores to the previous state: volumes/nodered\n" in out
+    assert "removes, because it did not exist before: volumes/new\n" in out
+    assert f"  data stored since then are moved to: {kept}-undone\n" in out
     assert f"Type the host's name, {name}, to undo it there: " in out
     assert process.returncode == (0 if done else 13), said
     assert done or said.splitlines()[-1] == "Not confirmed; nothing was changed."
@@ -693,7 +712,7 @@ def test_a_restore_over_a_dead_one_has_it_in_its_log(little_stack):
     killed_amid_the_swap(little_stack)
     told = little_stack.run("restore --runtag t1 --from here --yes")
     assert told.returncode == 0, told.stderr
-    assert "Undone now, on this machine: the restore of t1" in told.stderr
+    assert "Rolled back an interrupted run on this machine: the restore of t1" in told.stderr
     logs = sorted((little_stack.folder / "backups").glob("t1.restore-*.log"))
     assert len(logs) == 3
     assert "undo: warning: Undone now" in logs[-1].read_text().splitlines()[0]

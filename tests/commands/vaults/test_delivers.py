@@ -61,7 +61,7 @@ def test_a_vault_that_is_away_is_not_said_to_lack_what_it_was_seen_to_hold(three
     three.nas.rename(three.nas.parent / "off")
     told = three.run("backup --runtag new")
     assert told.returncode == 3
-    assert "What nas holds is not known; it lacks at least 1 backup: new." in told.stderr
+    assert "Cannot list nas; it is missing at least 1 backup: new." in told.stderr
 
 
 def test_what_was_seen_in_a_vault_by_sync_is_not_said_to_be_lacking(three):
@@ -74,7 +74,7 @@ def test_what_was_seen_in_a_vault_by_sync_is_not_said_to_be_lacking(three):
     assert three.run("sync").returncode == 3
     three.nas.rename(three.nas.parent / "off")
     told = three.run("sync")
-    assert "lacks at least 1 backup: one" in told.stderr
+    assert "missing at least 1 backup: one" in told.stderr
     assert "What nas holds" not in told.stderr
 
 
@@ -86,7 +86,10 @@ def test_a_vault_that_answers_is_never_called_unknown(three):
     told = three.run("backup --runtag new")
     assert told.returncode == 3
     assert "not known" not in told.stderr
-    assert "usb lacks 1 backup: new. The next backup or `inv sync` delivers it." in told.stderr
+    assert (
+        "usb is missing 1 backup: new. The next backup or `inv sync` copies it there."
+        in told.stderr
+    )
 
 
 def test_what_sync_finds_damaged_here_is_judged_so_from_then_on(three):
@@ -97,8 +100,8 @@ def test_what_sync_finds_damaged_here_is_judged_so_from_then_on(three):
     told = three.run("sync")
     assert told.returncode == 3
     said = " ".join(told.stderr.split())
-    assert f"{tag} is not delivered to usb: it is damaged here: {three.backups}/{tag}.gen" in said
-    assert f"{tag} is damaged here, and whole in nas, box" in said
+    assert f"{tag} was not copied to usb: it is damaged here: {three.backups}/{tag}.gen" in said
+    assert f"{tag} is damaged here, but good in nas, box" in said
     assert f"cp {three.nas}/{tag}.*" in said
     assert "--force" not in said
     assert "usb lacks" not in said
@@ -109,7 +112,7 @@ def test_what_sync_finds_damaged_here_is_judged_so_from_then_on(three):
     assert not (three.usb / f"{tag}.manifest.json").exists()
     told = three.run("sync")
     assert told.returncode == 3
-    assert f"{tag} is damaged here, and whole in nas, box" in " ".join(told.stderr.split())
+    assert f"{tag} is damaged here, but good in nas, box" in " ".join(told.stderr.split())
 
 
 def test_what_is_damaged_here_and_nowhere_known_to_be_whole_is_told_with_the_next_step(three):
@@ -121,7 +124,10 @@ def test_what_is_damaged_here_and_nowhere_known_to_be_whole_is_told_with_the_nex
     assert told.returncode == 3
     assert f"inv verify --runtag '{tag}' --at here" in told.stderr
     assert "--force" not in told.stderr
-    assert "Take another copy" in three.run(f"verify --runtag {tag} --at here").stderr
+    assert (
+        "Use another copy or another backup: inv list"
+        in three.run(f"verify --runtag {tag} --at here").stderr
+    )
 
 
 def test_a_backup_that_delivers_late_tells_of_damage_here(three):
@@ -131,7 +137,7 @@ def test_a_backup_that_delivers_late_tells_of_damage_here(three):
     (three.backups / f"{tag}.general-backup.tar.gz").write_bytes(b"y" * 10)
     told = three.run("backup --runtag new")
     assert told.returncode == 3
-    assert f"{tag} is damaged here, and whole in nas" in " ".join(told.stderr.split())
+    assert f"{tag} is damaged here, but good in nas" in " ".join(told.stderr.split())
     assert "lacks 1 backup" not in told.stderr
     assert (three.usb / "new.manifest.json").exists()
 
@@ -145,8 +151,8 @@ def test_a_backup_that_is_damaged_before_it_is_copied_is_not_whole(three):
     three.usb.mkdir()
     told = three.run("backup --runtag one")
     assert told.returncode == 1
-    assert "is whole here" not in told.stderr
-    assert "What can be done: inv verify --runtag 'one' --at here" in told.stderr
+    assert "is complete here, but some steps failed." not in told.stderr
+    assert "To see what to do: inv verify --runtag 'one' --at here" in told.stderr
     assert "--force" not in told.stderr
     assert json.loads(three.run("list --json").stdout)[0]["here"] == "damaged"
 
@@ -172,11 +178,10 @@ def test_what_is_not_known_to_be_ours_is_not_promised(three):
     told = three.run("sync")
     assert told.returncode == 3
     assert (
-        "one is not delivered to usb: one.general-backup.tar.gz, one.manifest.json there is not "
-        "what is here, no manifest"
+        "one was not copied to usb: one.general-backup.tar.gz, one.manifest.json there differs from the copy here, has no readable manifest"
     ) in told.stderr
     assert "inv verify --runtag one --at usb" in told.stderr
-    assert "replace it by what is here: inv backup --runtag one." in told.stderr
+    assert "replace it: inv backup --runtag one." in told.stderr
     assert "lacks" not in told.stderr
     assert contents(three.usb) == before
     assert contents(three.nas) == contents(three.backups)
@@ -232,7 +237,7 @@ def test_a_vault_that_is_too_small_is_left_as_it_was(tiny):
     """Neither RESTORE.txt nor a mark of a set stays there, by a backup and by a delivery."""
     told = tiny.run("backup --runtag one")
     assert told.returncode == 3
-    assert "too little for a file of" in told.stderr
+    assert ", and the file needs" in told.stderr
     assert list(tiny.usb.iterdir()) == []
     told = tiny.run("sync")
     assert told.returncode == 3

@@ -57,7 +57,7 @@ def test_one_vault_that_is_away_keeps_no_other_from_being_served(pi):
     tags = make_sets(pi.backups, 1, 2)
     told = pi.run("sync")
     assert told.returncode == 3
-    assert "nas was not served to the end: The folder of vault 'nas' is not there" in told.stderr
+    assert "Copying to nas failed: The folder of vault 'nas' is missing" in told.stderr
     assert told.stdout.splitlines()[2].split() == ["nas", "0", "?", "?", "0"]
     assert contents(pi.usb, *tags) == contents(pi.backups, *tags)
     pi.nas.mkdir()
@@ -100,7 +100,10 @@ def test_what_a_policy_would_remove_at_once_is_not_delivered(pi):
     assert told.returncode == 0
     assert set(contents(pi.usb)) == set(contents(pi.usb, *there)) | set(contents(pi.backups, new))
     for each in (old, older):
-        assert f"{each} is not for usb, whose policy lets it go: 2 newer good sets" in told.stdout
+        assert (
+            f"{each} is not copied to usb, whose policy would remove it: 2 newer good sets"
+            in told.stdout
+        )
     assert "0 of 2 sets" in pi.run("prune --at usb").stdout
 
 
@@ -112,8 +115,8 @@ def test_a_set_of_another_machine_is_never_replaced(pi):
     before = contents(pi.usb)
     told = pi.run("sync --vault usb")
     assert told.returncode == 3
-    assert f"{one} is not delivered to usb: there is another backup of that name" in told.stderr
-    assert f"{two} is not delivered to usb: {two}.general-backup.tar.gz there" in told.stderr
+    assert f"{one} was not copied to usb: another backup of that name" in told.stderr
+    assert f"{two} was not copied to usb: {two}.general-backup.tar.gz there" in told.stderr
     assert contents(pi.usb) == before
 
 
@@ -158,8 +161,8 @@ def test_damaged_and_unfinished_sets_are_not_delivered(pi):
     (pi.backups / f"{half}.unfinished.jsonl").write_text("{}\n")
     told = pi.run("sync --vault usb")
     assert told.returncode == 3
-    assert f"{bad} is not delivered to usb: it is damaged here." in told.stderr
-    assert "unfinished (inv backup --runtag goes on with it): " + half in told.stdout
+    assert f"{bad} was not copied to usb: it is damaged here." in told.stderr
+    assert "unfinished (to resume: inv backup --runtag): " + half in told.stdout
     assert pi.run("sync --vault usb --dry-run").returncode == 3
     assert set(contents(pi.usb)) == set(contents(pi.backups, good))
 
@@ -186,7 +189,7 @@ def test_what_is_damaged_here_and_whole_in_a_vault_is_delivered(pi, kind):
     assert told.returncode == 3
     assert told.stdout.splitlines()[1].split() == ["usb", "0", "1", "0", "0"]
     said = " ".join(told.stderr.split())
-    assert f"{tag} is damaged here, and whole in usb" in said
+    assert f"{tag} is damaged here, but good in usb" in said
     fetch = said.partition("Fetch it back: ")[2].partition(" && inv verify")[0]
     subprocess.run(["sh", "-c", fetch], check=True)
     assert contents(pi.backups) == whole
@@ -224,7 +227,7 @@ def test_a_delivery_that_is_stopped_goes_on_where_it_was(pi):
     os.killpg(running.pid, signal.SIGINT)
     _, told = running.communicate(timeout=60)
     assert running.returncode == 130
-    assert "Sync: stopped by Ctrl-C. Nothing half-written" in told
+    assert "Sync: stopped by Ctrl-C. Incomplete files keep" in told
     assert not (pi.usb / f"{tag}.general-backup.tar.gz").exists()
     arrived = partial.stat().st_size
     assert 0 < arrived < len(data)
@@ -263,12 +266,12 @@ def test_a_backup_delivers_what_earlier_ones_could_not(pi):
     told = pi.run(f"backup --runtag {first}")
     assert told.returncode == 3
     assert (
-        f"What usb holds is not known; it lacks at least 1 backup: {first}. The next "
-        "backup or `inv sync` delivers it." in told.stderr
+        f"Cannot list usb; it is missing at least 1 backup: {first}. The next "
+        "backup or `inv sync` copies it there." in told.stderr
     )
     told = pi.run(f"backup --runtag {second}")
     assert told.returncode == 3
-    assert f"it lacks at least 2 backups: {second}, {first}." in told.stderr
+    assert f"it is missing at least 2 backups: {second}, {first}." in told.stderr
     pi.usb.mkdir()
     told = pi.run("backup --runtag 2020-01-03_1000")
     assert (told.returncode, told.stderr) == (0, "")
@@ -290,12 +293,12 @@ def test_what_a_vault_still_lacks_is_not_removed_here(pi):
     archive.mkdir()
     told = pi.run("backup --runtag new")
     assert told.returncode == 3
-    assert f"{owed} is not delivered to usb: {owed}.general" in told.stderr
+    assert f"{owed} was not copied to usb: {owed}.general" in told.stderr
     assert contents(pi.backups, owed)
     assert not contents(pi.backups, gone)
     assert f"delivered to usb as well: {owed}" in pi.run("backup --dry-run").stdout
     assert "usb lacks it" in pi.run("prune --dry-run --keep 1").stdout
-    assert f"{owed} stays until it is in usb" in (pi.backups / "new.backup-log.txt").read_text()
+    assert f"{owed} is kept until it is in usb" in (pi.backups / "new.backup-log.txt").read_text()
     archive.rmdir()
     assert pi.run("backup --runtag newer").returncode == 0
     assert contents(pi.usb, owed)

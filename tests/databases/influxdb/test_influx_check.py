@@ -436,4 +436,4 @@ def test_an_index_larger_than_what_is_kept_is_read_in_a_second_go(monkeypatch):
 def test_a_cut_shard_has_no_blocks_to_check():
     """The deep check of a damaged file is one problem, not an error."""
     report = deep(HAPPY["20261123T023456Z.s1.tar.gz"][:-9])
-    assert report.problems == ("x.s1.tar.gz: it is cut in the middle.",)
+    assert report.problems == ("x.s1.tar.gz: it is incomplete.",)

@@ -90,7 +90,7 @@ def test_a_good_log_proves_no_more_than_it_says():
         ([BEGUN, "Error: write x: no space left on device"], 1, "no space left", False),
         ([BEGUN, "Error: unexpected EOF"], 1, "InfluxDB: unexpected EOF.", True),
         ([BEGUN], 137, "exit code 137: ", True),
-        ([], 127, "exit code 127: it said nothing", True),
+        ([], 127, "exit code 127: no message", True),
     ],
 )
 def test_a_failure_is_told_in_its_own_words(lines, code, words, again):
