@@ -402,7 +402,7 @@ def services(work: TaskContext, json: bool = False) -> int:
     monitored=True,
     fleet=True,
     help={
-        "max-age": "Allow this age of the newest good backup, such as 26h, 90min or 2d.",
+        "max-age": "Allow this age of the newest good backup, such as 26h, 90min (or 90m) or 2d.",
         "at": "Check only here, or only this vault. Default: every place.",
     },
 )

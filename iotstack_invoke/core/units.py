@@ -12,9 +12,9 @@ from time import struct_time
 from .dataclass import dataclass
 from .errors import UsageError
 
-_UNITS = {"min": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_UNITS = {"min": "minutes", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _RATES = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
-_DURATION = re.compile(r"(\d{1,5})(min|[hdw])", re.ASCII)
+_DURATION = re.compile(r"(\d{1,5})(min|[mhdw])", re.ASCII)
 _BARE_M = re.compile(r"\d{1,5}m(?!in|o)", re.ASCII)
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _DAY_MINUTES = 24 * 60
@@ -23,7 +23,7 @@ _RATE = re.compile(r"(\d{1,9})([KMG]?)", re.ASCII)
 
 
 def ambiguity_in(text: str) -> str:
-    """Return why a duration with the unit `m` is refused, '' for one without."""
+    """Return why a span with the unit `m`, minutes or months, is refused; '' for one without."""
     found = _BARE_M.search(text)
     if not found:
         return ""
@@ -31,9 +31,10 @@ def ambiguity_in(text: str) -> str:
 
 
 def read_duration(text: str) -> timedelta:
-    """Return the duration that a text tells; raises UsageError, with what it may be."""
-    if ambiguous := ambiguity_in(text):
-        raise UsageError(f"{ambiguous}.")
+    """Return the duration that a text tells; raises UsageError, with what it may be.
+
+    `m` means minutes, like `min`: there are no months here, and crontabs have it.
+    """
     told = _DURATION.fullmatch(text.strip())
     if not told or not int(told[1]):
         raise UsageError(

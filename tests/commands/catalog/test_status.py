@@ -123,7 +123,8 @@ def test_the_program_ends_with_0_or_2(little_stack):
     (line,) = told.stdout.splitlines()
     assert line.startswith("OK ")
     assert "is 1 hour old, complete" in line
-    alarmed(little_stack.run("status --max-age 30min"), "within 0.5 h", "is 1 hour old")
+    for limit in ("30min", "30m"):
+        alarmed(little_stack.run(f"status --max-age {limit}"), "within 0.5 h", "is 1 hour old")
 
 
 def test_a_wrong_folder_of_the_stack_is_named(little_stack):
