@@ -616,7 +616,7 @@ class MakeWay:
             return ""
         cure = way_out(lacking_words([(missing, _set_of(kept))]), storage.name)
         return (
-            f"holds {told(missing)}, which the one that is here lacks, so it stays. Make a backup "
+            f"holds {told(missing)}, which the backup here is missing, so it stays. Make a backup "
             f"under another --runtag, and remove what is here of {self.runtag}. {cure}"
         )
 

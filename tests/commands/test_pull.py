@@ -154,7 +154,7 @@ def test_a_fetch_that_was_killed_goes_on(pi, laptop, shelf):
     [
         ("pull", "Give the machine: --host NAME, from [[hosts]] in hosts.toml."),
         ("pull --host nobody", "hosts.toml has no host 'nobody'"),
-        ("pull --host pi --to nowhere", "There are: shelf."),
+        ("pull --host pi --to nowhere", "Known: shelf."),
     ],
 )
 def test_a_wish_that_means_nothing_is_told(tmp_path, line, words):
@@ -170,7 +170,7 @@ def test_a_wish_that_means_nothing_is_told(tmp_path, line, words):
 def test_of_several_vaults_one_must_be_named(tmp_path, pi):
     """Nothing is guessed."""
     laptop = Laptop(tmp_path / "two", pi, vaults=("one", "two"))
-    assert "There are: one, two." in laptop.run("pull --host pi").stderr
+    assert "Known: one, two." in laptop.run("pull --host pi").stderr
     assert laptop.run("pull --host pi --to two").returncode == 0
     assert names_in(laptop.vaults[1]) == sets_of(pi, FIRST)
 

@@ -186,7 +186,7 @@ def told_of_others(vaults: Iterable[VaultConfig], asked: str, flag: str) -> str:
     if not found:
         return ""
     whose = "backups" if asked == LATEST else asked
-    return f" Of another machine{whose}: {' or '.join(f'{flag} {each}' for each in found)}."
+    return f" Another machine's {whose}: {' or '.join(f'{flag} {each}' for each in found)}."
 
 
 def _others_with(vault: VaultConfig, asked: str) -> Iterator[str]:

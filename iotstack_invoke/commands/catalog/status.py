@@ -193,7 +193,7 @@ def _with_unfinished(seen: Seen, name: str, *, ended: bool) -> Seen:
     runtag = next(newer, "")
     if not runtag:
         return seen
-    which = f"the newer {runtag} is" if seen.newest.good else f"{runtag} is"
+    which = f"{runtag}, which is newer, is" if seen.newest.good else f"{runtag} is"
     run = "its run was interrupted" if ended else "its run is active or was interrupted"
     cure = f"inv backup{host_flag(name)} --runtag {shlex.quote(runtag)} finishes it"
     told = f"{which} unfinished: {run} ({cure})"
@@ -254,7 +254,7 @@ def _newer(sets: Sequence[BackupSet], good: BackupSet | None, *, here: bool) -> 
         if host and each.manifest and each.manifest.host != host:
             continue
         which = each.runtag if here or not good else f"its copy of {each.runtag}"
-        newer = f"the newer {which} is" if good else f"{which} is"
+        newer = f"{which}, which is newer, is" if good else f"{which} is"
         if each.state is State.DAMAGED:
             yield f"{newer} damaged (inv show '{each.runtag}')"
         elif each.state is State.INCOMPLETE and each.manifest:

@@ -533,7 +533,7 @@ def judge_age(
         for runtag in newest.ahead
     ]
     found += [
-        warning(name, f"the newer {each.runtag} is {each.state.value}", _show(each.runtag))
+        warning(name, f"{each.runtag}, which is newer, is {each.state.value}", _show(each.runtag))
         for _, each in newest.newer
         if each.state in (State.DAMAGED, State.INCOMPLETE)
     ]

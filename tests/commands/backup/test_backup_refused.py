@@ -372,7 +372,7 @@ def test_a_blank_name_is_refused(pi, line, text):
         check=False,
     )
     assert told.returncode == 2, told
-    assert "it is empty" in told.stderr
+    assert " is empty. All its options: inv --help " in told.stderr
     assert not pi.backups.exists()
 
 
@@ -416,7 +416,7 @@ def test_a_set_that_another_machine_copies_now_is_left_alone(pi):
     told = pi.run(f"backup --runtag {TAG}")
     assert told.returncode == 3
     assert f"other-pi is copying a backup {TAG} to usb" in told.stderr
-    assert "delivers it" not in told.stderr  # not where the name stays the other's
+    assert "copies it there" not in told.stderr  # not where the name stays the other's
     assert {each.name: each.read_bytes() for each in pi.usb.iterdir()} == mark
     (pi.usb / f"{TAG}.unfinished.jsonl").unlink()
     assert pi.run(f"backup --runtag {TAG}").returncode == 0

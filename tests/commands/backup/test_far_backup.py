@@ -101,7 +101,7 @@ def test_a_dry_run_of_a_bare_restore_makes_no_folder(laptop, pi):
     [
         ('role = "live"', "--runtag x --yes", 13, "is live in hosts.toml"),
         ("", "--runtag x", 13, "No terminal to confirm on; add"),
-        ("", "--runtag other --yes", 10, "no backup other"),
+        ("", "--runtag other --yes", 10, "Backup other not found in"),
     ],
 )
 def test_a_bare_restore_that_is_refused_makes_no_folder(laptop, pi, key, flags, code, said):
@@ -364,7 +364,7 @@ def test_what_a_machine_lacks_is_told(pi, laptop):
     pi.tool("python3", "exit 127")
     told = laptop.run("backup --host pi")
     assert told.returncode == 13
-    assert "On pi python3 not running" in told.stderr
+    assert "On pi python3, which copies SQLite files, does not run: " in told.stderr
     assert not pi.backups.exists() or not [n for n in names_in(pi.backups) if n[0] != "."]
 
 

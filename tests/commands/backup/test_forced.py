@@ -174,7 +174,7 @@ def test_a_copy_that_no_start_could_see_is_compared_when_its_vault_is_back(pi, p
         told = pi.run(line)
         assert told.returncode == (13 if pinned and line != "sync" else 3), told.stderr
         words = " ".join(told.stderr.split())
-        assert pinned or "f in nas has volumes/nodered of the general part, which" in words
+        assert pinned or "f in nas holds volumes/nodered of the general part, which" in words
         assert archives(pi.nas) == before
         assert pi.run("verify --runtag f --at nas").returncode == 0
         assert not list(pi.nas.glob("*.unfinished.jsonl"))

@@ -84,7 +84,7 @@ def test_two_machines_in_turn_are_told(little_stack, tmp_path, theirs, row):
     assert "theirs is from the other one" in found["found"]
     told = one.run("backup --runtag second")
     assert told.returncode == 3
-    assert f"Two machines called {HOST} back up to usb" in told.stderr
+    assert f"Two machines named {HOST} back up to usb" in told.stderr
     assert "hostnamectl set-hostname NAME" in told.stderr
     assert json.loads((theirs / "theirs.manifest.json").read_text())["machine"] != OURS
 

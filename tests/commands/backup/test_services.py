@@ -237,7 +237,7 @@ def test_a_layer_of_which_docker_does_not_tell_is_named(little_stack, mounts):
     told = little_stack.run("services")
     assert told.returncode == 3
     assert (
-        "Container proxy: it mounts no data, and Docker does not tell what it wro" in told.stdout
+        "Container proxy: it mounts no data, and Docker does not show what it wro" in told.stdout
     )
 
 
@@ -312,7 +312,7 @@ def test_without_docker_the_folders_are_told(little_stack):
 def test_the_data_of_an_influxdb_that_is_gone_are_not_covered(little_stack):
     """Without a container nothing can be dumped, and its files are copied as they are."""
     (little_stack.folder / "volumes/influxdb").mkdir()
-    assert "there is no container named influxdb" in listed(little_stack, 3)["volumes/influxdb"]
+    assert "no container named influxdb" in listed(little_stack, 3)["volumes/influxdb"]
     add(little_stack, '[influxdb]\ncontainer = "flux"\n')
     assert "there is no container named flux" in listed(little_stack, 3)["volumes/influxdb"]
 
@@ -353,7 +353,7 @@ def test_what_the_owner_says_of_an_influxdb_that_is_gone_counts(little_stack):
     assert manifest["warnings"] == []
     assert "./volumes/influxdb/old" in names
     (told,) = [each for each in manifest["left_out"] if each["what"] == "InfluxDB"]
-    assert told["reason"] == "there is no container named influxdb: away"
+    assert told["reason"] == "no container named influxdb: away"
     assert listed(little_stack)["volumes/influxdb"] == "files, no container uses it"
     said = little_stack.run("doctor").stdout
     assert "WARN  influxdb" not in said
@@ -626,7 +626,7 @@ def test_nextcloud_is_left_out_once(little_stack):
     first, second = manifest["warnings"]
     assert first.startswith("Container nextcloud (nextcloud) is not covered: left out")
     assert second.startswith("Container nextcloud_db (iotstack-nextcloud_db) is not covered")
-    assert '[[services]], name = "nextcloud", kind = "recipe"; or say' in first
+    assert '[[services]], name = "nextcloud", kind = "recipe"; or allow in hosts.toml' in first
 
 
 def test_a_nextcloud_that_is_gone_is_no_mistake_in_hosts_toml(little_stack):
@@ -701,9 +701,9 @@ def test_a_skip_that_misses_the_data_is_told(little_stack):
     """A database whose row names other paths than it mounts is copied while it writes."""
     little_stack.runs(logs="mongo:7")
     add(little_stack, row("logs", kind="skip", reason="a cache", paths=["volumes/mongo"]))
-    assert "but for volumes/logs" in listed(little_stack, code=3)["logs"]
+    assert "except volumes/logs" in listed(little_stack, code=3)["logs"]
     (warning,) = backed_up(little_stack, code=3)[0]["warnings"]
-    assert "but for volumes/logs: its row names other paths" in warning
+    assert "except volumes/logs: its row names other paths" in warning
 
 
 def test_a_database_whose_files_are_excluded_is_no_warning(little_stack):
@@ -1011,7 +1011,7 @@ def test_what_a_stopped_service_keeps_elsewhere_is_told(little_stack):
     (little_stack.folder / "volumes/other").mkdir()
     found = listed(little_stack)
     assert found["bolt"] == (
-        "stopped while it is copied, but for volumes/bolt: its row names other paths"
+        "stopped while it is copied, except volumes/bolt: its row names other paths"
     )
     assert found["off"] == "it is stopped, so its files are copied as they are"
 
@@ -1074,7 +1074,7 @@ def test_databases_without_a_container_are_named(little_stack, answers):
     dumps = {e["what"] for e in manifest["left_out"] if e["what"].startswith("a dump of ")}
     if answers:
         assert named == {"db", "pg"}
-        assert "MariaDB is not dumped: there is no container named db, so the files of db" in told
+        assert "MariaDB is not dumped: no container named db, so the files of db" in told
         assert dumps == {"a dump of db", "a dump of pg"}
     else:
         assert named == {"db", "pg", "off", "mongo"}
@@ -1242,7 +1242,7 @@ def test_a_folder_that_a_volume_stands_for_is_in_the_backup_of_a_stack_that_is_d
     named = [each for each in manifest["warnings"] if f"NOT COVERED: {tmp_path}/out, " in each]
     assert len(named) == is_out
     unused = "own" if is_out else "own/d"
-    assert (f"\n{unused}: not in a backup" in little_stack.run("services").stdout) == is_out
+    assert (f"\n{unused}: not backed up" in little_stack.run("services").stdout) == is_out
 
 
 @pytest.mark.parametrize(
@@ -1285,7 +1285,7 @@ def test_a_database_in_a_folder_that_a_volume_stands_for_is_told_of(little_stack
         docker.on_device("iotstack_data", **options)
     manifest, names = backed_up(little_stack, code=3)
     assert "./volumes/db/ibdata1" in names
-    assert "MariaDB is not dumped: there is no container named db" in " ".join(
+    assert "MariaDB is not dumped: no container named db" in " ".join(
         manifest["warnings"]
     )
 
@@ -1458,7 +1458,7 @@ def test_a_backup_warns_of_a_row_that_does_nothing(little_stack):
     code, said = backup("third")
     assert code == 3
     assert (
-        "[[services]] number 2 'nodred' matches no container of this stack: what it says" in said
+        "[[services]] number 2 'nodred' matches no container of this stack: it has no effect" in said
     )
     assert "'planned'" not in said
     assert "'gone'" not in said

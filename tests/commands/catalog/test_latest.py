@@ -170,7 +170,7 @@ def test_what_is_passed_over_elsewhere_is_told(little_stack, tmp_path):
     (backups / f"{GOOD}.general-backup.tar.gz").unlink()
     told = " ".join(little_stack.run("restore --runtag latest --dry-run").stderr.split())
     assert f"PASSED OVER: {BAD} in this machine:backups, which is newer, is unfinished" in told
-    assert f"inv backup --runtag '{BAD}' finishes it" in told
+    assert f"If no run is active, finish it: inv backup --runtag '{BAD}'." in told
     assert f"--runtag '{BAD}' --from here" in told
     assert "PASSED OVER: lacking in usb, which is newer, is incomplete: no general part." in told
     assert "--runtag 'lacking' --from usb" in told
@@ -194,7 +194,7 @@ def test_a_set_that_holds_nothing_is_not_restored(little_stack):
         assert f"{BAD} in this machine:backups holds no archive" in " ".join(told.stderr.split())
     assert not list((little_stack.folder / "restore").glob("previous-*"))
     told = " ".join(little_stack.run("restore --runtag latest --dry-run").stderr.split())
-    assert f"inv backup --runtag '{BAD}' finishes it" in told
+    assert f"If no run is active, finish it: inv backup --runtag '{BAD}'." in told
     assert "To use it anyway:" not in told
 
 
@@ -213,6 +213,6 @@ def test_a_pull_of_the_latest_says_what_it_leaves(tmp_path, start_sshd):
     ), told.stderr
     said = " ".join(told.stderr.split())
     assert "PASSED OVER: half in pi:backups, which is newer, is unfinished" in said
-    assert "inv backup --host pi --runtag 'half' finishes it." in said
+    assert "If no run is active, finish it: inv backup --host pi --runtag 'half'." in said
     assert f"no general part. To complete it: inv backup --host pi --runtag '{BAD}'. To" in said
     assert f"To use it anyway: --runtag '{BAD}'." in said

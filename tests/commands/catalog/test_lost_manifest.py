@@ -62,7 +62,7 @@ def test_adopted_it_goes_once_newer_ones_hold_as_much(pi):
     assert pi.run(f"verify --runtag {pi.lost} --at here").returncode == 1
     assert "inv prune --adopt adopts it if it can be read" in said(pi.run("prune --keep 1"))
     told = pi.run("prune --keep 1 --adopt")
-    assert (told.returncode, f"{pi.lost} here is adopted" in said(told)) == (0, True)
+    assert (told.returncode, f"{pi.lost} here was adopted" in said(told)) == (0, True)
     assert files_of(pi.backups, pi.lost)
     assert pi.run(f"backup --runtag {tag(1)}").returncode == 0
     assert pi.run("prune --keep 1").returncode == 0
@@ -121,7 +121,7 @@ def test_a_damaged_copy_that_is_alone_is_told_so(pi):
     told = said(pi.run(f"verify --runtag {one} --at all"))
     assert "No other good copy is known. Make a new backup of the present data" in told
     assert (
-        "Use another copy or another backup: inv list"
+        "Use another copy"
         not in told.partition(f"{one} in nas is damaged")[2]
     )
     for each in files_of(pi.backups, one):
@@ -142,7 +142,7 @@ def test_a_copy_that_lost_its_manifest_too_is_no_better_one(pi):
     to_vault(pi)
     told = said(pi.run(f"verify --runtag {pi.lost} --at here"))
     assert "No other good copy is known. Its archives can be read completely" in told
-    assert "Use another copy or another backup: inv list" not in told
+    assert "Use another copy" not in told
 
 
 @pytest.mark.parametrize("at", ["here", "nas"])
@@ -157,7 +157,7 @@ def test_what_was_adopted_is_unproven_and_not_damaged(pi, at):
     assert pi.run(f"verify --runtag {pi.lost} --at {at}").returncode == 1
     assert pi.run("list").returncode == 3
     told = pi.run(f"prune --at {at} --keep 9 --adopt")
-    assert (told.returncode, f"{pi.lost} {in_places(at)} is adopted" in said(told)) == (0, True)
+    assert (told.returncode, f"{pi.lost} {in_places(at)} was adopted" in said(told)) == (0, True)
     assert f"{pi.lost} 9 days unproven keep" in said(told)
     told = pi.run("list")
     assert (told.returncode, "damaged" in said(told)) == (0, False), said(told)

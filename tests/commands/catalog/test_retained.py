@@ -83,7 +83,7 @@ def test_five_nights_without_influxdb_push_out_nothing_that_has_it(pi):
         assert pi.run("prune --at all").returncode == 0
         told = pi.run("status")
         assert (told.returncode, told.stderr) == (1, "")
-        lacking = f"night{number} lacks the influx part (newest in {old})"
+        lacking = f"night{number} is missing the influx part (newest in {old})"
         assert told.stdout.startswith(f"WARNING here, nas: {lacking}; night{number} ")
     assert tags(pi.backups) == tags(pi.nas) == ["night5", "night4", old, older]
     assert "the newest with the influx part" in pi.run("prune --at all --dry-run").stdout
@@ -156,7 +156,7 @@ def test_what_was_said_in_the_future_excuses_nothing(pi, key):
     assert pi.run("status --at here --max-age 3d").returncode == 1
     told |= dict.fromkeys((key, "utc"), utc_text(datetime.now(UTC)))
     (pi.backups / OWNER_FILE).write_text(json.dumps(told))
-    assert "lacks" not in pi.run("status --at here --max-age 3d").stdout
+    assert "is missing" not in pi.run("status --at here --max-age 3d").stdout
 
 
 def test_a_name_that_several_things_bear_is_asked_for_in_full(pi):
@@ -227,7 +227,7 @@ def test_a_slip_in_a_path_is_told_with_the_path_that_is_meant(pi):
     assert (told.returncode, told.stdout) == (2, "")
     assert "database, path or volume of that name. Did you mean volumes/copies?" in told.stderr
     for each in ("general", "volumes/copies", "./docker-compose.yml"):
-        assert each in told.stderr.partition("There are: ")[2]
+        assert each in told.stderr.partition("Known: ")[2]
 
 
 def test_a_service_that_hosts_toml_skips_keeps_nothing(pi):

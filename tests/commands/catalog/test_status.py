@@ -68,7 +68,7 @@ def test_an_older_copy_is_told_with_its_age(see):
         (([3], [31]), "nas: 2026-11-22_0700 is 31 hours old, complete"),
         (([], [3]), "here: none"),
         (([3], []), "nas: none"),
-        (([-9], [3]), "here: none at all; dated in the future, so not counted: 2026-11-23_2300"),
+        (([-9], [3]), "here: none; dated in the future, so not counted: 2026-11-23_2300"),
     ],
 )
 def test_one_place_without_a_young_backup_is_an_alarm(see, ages, clause):
@@ -166,8 +166,8 @@ def test_one_finding_of_several_places_is_told_once(little_stack, tmp_path):
         put_set(each, now - 2 * HOUR, runtag="old", more={"influx": {}})
         put_set(each, now - HOUR, runtag="new")
     line = little_stack.run("status").stdout
-    assert line.startswith("WARNING here, nas, usb: new lacks the influx part")
-    assert line.count("new lacks") == 1
+    assert line.startswith("WARNING here, nas, usb: new is missing the influx part")
+    assert line.count("new is missing") == 1
     alarmed(
         little_stack.run("status --at all"),
         "--at all: use one of here, nas, usb; default: every place.",
@@ -214,7 +214,7 @@ def test_a_newest_set_that_is_damaged_is_told(little_stack, manifest):
     bad = backups / f"{new}.{'general-backup.tar.gz' if manifest else 'manifest.json'}"
     bad.write_bytes(bad.read_bytes()[:-9])
     told = little_stack.run("status")
-    newer = f"the newer {new} is damaged (inv show '{new}')"
+    newer = f"{new}, which is newer, is damaged (inv show '{new}')"
     assert told.returncode == 1
     assert told.stdout.startswith(
         f"WARNING here: {newer}; 1 thing not covered (inv show '{old}'); {old} was made"
@@ -237,7 +237,7 @@ def test_a_copy_whose_manifest_cannot_be_read_is_told(little_stack, tmp_path, at
     assert little_stack.run(f"status {at}").returncode == 0
     (usb / "new.manifest.json").write_text("")
     told = little_stack.run(f"status {at}")
-    newer = "the newer its copy of new is damaged (inv show 'new')"
+    newer = "its copy of new, which is newer, is damaged (inv show 'new')"
     assert told.returncode == 1
     assert told.stdout.startswith(f"WARNING usb: {newer}; ")
     for each in backups.glob("new.*"):
@@ -260,7 +260,7 @@ def test_a_backup_that_was_killed_is_told_at_once(little_stack):
     told = little_stack.run("status")
     assert told.returncode == 1
     assert told.stdout.startswith(
-        "WARNING here: the newer half way is unfinished: its run was interrupted (inv backup "
+        "WARNING here: half way, which is newer, is unfinished: its run was interrupted (inv backup "
         "--runtag 'half way' finishes it); good was made just now"
     )
     assert little_stack.run("backup --runtag 'half way'").returncode == 0

@@ -371,7 +371,7 @@ def test_a_newer_backup_that_is_no_good_is_a_warning_of_its_own(state, told):
     old = BackupSet("x", {}, State.COMPLETE, Manifest("x", "", "", made, made, "", ()))
     newest = Newest(old, newer=((NOW, BackupSet("new", {}, state)),))
     *newer, age = findings.judge_age("last backup", newest, NOW)
-    assert [each.found for each in newer] == ["the newer new is damaged"] * told
+    assert [each.found for each in newer] == ["new, which is newer, is damaged"] * told
     assert [verdict(each) for each in newer] == [WARNING] * told
     assert verdict(age) is GOOD
 

@@ -232,7 +232,7 @@ def test_old_states_are_listed_without_docker(little_stack):
     assert (told.returncode, told.stdout) == (0, listed.stdout)
     assert told.stdout.splitlines()[1].endswith(f"   {state}")
     words = " ".join(told.stderr.split())
-    assert "Docker cannot be asked: Is the docker daemon running?" in words
+    assert "Docker on this machine cannot be used: Is the docker daemon running?" in words
     assert "This list is from the disk. inv undo needs Docker, so it" in words
     assert "inv doctor." in words
 
@@ -251,7 +251,7 @@ def test_what_is_listed_is_what_an_undo_does(little_stack):
     assert "the restore of t1 is running or was interrupted: inv undo undoes it; stays" in owed
     assert "after the restore of t1, being undone" in undone
     assert "to continue: inv undo; stays" in undone
-    assert "inv undo --last-restore goes back to it, after the other is undone" in other
+    assert "to go back to it: inv undo --last-restore, after the other is undone" in other
     (died.parent / ".journal").rename(died / "journal")
     (died / "removed").write_text("")
     (died / "journal").unlink()

@@ -118,7 +118,7 @@ def pasted(stack):
     said = paste(stack, "restore/.journal", ". ./way-back.sh")
     (stack.folder / "restore/.journal").unlink()
     told = stack.run("undo --yes")
-    assert (told.returncode, "nothing is left to undo" in told.stderr) == (10, True)
+    assert (told.returncode, "There is nothing to undo on" in told.stderr) == (10, True)
     return said
 
 
@@ -201,13 +201,13 @@ def test_a_backup_that_undoes_a_dead_restore_says_so(little_stack):
     told = little_stack.run("status")
     assert told.returncode == 1
     assert re.match(
-        r"WARNING the restore of t1 that began at S\+ S\+ is running or was interrupted \(inv undo\)",
+        r"WARNING the restore of t1 that began at \S+ \S+ is running or was interrupted \(inv undo\)",
         told.stdout,
     )
     listed = little_stack.run("undo --list").stdout.splitlines()
     first, second = (line for line in listed if "before the restore of t1" in line)
     assert "the restore of t1 is running or was interrupted: inv undo undoes it; stays" in first
-    assert "inv undo --last-restore goes back to it, after the other is undone; stays" in second
+    assert "to go back to it: inv undo --last-restore, after the other is undone; stays" in second
     for line in ("backup --runtag t2 --dry-run", "restore --runtag t1 --dry-run"):
         told = little_stack.run(line)
         said = " ".join(told.stderr.split())
@@ -243,7 +243,7 @@ def test_an_undo_names_what_it_undoes(little_stack):
     assert flows(little_stack) == "[1]\n"
     told = little_stack.run("undo")
     began = datetime.strptime(kept.name[-16:], STAMP_FORM).replace(tzinfo=UTC).astimezone()
-    what = f"To undo: the restore of t1 that began at {began}."
+    what = f"To undo: the restore of t1 that began at {began:%Y-%m-%d %H:%M:%S}."
     assert told.returncode == 13
     assert what in told.stdout
     assert flows(little_stack) == "[1]\n"
@@ -251,8 +251,8 @@ def test_an_undo_names_what_it_undoes(little_stack):
     told = little_stack.run("undo --last-restore --yes")
     assert told.returncode == 0, told.stderr
     assert what in told.stdout
-    assert "as it was before the restore of t1 that began at" in told.stdout
-    assert "died" not in told.stderr
+    assert "is in the state before the restore of t1 that began at" in told.stdout
+    assert "interrupted" not in told.stderr
     assert flows(little_stack) == "[2]\n"
 
 
@@ -275,7 +275,7 @@ def test_a_restore_that_went_well_is_not_undone_by_accident(little_stack):
     restored_once(little_stack)
     told = little_stack.run("undo --yes")
     assert told.returncode == 10
-    assert "nothing is left to undo: the restore of t1 that began at" in told.stderr
+    assert "nothing to undo on this machine: the last change, the restore of t1 that began at" in told.stderr
     assert "inv undo --last-restore --yes" in told.stderr
     for words, flags in (("undo", "--last-restore --yes"), ("undo --last-restore", "--yes")):
         told = little_stack.run(words)  # without a terminal: what it says to add takes it back
@@ -326,7 +326,7 @@ def test_what_a_dead_run_moved_aside_may_be_gone(little_stack):
     assert "being undone" not in listed
     told = little_stack.run("undo --leave-gone")
     assert told.returncode == 3, told.stderr
-    assert "volumes/nodered cannot be put back. It stays in its present state." in told.stderr
+    assert "volumes/nodered cannot be put back. It is left as it is now." in told.stderr
     assert "but for what was gone" in told.stdout
     assert "in the state before it." not in told.stderr
     assert (flows(little_stack), (other / "x").read_text()) == ("[4]\n", "new")
@@ -362,7 +362,7 @@ def refused_for_gone(stack):
     assert not [path for path in changed if "/backups" not in path]
     told = stack.run("undo --yes --leave-gone")
     assert told.returncode == 3, told.stderr
-    assert "It stays in its present state." in told.stderr
+    assert "It is left as it is now." in told.stderr
 
 
 def test_nothing_of_a_folder_whose_old_one_is_gone_is_put_back(little_stack):
@@ -422,7 +422,7 @@ def test_an_old_state_that_lacks_something_is_not_gone_back_to(little_stack):
     )
     assert f"(it was in {aside}). Nothing was changed." in told.stderr
     assert "inv undo --last-restore --leave-gone undoes the rest" in told.stderr
-    assert "takes away" not in told.stdout
+    assert "removes, because" not in told.stdout
     now = little_stack.tree()
     assert {path for path in {*before, *now} if before.get(path) != now.get(path)} <= {
         str(little_stack.folder / "backups/.lock")
@@ -467,11 +467,11 @@ def test_what_is_left_of_an_old_state_is_gone_back_to(little_stack, killed):
         assert (
             "leaves unchanged, because the previous state is gone: volumes/nodered" in told.stdout
         )
-        assert "takes away" not in told.stdout
+        assert "removes, because" not in told.stdout
         assert "but for what was gone" in told.stdout
     assert told.returncode == 3, told.stderr
     assert f"{kept}/volumes/nodered is gone, so" in told.stderr
-    assert "volumes/nodered cannot be put back. It stays in its present state." in told.stderr
+    assert "volumes/nodered cannot be put back. It is left as it is now." in told.stderr
     assert (flows(little_stack), (other / "x").read_text()) == ("[3]\n", "2")
     assert (folder / f"{kept.name}-undone/volumes/other/x").read_text() == "3"
     told = little_stack.run("undo --last-restore --yes")
@@ -603,7 +603,7 @@ def test_nothing_is_made_where_no_stack_is(little_stack, tmp_path, line):
     little_stack.settings.write_text(told)
     told = little_stack.run(line)
     assert (told.returncode, told.stdout) == (10, "")
-    assert f"There is no stack in {wrong}, on this machine. Nothing was changed." in told.stderr
+    assert f"No stack found in {wrong} on this machine. Nothing was changed." in told.stderr
     assert not wrong.parent.exists()
 
 
@@ -630,7 +630,7 @@ def test_without_docker_nothing_to_undo_is_just_that(little_stack):
     told = little_stack.run("undo --last-restore --yes")
     assert told.returncode == 13
     assert (
-        "Docker cannot be asked: permission denied. To find the cause: inv doctor" in told.stderr
+        "Docker on this machine cannot be used: permission denied. To find the cause: inv doctor" in told.stderr
     )
     assert flows(little_stack) == "[1]\n"
 
@@ -715,7 +715,7 @@ def test_a_restore_over_a_dead_one_has_it_in_its_log(little_stack):
     assert "Rolled back an interrupted run on this machine: the restore of t1" in told.stderr
     logs = sorted((little_stack.folder / "backups").glob("t1.restore-*.log"))
     assert len(logs) == 3
-    assert "undo: warning: Undone now" in logs[-1].read_text().splitlines()[0]
+    assert "undo: warning: Rolled back an interrupted run" in logs[-1].read_text().splitlines()[0]
 
 
 def test_what_was_taken_out_of_a_stage_is_staged_anew(little_stack):
@@ -739,7 +739,7 @@ def test_an_undo_that_was_killed_is_gone_on_with(little_stack):
     assert little_stack.run("backup --runtag t2").returncode == 3
     assert flows(little_stack) == "[2]\n"
     told = little_stack.run("undo --last-restore --yes")
-    assert (told.returncode, "no restore or reload that can be undone" in told.stderr) == (
+    assert (told.returncode, "no restore or reload can be undone" in told.stderr) == (
         10,
         True,
     )
@@ -845,7 +845,7 @@ def test_changes_of_one_second_have_a_name_each(little_stack):
         assert little_stack.run("restore --runtag t1 --from here --yes").returncode == 0
     logs = sorted((little_stack.folder / "backups").glob("t1.restore-*.log"))
     assert [each.name[11:-4] for each in logs] == [f"20261123T11000{n}Z" for n in range(4)]
-    undone = ["undo: warning: Undone now" in each.read_text() for each in logs]
+    undone = ["undo: warning: Rolled back an interrupted run" in each.read_text() for each in logs]
     assert undone == [False, False, True, False]
     assert not list((little_stack.folder / "backups").glob("*.log.partial"))
 
