@@ -723,9 +723,11 @@ def whose_told(
         )
     if strange:
         runtag = (split_set_name(strange[0]) or ("RUNTAG",))[0]
+        differ = "differs" if len(strange) == 1 else "differ"
         return (
-            f"{', '.join(strange)} there differs from the copy here, has no readable manifest, "
-            f"and is not replaced. To check it: {_verify(runtag, vault)}. If it is not a good "
+            f"{', '.join(strange)} there {differ} from the copy here, and no readable manifest there "
+            "says whose backup it is, so nothing is replaced. To check it: "
+            f"{_verify(runtag, vault)}. If it is not a good "
             "copy, move it to another folder, or replace it: inv backup --runtag "
             f"{shlex.quote(runtag)}"
         )

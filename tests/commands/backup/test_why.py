@@ -30,7 +30,10 @@ def test_a_part_that_this_stack_has_not_is_made_by_nothing(little_stack):
     [
         (f"backups/{TAG}.genral-backup.tar.gz", f"creates: backups/{TAG}.general-backup.tar.gz\n"),
         (f"{TAG}.manifest.json", f"creates: backups/{TAG}.manifest.json\n"),
-        (f"backups/{TAG}", f"creates: backups/{TAG}.general-backup.tar.gz, backups/{TAG}.manifest."),
+        (
+            f"backups/{TAG}",
+            f"creates: backups/{TAG}.general-backup.tar.gz, backups/{TAG}.manifest.",
+        ),
         ("backups/e0.manifest.jso", "creates: backups/e0.manifest.json\n"),
         ("general", "creates: backups/RUNTAG.general-backup.tar.gz, backups/RUNTAG.manifest."),
         ("volumes/nodered/x.json", "creates: backups/RUNTAG.general-backup.tar.gz, "),

@@ -120,10 +120,7 @@ def test_a_damaged_copy_that_is_alone_is_told_so(pi):
     own.write_bytes(path.read_bytes())
     told = said(pi.run(f"verify --runtag {one} --at all"))
     assert "No other good copy is known. Make a new backup of the present data" in told
-    assert (
-        "Use another copy"
-        not in told.partition(f"{one} in nas is damaged")[2]
-    )
+    assert "Use another copy" not in told.partition(f"{one} in nas is damaged")[2]
     for each in files_of(pi.backups, one):
         (pi.backups / each).unlink()
     told = said(pi.run(f"verify --runtag {one} --at nas"))

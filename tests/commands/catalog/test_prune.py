@@ -354,7 +354,7 @@ def test_prune_waits_for_nobody(pi):
         ),
         ("--keep 1 --keep-at-least 0", ["--keep-at-least 0: must be at least 1."]),
         ("--keep ² --keep-daily 1.5", ["--keep ²: must be", "--keep-daily 1.5: must be"]),
-        ("--at nowhere", ["--at nowhere: write one of here, vault, all, usb, nas."]),
+        ("--at nowhere", ["--at nowhere: use one of here, vault, all, usb, nas."]),
     ],
 )
 def test_a_wrong_flag_removes_nothing(pi, line, said):

@@ -87,7 +87,7 @@ def test_five_nights_without_influxdb_push_out_nothing_that_has_it(pi):
         assert told.stdout.startswith(f"WARNING here, nas: {lacking}; night{number} ")
     assert tags(pi.backups) == tags(pi.nas) == ["night5", "night4", old, older]
     assert "the newest with the influx part" in pi.run("prune --at all --dry-run").stdout
-    assert f"night5 lacks the influx part (newest in {old})." in pi.run("list").stderr
+    assert f"night5 is missing the influx part (newest in {old})." in pi.run("list").stderr
 
 
 def test_a_restore_of_the_latest_says_what_it_lacks(pi):

@@ -408,7 +408,7 @@ def test_a_place_that_is_not_there_is_told_with_those_that_are(shelf):
     with pytest.raises(UsageError, match=r"^--at nass: hosts\.toml has no vaults\. Use here\.$"):
         run(shelf, at="nass")
     shelf.vault("usb")
-    with pytest.raises(UsageError, match=r"write one of here, usb, vault, all.$"):
+    with pytest.raises(UsageError, match=r"use one of here, usb, vault, all\.$"):
         run(shelf, at="nass")
 
 

@@ -42,7 +42,7 @@ def test_a_volume_that_a_container_made_anew_left_behind(little_stack):
         assert said.count(command) == 1, line
     assert little_stack.run(command.removeprefix("inv ")).returncode == 0
     assert little_stack.run("status --at here").stdout.startswith("OK ")
-    assert "lacks" not in little_stack.run("prune").stdout
+    assert "is missing" not in little_stack.run("prune").stdout
 
 
 SERVERS = {"servers": [{"container": n, "rows": {n: {"t": 1}}} for n in ("db", "wiki")]}

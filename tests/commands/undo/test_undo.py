@@ -275,7 +275,10 @@ def test_a_restore_that_went_well_is_not_undone_by_accident(little_stack):
     restored_once(little_stack)
     told = little_stack.run("undo --yes")
     assert told.returncode == 10
-    assert "nothing to undo on this machine: the last change, the restore of t1 that began at" in told.stderr
+    assert (
+        "nothing to undo on this machine: the last change, the restore of t1 that began at"
+        in told.stderr
+    )
     assert "inv undo --last-restore --yes" in told.stderr
     for words, flags in (("undo", "--last-restore --yes"), ("undo --last-restore", "--yes")):
         told = little_stack.run(words)  # without a terminal: what it says to add takes it back
@@ -630,7 +633,8 @@ def test_without_docker_nothing_to_undo_is_just_that(little_stack):
     told = little_stack.run("undo --last-restore --yes")
     assert told.returncode == 13
     assert (
-        "Docker on this machine cannot be used: permission denied. To find the cause: inv doctor" in told.stderr
+        "Docker on this machine cannot be used: permission denied. To find the cause: inv doctor"
+        in told.stderr
     )
     assert flows(little_stack) == "[1]\n"
 

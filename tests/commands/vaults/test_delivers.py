@@ -124,10 +124,7 @@ def test_what_is_damaged_here_and_nowhere_known_to_be_whole_is_told_with_the_nex
     assert told.returncode == 3
     assert f"inv verify --runtag '{tag}' --at here" in told.stderr
     assert "--force" not in told.stderr
-    assert (
-        "Use another copy: inv show"
-        in three.run(f"verify --runtag {tag} --at here").stderr
-    )
+    assert "Use another copy: inv show" in three.run(f"verify --runtag {tag} --at here").stderr
 
 
 def test_a_backup_that_delivers_late_tells_of_damage_here(three):
@@ -178,7 +175,7 @@ def test_what_is_not_known_to_be_ours_is_not_promised(three):
     told = three.run("sync")
     assert told.returncode == 3
     assert (
-        "one is not copied to usb: one.general-backup.tar.gz, one.manifest.json there differs from the copy here, has no readable manifest"
+        "one is not copied to usb: one.general-backup.tar.gz, one.manifest.json there differ from the copy here, and no readable manifest there says whose"
     ) in told.stderr
     assert "inv verify --runtag one --at usb" in told.stderr
     assert "replace it: inv backup --runtag one." in told.stderr

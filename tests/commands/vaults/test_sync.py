@@ -296,7 +296,7 @@ def test_what_a_vault_still_lacks_is_not_removed_here(pi):
     assert f"{owed} is not copied to usb: {owed}.general" in told.stderr
     assert contents(pi.backups, owed)
     assert not contents(pi.backups, gone)
-    assert f"delivered to usb as well: {owed}" in pi.run("backup --dry-run").stdout
+    assert f"also copied to usb: {owed}" in pi.run("backup --dry-run").stdout
     assert "usb is missing it" in pi.run("prune --dry-run --keep 1").stdout
     assert f"{owed} is kept until it is in usb" in (pi.backups / "new.backup-log.txt").read_text()
     archive.rmdir()
