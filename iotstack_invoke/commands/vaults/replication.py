@@ -725,8 +725,8 @@ def whose_told(
         runtag = (split_set_name(strange[0]) or ("RUNTAG",))[0]
         differ = "differs" if len(strange) == 1 else "differ"
         return (
-            f"{', '.join(strange)} there {differ} from the copy here, and no readable manifest there "
-            "says whose backup it is, so nothing is replaced. To check it: "
+            f"{', '.join(strange)} there {differ} from the copy here, and no readable manifest "
+            "there says whose backup it is, so nothing is replaced. To check it: "
             f"{_verify(runtag, vault)}. If it is not a good "
             "copy, move it to another folder, or replace it: inv backup --runtag "
             f"{shlex.quote(runtag)}"

@@ -33,7 +33,7 @@ def test_a_volume_that_a_container_made_anew_left_behind(little_stack):
     command = "inv prune --allow-missing volume:app:/anon"
     assert "volume:app:/anon is missing now: n1 has 4 bytes in 1 file of it" in said
     assert said.count(command) == 1
-    assert "nothing is to be done" not in said
+    assert "If this is intended, do nothing" not in said
     night(little_stack, "n3", 0)
     for line in ("status --at here", "prune --dry-run"):
         told = little_stack.run(line)
