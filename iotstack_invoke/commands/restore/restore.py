@@ -390,4 +390,6 @@ def _here_too(target: StackHost, request: RestoreRequest) -> str:
         told = told_here(choose_set(here, request.runtag).backup, "--from here")
     except (NotFound, Refused, StepFailed):  # the vault is what was asked for
         return ""
-    return told.replace("also exists here", f"also exists on {target.name}") if request.host else told
+    return (
+        told.replace("also exists here", f"also exists on {target.name}") if request.host else told
+    )

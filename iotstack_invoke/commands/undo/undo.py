@@ -199,8 +199,8 @@ def _undo(
         change = change_in(lines) or replaced
         if yes and not last_restore:
             raise NotFound(
-                f"There is nothing to undo on {target.name}: the last change, {change}, succeeded. "
-                f"Nothing was changed. To go back to before it anyway: {again} --yes"
+                f"There is nothing to undo on {target.name}: the last change, {change}, "
+                f"succeeded. Nothing was changed. To go back to before it anyway: {again} --yes"
             )
         with_docker(target)
         used = f"{target.folder}/{RESTORE}/previous-{replaced}-undone"

@@ -251,7 +251,7 @@ def test_a_read_only_vault_is_named(pi, read_only):
     assert READ_ONLY in " ".join(told.stderr.split())
     told = pi.run("doctor")
     assert READ_ONLY in " ".join(told.stdout.split())
-    assert "look at the owner" not in told.stdout
+    assert "check the owner" not in told.stdout
 
 
 def test_a_vault_may_have_a_dash_in_its_name(pi):

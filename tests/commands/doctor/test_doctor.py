@@ -240,7 +240,10 @@ def test_a_hook_that_cannot_run_is_told(stack, tmp_path):
     assert found["before_backup"]["fix"] == f"chmod +x '{script}'"
     assert f"program {gone} not found, so each backup ends as" in found["after_backup"]["found"]
     assert "correct after_backup in hosts.toml" in found["after_backup"]["fix"]
-    assert "program no-such-program not found, in no folder of PATH" in found["before_restore"]["found"]
+    assert (
+        "program no-such-program not found, in no folder of PATH"
+        in found["before_restore"]["found"]
+    )
     assert "program cd not found" in found["after_restore"]["found"]
 
 
