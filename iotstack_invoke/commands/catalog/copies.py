@@ -325,10 +325,13 @@ def here_too(environment: Environment, asked: str, checks: Checks) -> str:
     return ""
 
 
-def told_here(backup: BackupSet, flag: str) -> str:
-    """Return the same of a set, with the flag that takes it; '' for one that is of no use."""
+def told_here(backup: BackupSet, flag: str, where: str = HERE) -> str:
+    """Return the same of a set, with the flag that takes it; '' for one that is of no use.
+
+    `where`: `here`, or `on` a host.
+    """
     useless = backup.state in (State.DAMAGED, State.UNFINISHED)
-    return "" if useless else f" {backup.runtag} also exists here: add {flag}."
+    return "" if useless else f" {backup.runtag} also exists {where}: add {flag}."
 
 
 def kinds_of(copy: Copy, manifest: Manifest | None) -> Mapping[str, str]:

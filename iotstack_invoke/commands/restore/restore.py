@@ -15,7 +15,7 @@ from dataclasses import replace
 from ...archives.scan import Contents
 from ...backups.sets import State
 from ...backups.transfer import hash_there
-from ...backups.verifications import damage_found, in_places
+from ...backups.verifications import HERE, damage_found, in_places
 from ...core.errors import (
     ExitCode,
     Interrupted,
@@ -387,9 +387,7 @@ def _here_too(target: StackHost, request: RestoreRequest) -> str:
     """Return that the set lies on the target itself, if it does, where its vault is away."""
     try:
         here = Source(target.host, target.backups, True, target.name, own_failed(target))
-        told = told_here(choose_set(here, request.runtag).backup, "--from here")
+        where = f"on {target.name}" if request.host else HERE
+        return told_here(choose_set(here, request.runtag).backup, "--from here", where)
     except (NotFound, Refused, StepFailed):  # the vault is what was asked for
         return ""
-    return (
-        told.replace("also exists here", f"also exists on {target.name}") if request.host else told
-    )

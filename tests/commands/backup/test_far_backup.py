@@ -171,6 +171,15 @@ def test_what_was_backed_up_of_a_host_is_restored_to_it(laptop, pi, key):
     assert "Another machine's y: --from shelf/pi-2" in told.stderr
 
 
+def test_a_backup_that_lies_on_the_host_is_named_where_its_vault_is_away(laptop, pi):
+    """With the host, as it is not on the machine where the words are read."""
+    assert laptop.run("backup --host pi --runtag x").returncode == 0
+    laptop.vaults[0].rename(laptop.vaults[0].with_name("away"))
+    told = laptop.run("restore --host pi --runtag x --yes")
+    assert told.returncode == 1
+    assert "x also exists on pi: add --from here." in " ".join(told.stderr.split())
+
+
 @pytest.mark.parametrize(("key", "first"), [('role = "live"', "shelf/pi-1"), ("", "shelf")])
 def test_a_test_host_gets_this_machines_backup_and_a_live_one_its_own(laptop, pi, key, first):
     """Where the vault has both; what only one of them has is found all the same."""
