@@ -441,7 +441,7 @@ def judge_tar(
     # A file that is listed and then gone is "Cannot stat" with exit 2 in older versions of tar.
     if exit_code not in (0, 1) and (others or not gone):
         telling = [line for line in others if line.startswith(("tar:", "sudo:"))]
-        last_words = (telling or others or said or ["it said nothing"])[0]
+        last_words = (telling or others or said or ["no message"])[0]
         raise StepFailed(
             f"tar ended with exit {exit_code}: {ended(last_words)}{_advice(others or said)}"
         )
@@ -450,7 +450,7 @@ def judge_tar(
             continue
         context.warn(f"{found['file']}: {found['what']}")
     if exit_code == 1 and not changed:
-        context.warn(f"tar ended with exit 1: {(others or said or ['it said nothing'])[-1]}")
+        context.warn(f"tar ended with exit 1: {(others or said or ['no message'])[-1]}")
 
 
 def _advice(lines: list[str]) -> str:

@@ -295,7 +295,7 @@ def list_archive(
     # What it says with exit 0 is no damage: sudo that looks for its host, an unknown keyword.
     if code:
         told = [each for each in said if is_telling(each)] or said
-        words_said = "; ".join(each.rstrip(".") for each in told[:3]) or "it said nothing"
+        words_said = "; ".join(each.rstrip(".") for each in told[:3]) or "no message"
         raise _damaged(f"{archive} is damaged (tar: exit {code}): {words_said}.")
     if zeros < 2:  # noqa: PLR2004 - two blocks
         raise _damaged(f"{archive} is damaged: {NO_END}.")

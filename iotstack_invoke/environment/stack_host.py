@@ -171,7 +171,7 @@ def _check_identity(host: Host, machine: HostConfig) -> None:
     if told != machine.machine_id:
         raise Refused(
             f"{machine.ssh.called(machine.name)} is not the expected machine: its machine id is "
-            f"{told or 'unknown'}but hosts.toml pins {machine.machine_id}. Nothing was changed."
+            f"{told or 'unknown'}, but hosts.toml pins {machine.machine_id}. Nothing was changed."
         )
 
 

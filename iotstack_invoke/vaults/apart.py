@@ -86,7 +86,7 @@ class OwnFolder:
         if is_own:
             raise WrongFolder(
                 f"Vault '{storage.name}': {storage.root} is the folder of the stack's own "
-                "backups (a file written in one appears in the other), so it has no second "
+                "backups (a file written in one appears in the other), so it holds no second "
                 f"copy. {ANOTHER}"
             )
 
@@ -187,7 +187,7 @@ def refuse_folder(
 def refuse_twin(name: str, root: str, other: str) -> None:
     """Raise WrongFolder for a vault with the folder of another one."""
     raise WrongFolder(
-        f"Vault '{name}': {root} is also the folder of vault '{other}', so it has no second "
+        f"Vault '{name}': {root} is also the folder of vault '{other}', so it holds no second "
         f"copy. {ANOTHER[:-1]}, or remove one of the two."
     )
 
@@ -211,7 +211,7 @@ def _refuse_beside(name: str, stack: StackConfig, root: str, around: Around) -> 
     found = _in(around, own)
     if found == around[0][0]:
         raise WrongFolder(
-            f"Vault '{name}': {root} is the folder of the stack's own backups, so it has no "
+            f"Vault '{name}': {root} is the folder of the stack's own backups, so it holds no "
             f"second copy. {ANOTHER}"
         )
     if found and _drive_of(around) == _drive_of(around, found):

@@ -64,7 +64,7 @@ def test_each_way_in_which_a_file_may_be_another_users(tmp_path, warned):
     assert not believed(host, str(path))
     assert not believed(host, str(path))
     assert len(warned) == 3
-    assert f"{path} is passed over" in warned[2]
+    assert f"{path} is ignored" in warned[2]
     assert f"it belongs to user {NOBODY}" in warned[2]
     assert f"sudo chown 0 {path} && sudo chmod go-w {path}" in warned[2]
 
@@ -99,13 +99,13 @@ def test_a_run_goes_on_without_what_others_wrote(little_stack):
     listed = little_stack.run("list")
     assert listed.returncode == 0, listed.stderr
     assert "damaged" not in listed.stdout
-    assert " ".join(listed.stderr.split()).count(f"{checks} is passed over") == 1
+    assert " ".join(listed.stderr.split()).count(f"{checks} is ignored") == 1
     theirs(records, json.dumps({"started_utc": "x", "claim": "theirs"}) + "\n")
     made = little_stack.run("backup --runtag t2")
     words = " ".join(made.stderr.split())
     assert made.returncode == 0, made.stderr
     for each in (checks, said, records):
-        assert f"{each} is passed over" in words
+        assert f"{each} is ignored" in words
     assert not records.exists()
     assert "theirs" not in (backups / "t2.manifest.json").read_text()
 
@@ -125,12 +125,12 @@ def test_a_mark_of_another_user_is_made_ours(tmp_path, warned):
         assert mark.stat().st_uid == 0
         assert "theirs" not in mark.read_text()
         quiet.undo(context.host("pi"))
-    assert f"{mark} is passed over" in warned[0]
+    assert f"{mark} is ignored" in warned[0]
     assert not mark.exists()
 
 
 def test_over_ssh_as_well(tmp_path, start_sshd):
-    """What another user of the host wrote there is passed over, with the host's name."""
+    """What another user of the host wrote there is ignored, with the host's name."""
     pi = Pi(tmp_path / "pi", start_sshd, "pi")
     laptop = Laptop(tmp_path / "laptop", pi)
     assert laptop.run("backup --host pi --runtag t1").returncode == 0
@@ -138,4 +138,4 @@ def test_over_ssh_as_well(tmp_path, start_sshd):
     theirs(checks, json.dumps(DAMAGED) + "\n")
     told = laptop.run("backup --host pi --runtag t2")
     assert told.returncode == 0, told.stderr
-    assert f"On pi: {checks} is passed over" in " ".join(told.stderr.split())
+    assert f"On pi: {checks} is ignored" in " ".join(told.stderr.split())

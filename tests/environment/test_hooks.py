@@ -89,7 +89,7 @@ def test_the_files_that_hooks_run_are_in_the_backup(pi):
     included = manifest["parts"]["general"]["facts"]["included"]
     assert included == ["after.sh", "post.sh", "pre.sh"]
     told = pi.run("services").stdout
-    unused = {line.split(":")[0] for line in told.splitlines() if "not in a backup" in line}
+    unused = {line.split(":")[0] for line in told.splitlines() if "not backed up" in line}
     assert unused == {"other.sh", "tools"}
     (pi.folder / "post.sh").unlink()
     made = pi.run(f"restore --runtag {TAG} --from here --yes")
@@ -506,7 +506,7 @@ def test_a_hook_on_a_machine_that_is_gone_is_a_failure(far_occasion, sshd):
     """A line that broke ends no run by itself: it is what that hook failed of."""
     sshd.stop()
     (told,) = far_occasion.run_after([Hook(("true",))], "complete").failures
-    assert "after_backup `true` failed on test-pi: test-pi (127.0.0.1) does not answer" in told
+    assert "after_backup `true` failed on test-pi: test-pi (127.0.0.1) is unreachable" in told
 
 
 def test_a_hook_that_is_slow_after_a_run_is_a_failure(occasion):

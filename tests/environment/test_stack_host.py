@@ -173,7 +173,7 @@ def test_another_machine_under_the_same_address_is_refused(sshd, tmp_path):
     """A machine that is pinned by its id is that one, or nothing of it is touched."""
     machine = HostConfig("pi", sshd.login(), str(tmp_path), machine_id="0123456789abcdef" * 2)
     with (
-        pytest.raises(Refused, match="is not the machine that"),
+        pytest.raises(Refused, match="is not the expected machine: its machine id is .*, but hosts.toml pins 0123"),
         open_machine(machine),
     ):
         pass
@@ -197,7 +197,7 @@ def test_a_stack_that_is_not_there_is_told_with_what_makes_it(sshd, tmp_path):
         assert host.root == str(folder)
     (folder / "file").write_text("")
     inside = replace(machine, folder=f"{folder}/file")
-    with pytest.raises(Refused, match="is a file, and no folder"), open_machine(inside):
+    with pytest.raises(Refused, match="is a file, not a folder"), open_machine(inside):
         pass
 
 

@@ -264,7 +264,7 @@ def test_a_machine_that_speaks_german_is_understood(noisy, german, tmp_path, sma
     all_done(storage, tmp_path / "far away")
     assert storage.listdir(f"{tmp_path}/none") == {}
     for size_bytes in (None, 400_000):
-        with pytest.raises(StepFailed, match=r"No space left.*Make room there") as failure:
+        with pytest.raises(StepFailed, match=r"No space left.*Free some space there") as failure:
             storage.write(f"{small_disk}/x", io.BytesIO(bytes(400_000)), 0, 0, size_bytes)
         assert not failure.value.again
 

@@ -1141,7 +1141,7 @@ def test_a_server_that_runs_scp_alone_is_refused(start_sshd, root):
     """Where nothing can be listed or renamed, nothing is begun; the message says what is missing."""
     script = 'case "$SSH_ORIGINAL_COMMAND" in scp*) exec $SSH_ORIGINAL_COMMAND;; esac; echo no >&2'
     server = start_sshd("scp", f"ForceCommand {script}; exit 1", sftp=False)
-    failure = refused(server.login(), "neither a shell nor SFTP.*it says: no.*ForceCommand int")
+    failure = refused(server.login(), "neither a shell nor SFTP.*its answer to a command: no.*ForceCommand int")
     assert not failure.again
 
 
@@ -1218,7 +1218,7 @@ def test_the_ssh_program_verifies_too(sshd, root):
 def test_another_key_of_ours_is_refused_with_the_way_out(sshd, tmp_path):
     """A user key that the other machine does not know gives the command that makes it known."""
     make_key(tmp_path / "stranger")
-    failure = refused(sshd.login(key=str(tmp_path / "stranger")), "did not let us in.*ssh-copy-id")
+    failure = refused(sshd.login(key=str(tmp_path / "stranger")), "refused the login.*ssh-copy-id")
     assert not failure.again
     flags = f"-p {sshd.port} -i {tmp_path}/stranger {getpass.getuser()}@127.0.0.1`"
     assert str(failure).partition("ssh-copy-id")[2].partition(";")[0].endswith(flags)
@@ -1227,7 +1227,7 @@ def test_another_key_of_ours_is_refused_with_the_way_out(sshd, tmp_path):
 def test_a_key_under_a_password_asks_nobody(sshd, tmp_path):
     """A key that wants a password is a failure, not a question."""
     make_key(tmp_path / "locked", "secret")
-    refused(sshd.login(key=str(tmp_path / "locked")), "did not let us in")
+    refused(sshd.login(key=str(tmp_path / "locked")), "refused the login")
 
 
 @pytest.mark.parametrize("what", ["key", "config"])
@@ -1241,7 +1241,7 @@ def test_a_file_of_ours_that_is_missing_is_named(sshd, tmp_path, what):
 def test_a_machine_that_is_off_may_answer_later(sshd):
     """A port where nobody listens, and a name that nobody knows, are told as such."""
     sshd.stop()
-    failure = refused(sshd.login(), "does not answer.*switched on")
+    failure = refused(sshd.login(), "is unreachable.*switched on")
     assert failure.again
     refused(sshd.login(host="no.such.name.invalid"), "host no.such.name.invalid not found")
 
@@ -1301,7 +1301,7 @@ def test_each_machine_on_the_way_is_verified(start_sshd, root, which, known):
     )
     unknown = re.escape(unknown)
     refused(
-        ssh, unknown if known == "nothing" else "has a different host key than the known one ("
+        ssh, unknown if known == "nothing" else "has a different host key than the known one"
     )
     words = Login(ssh, "nas").words()
     told = subprocess.run([*words, "echo in"], check=False, capture_output=True, timeout=60)

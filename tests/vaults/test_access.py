@@ -48,7 +48,7 @@ def test_a_folder_that_is_missing_here_is_told_with_what_makes_it(tmp_path):
     assert storage.listdir(storage.root) == {}
     (tmp_path / "file").write_text("")
     storage = vault_storage(VaultConfig("usb", str(tmp_path / "file")))
-    with pytest.raises(Unreachable, match="is a file, and no folder"):
+    with pytest.raises(Unreachable, match=r"is a file, not a folder\..*`folder` in hosts.toml"):
         storage.listdir(storage.root)
 
 
@@ -93,7 +93,7 @@ def test_a_file_over_there_is_told_as_one(start_sshd, tmp_path, extra):
     storage = vault_storage(
         VaultConfig("nas", str(tmp_path / "far"), start_sshd("nas", *extra).login())
     )
-    with pytest.raises(Unreachable, match=r"is a file, and no folder.*`folder` in hosts.toml"):
+    with pytest.raises(Unreachable, match=r"is a file, not a folder.*`folder` in hosts.toml"):
         storage.listdir(storage.root)
     storage.close()
 

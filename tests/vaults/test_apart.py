@@ -22,7 +22,7 @@ from iotstack_invoke.vaults import apart
 from iotstack_invoke.vaults.access import vault_storage
 
 OWN = "is the folder of the stack's own backups"
-NO_COPY = "is the folder of the stack's own backups (a file written in"
+NO_COPY = "so it holds no second copy"
 
 
 @pytest.fixture
@@ -153,7 +153,7 @@ def test_who_may_not_write_counts_nothing_that_may_be_the_same(pi, tmp_path, req
     assert pi.run("prune --yes").returncode == 0
     add_vault(pi, "usb", leads(pi, tmp_path, request))
     request.getfixturevalue("read_only")(pi.backups)
-    expect_none_counted(pi, READING, "may be the folder of the stack's own backups, so it does")
+    expect_none_counted(pi, READING, "may be the folder of the stack's own backups, so it does not count")
 
 
 @pytest.mark.parametrize("line", ["backup --host pi", "pull --host pi"])
@@ -289,7 +289,7 @@ def test_the_folder_of_the_stack_is_no_vault(pi):
     """Copies would lie beside its compose file."""
     add_vault(pi, "usb", a_folder(pi.folder))
     told = pi.run("backup --runtag night")
-    assert (told.returncode, "is the folder of the stack: a copy" in told.stderr) == (3, True)
+    assert (told.returncode, "is the folder of the stack: copies there are lost" in told.stderr) == (3, True)
     assert not (pi.folder / "night.manifest.json").exists()
 
 
@@ -385,9 +385,9 @@ def test_two_vaults_of_one_folder_are_one(pi, tmp_path, twins):
         add_vault(pi, name, lines)
     told = pi.run("backup --runtag night")
     assert told.returncode == 3
-    assert "is also the folder of vault 'one', so it has no second copy" in told.stderr
+    assert "is also the folder of vault 'one', so it holds no second copy" in told.stderr
     told = pi.run("list")
-    assert (told.returncode, "two is not listed: Vault 'two'" in told.stderr) == (1, True)
+    assert (told.returncode, "Cannot list two: Vault 'two'" in told.stderr) == (1, True)
     assert "night" in told.stdout
     rows = json.loads(pi.run("list --json").stdout)
     assert [each["vaults"] for each in rows if each["runtag"] == "night"] == [{"one": "complete"}]
@@ -401,4 +401,4 @@ def test_two_vaults_over_ssh_of_one_folder_are_one(pi, tmp_path, request):
     add_vault(pi, "two", lines)
     told = pi.run("sync")
     assert told.returncode == 3
-    assert "is the folder of vault 'one' too" in told.stderr
+    assert "is also the folder of vault 'one'" in told.stderr

@@ -160,7 +160,7 @@ KEPT = {
     "denied": (
         b"HTTP/1.1 403 Forbidden\r\nContent-Type: application/xml\r\n"
         b"Content-Length: %d\r\n\r\n%s" % (len(DENIED), DENIED),
-        "Each copy is renamed after the upload, which needs a key",
+        r"needs a key that is allowed to remove files\. For a key that is not: write_once = true",
     ),
     "not done": (
         b"HTTP/1.1 204 No Content\r\n\r\n",

@@ -254,7 +254,7 @@ def _not_delivered(troubles: Mapping[str, str], vault: str) -> tuple[str, ...]:
     for runtag, why in troubles.items():
         alike.setdefault(why.rstrip("."), []).append(runtag)
     return tuple(
-        f"{', '.join(tags)} {'is' if len(tags) == 1 else 'are'} not copied to {vault}: "
+        f"{', '.join(tags)} {'was' if len(tags) == 1 else 'were'} not copied to {vault}: "
         f"{ended(why)}"
         for why, tags in alike.items()
     )

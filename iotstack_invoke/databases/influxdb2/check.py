@@ -83,7 +83,7 @@ def judge_lines(lines: Sequence[str], exit_code: int) -> Influx2Verdict:
     errors = [found[1] for line in told if (found := _ERROR.fullmatch(line))]
     problems = [f"InfluxDB: {each.rstrip('.')}." for each in dict.fromkeys(errors)]
     if exit_code and not errors:
-        last = told[-1] if told else "it said nothing"
+        last = told[-1] if told else "no message"
         problems.append(f"influx backup ended with exit code {exit_code}: {last}")
     if not exit_code and not any(_BEGUN.fullmatch(line) for line in told):
         problems.append("It did not say that it took the catalogue.")

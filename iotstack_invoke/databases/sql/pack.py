@@ -228,7 +228,7 @@ class PackDumps:
             if line.startswith(SAYS_ENDED):
                 context.status(f"{server.title}: {line}")
         report = reader.report()
-        last = next((line for line in reversed(said.lines) if line.strip()), "it said nothing")
+        last = next((line for line in reversed(said.lines) if line.strip()), "no message")
         if code < 0:
             last = f"it was stopped; the limit is {self.limit_s:g} s"
         if code == NOT_LET_IN:

@@ -79,9 +79,9 @@ def staged_and_killed(stack):
 @pytest.mark.parametrize(
     ("act", "why"),
     [
-        ("cp OTHER ARCHIVE.new; mv ARCHIVE.new ARCHIVE", "was changed while it was read"),
-        ("cat OTHER >ARCHIVE; touch -r OTHER ARCHIVE", "was changed while it was read"),
-        ('TAR "$@" && rm ARCHIVE; exit', "was removed while it was read"),
+        ("cp OTHER ARCHIVE.new; mv ARCHIVE.new ARCHIVE", "was changed while it was being read"),
+        ("cat OTHER >ARCHIVE; touch -r OTHER ARCHIVE", "was changed while it was being read"),
+        ('TAR "$@" && rm ARCHIVE; exit', "was removed while it was being read"),
         ("chmod 0640 ARCHIVE", ""),
     ],
 )
