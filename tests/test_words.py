@@ -25,8 +25,8 @@ def test_sets_that_are_not_delivered_for_one_reason_are_one_line():
     full = "On small 2.1 MB are free, which is too little for a file of 3.0 MB."
     found = Delivery("small", None, None, failed={"a": full, "b": "it is cut", "c": full})
     assert found.troubles == (
-        f"a, c are not copied to small: {full}",
-        "b is not copied to small: it is cut.",
+        f"a, c were not copied to small: {full}",
+        "b was not copied to small: it is cut.",
     )
 
 

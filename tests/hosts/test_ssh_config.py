@@ -372,7 +372,7 @@ def test_each_machine_on_the_way_has_its_own_key_and_user(start_sshd):
     with pytest.raises(Unreachable, match=r"^near, on the way to nas, refused the login"):
         open_storage(Ssh("nas", config=str(inner.config)), "/", "nas")
     far.stop()
-    with pytest.raises(Unreachable, match=r"far, on the way to nas, does not answer"):
+    with pytest.raises(Unreachable, match=r"far, on the way to nas, is unreachable: "):
         open_storage(Ssh("nas", config=str(inner.config)), "/", "nas")
 
 

@@ -111,7 +111,7 @@ def test_what_may_not_be_looked_into_is_not_taken_for_empty(tmp_path):
     assert not found[str(tmp_path / "open/.journal")].is_there
     with pytest.raises(Refused, match="its folder cannot be read"):
         trust.refuse(found[path])
-    with pytest.raises(Refused, match="its folder cannot be read"):
+    with pytest.raises(Refused, match="cannot be read, so it is unknown what"):
         trust.make_private(Owned(path, "?"), or_refuse=True)
 
 

@@ -42,7 +42,7 @@ def test_a_backup_is_in_a_vault_when_it_is_listed_there(pi, word, does):
     lies(pi, pi.usb, word, does)
     told = pi.run("backup --runtag one")
     assert told.returncode == 3, told.stderr
-    assert "one was not copied to usb: it was copied, but one." in told.stderr
+    assert "one was not copied to usb: after the copy, one." in told.stderr
     assert "nas" not in told.stderr
     assert list(pi.backups.glob("one.unfinished.jsonl"))
     is_honest_again(pi, pi.usb, "one")
@@ -59,7 +59,7 @@ def test_sync_tells_of_no_delivery_that_is_not_seen(pi, does):
     told = pi.run("sync")
     assert told.returncode == 3
     assert told.stdout.splitlines()[1].split() == ["usb", "0", "0", "0", "1"]
-    assert "one was not copied to usb: it was copied, but one.general" in told.stderr
+    assert "one was not copied to usb: after the copy, one.general" in told.stderr
     assert "usb is missing 1 backup: one." in told.stderr
     late = pi.run("backup --runtag two")
     assert late.returncode == 3
@@ -86,7 +86,7 @@ def test_a_sealed_copy_that_is_cut_after_its_rename_is_owed(sealed):
     lies(sealed, sealed.usb, "general", CUT)
     told = sealed.run("backup --runtag one")
     assert told.returncode == 3, told.stderr
-    assert "one was not copied to usb: it was copied, but one.general" in told.stderr
+    assert "one was not copied to usb: after the copy, one.general" in told.stderr
     del sealed.environment["PYTHONPATH"]
     told = sealed.run("sync")
     assert (told.returncode, told.stderr) == (0, "")
@@ -114,7 +114,7 @@ def test_a_server_whose_mv_lies_is_owed_the_backup(little_stack, tmp_path, does)
             )
         told = stack.run("backup --runtag one")
         assert told.returncode == 3, told.stderr
-        assert "one was not copied to nas: it was copied, but one.general" in told.stderr
+        assert "one was not copied to nas: after the copy, one.general" in told.stderr
         mv.unlink()
         told = stack.run("sync")
         assert (told.returncode, told.stderr) == (0, "")

@@ -447,7 +447,7 @@ def differs_there(
             found.append(f"{name} has {fact.size_bytes:,} of {size_bytes:,} bytes there")
     if not found:
         return ""
-    return f"it was copied, but {', '.join(found)}. Was the vault changed, or does it lose data?"
+    return f"after the copy, {', '.join(found)}. Was the vault changed, or does it lose data?"
 
 
 def lacking_in(deliveries: Sequence[Delivery]) -> Iterator[tuple[BackupSet, list[Delivery]]]:

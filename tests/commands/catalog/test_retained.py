@@ -312,7 +312,7 @@ def test_a_copy_that_is_damaged_keeps_the_set_here(pi, start_sshd):
     for night in ("night1", "night2", "night3"):
         told = pi.run(f"backup --runtag {night}")
         assert told.returncode == 3
-        assert f"{tag} is not copied to nas: its copy there is damaged" in told.stderr
+        assert f"{tag} was not copied to nas: its copy there is damaged" in told.stderr
     assert tag in tags(pi.backups)
     assert "its copy in nas is damaged" in pi.run("prune").stdout
     put_foreign(pi.backups, 800)
