@@ -86,7 +86,7 @@ def test_where_another_machines_set_is_meant_its_address_is_told(pi):
     ):
         told = pi.run(words)
         assert told.returncode == 10
-        assert "No backups found" not in told.stderr
+        assert "No backups found." not in told.stderr
         assert f"Another machine's {'backups' if 'latest' in words else TAG}" in told.stderr
         assert "--at usb/other-pi" in told.stderr
     assert "No backups found." in pi.run("show nothing").stderr
