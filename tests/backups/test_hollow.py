@@ -254,7 +254,9 @@ def test_nights_of_a_hollow_stack_push_out_nothing(pi):
             assert held == {"good", f"n{number}"}
         status = pi.run("status")
         assert status.returncode == 1
-        lacking = f"n{number} is missing .env of the general part, services/zig of the general part, a "
+        lacking = (
+            f"n{number} is missing .env of the general part, services/zig of the general part, a "
+        )
         assert lacking in status.stdout
         for path in WAYS:
             assert f" --allow-missing {spelled(path)}" in status.stdout

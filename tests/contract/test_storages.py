@@ -363,7 +363,9 @@ def test_a_full_disk_is_told_before_anything_is_sent(kind, copy):
     kind.fill(1_000_000)
     if kind.storage.free_bytes(kind.storage.root) is None:
         pytest.skip("nobody can say what is free there")
-    with pytest.raises(StepFailed, match=r"Not enough space on .* are free.*Free some space there"):
+    with pytest.raises(
+        StepFailed, match=r"Not enough space on .* are free.*Free some space there"
+    ):
         copy.send()
     assert listed(kind.raw) == []
 

@@ -173,7 +173,9 @@ def test_a_line_that_breaks_owes_what_it_owed(start_sshd, tmp_path):
     with pytest.raises(Unreachable):
         read_text(target.host, target.journal)
     journal = journal_of(Shelf(tmp_path / "shelf").settings(), target)
-    assert "Cannot tell whether everything is undone" in what_is_left(target, journal, "It is as it was.")
+    assert "Cannot tell whether everything is undone" in what_is_left(
+        target, journal, "It is as it was."
+    )
     login.close()
 
 

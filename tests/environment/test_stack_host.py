@@ -173,7 +173,10 @@ def test_another_machine_under_the_same_address_is_refused(sshd, tmp_path):
     """A machine that is pinned by its id is that one, or nothing of it is touched."""
     machine = HostConfig("pi", sshd.login(), str(tmp_path), machine_id="0123456789abcdef" * 2)
     with (
-        pytest.raises(Refused, match="is not the expected machine: its machine id is .*, but hosts.toml pins 0123"),
+        pytest.raises(
+            Refused,
+            match="is not the expected machine: its machine id is .*, but hosts.toml pins 0123",
+        ),
         open_machine(machine),
     ):
         pass

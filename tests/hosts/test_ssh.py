@@ -1141,7 +1141,9 @@ def test_a_server_that_runs_scp_alone_is_refused(start_sshd, root):
     """Where nothing can be listed or renamed, nothing is begun; the message says what is missing."""
     script = 'case "$SSH_ORIGINAL_COMMAND" in scp*) exec $SSH_ORIGINAL_COMMAND;; esac; echo no >&2'
     server = start_sshd("scp", f"ForceCommand {script}; exit 1", sftp=False)
-    failure = refused(server.login(), "neither a shell nor SFTP.*its answer to a command: no.*ForceCommand int")
+    failure = refused(
+        server.login(), "neither a shell nor SFTP.*its answer to a command: no.*ForceCommand int"
+    )
     assert not failure.again
 
 
@@ -1300,9 +1302,7 @@ def test_each_machine_on_the_way_is_verified(start_sshd, root, which, known):
         f"of [127.0.0.1]:{servers['gate'].port}, on the way to nas" if which == "gate" else "nas"
     )
     unknown = re.escape(unknown)
-    refused(
-        ssh, unknown if known == "nothing" else "has a different host key than the known one"
-    )
+    refused(ssh, unknown if known == "nothing" else "has a different host key than the known one")
     words = Login(ssh, "nas").words()
     told = subprocess.run([*words, "echo in"], check=False, capture_output=True, timeout=60)
     assert told.returncode == 255

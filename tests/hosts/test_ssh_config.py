@@ -722,7 +722,9 @@ def test_what_paramiko_cannot_read_is_told(tmp_path, no_ssh):
     """Where a name is not found, and only the program knows what it is."""
     file = tmp_path / "config"
     file.write_text("Include config.d/*\n")
-    with pytest.raises(Unreachable, match=f"What {file} includes was not read, because .*openssh-client"):
+    with pytest.raises(
+        Unreachable, match=f"What {file} includes was not read, because .*openssh-client"
+    ):
         open_storage(Ssh("nas.invalid", config=str(file)), "/", "nas")
     for text in ("Host nas\n  Port x\n", "CanonicalizeHostname yes\n", "Match nonsense\n", "x"):
         file.write_text(text)

@@ -153,7 +153,9 @@ def test_who_may_not_write_counts_nothing_that_may_be_the_same(pi, tmp_path, req
     assert pi.run("prune --yes").returncode == 0
     add_vault(pi, "usb", leads(pi, tmp_path, request))
     request.getfixturevalue("read_only")(pi.backups)
-    expect_none_counted(pi, READING, "may be the folder of the stack's own backups, so it does not count")
+    expect_none_counted(
+        pi, READING, "may be the folder of the stack's own backups, so it does not count"
+    )
 
 
 @pytest.mark.parametrize("line", ["backup --host pi", "pull --host pi"])
@@ -289,7 +291,10 @@ def test_the_folder_of_the_stack_is_no_vault(pi):
     """Copies would lie beside its compose file."""
     add_vault(pi, "usb", a_folder(pi.folder))
     told = pi.run("backup --runtag night")
-    assert (told.returncode, "is the folder of the stack: copies there are lost" in told.stderr) == (3, True)
+    assert (
+        told.returncode,
+        "is the folder of the stack: copies there are lost" in told.stderr,
+    ) == (3, True)
     assert not (pi.folder / "night.manifest.json").exists()
 
 

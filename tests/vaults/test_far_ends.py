@@ -616,7 +616,9 @@ def test_a_listing_that_cannot_be_read_is_no_empty_folder(start_sshd, tmp_path, 
 def test_a_listing_over_sftp_without_sizes_is_none(far_end, tmp_path, way):
     """A file that has no size there would be a damaged one here."""
     storage = remote.open_storage(far_end(f"sftp {way}"), str(tmp_path), "nas")
-    with pytest.raises(Unreachable, match=r"cannot read its listing of .*: it has no size for x\.manifest\.json"):
+    with pytest.raises(
+        Unreachable, match=r"cannot read its listing of .*: it has no size for x\.manifest\.json"
+    ):
         storage.listdir(str(tmp_path))
     storage.close()
 

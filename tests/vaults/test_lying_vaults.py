@@ -77,7 +77,7 @@ def test_a_pin_is_there_when_it_is_seen(pi):
     lies(pi, pi.usb, "pin", NOTHING)
     told = pi.run("pin one")
     assert told.returncode != 0
-    assert "one.pin.txt was written, and is not there" in told.stderr
+    assert "one.pin.txt was written to usb, but is missing there." in told.stderr
 
 
 def test_a_sealed_copy_that_is_cut_after_its_rename_is_owed(sealed):

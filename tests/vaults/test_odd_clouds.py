@@ -237,7 +237,9 @@ def test_an_answer_of_another_shape_is_told(tmp_path, monkeypatch, told):
     storage = vault_storage(VaultConfig("cloud", "cloud:backups", remote="cloud:"))
     paths = [f"{storage.root}/x"]
     for ask in (lambda: storage.listdir(storage.root), lambda: storage.stat(paths)):
-        with pytest.raises(Unreachable, match="cannot read (rclone's answer|the listing of cloud:backups)") as failure:
+        with pytest.raises(
+            Unreachable, match=r"cannot read (rclone's answer|the listing of cloud:backups)"
+        ) as failure:
             ask()
         assert len(str(failure.value)) < 1000
     assert storage.free_bytes(storage.root) is None

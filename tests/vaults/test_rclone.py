@@ -134,7 +134,9 @@ def test_a_server_that_dies_amid_a_copy_is_told_and_no_half_has_the_name(cloud, 
 
     context = PlainContext({"pi": Dying(str(tmp_path)), "dropbox": storage})
     step = Send(File("pi", "x.tar", str(tmp_path)), File("dropbox", "x.tar", storage.root))
-    with pytest.raises(StepFailed, match=r"Vault 'dropbox': .*For details: `rclone lsd cloud:`") as failure:
+    with pytest.raises(
+        StepFailed, match=r"Vault 'dropbox': .*For details: `rclone lsd cloud:`"
+    ) as failure:
         step.do(context)
     assert failure.value.again
     assert set(files_of(cloud)) <= {"x.tar.partial"}
