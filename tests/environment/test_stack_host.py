@@ -175,7 +175,7 @@ def test_another_machine_under_the_same_address_is_refused(sshd, tmp_path):
     with (
         pytest.raises(
             Refused,
-            match="is not the expected machine: its machine id is .*, but hosts.toml pins 0123",
+            match=r"is not the expected machine: its machine id is .*, but hosts\.toml pins 0123",
         ),
         open_machine(machine),
     ):
