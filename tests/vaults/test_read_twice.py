@@ -95,7 +95,7 @@ def test_a_vault_that_hashes_otherwise_the_second_time_is_not_believed(nas):
     assert nas.twice.seen.read_text() == made  # what it told was another hash than before
     assert "damaged in nas" in said(nas.run("list"), 3)
     assert f"nas: {TAG} is damaged" in said(nas.run("status"), 2)
-    assert f"{ARCHIVE}.partial differs from what was sent" in said(nas.run("sync"), 3)
+    assert f"{ARCHIVE}.partial on nas differs from what was sent" in said(nas.run("sync"), 3)
     assert "0 of 1 sets were removed" in said(nas.run("prune --at nas --keep 1"), 0)
     assert content_of(nas.vault).items() >= there.items()
     assert all(content_of(nas.here)[name] == here[name] for name in (ARCHIVE, MANIFEST))
@@ -114,7 +114,7 @@ def test_a_vault_that_reads_otherwise_the_second_time_restores_nothing(nas):
     said(nas.run(f"restore --runtag {TAG} --from nas --dry-run"), 0)
     assert f"{nas.vault}/{ARCHIVE}" in nas.twice.seen.read_text().splitlines()
     told = said(nas.run(f"restore --runtag {TAG} --from nas --yes"), 1)
-    assert f"{ARCHIVE}.partial differs from what was sent" in told
+    assert f"{ARCHIVE}.partial on this machine differs from what was sent" in told
     assert "nas, or the connection to it, returned different bytes" in told
     assert "Use another copy or another backup: inv list" in told
     assert "Nothing of the stack was touched" in told
