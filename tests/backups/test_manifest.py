@@ -10,6 +10,7 @@ from sample_sets import new_form, old_form
 
 from iotstack_invoke.backups.manifest import (
     FORMAT,
+    IS_LESS_MEANT,
     LeftOut,
     Manifest,
     Part,
@@ -212,7 +213,7 @@ def test_a_format_that_we_do_not_know_is_refused(number):
 
 
 def test_each_change_of_a_manifest_is_told():
-    """Any bit, any cut and anything behind it, though what it has may still be read."""
+    """Any bit, any cut and anything behind it, though what it says may still be read."""
     whole = MANIFEST.to_json().encode()
     read_manifest(whole)
     for at in range(len(whole)):
@@ -225,8 +226,20 @@ def test_each_change_of_a_manifest_is_told():
             read_manifest(whole + more)
 
 
+def test_what_earlier_versions_warned_of_is_still_told():
+    """Which words say that data fell by more than half was changed; sets that are kept have both."""
+    fell = (
+        "volumes/a of the general part has 5 bytes: one has 3,145,728. If that is meant, nothing "
+        "is to be done: the next backup is compared with this one."
+    )
+    now = f"volumes/b of the general part has 5 bytes: one has 3,145,728. {IS_LESS_MEANT}"
+    told = json.loads(MANIFEST.to_json())
+    told["warnings"] = [fell, "A hook took long.", now]
+    assert read_manifest(new_form(told)).of_data == (fell, now)
+
+
 def test_an_edited_value_is_told_and_can_be_looked_at():
-    """Whoever compares a manifest with its archives may read what it has all the same."""
+    """Whoever compares a manifest with its archives may read what it says all the same."""
     told = json.loads(MANIFEST.to_json())
     told["host"] = "another-pi"
     text = json.dumps(told, indent=1, ensure_ascii=False) + "\n"

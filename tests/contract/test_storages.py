@@ -274,7 +274,7 @@ def settled(path):
 
 
 def test_a_byte_that_changed_on_the_way_is_found(kind, pi, copy):
-    """What lies there is what is proven: a copy with a flipped byte gets no name, and is uploaded again from the start."""
+    """What lies there is what is proven: a copy with a flipped byte gets no name, and is sent anew."""
     if not kind.halves:
         pytest.skip("nothing has a name there before all of it came")
     copy.holds(BIG)

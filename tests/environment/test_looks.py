@@ -235,7 +235,8 @@ def test_a_manifest_that_cannot_be_read_is_no_reason_to_take_an_older_one(shelf)
     told = subprocess.run(words, capture_output=True, text=True, check=False)
     assert told.stdout == f"{{{NEW!r}: 'damaged', {OLD!r}: 'complete'}}\n", told.stderr
     last = told.stderr.strip().splitlines()[-1]
-    assert "is the latest:" in last
+    assert "Cannot tell which backup in " in last
+    assert " is the latest: " in last
     assert f"{NEW}.manifest.json cannot be read: Permission denied" in last
     assert "--runtag NAME" in last
 

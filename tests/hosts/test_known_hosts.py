@@ -406,7 +406,8 @@ def test_what_ssh_alone_verifies_is_told_where_there_is_none(nas, monkeypatch, l
     with pytest.raises(KeyRefused) as failure:
         open_storage(nas.ssh, "/", "nas")
     assert str(failure.value) == (
-        "nas (127.0.0.1) cannot be verified. Only `ssh` supports CheckHostIP and KnownHostsCommand. Install openssh-client."
+        "nas (127.0.0.1) cannot be verified. Only `ssh` supports CheckHostIP and "
+        "KnownHostsCommand. Install openssh-client."
     )
 
 

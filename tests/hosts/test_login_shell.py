@@ -180,7 +180,7 @@ def test_a_shell_that_hangs_is_given_up(noisy, tmp_path, monkeypatch, start_file
         lambda: storage.write(f"{tmp_path}/y", io.BytesIO(b"y"), 0),
     ):
         with pytest.raises(
-            TimedOut, match="accepts the login, but its login shell did not start a"
+            TimedOut, match="accepts the login, but its login shell did not start a command"
         ) as failure:
             act()
         assert failure.value.again

@@ -205,7 +205,7 @@ def test_a_folder_of_everybody_without_a_journal_is_made_private(little_stack):
     assert "everyone can write to it (" in told.stderr
     assert stat.S_IMODE(backups.stat().st_mode) & 0o002 == 0
     assert {stat.S_IMODE((backups / e).stat().st_mode) for e in (".commands", ".lock")} == {0o600}
-    assert "everybody" not in little_stack.run("backup --runtag t3").stderr
+    assert "everyone" not in little_stack.run("backup --runtag t3").stderr
 
 
 @as_root

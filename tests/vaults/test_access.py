@@ -40,7 +40,7 @@ def test_a_folder_that_is_missing_here_is_told_with_what_makes_it(tmp_path):
     """Once the drive is mounted; a file in its place is told as one."""
     storage = vault_storage(VaultConfig("usb", str(tmp_path / "My Backups")))
     with pytest.raises(
-        Unreachable, match=r"\. Is the drive mounted\? This program does not create the"
+        Unreachable, match="When the drive is mounted, create it: `mkdir -p "
     ) as failure:
         storage.listdir(storage.root)
     pasted = str(failure.value).partition("`")[2].partition("`")[0]

@@ -627,4 +627,4 @@ def test_a_server_that_takes_a_line_and_is_silent_is_told_as_such(tmp_path, far_
     """Such as an sshd that hangs: no line to it ever stood that could break."""
     _, said, _, _ = Fleet(tmp_path / "stack", far_end("raw silent")).did("list")
     assert "does not answer within 2 s. Its SSH server hangs, or" in said
-    assert "broke" not in said
+    assert "lost" not in said

@@ -136,7 +136,7 @@ def test_a_host_that_hashes_otherwise_the_second_time_restores_nothing(tmp_path,
     there = content_of(pi.backups)
     twice = Twice(pi.tools)
     twice.put("openssl", HASHES.replace("else ", f"else touch {shlex.quote(str(archive))}; "))
-    for why in ("was changed while it was read", "is damaged: its SHA-256 is"):
+    for why in ("was changed while it was being read", "is damaged: its SHA-256 is"):
         told = said(laptop.run(f"restore --host pi --runtag {TAG} --from here --yes"), 1)
         assert f"{archive} {why}" in told
         assert "Nothing of the stack was touched" in told
