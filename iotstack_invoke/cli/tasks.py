@@ -55,7 +55,7 @@ def pull(
     },
 )
 def sync(work: TaskContext, vault: Iterable[str] | None = None, dry_run: bool = False) -> int:
-    """Copy this machine's backups to the vaults that miss them; exit 3 if one still does."""
+    """Copy this machine's backups to the vaults that are missing them; exit 3 if one still is."""
     from ..commands.vaults.sync import sync as sync_vaults
 
     dry = dry_run or work.options.dry_run
@@ -85,8 +85,8 @@ def list_(work: TaskContext, json: bool = False) -> int:
         "allow-missing": "Accept that this part, container or database is gone for good, such as "
         "influx; repeatable.",
         "adopt": "Include archives without a manifest if they can be read completely.",
-        "undelivered": "Also remove backups here that a vault misses, or may miss because it is "
-        "unreachable.",
+        "undelivered": "Also remove backups here that are missing in a vault, or may be because "
+        "it is unreachable.",
         "yes": "Do not ask for confirmation.",
         "dry-run": "Show what would be removed, and why; change nothing.",
         "json": "Print JSON for programs.",
@@ -270,7 +270,7 @@ def why(work: TaskContext, file: str) -> None:
         "folder.",
         "only": "Restore only this service; repeatable.",
         "live": "Repeat the name of a live host to confirm; repeatable.",
-        "compose": "Replace the compose file and .env here by those of the backup.",
+        "compose": "Replace the compose file and .env on the target by those of the backup.",
         "bare": "For a new machine: create the folder, use the backup's compose file, start "
         "everything.",
         "exact": "Move aside databases, users and folders that the backup does not have. "
@@ -392,7 +392,7 @@ def doctor(work: TaskContext, host: str = "", json: bool = False) -> int:
 
 @shared_task(help={"json": "Print JSON for programs."})
 def services(work: TaskContext, json: bool = False) -> int:
-    """Show how a backup saves each container's data; exit 3 if it does not save one."""
+    """Show how a backup saves each container's data; exit 3 if some are not saved."""
     from ..commands.backup.services import list_services
 
     return list_services(work.settings, work.report, as_json=json)

@@ -252,7 +252,7 @@ def test_a_wrong_command_line_is_exit_2(little_stack, line, said):
         ),
         ("diff a", "inv diff a AFTER. AFTER: Compare with this backup."),
         ("key", "WHAT: Write new to make a key, sheet to print a recovery sheet, or check to"),
-        ("hosts x", " All its options: inv --help hosts"),
+        ("hosts x", "argument 'x' here. All its options: inv --help hosts"),
     ],
 )
 @pytest.mark.parametrize("program", ["iotstack", "inv"])

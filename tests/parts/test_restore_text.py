@@ -374,7 +374,7 @@ def test_a_backup_has_it_here_and_in_a_vault(pi):
 
     ran(pi, f"backup --runtag {TAG}")
     first = assert_is_of_manifest()
-    assert "Left alone" not in ran(pi, "prune --at all --dry-run")
+    assert "Ignored, not the name" not in ran(pi, "prune --at all --dry-run")
     assert f"A backup {TAG} exists already" in ran(pi, f"backup --runtag {TAG}", 13)
     (pi.folder / "volumes/nodered/flows.json").write_text("[1, 2, 3]\n")
     ran(pi, f"backup --runtag {TAG} --force")

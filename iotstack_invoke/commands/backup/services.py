@@ -148,7 +148,7 @@ def _unused(
             yield ServiceRow("", "", "", why, covered=False, paths=(folder,))
             continue
         reason = next((e.reason for e in services.exclusions if e.leaves_out(folder)), "")
-        how = "files, no container uses it" if asked else "files; its user is unknown"
+        how = "files, no container uses it" if asked else "files; its container is unknown"
         how = f"{how}{in_files.get(folder, '')}"
         how = f"left out: {reason}" if reason else how
         lost = folder == services.unsaved

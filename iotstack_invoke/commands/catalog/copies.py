@@ -162,7 +162,7 @@ def _latest_of(copies: tuple[Copy, ...], checks: Checks) -> Latest:
 def none_finished(where: str, passed: Iterable[PassedOver], others: str = "") -> NotFound:
     """Return the error for a place without a latest set, with what there is; as in not_found."""
     unfinished = ", ".join(dict.fromkeys(each.runtag for each in passed))
-    but = f" except unfinished or damaged ones: {unfinished}" if unfinished else ""
+    but = f" except those that cannot be the latest: {unfinished}" if unfinished else ""
     return NotFound(f"No backups found {in_places(where)}{but}.{others}")
 
 

@@ -39,7 +39,7 @@ def make_key(settings: Settings, identity: str, report: Report) -> int:
     public = _keygen("-o", path)
     report.write(f"The secret key is in {path}. Keep it off the machines that are backed up.")
     write_sheet(settings, identity, report)
-    report.write("Add to hosts.toml, below each [[vaults]] whose copies to seal:")
+    report.write("Add to hosts.toml, below each [[vaults]] whose copies you want sealed:")
     report.write(f'recipients = ["{public}"]')
     return ExitCode.GOOD
 
@@ -94,7 +94,7 @@ def sheet_lines(vaults: tuple[VaultConfig, ...], path: str, key: str) -> Iterato
     yield '       age --decrypt --identity key.txt --output "${sealed%.age}" "$sealed"'
     yield "     done"
     yield ""
-    yield "5. Compare with the manifest, a plain text with the SHA-256 of each file:"
+    yield "5. Compare with the manifest, a text file with the SHA-256 of each file:"
     yield "     sha256sum 2026-11-23_1100.*"
     yield "     less 2026-11-23_1100.manifest.json"
     yield ""

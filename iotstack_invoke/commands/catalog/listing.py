@@ -273,7 +273,7 @@ def _way_on(environment: Environment) -> str:
     ):
         return "To make one: inv backup"
     vaults = ", ".join(environment.vaults)
-    asked = f"Backups in the vaults ({vaults}) are also listed here. " if vaults else ""
+    asked = f"Backups in the vaults ({vaults}) would be listed here as well. " if vaults else ""
     return (
         f"There is also no stack in {environment.settings.stack.folder}. {asked}To restore one: "
         "inv restore --runtag latest --from FOLDER (the folder with its backups, or a vault in "

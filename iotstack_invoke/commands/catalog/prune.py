@@ -288,7 +288,7 @@ def _held_told(here: Pruning) -> Iterator[str]:
     for each in here.deliveries:
         held = [tag for tag in here.held if each.lacks(tag)]
         them = "them" if len(held) > 1 else "it"
-        lacks = "lacks" if each.looked else "is unreachable and may be missing"
+        lacks = "is missing" if each.looked else "is unreachable and may be missing"
         if held:
             yield (
                 f"{each.name} {lacks} {', '.join(held)}: not removed here. `inv sync` copies "
@@ -639,8 +639,8 @@ def _show(each: Pruning, report: Report, *, dry_run: bool) -> None:
         report.write("  No backups found.")
     begun = ", ".join(sorted(each.begun))
     if begun and each.policy:
-        would = "would be" if dry_run else "is"
-        report.write(f"  The rest of an earlier removal {would} also removed: {begun}")
+        would = "would also be" if dry_run else "is also"
+        report.write(f"  The rest of an earlier removal {would} removed: {begun}")
     if each.strangers:
         shown = ", ".join(each.strangers[:STRANGERS_SHOWN])
         more = len(each.strangers) - STRANGERS_SHOWN

@@ -454,7 +454,7 @@ class _Examined:
         told = states_told(self.host, self.folder, self.as_root)
         if told:
             far = host_flag(self.host.name) if self.far else ""
-            yield good("old states", f"{told}: inv undo --list{far} tells which")
+            yield good("old states", f"{told}; to list them: inv undo --list{far}")
 
     def _inodes(self) -> Iterator[Finding]:
         folder = self.folder
@@ -658,8 +658,8 @@ class _Backups:
         yield from judge_seal(f"{topic} seal", vault.recipients)
         if vault.limit_rate:
             rate = vault.limit_rate.rate_at(self.now.astimezone().timetuple())
-            limit = f"{size_text(rate)} a second go" if rate else "no limit"
-            yield good(f"{topic} speed", f"{limit} there and back at this time of day")
+            limit = f"at most {size_text(rate)} a second" if rate else "no limit"
+            yield good(f"{topic} speed", f"{limit}, there and back, at this time of day")
         drive = "" if vault.ssh or vault.mount else unnamed_mount(vault.folder)
         if drive:
             found = (

@@ -105,7 +105,7 @@ def judge_tar(told: Result) -> Finding:
     """Judge tar, which must be GNU's: only it keeps owners, attributes, and says what changed."""
     found = judge_program("tar", told, "tar", needed=True)
     if found.verdict is Severity.GOOD and "GNU tar" not in told.out:
-        what = told.out.strip().partition("\n")[0] or "it has no version"
+        what = told.out.strip().partition("\n")[0] or "it prints no version"
         return failed("tar", f"is not GNU tar: {what}", "sudo apt-get install tar")
     return good("tar", f"GNU {found.found}") if found.verdict is Severity.GOOD else found
 
@@ -141,7 +141,7 @@ def judge_sudo(user_id: str, told: Result | None) -> Finding:
     if user_id == "0":
         return good("sudo", "not needed by root")
     if told is None:
-        return good("sudo", "not wanted (sudo = false)")
+        return good("sudo", "not used (sudo = false)")
     if told.exit_code == 0:
         return good("sudo", "works without a password")
     fix = "allow it with NOPASSWD in /etc/sudoers.d, or set sudo = false if every file is yours"
@@ -193,7 +193,7 @@ def judge_backups(path: str, told: Result) -> Finding:
         case ["file"]:
             return failed(name, f"{path} is not a folder", f"mv {quoted} {quoted}.old")
         case [_, mode, "writable"] if int(mode, 8) & OTHERS_READ:
-            found = f"{path} can be read by everybody (mode {mode})"
+            found = f"{path} can be read by everyone (mode {mode})"
             return warning(name, found, f"chmod 0700 {quoted}")
         case [_, mode, "writable"]:
             return good(name, f"{path} is this user's to write (mode {mode})")

@@ -197,5 +197,5 @@ def passed_told(
         names = ", ".join(more[:MOST_NAMED])
         if len(more) > MOST_NAMED:
             names += f" and {len(more) - MOST_NAMED:,} more"
-        told.append(f"The same for {names}: see inv list.")
+        told.append(f"The same applies to {names}. To see why: inv list")
     return tuple(told)

@@ -254,11 +254,11 @@ def _paths(step: UndoableStep) -> Iterator[tuple[str, str]]:
             continue  # what people call it
         for name in _texts(step, field):
             if not _NAME.fullmatch(name) and name:
-                raise StepFailed(f"a step of it, {step_name}, names {name!r}: that is no name.")
+                raise StepFailed(f"a step of it, {step_name}, has {name!r}, not a name.")
     for field, kind in FIELDS[step_name].items():
         for path in filter(None, _texts(step, field)):
             if not path.startswith("/") or posixpath.normpath(path) != path or "\0" in path:
-                raise StepFailed(f"a step of it, {step_name}, names {path!r}: that is no path.")
+                raise StepFailed(f"a step of it, {step_name}, has {path!r}, not an absolute path.")
             inside = (influx.BACKUP_INSIDE, influx2.BACKUP_INSIDE)
             if kind != "inside":
                 yield kind, path

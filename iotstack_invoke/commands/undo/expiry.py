@@ -108,14 +108,14 @@ def remove_expired_here(
     failed = []
     for folders in found:
         if dry_run:
-            tell(f"would be removed, it expired: {folders[0]}")
+            tell(f"would be removed, because it has expired: {folders[0]}")
             continue
         try:
             remove_old(host, folders, root())
         except IotstackError as error:
             failed.append(f"Old data are kept: {error}")
         else:
-            tell(f"removed, it had expired: {folders[0]}")
+            tell(f"removed, because it had expired: {folders[0]}")
     return failed
 
 

@@ -220,7 +220,7 @@ def remove_states(
     for each in reversed(going):
         told = f"{each.title} ({each.folders[0]})"
         if dry_run:
-            tell(f"would be removed, it is older than [stack] keep_previous: {told}")
+            tell(f"would be removed, because [stack] keep_previous no longer keeps it: {told}")
             continue
         # Nobody goes back past one that was undone: it needs no mark.
         remove = remove_folders if each.is_undone else remove_old
@@ -229,7 +229,7 @@ def remove_states(
         except StepFailed as error:
             failed.append(str(error))
         else:
-            tell(f"removed, as [stack] keep_previous says: {told}")
+            tell(f"removed, because [stack] keep_previous no longer keeps it: {told}")
     if not dry_run and not failed and (going or any(each.is_gone for each in states)):
         _clear_marks(host, stack.folder, root)
     remove_old_logs(host, stack.folder, {e.stamp for e in stay}, tell, dry_run=dry_run)

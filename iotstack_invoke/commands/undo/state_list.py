@@ -135,7 +135,7 @@ def _way(state: OldState, owing: Owing, target: StackHost, undo: str) -> str:
     fates = () if leaves_no_marks(lines) else fates_of(target.host, target.as_root, lines)
     gone = paths_named(target.folder, (each.live for each in cannot_be_back(fates)))
     if any(each.word == "apart" for each in fates):
-        return "inv undo cannot use it: a mount there changed since"
+        return "inv undo cannot use it: a mount there has changed since"
     if gone:
         return f"to go back to the rest of it: {undo} --leave-gone (gone: {gone})"
     return f"to go back to it: {undo}"

@@ -349,9 +349,9 @@ def _refuse_gone(target: StackHost, change: str, gone: Sequence[Fate], again: st
         paths = ", ".join(each.aside for each in gone)
         names = paths_named(target.folder, (each.live for each in gone))
         raise Refused(
-            f"On {target.name} {change} cannot be fully undone: replaced data were removed "
-            f"since, of {names} (it was in {paths}). Nothing was changed. Put them back if you "
-            f"have a copy. If not: {again} --leave-gone undoes the rest and leaves {names} "
+            f"On {target.name} {change} cannot be fully undone: the data of {names} that it "
+            f"replaced were removed since (from {paths}). Nothing was changed. Put them back if "
+            f"you have a copy. If not: {again} --leave-gone undoes the rest and leaves {names} "
             "unchanged."
         )
 

@@ -183,7 +183,7 @@ def test_an_archive_that_could_not_be_made_anew(stack, is_whole):
     disk = stack.folder.parent / "disk"
     if not is_whole:  # the copy there holds what no other does
         assert stack.run(f"verify --runtag {TAG} --at disk").returncode == 0
-        assert f"{TAG} in disk holds the general part, which the one that is" in told.stderr
+        assert f"{TAG} in disk holds the general part, which the backup here is" in told.stderr
     for folder in (stack.folder / "backups", *([disk] if is_whole else [])):
         content = json.loads((folder / f"{TAG}.manifest.json").read_text())
         part = content["parts"]["general"]

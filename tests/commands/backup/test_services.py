@@ -298,14 +298,14 @@ def test_without_docker_the_folders_are_told(little_stack):
         f"volumes/nodered/data/node_modules/*: left out: {MODULES}",
         "volumes/influxdb: NOT COVERED: cannot tell whether InfluxDB runs; copied as files",
         f"volumes/nextcloud: left out: {NEXTCLOUD}",
-        "volumes/nodered: files; its user is unknown",
+        "volumes/nodered: files; its container is unknown",
     ]
     (little_stack.folder / "docker-compose.yml").write_text(
         "services:\n  flows:\n    image: x\n    volumes: [./volumes/nodered:/data]\n"
     )
     told = little_stack.run("services").stdout.splitlines()[-1]
     assert told == (
-        "volumes/nodered: files; its user is unknown now; the compose file uses it for flows"
+        "volumes/nodered: files; its container is unknown now; the compose file uses it for flows"
     )
 
 
@@ -1403,7 +1403,7 @@ def test_the_compose_file_may_have_another_name(little_stack):
     (folder / "docker-compose.yml").rename(folder / "main.yaml")
     told = little_stack.run("backup --runtag x")
     assert told.returncode == 13
-    assert "If its compose file has another name, set COMPOSE_FILE in" in told.stderr
+    assert "If its compose file has another name, set COMPOSE_FILE in .env" in told.stderr
     (folder / ".env").write_text("COMPOSE_FILE=main.yaml:sub/more\n")
     (folder / "sub").mkdir()
     (folder / "sub/more").write_text("services: {}\n")

@@ -231,7 +231,7 @@ def test_a_dry_run_shows_all_and_changes_nothing(pi, line):
     assert (told.returncode, told.stderr) == (0, "")
     row = next(each for each in told.stdout.splitlines() if tags[3] in each)
     assert row.split()[-8:-4] == ["complete", "remove", "2", "newer"]
-    assert f"The rest of an earlier removal would be also removed: {tags[0]}" in told.stdout
+    assert f"The rest of an earlier removal would also be removed: {tags[0]}" in told.stdout
     assert told.stdout.endswith("Nothing was changed.\n")
     assert [content(folder) for folder in (pi.backups, pi.usb, pi.nas)] == before
     assert not (pi.backups / ".lock").exists()

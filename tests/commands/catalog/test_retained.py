@@ -555,7 +555,7 @@ def test_what_a_vault_lacks_stays_unless_its_policy_would_remove_it_there(pi):
     (here,) = json.loads(told.stdout)
     assert [each["keep"] for each in here["sets"]] == [True, True, True, False]
     assert {each["why"] for each in here["sets"][1:3]} == {"nas is missing it"}
-    assert f"nas lacks {sets[1]}, {sets[2]}: not removed here." in said(told)
+    assert f"nas is missing {sets[1]}, {sets[2]}: not removed here." in said(told)
     set_line(pi, "#policy", "keep = 2")
     told = pi.run("prune --keep 1")
     assert (told.returncode, tags(pi.backups)) == (3, sets[:2])

@@ -241,7 +241,10 @@ EDITS = {
     "no hash": (lambda t: t["parts"]["mariadb"].pop("sha256"), "The manifest has no SHA-256 of"),
     "a size": (lambda t: t["parts"]["mariadb"].update(size_bytes=7), "the manifest has 7"),
     "a wrong type": (lambda t: t["parts"]["mariadb"].update(size_bytes="7"), 'size_bytes = "7"'),
-    "no databases": (lambda t: t["parts"]["influx"]["facts"].pop("databases"), "databases of"),
+    "no databases": (
+        lambda t: t["parts"]["influx"]["facts"].pop("databases"),
+        "The manifest has no databases of its",
+    ),
     "a database less": (
         lambda t: t["parts"]["influx"]["facts"]["databases"].pop(),
         "The databases of the influx part differ from",

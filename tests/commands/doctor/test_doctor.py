@@ -111,7 +111,7 @@ def test_one_mode_is_one_line_with_one_cure(stack):
     stack.backups.chmod(0o777)
     told = [e for e in json.loads(stack.run("doctor --json").stdout) if e["name"] == "backups"]
     (found,) = told
-    assert "can be read by everybody (mode 777); everyone can write to it" in found["found"]
+    assert "can be read by everyone (mode 777); everyone can write to it" in found["found"]
     assert (
         found["fix"] == f'sudo chown "$USER:" {stack.backups} && sudo chmod 0700 {stack.backups}'
     )

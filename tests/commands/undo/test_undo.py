@@ -420,10 +420,10 @@ def test_an_old_state_that_lacks_something_is_not_gone_back_to(little_stack):
     before = little_stack.tree()
     told = little_stack.run("undo --last-restore --yes")
     assert told.returncode == 13, told.stdout
-    assert "cannot be fully undone: replaced data were removed since, of volumes/nodered" in (
+    assert "cannot be fully undone: the data of volumes/nodered that it replaced were removed" in (
         told.stderr
     )
-    assert f"(it was in {aside}). Nothing was changed." in told.stderr
+    assert f"removed since (from {aside}). Nothing was changed." in told.stderr
     assert "inv undo --last-restore --leave-gone undoes the rest" in told.stderr
     assert "removes, because" not in told.stdout
     now = little_stack.tree()
