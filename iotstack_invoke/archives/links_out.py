@@ -79,7 +79,7 @@ class LinksOut:
         try:
             facts = stat_paths(host, sorted(self._links), as_root)
         except StepFailed as error:
-            context.warn(f"Where links of the stack lead cannot be looked at: {error}")
+            context.warn(f"Cannot check the targets of the stack's links: {error}")
             return
         found = {
             fact.real: self._links[path]
@@ -92,7 +92,10 @@ class LinksOut:
         for line in told[:MOST_TOLD]:
             context.warn(line)
         if told[MOST_TOLD:]:
-            more = f"{len(told) - MOST_TOLD:,} more links lead to what is in no part of the backup"
+            more = (
+                f"{len(told) - MOST_TOLD:,} more links lead to files that are in no part of "
+                "the backup"
+            )
             context.warn(f"NOT COVERED: {more}.")
 
     def _holds_more(self, host: Host, path: str, as_root: tuple[str, ...]) -> bool:

@@ -172,7 +172,7 @@ class PackStack:
             if end != bytes(TAR_END_BYTES) or unpacked_bytes % 512:
                 # sudo that asks for a password ends with 1, as tar does when a file changed.
                 why = f": {ended(said.lines[-1])}{_advice(said.lines)}" if said.lines else "."
-                raise StepFailed(f"tar ended without the end of its archive{why}", again=True)
+                raise StepFailed(f"tar did not finish its archive{why}", again=True)
         context.record(
             self.output,
             size_bytes=hashed.size_bytes,
@@ -267,7 +267,7 @@ def lying_below(host: Host, folder: str, as_root: tuple[str, ...]) -> Lying:
             content += chunk
         code = pipe.finish()
     if code:
-        raise StepFailed(f"The copies in {folder} cannot be listed: {' '.join(said[:3])}")
+        raise StepFailed(f"Cannot list the copies in {folder}: {' '.join(said[:3])}")
     told = [each.split(b" ", 2) for each in content.split(b"\0")[:-1]]
     files = sorted((name, int(size)) for kind, size, name in told if kind == b"f")
     return Lying(
@@ -362,9 +362,9 @@ class CompareUnpacked(HostStep):
         host = self.access.host(context)
         told = host.run(self._command(here=isinstance(host, LocalHost)))
         if told.exit_code:
-            lines = (told.out + told.err).strip().splitlines() or ["tar said nothing"]
+            lines = (told.out + told.err).strip().splitlines() or ["tar gave no reason"]
             raise StepFailed(
-                f"What was unpacked is not what {self.archive} holds: {'; '.join(lines[:5])}"
+                f"The unpacked files differ from {self.archive}: {'; '.join(lines[:5])}"
             )
 
 
@@ -410,8 +410,8 @@ def warn_of_nothing(context: StepContext, host: Host, base: str) -> None:
             there += [top] if any(not is_of_restores(f"{top}/{each}") for each in names) else []
     if there:
         context.warn(
-            f"It holds nothing of {' and '.join(f'{each}/' for each in there)}, though something "
-            "lies there. If that is not meant, look at [[stack.exclude]] and [[services]] in "
+            f"It has nothing of {' and '.join(f'{each}/' for each in there)}, although there are "
+            "files. If this is not intended, check [[stack.exclude]] and [[services]] in "
             "hosts.toml."
         )
 
@@ -457,7 +457,8 @@ def _advice(lines: list[str]) -> str:
     text = "\n".join(lines)
     if "sudo:" in text:
         return (
-            " Let this user run tar without a password (NOPASSWD in sudoers), or set sudo = false."
+            " Allow this user to run tar without a password (NOPASSWD in sudoers), or "
+            "set sudo = false."
         )
     if "Permission denied" in text:
         return " Containers own files that only root can read: set sudo = true."

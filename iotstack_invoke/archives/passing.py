@@ -94,7 +94,7 @@ class Passing:
     def warn(self, context: StepContext) -> None:
         """Warn of what was left out and of what a restore will refuse, by the reason."""
         for why, names in self.left_out.items():
-            context.warn(f"left out, for no restore takes it: {why}: {_listed(names)}")
+            context.warn(f"left out, because it cannot be restored: {why}: {_listed(names)}")
         for why, names in self.refused.items():
             context.warn(f"a restore will refuse this backup: {why}: {_listed(names)}")
 

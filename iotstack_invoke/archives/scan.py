@@ -40,14 +40,14 @@ MOST_NAMES = 200
 MOST_ZEROS = 100_000
 """Blocks behind the end: tar writes up to 20, whoever copies to a tape some thousand."""
 BLOCK_BYTES = 512
-NO_END = "its end is not two blocks of zeros, so it was cut"
+NO_END = "it does not end with two blocks of zeros, so it is cut"
 SKIPPING = "Skipping to next header"
-NOTHING = "it holds nothing"
-NOTHING_OF_A_STACK = "it holds empty folders alone: no service, no volume and no file of a stack"
-TOO_LONG = "its name is longer than a file system takes"
+NOTHING = "it is empty"
+NOTHING_OF_A_STACK = "it has only empty folders: no service, no volume and no file of a stack"
+TOO_LONG = "its name is too long for a file system"
 NO_TOPS = frozenset({"/"})
 """For an archive whose members must all be named: no path begins so."""
-BEHIND_END = "there is something after the end of the tar"
+BEHIND_END = "there is data after the end of the tar"
 
 _LINE = re.compile(
     r"(?:block \d+: )*"  # one more for each thing that tar says meanwhile
@@ -169,9 +169,9 @@ class Judge:
         if letter in _REFUSED_KINDS:
             return f"it is {_REFUSED_KINDS[letter]}"
         if letter not in _KINDS:
-            return f"it is of a kind that no backup of ours holds ({letter!r})"
+            return f"it is of a kind that backups never contain ({letter!r})"
         if self.contents.count >= MOST_MEMBERS:
-            return f"the archive holds more than {MOST_MEMBERS:,} members"
+            return f"the archive has more than {MOST_MEMBERS:,} members"
         path, kind = posixpath.normpath(name), _KINDS[letter]
         return (
             self._why_not_name(name)
@@ -185,7 +185,7 @@ class Judge:
         if name.startswith("/"):
             return "its name begins with /"
         if ".." in name.split("/"):
-            return "its name leads upwards (..)"
+            return "its name leads out of the folder (..)"
         if len(raw) > LONGEST_PATH_BYTES or any(
             len(part) > LONGEST_NAME_BYTES for part in raw.split(b"/")
         ):
@@ -196,14 +196,18 @@ class Judge:
         tops, (first, _, below) = self.shape.tops, path.partition("/")
         if not tops:
             fits = kind in _IN_A_DUMP and (path != "." or kind == "folder")
-            return "" if fits else f"it is a {kind}, and a dump has none"
+            return "" if fits else f"it is a {kind}, which a dump never has"
         if path == "." or (first in tops and not below) or path in self.around:
-            return "" if kind == "folder" else f"it is a {kind} where a folder must be"
+            return "" if kind == "folder" else f"it is a {kind}, but must be a folder"
         if first in tops or self._included_in(path):
             return ""
         if not self.shape.top_files:
             belong = sorted({*tops, *self.shape.included} - NO_TOPS)[:MOST_TOLD]
-            why = f"{', '.join(belong)} do" if belong else "no manifest says what does"
+            why = (
+                f"{', '.join(belong)} do"
+                if belong
+                else "there is no manifest that lists what does"
+            )
             return f"it does not belong to this part: {why}"
         if below or kind != "file" or not is_top_file(first):
             named = "".join(f", {each}" for each in sorted(self.shape.included)[:MOST_TOLD])
@@ -212,17 +216,19 @@ class Judge:
 
     def _why_not_place(self, path: str, kind: str, link: str) -> str:
         if path in self._kinds:
-            return "the archive holds it twice"
+            return "it is in the archive twice"
         if kind != "folder" and path in self._folders_implied:
-            return f"it is a {kind}, and others lie below it"
+            return f"it is a {kind}, but there are members below it"
         for above in _above(path):
             if self._kinds.get(above, "folder") != "folder":
-                return f"it lies below {above!r}, which is a {self._kinds[above]}"
+                return f"it is below {above!r}, which is a {self._kinds[above]}"
             self._folders_implied.add(above)
         if kind == "hard link":
             target = posixpath.normpath(link)
             if self._kinds.get(target) not in ("file", "hard link"):
-                return f"it is a hard link to {target!r}, which is no file before it"
+                return (
+                    f"it is a hard link to {target!r}, which is not an earlier file of the archive"
+                )
         return ""
 
     def _refuse(self, name: str, why: str) -> None:
@@ -340,11 +346,11 @@ def refuse_size(
     if size_bytes > left:
         told = f"{free:,} are free"
         if left < free:
-            told = f"of the {free:,} that are free what is unpacked beside it leaves {left:,}"
+            told = f"{free:,} are free, of which other parts leave {left:,}"
         raise StepFailed(
             f"{what}: {'at least ' if at_least else ''}{size_bytes:,} bytes when unpacked, and "
-            f"{told} in {folder} on {host.name}. Nothing of it was unpacked, and nothing of the "
-            "stack was touched."
+            f"{told} in {folder} on {host.name}. Nothing of it was unpacked, and the stack was "
+            "not changed."
         )
 
 
@@ -352,7 +358,7 @@ def refuse_members(archive: str, contents: Contents) -> None:
     """Raise StepFailed, naming the members, where an archive must not be unpacked."""
     if contents.refusals:
         listed = "\n".join(f"  {each}" for each in contents.refusals)
-        raise StepFailed(f"{archive} is not unpacked, and nothing was changed:\n{listed}")
+        raise StepFailed(f"{archive} was not unpacked, and nothing was changed:\n{listed}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -376,7 +382,7 @@ class ScanArchive:
 
     def do(self, context: StepContext) -> None:
         """Raise StepFailed, naming the members, where one must not be unpacked, or has no room."""
-        context.status("looking at every member")
+        context.status("checking every member")
         host = context.host(self.archive.role)
         path = self.archive.absolute
         contents = list_archive(host, path, self.as_root, self.kind, self.included)

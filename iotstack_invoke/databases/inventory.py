@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 from ..core.dataclass import dataclass
 
-STAYS = "Stays beside what the backup holds: "
+STAYS = "Kept beside the data of the backup: "
 """With this begins what is said when it is proven to be there."""
-EXACT_HINT = "With --exact it is put aside."
+EXACT_HINT = "With --exact it is moved aside."
 """The last of a message that it cannot stay."""
 
 
@@ -42,6 +42,6 @@ def came_meanwhile(title: str, more: Held) -> str:
     """Return why a restore ends where something was made after it had looked."""
     names = ", ".join(each for each in more.named(title))
     return (
-        f"While this was prepared there came what the backup does not hold: {names}. It would not "
-        "have stayed. Run this again."
+        f"Data that is not in the backup was added meanwhile: {names}. It would have been lost. "
+        "Run this again."
     )

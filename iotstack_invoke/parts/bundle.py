@@ -70,7 +70,7 @@ class EndQuiet(HostStep):
     def do(self, context: StepContext) -> None:
         """Wait until it answers; raises StepFailed where it runs, and does not go on."""
         if not self.runs:
-            self._warn(context, "was not running, so it was not started")
+            self._warn(context, "is not running, so it was not started")
             return
         host = self.access.host(context)
         deadline = time.monotonic() + ANSWER_LIMIT_S
@@ -85,14 +85,14 @@ class EndQuiet(HostStep):
                 self._warn(context, "is not up")
                 return
             if time.monotonic() > deadline:
-                raise StepFailed(f"Container {self.container} does not go on: {told.last_line}")
+                raise StepFailed(f"Container {self.container} did not resume: {told.last_line}")
             context.status(f"waiting for {self.container}")
             processes.pause(ANSWER_PAUSE_S)
 
     def _warn(self, context: StepContext, why: str) -> None:
         context.warn(
-            f"Container {self.container} {why}, and what was restored says that it is quiet. "
-            f"When it runs: {Command(self.leave)}"
+            f"Container {self.container} {why}, and its restored files are in the quiet state. "
+            f"When it is running: {Command(self.leave)}"
         )
 
 

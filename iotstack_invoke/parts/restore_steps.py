@@ -147,23 +147,23 @@ def outside_step(part: Part) -> ManualStep:
     lines: list[str] = []
     if volumes:
         lines += paragraph(
-            "Named volumes: each is made, and filled where Docker keeps it. One that is there "
-            "already is left as it is; if it is to be replaced, copy what it holds, remove it by "
-            "`docker volume rm NAME`, and paste its lines again. Compose begins the names with "
-            "that of the stack's folder: where the folder has another name now, change them. One "
-            "whose filling was cut off is there already, too. "
-            'Harmless, later: "volume already exists but was not created by Docker Compose".'
+            "Named volumes: each is created, and filled where Docker keeps it. One that exists "
+            "already is not changed; to replace it, copy its files, remove it with `docker "
+            "volume rm NAME`, and paste its lines again. Compose begins the names with the name "
+            "of the stack's folder: if the folder has another name now, change them. A volume "
+            'that was only partly filled exists already, too. Harmless, later: "volume already '
+            'exists but was not created by Docker Compose".'
         )
         for each in volumes:
             lines += guarded(*_volume_lines(part.file, each))
     if paths:
         lines += paragraph(
-            "Files and folders outside of the stack. What is there already is moved aside; where "
-            "that fails, as for the place of a drive, nothing is unpacked: empty it first."
+            "Files and folders outside of the stack. Existing ones are moved aside; if that "
+            "fails, as for the mount point of a drive, nothing is unpacked: empty it first."
         )
         for each in paths:
             lines += guarded(*_path_lines(part.file, each))
-    return ManualStep("Put back what lies outside of the stack", tuple(lines))
+    return ManualStep("Restore the files outside of the stack", tuple(lines))
 
 
 def unnamed_step(part: Part) -> ManualStep:
@@ -175,9 +175,7 @@ def unnamed_step(part: Part) -> ManualStep:
     return ManualStep(
         "Fill the volumes without a name",
         (
-            *paragraph(
-                "Docker makes them with their containers. One that holds more already keeps it."
-            ),
+            *paragraph("Docker creates them with their containers. Other files in them are kept."),
             *guarded(COMPOSE.format("up --no-start")),
             *lines,
         ),
@@ -189,7 +187,7 @@ def _volume_lines(file: str, told: Mapping[str, Any]) -> Iterator[str]:
     name = word(str(told["volume"]))
     path = str(told["path"])
     yield f"if docker volume inspect {name} > /dev/null 2>&1"
-    yield f"then echo {name} is there already, and is left as it is"
+    yield f"then echo {name} exists already, and is not changed"
     yield f"else docker volume create {name} &&"
     yield f"  DATA=\"$(docker volume inspect -f '{{{{.Mountpoint}}}}' {name})\" &&"
     yield f"  sudo tar -xzf {word(file)} \\"
@@ -241,7 +239,7 @@ def influx_step(part: Part) -> ManualStep:
     ask = f"docker exec {name} influx -execute"
     load = f"docker exec {name} influxd restore -portable"
     lines = [
-        *paragraph("It waits until InfluxDB answers, and loads the dump; one line a shard:"),
+        *paragraph("This waits until InfluxDB answers, and loads the dump; one line per shard:"),
         *guarded(
             f"while {ask} 'SHOW DATABASES' 2>&1 |",
             "  grep 'Failed to connect'; do sleep 2; done",
@@ -252,15 +250,16 @@ def influx_step(part: Part) -> ManualStep:
         ),
         *_influx_words(part, ask, load),
         *paragraph(
-            "InfluxDB goes on for a moment after the last line: do not stop it within a minute. "
-            f"All of these must be listed: {_named(part.facts.get('databases', ())) or 'none'}."
+            "InfluxDB continues for a moment after the last line: do not stop it within a "
+            "minute. All of these must be listed: "
+            f"{_named(part.facts.get('databases', ())) or 'none'}."
         ),
         *guarded("sleep 10", f"{ask} 'SHOW DATABASES'"),
         *_query_words(part, name, ask),
         *guarded(f"docker exec {name} rm -r {DUMP_INSIDE}"),
         *paragraph(
-            "influxd loads no users or rights: make them anew. Where users must log in "
-            "(INFLUXDB_HTTP_AUTH_ENABLED) make the first one at once:"
+            "influxd loads no users or rights: create them again. If users must log in "
+            "(INFLUXDB_HTTP_AUTH_ENABLED), create the first one at once:"
         ),
         *block(f"# {ask} \\", "#   \"CREATE USER dba WITH PASSWORD 'NEW' WITH ALL PRIVILEGES\""),
     ]
@@ -272,8 +271,8 @@ def _query_words(part: Part, name: str, ask: str) -> Iterator[str]:
     count = part.facts.get("continuous_queries")
     if count:
         yield from paragraph(
-            f"influxd loads no continuous queries. The {count} of the backup lie beside the dump, "
-            "one on each line:"
+            f"influxd loads no continuous queries. The {count} of the backup are beside the "
+            "dump, one on each line:"
         )
         yield from guarded(
             f"docker exec {name} influx -import \\",
@@ -291,22 +290,22 @@ def _influx_words(part: Part, ask: str, load: str) -> Iterator[str]:
     yield ""
     if not part.facts.get("shards"):
         yield from paragraph(
-            'This dump holds no points, so influxd says "database may already exist" though it '
-            "made the databases."
+            'This dump has no points, so influxd prints "database may already exist" although it '
+            "created the databases."
         )
         yield ""
         return
     yield from paragraph(
-        '"DB metadata not changed. database may already exist": nothing at all was loaded, for '
-        "not one database of the dump may be there before. A load that was cut off leaves some "
-        "as well. If there is nothing of worth in it, remove each that is there, and load again:"
+        '"DB metadata not changed. database may already exist": nothing was loaded, because no '
+        "database of the dump may exist before. An interrupted load also leaves some. If you do "
+        "not need their data, remove each that exists, and load again:"
     )
     yield from block(
         f"# {ask} 'SHOW DATABASES'",
         f"# {ask} 'DROP DATABASE \"NAME\"'",
         f"# {load} {DUMP_INSIDE}",
     )
-    yield from paragraph("If it must stay, load each database of the dump under a new name:")
+    yield from paragraph("To keep it, load each database of the dump under a new name:")
     yield from block(f"# {load} -db NAME \\", f"#   -newdb NAME_restored {DUMP_INSIDE}")
 
 
@@ -319,8 +318,8 @@ def influx2_step(part: Part, manifest: Manifest) -> ManualStep:
         "Load InfluxDB 2",
         (
             *paragraph(
-                "By its documentation; nobody could try it where this program is tested. It "
-                "replaces everything in InfluxDB 2, tokens as well."
+                "By its documentation; this is not tested. It replaces everything in InfluxDB 2, "
+                "including tokens."
             ),
             *guarded(
                 f"{enter} &&",
@@ -328,8 +327,8 @@ def influx2_step(part: Part, manifest: Manifest) -> ManualStep:
                 'cd "$SET"',
             ),
             *paragraph(
-                "From version 2.9.0 on `influx restore` needs --operator-token TOKEN as well: the "
-                "one of its influx-configs, which is in the part."
+                "From version 2.9.0 on `influx restore` also needs --operator-token TOKEN: the "
+                "one in its influx-configs, which is in the part."
             ),
         ),
     )
@@ -349,9 +348,9 @@ def maria_step(part: Part, server: SqlServer, member: str) -> ManualStep:
         f"Load MariaDB in container {name}",
         (
             *paragraph(
-                "Into a server that has just been made. It is waited for, twice: a first start "
-                'ends with a new start. "Access denied" again and again: the password in .env '
-                "is not that of the server, which was not made anew."
+                "Load into a newly created server. This waits for it twice, because it restarts "
+                'after its first start. If "Access denied" repeats: the password in .env is not '
+                "the server's, which was not newly created."
             ),
             *guarded(
                 *MARIA,
@@ -381,10 +380,10 @@ def postgres_step(part: Part, server: SqlServer, member: str) -> ManualStep:
         title,
         (
             *paragraph(
-                "Into a server that has just been made, of the same major version as above. It is "
-                "waited for, twice: a first start ends with a new start. Harmless: "
-                '"role … already exists" and "database … already exists", of those that the image '
-                "makes by itself. Any other ERROR is one."
+                "Load into a newly created server of the same major version as above. This waits "
+                'for it twice, because it restarts after its first start. Harmless: "role … '
+                'already exists" and "database … already exists", for those that the image '
+                "creates. Any other ERROR is a real error."
             ),
             *guarded(
                 *POSTGRES,
@@ -396,7 +395,7 @@ def postgres_step(part: Part, server: SqlServer, member: str) -> ManualStep:
             ),
             *paragraph(
                 "Its settings (postgresql.conf, pg_hba.conf …) are those of the image. The "
-                f"backup's lie in {settings} of the part; compare, and put back what you miss:"
+                f"backup's are in {settings} of the part; compare, and copy back what you need:"
             ),
             *block(
                 f"# tar -xOf {word(part.file)} \\",
@@ -419,8 +418,8 @@ def _put_back(name: str, data: str) -> tuple[str, ...]:
 
 def _timescale(part: Part, member: str, databases: list[str]) -> Iterator[str]:
     yield from paragraph(
-        f"It holds the extension TimescaleDB, in {_named(databases)}. Its tables are not loaded "
-        "by one command: the same version of the extension is needed, and for each database "
+        f"It has the extension TimescaleDB, in {_named(databases)}. Its tables cannot be loaded "
+        "with one command: you need the same version of the extension, and for each database "
         "CREATE EXTENSION timescaledb, SELECT timescaledb_pre_restore(), the load, SELECT "
         "timescaledb_post_restore(). See https://www.tigerdata.com/docs, logical backup. This "
         "writes the dump of the whole server as text:"

@@ -40,8 +40,8 @@ from .restore_steps import (
 )
 
 HOLDS = {
-    "general": "compose files, .env, services/, and volumes/ but for what is dumped",
-    "outside": "named volumes, and what else of the stack lies outside of its folder",
+    "general": "compose files, .env, services/, and volumes/ except what is dumped",
+    "outside": "named volumes, and other files of the stack outside of its folder",
     "influx": "a portable dump of all databases of InfluxDB",
     "influxdb2": "a dump of all buckets of InfluxDB 2",
     "mariadb": "a dump of each MariaDB",
@@ -58,7 +58,7 @@ def restore_text_of(manifest: Manifest) -> str:
     return "\n".join(kept).rstrip("\n") + "\n"
 
 
-SUM_TITLE = "SHA-256 of the lines above, with the manifest behind them:"
+SUM_TITLE = "SHA-256 of the lines above, followed by the manifest:"
 
 
 def with_sum(text: str, manifest: bytes) -> bytes:
@@ -102,15 +102,15 @@ def _head(manifest: Manifest) -> Iterator[str]:
     yield ""
     yield from paragraph(
         "The program that made it is not needed. You need GNU tar, sha256sum, sudo and Docker "
-        "with Compose (https://docs.docker.com/engine/install/), and the internet for the images. "
-        "Lines that are indented by four blanks are commands for bash: paste one block after the "
-        "other, into one shell, and read what each says. Those behind a # are for the case that "
-        "is told above them."
+        "with Compose (https://docs.docker.com/engine/install/), and the internet for the "
+        "images. Lines that are indented by four spaces are commands for bash: paste one block "
+        "after the other, into one shell, and read the output of each. Lines behind a # are for "
+        "the case that is described above them."
     )
     yield ""
     yield from paragraph(
-        "Where your user may not talk to Docker, begin with `sudo -s`. Where Docker does not know "
-        "`docker compose`, write docker-compose. Delete nothing before all is back."
+        "If your user may not use Docker, begin with `sudo -s`. If Docker does not know `docker "
+        "compose`, use docker-compose. Delete nothing before everything is restored."
     )
     yield ""
     yield from paragraph(
@@ -124,15 +124,15 @@ def _when(utc: str) -> str:
 
 
 def _contents(manifest: Manifest) -> Iterator[str]:
-    yield from ("", *_title("What it holds"))
+    yield from ("", *_title("What it contains"))
     if not manifest.made:
-        yield "Nothing: no part could be made."
+        yield "Nothing: no part could be created."
     for part in manifest.made:
         yield f"{part.file}  ({part.size_bytes:,} bytes)"
         recipe = f"{part.kind.capitalize()}: its files, and a dump of its MariaDB"
         for each in (HOLDS.get(part.kind, recipe), *told_of(part), *_images(manifest, part)):
             yield from paragraph(each, first="  ", others="  ")
-    yield from _listed("What it lacks", (f"{what}: {why}" for what, why in manifest.lacking))
+    yield from _listed("What is missing", (f"{what}: {why}" for what, why in manifest.lacking))
     passed_over = (
         f"of container {container}: {what}"
         for part in manifest.made
@@ -141,7 +141,7 @@ def _contents(manifest: Manifest) -> Iterator[str]:
     left_out = (f"{each.what}: {each.reason}" for each in manifest.left_out)
     yield from _listed("What was left out", (*left_out, *passed_over))
     yield from _listed("Volumes with options of their own", map(_optioned, manifest.volumes))
-    yield from _listed("What lay beside, and nothing of the stack used", manifest.unused)
+    yield from _listed("Other files there, which the stack did not use", manifest.unused)
     yield from _rows(manifest.rows)
     yield from _listed("Warnings of the backup", manifest.warnings)
 
@@ -152,7 +152,7 @@ def _rows(rows: tuple[str, ...]) -> Iterator[str]:
         yield from ("", *_title("Rows of hosts.toml"))
         yield from paragraph(
             "hosts.toml, the settings of the program that made it, is in no part. On a new "
-            "machine put these lines into it, or later backups do not hold the same."
+            "machine add these lines to it, or later backups will not contain the same."
         )
         yield from ("", *(each if each.isprintable() else clean(each) for each in rows))
 
@@ -161,7 +161,7 @@ def _optioned(told: Mapping[str, Any]) -> str:
     """Return the options of a volume as `docker volume create` takes them."""
     words = (f"--opt {word(f'{key}={value}')}" for key, value in told["options"].items())
     missing = ", ".join(told["left_out"])
-    more = f" (and {missing}, which may be secret and is not told here)" if missing else ""
+    more = f" (and {missing}, which may be secret and is not shown here)" if missing else ""
     return f"{told['name']}: docker volume create {' '.join(words)} {told['name']}{more}"
 
 
@@ -208,11 +208,11 @@ def _check_step(parts: tuple[Part, ...]) -> ManualStep:
     return ManualStep(
         "Check the files",
         (
-            *paragraph("Open a shell in the folder in which this file lies, with those above."),
+            *paragraph("Open a shell in the folder that has this file and those above."),
             *block("printf '%s\\n' \\", *(f"  {line}" for line in lines), "  | sha256sum -c"),
             *paragraph(
-                "Each line must end with OK. What FAILED is damaged: take it from another copy. "
-                "The steps of the other files can be done without it."
+                "Each line must end with OK. A file that FAILED is damaged: take it from another "
+                "copy. The steps of the other files work without it."
             ),
         ),
     )
@@ -222,23 +222,23 @@ def _place_step(manifest: Manifest, *, general: bool) -> ManualStep:
     stack = word(manifest.folder) if manifest.folder else "~/IOTstack"
     lines = [
         *paragraph(
-            "This is where the stack lay; another folder will do. In each new shell go to the "
+            "This is where the stack was; another folder also works. In each new shell go to the "
             "folder of the set, and paste these two lines again."
         ),
         *block('SET="$PWD"', f"STACK={stack}"),
     ]
     if not general:
         lines += paragraph(
-            "This set has no compose file: another one must have put the stack there. All of it "
-            "is stopped. What is loaded below replaces nothing: move away the folder of data of "
-            "each database first (volumes/NAME), so that it begins empty."
+            "This set has no compose file: the stack must already be there from another set. All "
+            "of it is stopped. The loads below replace nothing: first move away the data folder "
+            "of each database (volumes/NAME), so that it starts empty."
         )
         lines += block(f"{COMPOSE.format('stop')} || unset STACK")
         return ManualStep("Where the stack is", tuple(lines))
     lines += paragraph(
-        "Once only: a stack that is there already is stopped and moved aside, not removed. A set "
-        "that lies in it moves along. Where that fails STACK is forgotten, and no block below "
-        "does anything: mend what it says, and begin this step again."
+        "Once only: an existing stack is stopped and moved aside, not removed. A set inside it "
+        "moves along. If that fails, STACK is unset and no block below does anything: fix the "
+        "error, and begin this step again."
     )
     lines += block(
         'if [ -e "$STACK" ]; then',
@@ -248,12 +248,12 @@ def _place_step(manifest: Manifest, *, general: bool) -> ManualStep:
         "fi",
         'mkdir -p "${STACK:?was not moved aside}" || unset STACK',
     )
-    return ManualStep("Say where the stack is to be", tuple(lines))
+    return ManualStep("Choose the folder of the stack", tuple(lines))
 
 
 def _unpack_step(parts: list[Part]) -> ManualStep:
     general = [part for part in parts if part.kind not in RECIPES]
-    lines = paragraph("Owners are numbers, since containers know no names. tar says nothing:")
+    lines = paragraph("Owners are numbers, because containers know no names. tar prints nothing:")
     commands: list[str] = []
     for part in parts:
         if part.kind not in RECIPES:
@@ -291,18 +291,18 @@ def _unpack_step(parts: list[Part]) -> ManualStep:
 def _start_databases(names: list[str]) -> ManualStep:
     up = COMPOSE.format("up --no-start")
     lines = paragraph(
-        "This fetches or builds the images, and may take long. Nothing runs yet. Where it fails "
-        "STACK is forgotten, as above: mend what it says (take a service whose image is gone out "
-        "of the compose file), paste the two lines that set it again, and go on here."
+        "This fetches or builds the images, and may take long. Nothing runs yet. If it fails, "
+        "STACK is unset, as above: fix the error (remove a service whose image no longer exists "
+        "from the compose file), paste the two lines that set it again, and continue here."
     )
     if not names:
         lines += guarded(f"{up} || unset STACK")
-        return ManualStep("Make the containers", tuple(lines))
+        return ManualStep("Create the containers", tuple(lines))
     lines += [""]
     lines += paragraph(
-        "Then the databases alone: what else ran would write into them, or make databases that "
-        "must not be there yet. One that runs already is named, and is not the one that is to be "
-        "filled: its data would be replaced. Stop it first."
+        "Then only the databases: other containers would write into them, or create databases "
+        "that must not exist yet. A database that is already running is listed: its data would "
+        "be replaced. Stop it first."
     )
     running = f"docker ps --format '{{{{.Names}}}}' | grep -xF {shlex.join(_each('-e', names))}"
     lines += guarded(
@@ -311,7 +311,7 @@ def _start_databases(names: list[str]) -> ManualStep:
         f"then docker start {shlex.join(names)}",
         "else unset STACK; fi",
     )
-    return ManualStep("Make the containers, and start the databases alone", tuple(lines))
+    return ManualStep("Create the containers, and start only the databases", tuple(lines))
 
 
 def _each(option: str, names: Iterable[str]) -> Iterator[str]:
@@ -321,7 +321,7 @@ def _each(option: str, names: Iterable[str]) -> Iterator[str]:
 
 def _start_all(recipes: list[str]) -> ManualStep:
     lines = [
-        *paragraph("When every step before went well:"),
+        *paragraph("When every step before succeeded:"),
         *guarded(COMPOSE.format("up -d"), "docker ps"),
     ]
     for name in recipes:
@@ -329,12 +329,12 @@ def _start_all(recipes: list[str]) -> ManualStep:
         if recipe.leave:
             words = shlex.join(("docker", "exec", "--user", recipe.user, name, *recipe.leave))
             lines += paragraph(
-                f"{name.capitalize()} was quiet while it was copied, and must be told to go on. "
-                "It may answer only after some minutes; until then this is tried again:"
+                f"{name.capitalize()} was quiet while it was copied, and must be resumed. It may "
+                "take some minutes to answer; until then this tries again:"
             )
             lines += guarded(f"until {words}", "do sleep 5; done")
     lines += paragraph(
-        "Look at your dashboards and flows. When all is well make a new backup; only then remove "
+        "Check your dashboards and flows. If all is well, make a new backup; only then remove "
         "what was moved aside."
     )
     return ManualStep("Start everything", tuple(lines))

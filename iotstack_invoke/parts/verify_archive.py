@@ -97,7 +97,7 @@ class _Member(tarfile.TarInfo):
         except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # typeshed lacks it
             raise
         except tarfile.HeaderError as error:
-            raise tarfile.ReadError(f"no header where one must be: {error}") from None
+            raise tarfile.ReadError(f"a header is missing: {error}") from None
 
 
 def read_members(
@@ -218,7 +218,7 @@ def read_whole(storage: Storage, path: str, kind: str, included: Collection[str]
             elif kind in ENGINES or kind in RECIPES:
                 reports = read_sql(hashed, kind, judge)
                 problems = [f"{n}: {each}." for n, r in reports.items() for each in r.problems]
-                problems += [] if reports or kind in RECIPES else ["it holds no dump."]
+                problems += [] if reports or kind in RECIPES else ["it has no dump."]
             else:
                 content = Content(cast("IO[bytes]", hashed))
                 for _ in _members(content, packed=False, judge=judge):
@@ -364,8 +364,8 @@ def _failing_here() -> Iterator[None]:
         yield
     except OSError as error:
         raise StepFailed(
-            "A shard of InfluxDB is checked in a temporary file, which this machine cannot take: "
-            f"{words_of(error)}. Make room in /tmp, or let TMPDIR name another folder."
+            "A shard of InfluxDB is checked in a temporary file, which cannot be written: "
+            f"{words_of(error)}. Free some space in /tmp, or set TMPDIR to another folder."
         ) from error
 
 

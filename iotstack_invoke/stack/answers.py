@@ -17,5 +17,5 @@ def answer(host: Host, words: tuple[str, ...], limit_s: float) -> list[str]:
             content += chunk
         code = pipe.finish()
     if code:
-        raise StepFailed(f"On {host.name} what is asked of its files has no answer (exit {code}).")
+        raise StepFailed(f"Could not read the files on {host.name} (exit {code}).")
     return [os.fsdecode(each) for each in content.split(b"\0")[:-1]]

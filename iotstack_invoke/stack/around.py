@@ -47,7 +47,7 @@ class MakeAround(CommandStep, UndoneByCommand):
 
     def commands(self) -> tuple[str, ...]:
         """Return the command as a person would type it."""
-        return (f"mkdir '{self.path}'  # it belongs to whom the archive says",)
+        return (f"mkdir '{self.path}'  # with the owner from the archive",)
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,8 +112,9 @@ class CheckSpace:
         if space and space.left_bytes < needed + FREE_BYTES:
             raise StepFailed(
                 f"The copy of {', '.join(self.copy.paths)} needs {needed:,} bytes in "
-                f"{self.copy.target}, and {space.left_bytes:,} are free there. Nobody was "
-                "stopped. Make room, or keep fewer backups ([stack] keep in hosts.toml)."
+                f"{self.copy.target}, but only {space.left_bytes:,} are free there. No container "
+                "was stopped. Free some space, or keep fewer backups ([stack] keep in "
+                "hosts.toml)."
             )
 
 

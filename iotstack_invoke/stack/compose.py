@@ -160,8 +160,8 @@ def inspect_all(
     except StepFailed as error:
         advice = ""
         if "permission denied" in str(error):
-            advice = " Put this user into the docker group (`sudo usermod -aG docker $USER`)."
-        raise StepFailed(f"Docker cannot be asked: {ended(error)}{advice}") from error
+            advice = " Add this user to the docker group (`sudo usermod -aG docker $USER`)."
+        raise StepFailed(f"Docker does not answer: {ended(error)}{advice}") from error
     ids = listed.out.split()
     if not ids:
         return ()
@@ -188,7 +188,7 @@ def _told_of(
     source = f"`{' '.join(words)}` on {host.name}"
     found = read_json(told.out or "[]", source).items()
     if not told.exit_code and len(found) < len(asked):
-        raise StepFailed(f"The answer of {source} tells of {len(found)} of {len(asked)}.")
+        raise StepFailed(f"{source} listed {len(found)} of {len(asked)}.")
     return found
 
 
@@ -361,7 +361,7 @@ def compose_words(host: Host, docker: tuple[str, ...] = ("docker",)) -> tuple[st
         if host.run(asked).exit_code == 0:
             return words
     raise StepFailed(
-        f"On {host.name} there is neither `docker compose` nor `docker-compose`: install "
+        f"{host.name} has neither `docker compose` nor `docker-compose`: install "
         "docker-compose-plugin or docker-compose."
     )
 

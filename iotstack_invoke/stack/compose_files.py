@@ -148,8 +148,8 @@ def compose_reads(
             if not seen.fetch():
                 return reads
     except StepFailed as error:
-        return ComposeReads(unread=(f"The files that compose reads were not found out: {error}",))
-    said = "The files that compose reads name each other too often: not all were found."
+        return ComposeReads(unread=(f"Could not find the files that compose reads: {error}",))
+    said = "The files that compose reads refer to each other too often: not all were found."
     return ComposeReads(
         *(reads.inside, reads.outside, reads.missing, reads.services),
         (*reads.unread, said),
@@ -199,7 +199,7 @@ class _Seen:
         elif kind == "u":
             raise NotRead("permission denied")
         elif kind in ("d", "o"):
-            raise NotRead("it is no regular file")
+            raise NotRead("it is not a regular file")
         text = self.texts.get(path, "")
         if len(text) > SIZE_LIMIT:
             raise NotRead(f"it is larger than {SIZE_LIMIT >> 20} MiB")
@@ -226,11 +226,11 @@ class _Seen:
             command = Command(
                 (*self.as_root, *sh(_READ, str(SIZE_LIMIT + 1), *some)),
                 timeout_s=READ_LIMIT_S,
-                label="a look at the files that compose reads",
+                label="checking the files that compose reads",
             )
             lines = self.host.run(command).out.splitlines()
             if len(lines) != len(some):
-                raise StepFailed(f"{self.host.name} told of {len(lines)} files of {len(some)}.")
+                raise StepFailed(f"{self.host.name} listed {len(lines)} of {len(some)} files.")
             for word, line in zip(some, lines, strict=True):
                 path = word.partition(":")[2]
                 self.kinds[path], has_text, content = line.partition(" ")
@@ -319,7 +319,7 @@ class _Walk:
         named = [each for each in values.get("COMPOSE_FILE", "").split(separator) if each]
         local = [each for each in named if not _REMOTE.match(each)]
         for each in sorted(set(named) - set(local)):
-            self._tell(f"{_without_login(each)} is not on this machine: it was not read.")
+            self._tell(f"{_without_login(each)} is not on this machine, so it was not read.")
         paths = [path for each in local if (path := self._path(each, self.folder))]
         if not named:
             paths = self._usual()
@@ -397,7 +397,7 @@ class _Walk:
     ) -> None:
         top = entries(document, self.budget)
         if document.id != "mapping":
-            raise NotRead("it is no mapping")
+            raise NotRead("it is not a mapping")
         includes += [(each, here) for each in items(top.get("include"), self.budget)]
         if not here.chain and (name := self._fill(top.get("name"), here)):
             self.project = self.environment.get("COMPOSE_PROJECT_NAME") or (
@@ -422,7 +422,7 @@ class _Walk:
         named = [text for each in listed if (text := self._fill(each, here, "path"))]
         for each in named:
             if _REMOTE.match(each):
-                self._tell(f"{_without_login(each)} is not on this machine: it was not read.")
+                self._tell(f"{_without_login(each)} is not on this machine, so it was not read.")
         local = [each for each in named if not _REMOTE.match(each)]
         paths = [path for each in local if (path := self._path(each, here.directory))]
         if not paths:
@@ -482,7 +482,7 @@ class _Walk:
         if not wanted:
             return None
         if _REMOTE.match(file):
-            self._tell(f"{_without_login(file)} is not on this machine: it was not read.")
+            self._tell(f"{_without_login(file)} is not on this machine, so it was not read.")
             return None
         path, directory = here.path, here.directory
         if file:
@@ -602,8 +602,8 @@ class _Walk:
         if what:
             for name in sorted(unset):
                 self._tell(
-                    f"{self._shown(here.path)} names a path with the variable {name}, which has "
-                    "no value."
+                    f"{self._shown(here.path)} uses the variable {name} in a path, but it has no "
+                    "value."
                 )
         return text
 
@@ -618,7 +618,7 @@ class _Walk:
         except UnicodeEncodeError:
             is_path = False
         if not is_path:
-            self._tell("The compose files name a path that no system has; it was not looked at.")
+            self._tell("The compose files have a path that cannot exist; it was ignored.")
         return path if is_path else ""
 
     def _need(self, path: str, *, required: bool) -> None:
@@ -667,7 +667,7 @@ class _Walk:
                 if required:
                     missing.add(within or path)
             elif kind == "u":
-                self._tell(f"Whether {self._shown(path)} is there is unknown: permission denied.")
+                self._tell(f"Cannot check {self._shown(path)}: permission denied.")
             elif within is None:
                 outside.add(path)
             else:
@@ -715,7 +715,7 @@ class _Walk:
             try:
                 self.made[key] = self._volume(key)
             except NotRead as why:
-                self._tell(f"Which volume {key} is was not found out: {why}.")
+                self._tell(f"Could not find volume {key}: {why}.")
                 self.made[key] = Volume(f"{self.project}_{key}", "", key=key)
         volume = self.made[key]
         source = volume.device if volume.is_folder else ""

@@ -57,7 +57,7 @@ def documents(text: str) -> tuple[Node, ...]:
         line = f"line {mark.line + 1}: " if mark else ""
         raise NotRead(f"{line}not valid YAML{_said(error.problem)}") from error
     except (yaml.YAMLError, ValueError, OverflowError) as error:  # without its C part: of chr()
-        raise NotRead("not valid YAML: it holds a character that YAML does not allow") from error
+        raise NotRead("not valid YAML: it has a character that YAML does not allow") from error
 
 
 def _refuse_depth(events: Iterable[object]) -> None:

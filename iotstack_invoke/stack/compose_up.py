@@ -117,12 +117,12 @@ class ComposeUp(CommandStep):
         asked = Command((*self.compose, "config", "--services"))
         waiting = dict.fromkeys(host.run(asked).out.split(), "")
         if not waiting:
-            raise StepFailed(f"Compose could not bring up anything: {failed}")
+            raise StepFailed(f"Compose could not start anything: {failed}")
         before = len(waiting) + 1
         while waiting and len(waiting) < before:
             before = len(waiting)
             for service in tuple(waiting):
-                context.status(f"bringing up {service} by itself, as all at once failed")
+                context.status(f"starting {service} alone, because starting all together failed")
                 command = self._up((service,)).accepting(*ANY_EXIT)
                 told = host.run(command, context.log_output)
                 if told.exit_code:
@@ -133,12 +133,12 @@ class ComposeUp(CommandStep):
         lacking = [name for name in self.vital if name not in made]
         if lacking:
             why = " ".join(f"{name}: {text}" for name, text in waiting.items())
-            raise StepFailed(f"Container {', '.join(lacking)} could not be made. {why}")
+            raise StepFailed(f"Container {', '.join(lacking)} could not be created. {why}")
         for service, why in waiting.items() if self.start else ():
             names = made_by(host, self.compose, self.access.docker, service)
             if not {*names} & {*self.waited_for}:
                 context.warn(
-                    f"Service {service} is not up: {ended(why)} When that is mended: "
+                    f"Service {service} is not running: {ended(why)} After fixing it: "
                     f"{shlex.join(self.compose)} up --detach {service}"
                 )
 

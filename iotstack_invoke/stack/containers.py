@@ -25,8 +25,8 @@ def wait_for_orphans(host: Host, guard: str) -> None:
         host.run(Command(words, timeout_s=STOP_LIMIT_S + 10))
     except StepFailed as error:
         raise StepFailed(
-            f"On {host.name} a command of an earlier run is still at work (it holds {guard}). "
-            "Wait for it, and run this again."
+            f"On {host.name} a command of an earlier run is still running (it holds {guard}). "
+            "Wait until it ends, then run this again."
         ) from error
 
 
@@ -99,9 +99,9 @@ class StopContainers(ContainersStep):
         if gone:
             compose = _compose_words(host, self.access.docker)
             why = (
-                f"Not there any more, and so not running as before: {gone} (`docker compose down` "
-                f"removes containers). In the folder of the stack, {compose} up -d makes and "
-                "starts them."
+                f"Not running as before, because they were removed: {gone} (`docker compose "
+                "down` removes containers). To create and start them, in the folder of the "
+                f"stack: {compose} up -d"
             )
             told = (*told, why)
         return " ".join(told)
@@ -153,6 +153,6 @@ class CheckStopped(ContainersStep):
         running = [name.lstrip("/") for name in told if name.startswith("/")]
         if running:
             raise StepFailed(
-                f"Meanwhile somebody started {', '.join(running)} (by hand, or Docker did). What "
-                "they write now would be lost. Run this again, and let them be."
+                f"{', '.join(running)} was started meanwhile (by hand, or by Docker), so its new "
+                "data would be lost. Run this again, and do not start containers until it ends."
             )

@@ -90,6 +90,6 @@ def told_of_layer(changes: Iterable[LayerChange], found: InspectedContainer) -> 
     number = f"{len(kept):,} files or folders" if len(kept) > 1 else "1 file or folder"
     names = ", ".join(kept[:MOST_NAMED])
     return (
-        f"it mounts no data, and wrote {number} into its own layer, such as {names}: that goes "
-        "when it is made again, and is in no backup"
+        f"it mounts no data, but wrote {number} into its own layer, such as {names}: that is "
+        "lost when the container is created again, and is in no backup"
     )

@@ -87,7 +87,7 @@ class KeepLeftOut(HostStep):
         """Return what was not done."""
         way = (self.aside, self.live) if done == "kept" else (self.live, self.aside)
         return (
-            f"what the backup left out of {self.live} was not {done} (it was to be moved from "
+            f"what the backup left out of {self.live} could not be {done} (by moving it from "
             f"{way[0]} to {way[1]})"
         )
 

@@ -33,8 +33,8 @@ def refuse_mounts_since(
     """
     for point in mounts_around(mount_points(host) ^ {*points}, paths):
         raise StepFailed(
-            f"{on_host(host)}{point} was mounted or unmounted while {what} was prepared. Nothing "
-            "of the stack was touched. Mount what belongs there, and run this again."
+            f"{on_host(host)}{point} was mounted or unmounted while {what} was prepared. The "
+            "stack was not changed. Mount what belongs there, then run this again."
         )
 
 

@@ -130,7 +130,7 @@ class Quiesce(HostStep):
         if not believed(host, self.mark):  # whoever owns it could hold it, as a lock, for ever
             host.remove([self.mark])
         if not self._is_awake(host):
-            context.status(f"{self.name} is quiet already, and stays so")
+            context.status(f"{self.name} is quiet already")
             return
         # What is not left until here is owed: the mark lasts before anybody is disturbed.
         host.append(self.mark, self.name)
@@ -144,8 +144,8 @@ class Quiesce(HostStep):
         command = Command(words, frozenset({0, TIMED_OUT}), QUIET_LIMIT_S + 10, called)
         if host.run(command, context.log_output).exit_code:
             raise StepFailed(
-                f"{self.name} was not made quiet: `{called}` did not end within {self._limit_s} s "
-                f"and was ended. Nothing of it was copied, and it is let go on. Its state tells: "
+                f"{self.name} was not made quiet: `{called}` did not end within {self._limit_s} "
+                "s and was stopped. It was not copied, and is resumed. To see its state: "
                 f"`{Command(self.ask)}`."
             )
 
@@ -162,7 +162,7 @@ class Quiesce(HostStep):
         except StepFailed as error:
             raise StepFailed(self._still_quiet(str(error))) from error
         if told.exit_code:
-            why = f"`{command.label}` did not end within {self._limit_s} s and was ended"
+            why = f"`{command.label}` did not end within {self._limit_s} s and was stopped"
             raise StepFailed(self._still_quiet(why))
 
     def wait(self, host: Host) -> None:
@@ -177,7 +177,7 @@ class Quiesce(HostStep):
             if since and now - since >= self.settle_s:
                 return
             if now > deadline:
-                why = f"after {AWAKE_LIMIT_S:g} s it says: {told.last_line}"
+                why = f"its state after {AWAKE_LIMIT_S:g} s: {told.last_line}"
                 raise StepFailed(self._still_quiet(why))
             processes.pause(AWAKE_PAUSE_S)
 
@@ -197,8 +197,8 @@ class Quiesce(HostStep):
         return self.awake in told
 
     def _still_quiet(self, why: str) -> str:
-        advice = self.advice or f"Type: {Command(self.leave)}"
-        return f"{self.name} DOES NOT GO ON ({why}). {advice}"
+        advice = self.advice or f"Run: {Command(self.leave)}"
+        return f"{self.name} did not resume ({why}). {advice}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,6 +270,8 @@ def stopped_at(access: HostAccess, container: str, mark: str, lock: str) -> Quie
         mark=mark,
         lock=lock,
         settle_s=SETTLE_S,
-        advice=f"It was stopped for its copy. Start it: `{start}`. Why it ended: `{logs}`.",
+        advice=(
+            f"It was stopped for its copy. To start it: `{start}`. To see why it ended: `{logs}`."
+        ),
         container=container,
     )

@@ -70,8 +70,8 @@ WATCHED = (
 BUILT_OF_ALL = (
     "NOT COVERED: compose builds an image from the folder of the stack itself, and of that only "
     "compose files, services/, volumes/ and what containers mount are packed. Build it from a "
-    "folder of its own; or include what it copies by [[stack.include]], and say so by "
-    'these lines: [[stack.exclude]], path = ".", reason = "…".'
+    "folder of its own; or include what it copies by [[stack.include]], and add these lines: "
+    '[[stack.exclude]], path = ".", reason = "…".'
 )
 FOLDERS_OF_IOTSTACK = frozenset(
     (".github", ".internal", ".native", ".templates", "docs", "duck", "scripts")
@@ -94,13 +94,13 @@ CLONE = ".git"
 IOTSTACK_MENU = "menu.sh"
 """Where there is none, the folder of the stack is no checkout of IOTstack."""
 CLOSED = (
-    "the user who makes the backup may not read it; with sudo = true in hosts.toml, root reads it"
+    "the user who runs the backup may not read it; with sudo = true in hosts.toml, root reads it"
 )
 MOST_UNUSED_TOLD = 5
 _DATED_BESIDE = re.compile(r"[^/]*\.(yml|yaml|env)\.\d{4}-\d\d-\d\d_\d{4}[^/]*")
 _BESIDE_TOP = re.compile(r"[^/]*?\.(?:yml|yaml|env)\.(?P<runtag>[^/]+)")
 """A top file of a backup, which a restore laid beside the one that was there."""
-OF_RUNS = "backups and restores keep theirs there"
+OF_RUNS = "backups and restores keep their own files there"
 OF_DUMPS = ("backups/influxdb/db", "backups/influxdb2")
 """Where IOTstack's containers write dumps, which are parts of a backup already."""
 
@@ -314,8 +314,13 @@ def unused_told(unused: tuple[str, ...]) -> tuple[str, ...]:
     names = ", ".join(unused[:MOST_UNUSED_TOLD])
     more = len(unused) - MOST_UNUSED_TOLD
     names += f" and {more:,} more" if more > 0 else ""
-    told = f"Nothing of the stack uses {names}: not in the backup. A row [[stack.include]] in "
-    return (f"{told}hosts.toml packs it; a row [[stack.exclude]] with a reason ends this line.",)
+    told = (
+        f"Not in the backup, because the stack does not use it: {names}. A row "
+        "[[stack.include]] in "
+    )
+    return (
+        f"{told}hosts.toml adds it; a row [[stack.exclude]] with a reason hides this message.",
+    )
 
 
 def is_system(path: str) -> bool:
@@ -416,9 +421,9 @@ class _MountScan:
             if any(is_in(each, path) and each != path for each in volumes):
                 del self._outside[path]
                 told = (
-                    f"NOT COVERED: {path} is included by hosts.toml, but volumes of Docker lie in "
-                    "it, which are packed by themselves, so nothing else of it is in the "
-                    "backup. Include what is meant of it."
+                    f"NOT COVERED: {path} is included by hosts.toml, but it contains Docker "
+                    "volumes, which are packed separately, so nothing else of it is in the "
+                    "backup. Include the folders in it that you want."
                 )
                 self._warnings[told] = None
 
@@ -483,15 +488,17 @@ class _MountScan:
         if self._is_left_out(container, what, what) or self._is_dumped(what, mount.on_host):
             return
         if volume.filesystem == "tmpfs" and volume.driver == "local":
-            self._left_out[what] = "it lies in memory, and is empty after each start"
+            self._left_out[what] = "it is in memory, and is empty after each start"
         elif not volume.is_local:
             why = "its files are not on a disk of this machine"
             self._not_covered(container, what, mount, why)
         elif volume.is_away:
-            why = "Docker mounts its device only while a container uses it: start one, and back up"
+            why = (
+                "Docker mounts its device only while a container uses it: start one, then back up"
+            )
             self._not_covered(container, what, mount, f"{why} again")
         elif volume.anonymous and container in self.caches:
-            self._left_out[what] = "a cache, which is filled again"
+            self._left_out[what] = "a cache, which fills itself again"
         elif (fact := self.facts.get(mount.source, PathFact("none", ""))).is_closed:
             self._not_covered(container, what, mount, CLOSED)
         elif fact.kind == "none":
@@ -510,13 +517,13 @@ class _MountScan:
         elif self._is_left_out(container, what, what, path) or self._is_dumped(what, path):
             return
         elif is_in(self.folder, path):
-            why = "the stack lies in it, and only what belongs to the stack is packed"
+            why = "it contains the stack, and only what belongs to the stack is packed"
             self._not_covered(container, what, mount, why)
         elif self.databases.below(path):
-            why = "its database is dumped, but what lies beside the database is not packed"
+            why = "its database is dumped, but other files beside the database are not packed"
             self._not_covered(container, what, mount, why)
         else:
-            self._not_covered(container, what, mount, "it lies outside the folder of the stack")
+            self._not_covered(container, what, mount, "it is outside the folder of the stack")
 
     def _take_whole_stack(self, container: str, mount: Mount) -> None:
         if mount.writable and not self._is_left_out(container, "the stack's own folder", "."):
@@ -544,9 +551,9 @@ class _MountScan:
         there = shlex.quote(f"{container}:{mount.inside}")
         told = (
             f"NOT COVERED: container {container} does not see {what} at {mount.inside}: it was "
-            "replaced, or something was mounted there, after the container started. What the "
-            f"container has there is in no part of the backup. Save it if you want it: "
-            f"`docker cp {there} FOLDER`; then `docker restart {container}`."
+            "replaced, or something was mounted there, after the container started. The "
+            "container's files there are in no part of the backup. To save them: `docker cp "
+            f"{there} FOLDER`; then `docker restart {container}`."
         )
         self._uncovered[container, what] = Uncovered(container, what, told)
 
@@ -577,7 +584,7 @@ class _MountScan:
         silent = is_of_no_owner(fact.real) or fact.kind == "other" or self._reason(path, fact.real)
         if not silent and not any(is_in(fact.real, e.path) for e in self.stack.inclusions):
             elsewhere = path.startswith(("/", ".."))
-            why = "it lies outside the folder of the stack" if elsewhere else OF_RUNS
+            why = "it is outside the folder of the stack" if elsewhere else OF_RUNS
             told = f"NOT COVERED: {path}, which compose reads, is in no part of the backup: it "
             told += f"{why}. {advice(path)}"
             self._uncovered["", path] = Uncovered("", path, told)
@@ -594,8 +601,8 @@ class _MountScan:
         fact = self.facts[posixpath.join(self.folder, row.path)]
         if not fact.holds:
             self._warnings[
-                f"NOT COVERED: {row.path} is included by hosts.toml, and does not exist. Put it "
-                "back or mount its drive, or correct its row of [[stack.include]]."
+                f"NOT COVERED: {row.path} is included by hosts.toml, but does not exist. Restore "
+                "it, mount its drive, or correct its row in [[stack.include]]."
             ] = None
         elif fact.is_closed:
             for container, inside in sorted(self._of_rows.get(row.path, ())):
@@ -607,8 +614,9 @@ class _MountScan:
             self._pack(row.path, fact)
         elif is_in(self.folder, fact.real) or self._is_of_runs(fact.real):
             self._warnings[
-                f"NOT COVERED: {row.path} is included by hosts.toml, but backups and restores lie "
-                "in it, so it is in no part of the backup. Include what is meant of it."
+                f"NOT COVERED: {row.path} is included by hosts.toml, but it contains backups and "
+                "restores, so it is in no part of the backup. Include the folders in it that you "
+                "want."
             ] = None
         elif is_in(fact.real, self.folder):
             self._pack(os.path.relpath(fact.real, self.folder), fact)
@@ -633,10 +641,8 @@ class _MountScan:
             self._uncovered[container, place] = Uncovered(container, place, told)
             return
         if place.startswith("-"):  # its name would be an option of a command
-            told = (
-                f"NOT COVERED: {place} is in no part of the backup: no backup takes a name that "
-            )
-            told += "begins with '-'. Call it otherwise, in the compose file as well."
+            told = f"NOT COVERED: {place} is in no part of the backup: backups refuse a name that "
+            told += "begins with '-'. Rename it, also in the compose file."
             self._uncovered[container, place] = Uncovered(container, place, told)
             return
         if container:
@@ -720,7 +726,7 @@ class _MountScan:
         """Tell whether all that lies at a path is in a dump."""
         part = self.databases.part_of(path)
         if part:
-            self._left_out[what] = f"live files of a database; its data are in the {part} part"
+            self._left_out[what] = f"live files of a database; its data is in the {part} part"
         return bool(part)
 
     def _reason(self, *paths: str) -> str:
@@ -744,8 +750,8 @@ def advice(what: str, *, includable: bool = True) -> str:
     out = f'[[stack.exclude]], path = "{what}", reason = "…"'
     if what.startswith("/") and includable:
         row = f'[[stack.include]], path = "{what}"'
-        return f"Say in hosts.toml what to do, each on a line of its own: {row}; or {out}."
-    return f"If it may be left out, say so in hosts.toml, each on a line of its own: {out}."
+        return f"Add one of these to hosts.toml, each on a line of its own: {row}; or {out}."
+    return f"To leave it out, add this to hosts.toml, each on a line of its own: {out}."
 
 
 def _links(host: Host, folder: str, as_root: tuple[str, ...]) -> tuple[str, ...]:
@@ -761,7 +767,7 @@ def stat_paths(host: Host, paths: list[str], as_root: tuple[str, ...]) -> dict[s
         some = paths[start : start + PATHS_AT_ONCE]
         out = answer(host, (*as_root, *sh(_LOOK, *some)), LOOK_LIMIT_S)
         if len(out) != 3 * len(some):
-            raise StepFailed(f"On {host.name} the mounts of the containers cannot be looked at.")
+            raise StepFailed(f"Could not read the mounts of the containers on {host.name}.")
         found |= {
             path: PathFact(*told)
             for path, *told in zip(some, out[::3], out[1::3], out[2::3], strict=True)

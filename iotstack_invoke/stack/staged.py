@@ -66,7 +66,7 @@ def measure(host: Host, folder: str, as_root: tuple[str, ...]) -> tuple[int, int
             members += 1
             size_bytes += int(line[1:]) if line[:1] == b"f" else 0
         if pipe.finish():
-            raise StepFailed(f"On {host.name}: {folder} cannot be read.")
+            raise StepFailed(f"Could not read {folder} on {host.name}.")
     return members, size_bytes
 
 

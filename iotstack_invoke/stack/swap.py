@@ -119,12 +119,12 @@ PUT_BACK = (
 
 MOST_LINES = 3
 RENAME_AGAIN = (
-    "Nothing was removed: what is not under one name is under the other. Mend the cause (a disk "
-    "that is full or read-only, something that is mounted on one of them), and run this again."
+    "Nothing was removed: the data is under one of the two names. Fix the cause (a disk that is "
+    "full or read-only, or something mounted on one of them), then run this again."
 )
 UNDO_AGAIN = (
-    "Nothing was removed. Mend the cause (a disk that is full or read-only, something that is "
-    "mounted on one of them), and run `inv undo`, which goes on with it."
+    "Nothing was removed. Fix the cause (a disk that is full or read-only, or something mounted "
+    "on one of them), then run `inv undo` to resume."
 )
 
 
@@ -145,8 +145,8 @@ def rename_by(host: Host, command: Command, told: str, advice: str, gone: str = 
 def put_back_told(live: str, aside: str, used: str) -> str:
     """Return what was not done where something was not put back."""
     return (
-        f"{live} was not put back ({aside} was to be renamed to it, and what has been there since "
-        f"to {used})"
+        f"could not put back {live} (by renaming {aside} to it, and what has been there since to "
+        f"{used})"
     )
 
 
@@ -189,7 +189,7 @@ class SwapItem(HostStep):
     def do(self, context: StepContext) -> None:
         """Rename twice; between the two the item is missing, never half there."""
         told = (
-            f"{self.what}{self.live} was not replaced (it was to be renamed to {self.aside}, and "
+            f"could not replace {self.what}{self.live} (by renaming it to {self.aside}, and "
             f"{self.staged} to its place)"
         )
         host = self.access.host(context)
@@ -259,7 +259,7 @@ class MoveAside(HostStep):
 
     def do(self, context: StepContext) -> None:
         """Rename it; what is gone by now needs nothing."""
-        told = f"{self.live} was not moved aside (it was to be renamed to {self.aside})"
+        told = f"could not move {self.live} aside (by renaming it to {self.aside})"
         host = self.access.host(context)
         rename_by(host, self._command(self.move), told, RENAME_AGAIN)
 
@@ -304,4 +304,4 @@ class LeaveGone(HostStep):
 
     def undo(self, host: Host) -> str:  # noqa: ARG002 - each step has it
         """Return what is to be told."""
-        return f"{left_told(self.live, self.aside)} It is left as it is now."
+        return f"{left_told(self.live, self.aside)} It was not changed."

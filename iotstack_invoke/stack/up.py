@@ -55,10 +55,10 @@ class ContainerState:
         if self.out_of_memory:
             ended += ", out of memory"
         if self.is_restarting:
-            return f"does not stay up: {ended}, and Docker starts it again and again"
+            return f"keeps stopping: {ended}, and Docker keeps restarting it"
         if self.status == "created":
             return "was not started"
-        return "does not stay up" if self.is_up else f"did not stay up: {ended}"
+        return "does not keep running" if self.is_up else f"did not keep running: {ended}"
 
 
 def read_states(
@@ -146,13 +146,11 @@ class WaitForContainers(HostStep):
             context.status(f"waiting, {limit}, for {'; '.join(waiting)}")
             time.sleep(1)
         for name, why in look.down.items():
-            before = ", as before this restore" if name in self.unsteady else ""
-            context.warn(
-                f"Container {name} {why}{before}. When that is mended: docker start {name}"
-            )
+            before = ", as before the restore" if name in self.unsteady else ""
+            context.warn(f"Container {name} {why}{before}. After fixing it: docker start {name}")
         if look.sick:
             sick = ", ".join(look.sick)
-            context.warn(f"Up, but not healthy after {HEALTH_LIMIT_S:g} s: {sick}.")
+            context.warn(f"Running, but not healthy after {HEALTH_LIMIT_S:g} s: {sick}.")
 
     def _must(self, name: str) -> bool:
         return self.strict or name in self.vital
@@ -182,7 +180,7 @@ class _UptimeScan:
         for name in (each for each in self.names if each not in self.down):
             state = states.get(name)
             if state is None:
-                self.down[name] = "is not there"
+                self.down[name] = "does not exist"
             elif not state.is_up and not state.is_restarting:
                 self.down[name] = state.why
             elif hope := self._hope(name, state, now_s):
@@ -198,7 +196,7 @@ class _UptimeScan:
         """Return what a container is waited for; '' where it is up, and was long enough."""
         if state.is_restarting:
             self._again.add(name)
-            return "Docker starts it again"
+            return "Docker restarts it"
         started, since_s = self._up.get(name, (state.started, now_s))
         if started != state.started:
             self._again.add(name)
@@ -208,7 +206,7 @@ class _UptimeScan:
             return "just started"
         if state.health in _HEALTHY or name in self.wait.sick:
             return ""
-        return f"its health check says {state.health}"
+        return f"its health check reports {state.health}"
 
     def _is_given_up(self, name: str, now_s: float) -> bool:
         long_ago = now_s - self._began_s > UNSTEADY_LIMIT_S

@@ -50,9 +50,9 @@ class MakeVolume(CommandStep):
             look = self.access.guarded_docker("volume", "inspect", self.name, timeout_s=120)
             seen = host.run(look.accepting(0, 1))
             if seen.exit_code and not _IN_USE_OR_GONE.search(seen.err):
-                raise StepFailed(f"Volume {self.name} could not be looked at: {seen.last_line}")
+                raise StepFailed(f"Could not inspect volume {self.name}: {seen.last_line}")
             if not seen.exit_code and self.own_label != _label(seen.out, host.name):
-                return f"Volume {self.name} stays: somebody else made it meanwhile."
+                return f"Volume {self.name} was not removed: another program created it meanwhile."
         removal = self.access.guarded_docker("volume", "rm", self.name)
         told = host.run(removal.accepting(0, 1))
         if told.exit_code and not _IN_USE_OR_GONE.search(told.err):
@@ -92,8 +92,8 @@ class FillVolume(HostStep):
         volume = volumes.get(mount.volume) if mount else None
         if not (volume and volume.anonymous and volume.is_local):
             context.warn(
-                f"What container {self.container} kept at {self.inside} is not restored: it has "
-                "no volume without a name there. It is in the outside part: unpack it by hand."
+                f"Data of container {self.container} at {self.inside} is not restored: it has no "
+                "anonymous volume there. The data is in the outside part: unpack it by hand."
             )
             return
         script = (

@@ -545,8 +545,8 @@ class KeepMore:
         if missing:
             cure = way_out(lacking_words([(missing, _set_of(self.before))]))
             raise StepFailed(
-                f"{self.before.runtag} holds {told(missing)}, and what was made now does not, so "
-                f"the part before stays. Take another --runtag. {cure}"
+                f"{self.before.runtag} has {told(missing)}, but the new part does not, so the "
+                f"old part was kept. Use another --runtag. {cure}"
             )
 
 
@@ -570,7 +570,7 @@ class MakeWay:
 
     def commands(self) -> tuple[str, ...]:
         """Return what is removed."""
-        return (f"remove {self.mark.role}:{self._manifest}, where it is of an earlier set",)
+        return (f"remove {self.mark.role}:{self._manifest}, if it is of an earlier set",)
 
     @property
     def _manifest(self) -> str:
@@ -586,7 +586,7 @@ class MakeWay:
         here = posixpath.dirname(self.new.absolute)
         new = manifest_there(context.storage(self.new), here, self.runtag)
         if new is None:
-            raise StepFailed("it is not copied, since the manifest could not be made here.")
+            raise StepFailed("it was not copied, because its manifest could not be written.")
         if old is None or old == new:
             return
         why = self._why_it_stays(storage, old, new)
@@ -602,7 +602,7 @@ class MakeWay:
         there = storage.stat([pin, *paths])
         goes_on = (old.host, old.started_utc) == (new.host, new.started_utc)
         if pin in there and not goes_on:
-            return "is pinned, and is not replaced. Unpin it first: inv pin --remove."
+            return "is pinned, so it was not replaced. Unpin it first: inv pin --remove."
         # What was replaced of it already, or is cut, is lost to it.
         lost = {
             part.kind
@@ -616,8 +616,8 @@ class MakeWay:
             return ""
         cure = way_out(lacking_words([(missing, _set_of(kept))]), storage.name)
         return (
-            f"holds {told(missing)}, which the backup here is missing, so it stays. Make a backup "
-            f"under another --runtag, and remove what is here of {self.runtag}. {cure}"
+            f"has {told(missing)}, which the local one does not, so it was kept. Make a backup "
+            f"with another --runtag, and remove the local {self.runtag}. {cure}"
         )
 
 
@@ -716,7 +716,7 @@ class WriteRestoreText:
         storage, path = context.storage(self.manifest), self.manifest.absolute
         fact = storage.stat([path]).get(path)
         if fact is None:
-            raise StepFailed(f"{path} is not there.")
+            raise StepFailed(f"{path} is missing.")
         with storage.read(path) as stream:
             content = stream.read()
         from ..parts.restore_text import restore_text_of, with_sum
@@ -729,7 +729,9 @@ class WriteRestoreText:
         modified_s = fact.modified_s  # a newer one would seem to be newer than the copied manifest
         received = storage.write(self.output.partial, io.BytesIO(text), modified_s, 0, len(text))
         if received.sha256 != sha256:
-            raise StepFailed(f"{self.output.partial} is not what was written.", again=True)
+            raise StepFailed(
+                f"{self.output.partial} was changed while it was written (checksum).", again=True
+            )
         context.record(self.output, size_bytes=len(text), sha256=sha256)
 
 

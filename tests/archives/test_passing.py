@@ -88,7 +88,7 @@ def test_a_device_is_left_out_and_named(stack, tmp_path):
     assert found.refusals == []
     assert found.count == before + 3  # two folders and a file
     warnings = " | ".join(context.warned)
-    assert "left out, for no restore takes it: it is a character device: " in warnings
+    assert "left out, because it cannot be restored: it is a character device: " in warnings
     assert "it is a block device: './volumes/nodered/dev/block'" in warnings
     for name in ("'./volumes/nodered/n'", "'./volumes/nodered/dev/two'"):
         assert name in warnings

@@ -96,10 +96,10 @@ HOSTILE = {
     "an absolute name": ([("/outside/victim", "file")], "/outside/victim", "begins with /"),
     "an absolute folder": ([("/outside/new", "folder")], "/outside/new", "begins with /"),
     "two slashes": ([("//outside/victim", "file")], "//outside/victim", "begins with /"),
-    "upwards": ([("../outside/victim", "file")], "../outside/victim", "upwards"),
-    "upwards inside": ([("volumes/../../outside/victim", "file")], "victim", "upwards"),
-    "upwards at the end": ([("volumes/x/..", "folder")], "volumes/x/..", "upwards"),
-    "up and down": ([("services/../volumes/x", "file")], "services/../volumes/x", "upwards"),
+    "out of the folder": ([("../outside/victim", "file")], "../outside/victim", "out of the folder"),
+    "upwards inside": ([("volumes/../../outside/victim", "file")], "victim", "out of the folder"),
+    "upwards at the end": ([("volumes/x/..", "folder")], "volumes/x/..", "out of the folder"),
+    "up and down": ([("services/../volumes/x", "file")], "services/../volumes/x", "out of the folder"),
     "below a symlink": ([LINK, ("volumes/x/link/victim", "file")], "link/victim", "below"),
     "far below a symlink": ([LINK, ("volumes/x/link/a/b/c", "file")], "link/a/b/c", "below"),
     "below an absolute symlink": (
@@ -170,11 +170,11 @@ HOSTILE = {
     "a name twice, spelt anew": (
         [FILE, ("./volumes//x/./file", "file")], "./volumes//x/./file", "twice",
     ),
-    "services is a file": ([("services", "file")], "services", "where a folder must be"),
+    "services is a file": ([("services", "file")], "services", "must be a folder"),
     "volumes is a symlink": (
-        [("volumes", "symlink", "{outside}")], "volumes", "where a folder must be",
+        [("volumes", "symlink", "{outside}")], "volumes", "must be a folder",
     ),
-    "the top is a symlink": ([(".", "symlink", "{outside}")], ".", "where a folder must be"),
+    "the top is a symlink": ([(".", "symlink", "{outside}")], ".", "must be a folder"),
     "a long name": ([("volumes/" + "n" * 256, "file")], "nnn", "longer than"),
     "a long name in bytes": ([("volumes/" + "ü" * 128, "file")], "üüü", "longer than"),
     "a long path": ([("volumes/" + "/".join(["d" * 99] * 41), "file")], "ddd", "longer than"),
@@ -382,7 +382,7 @@ def test_more_than_fits(tmp_path, small_disk, ending, kind, folder):
     file = File("pi", str(path).lstrip("/"), "/")
     step = ScanArchive(file, (), f"{small_disk}/not/yet/there", kind, ("outside",))
     with pytest.raises(
-        StepFailed, match=r"1,099,511,627,776 bytes when unpacked, and 262,144 are free in "
+        StepFailed, match=r"1,099,511,627,776 bytes when unpacked, but 262,144 are free in "
     ):
         step.do(Scene())
     assert list(small_disk.iterdir()) == []
@@ -436,7 +436,7 @@ def test_garbage(tmp_path, content, ending):
         assert "damaged" in str(error)  # noqa: PT017 - it may also hold nothing
     else:
         assert (found.count, found.items) == (0, set())
-        assert found.refusals == ["it holds nothing"]
+        assert found.refusals == ["it is empty"]
 
 
 def test_flipped_bits(tmp_path, program):
@@ -476,8 +476,8 @@ PLAIN = {
     "whole": (lambda data, end: data, ""),
     "ten KiB": (lambda data, end: end + bytes(10240), ""),
     "two blocks": (lambda data, end: end + bytes(1024), ""),
-    "no end": (lambda data, end: end, "its end is not two blocks of zeros"),
-    "one block": (lambda data, end: end + bytes(512), "its end is not two blocks of zeros"),
+    "no end": (lambda data, end: end, "it does not end with two blocks of zeros"),
+    "one block": (lambda data, end: end + bytes(512), "it does not end with two blocks of zeros"),
     "half an end": (lambda data, end: end + bytes(700), "damaged"),
     "cut in a file": (lambda data, end: end[:-512], "damaged"),
     "few bytes behind": (lambda data, end: data + b"junk", "something after the end"),
@@ -676,10 +676,10 @@ def test_what_a_manifest_names_belongs_to_the_stack(tmp_path):
         ((".templates/other", "file"), "homeassistant"),
         (("parts/mqtt.yaml.old", "file"), "does not belong"),
         (("homeassistant2/x", "file"), "does not belong"),
-        ((".templates", "symlink", "/etc"), "where a folder must be"),
-        (("parts", "file"), "where a folder must be"),
+        ((".templates", "symlink", "/etc"), "must be a folder"),
+        (("parts", "file"), "must be a folder"),
         (("homeassistant/n", "character device"), "character device"),
-        (("homeassistant/../x", "file"), "upwards"),
+        (("homeassistant/../x", "file"), "out of the folder"),
     ],
 )
 def test_beside_what_is_named_nothing_is_taken(tmp_path, member, why):
@@ -703,4 +703,6 @@ def test_where_nothing_may_belong_to_a_part_the_refusal_says_so(tmp_path):
     path = make(tmp_path / "t1.outside-backup.tar.gz", ("srv/x", "file"), mode="w:gz")
     with pytest.raises(StepFailed) as refused:
         members.refuse_members("it", list_archive(LocalHost("/"), path, (), kind="outside"))
-    assert "it does not belong to this part: no manifest says what does" in str(refused.value)
+    assert "it does not belong to this part: there is no manifest that lists what does" in str(
+        refused.value
+    )

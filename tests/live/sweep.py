@@ -14,7 +14,7 @@ GOOD, FAILED, WARNED, NOT_FOUND = 0, 1, 3, 10
 UNDONE = (
     "The stack is as it was before.",
     "Nothing of the stack",
-    "InfluxDB is as it was before.",
+    "InfluxDB is in its previous state.",
 )
 """What a run says that failed and undid everything."""
 LATE_S = 0.7

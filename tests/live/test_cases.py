@@ -308,7 +308,7 @@ def test_an_image_that_is_built(stack, pi, stand, version):
     usb = posted.carry_away("t")
     pi.run(["sh", "-c", BUILT_IMAGES])
     said = good(posted, "restore", "--runtag", "t", "--from", str(usb), "--yes")
-    told = said.index("services whose image is to be built: mosquitto")
+    told = said.index("services whose image must be built: mosquitto")
     assert told < said.index("t is restored")
     assert posted.inspect()["mosquitto"]["State"]["Running"]
     posted.remove()

@@ -266,7 +266,7 @@ def test_commit_whose_answer_is_lost_while_another_takes_the_lock(there):
         other.end()
         renames.disarm()
     assert code == WARNED, said
-    assert "t1 is restored, but afterwards: It ended early" in said
+    assert "t1 is restored, but a later step failed: It ended early" in said
     assert "another run is active on this stack. Wait until it ends," in said
     assert "not restored" not in said
     there.assert_new()
@@ -316,7 +316,7 @@ def test_a_line_cut_after_the_commit(there):
         code, said = context.end(process)
     assert code == WARNED, said
     assert "t1 is restored; the stack was away for" in said
-    assert "t1 is restored, but afterwards: Not all of" in said
+    assert "t1 is restored, but a later step failed: Could not remove all of" in said
     assert "not restored" not in said
     assert mark.exists()
     there.assert_new()
@@ -340,7 +340,9 @@ def test_a_disk_that_is_full_after_the_commit(here):
         run(["umount", backups])
     assert code == WARNED, said
     assert "t1 is restored; the stack was away for" in said
-    assert "t1 is restored, but afterwards: Its log lacks lines: No space left on device" in said
+    assert (
+        "t1 is restored, but a later step failed: Its log is incomplete: No space left on device"
+    ) in said
     here.assert_new()
     assert context.run("undo")[0] == GOOD
     here.assert_old()

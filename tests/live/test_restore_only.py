@@ -43,7 +43,7 @@ def test_one_service(person, place):
     change(machine, top)
     files, all_points, started = tree(top), points(machine), containers(machine)
     said = person.iot("restore", "--runtag", "only", "--only", "nodered", *words, "--yes")
-    assert "stops and starts again: nodered\n" in said
+    assert "stops and restarts: nodered\n" in said
     after = tree(top)
     mine = ("services/nodered", "volumes/nodered")
     assert (top / "volumes/nodered/data/flows.json").read_text() != "changed"

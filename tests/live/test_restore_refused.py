@@ -305,7 +305,7 @@ def test_dry_run(person, pi, far, words):
     assert [everything(top) for top in places] == before
     for text in (
         "Restore 2026-11-23_1100 (made on pi",
-        "stops and starts again: ",
+        "stops and restarts: ",
         "are free",
         "replaces: services/mosquitto, services/nodered, volumes/grafana",
         "stays as it is: volumes/nextcloud",

@@ -206,7 +206,7 @@ def test_all_is_as_the_backup_has_it(person, pi, live):
     changed, more = tree(live), points(pi)
     said = person.iot("restore", "--runtag", "t6", "--exact", "--yes")
     wait_ping(pi)
-    (line,) = [each for each in said.splitlines() if "is put aside, not in the backup: " in each]
+    (line,) = [each for each in said.splitlines() if "is moved aside, not in the backup: " in each]
     for name in ("influxdb: database other", "services/onlyhere", "volumes/onlyhere"):
         assert name in line
     assert "nextcloud" not in line
@@ -317,7 +317,7 @@ def test_what_the_backup_leaves_out_stays_where_it_is(person, pi, far, live, hos
     after = tree(top)
     assert below(after, *places) == below(before, *places)
     assert (top / "volumes/nodered/data/flows.json").read_text() != "changed"
-    (left,) = [line for line in said.splitlines() if "left as it was: " in line]
+    (left,) = [line for line in said.splitlines() if "not changed: " in line]
     assert all(place in left for place in places)
     (top / places[0] / "deep/later").write_text("later")
     person.iot("undo", *at, "--last-restore", "--yes")
@@ -341,12 +341,12 @@ def test_stack_that_is_down(person, pi, far, live):
     said = person.iot("restore", "--host", "test-pi", "--runtag", "t5", "--yes")
     names = ", ".join(sorted({*SERVICES} - {"grafana"}))
     told = [line for line in said.splitlines() if "no container " in line or "not there" in line]
-    assert told[0].startswith("  no container is there; makes and starts: ")
+    assert told[0].startswith("  no containers exist; creates and starts: ")
     assert told[1:3] == [
-        "  is not there, and is not made: grafana",
-        f"  made and started, as no container was there: {names}",
+        "  missing, and not created: grafana",
+        f"  created and started, because no containers existed: {names}",
     ]
-    assert told[3].startswith("  not there before it, and still not: grafana. The compose file ")
+    assert told[3].startswith("  missing before, and still missing: grafana. The compose file ")
     wait_ping(far)
     assert points(far) == points(pi)
     assert running(far) == set(SERVICES) - {"grafana"}

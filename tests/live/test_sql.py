@@ -172,7 +172,7 @@ def test_what_the_backup_does_not_hold_stays(owner, source, pi):
         (line,) = [each for each in said.splitlines() if words in each]
         for name in ("mariadb: database shop", "mariadb: user o'dd@%", "postgres: user sellers"):
             assert name in line
-    assert "Stays beside what the backup holds: MariaDB in container mariadb: " in said
+    assert "Kept beside the data of the backup: MariaDB in container mariadb: " in said
     assert differing(expected, look(pi)) == {}
     owner.iot("undo", "--last-restore", "--yes")
     wait_databases(pi)
@@ -213,7 +213,7 @@ def test_restored_databases_equal_their_source(owner, source, pi):
     assert "mariadb: database new" in aside
     assert "postgres: user bert" in aside
     for server in ("MariaDB in container mariadb", "PostgreSQL in container postgres"):
-        assert f"All of the dump is in {server}" in said
+        assert f"The whole dump is in {server}" in said
     owner.iot("undo", "--last-restore", "--yes")
     wait_databases(pi)
     assert differing(changed, look(pi)) == {}
@@ -229,8 +229,8 @@ def test_one_server(owner, source, pi):
     postgres(pi, "CREATE TABLE IF NOT EXISTS later (a INT)")
     before, started, files = look(pi), containers(pi), tree(owner.top / "volumes/nodered")
     said = owner.iot("restore", "--runtag", "t1", "--only", "mariadb", "--exact", "--yes")
-    assert "stops and starts again: mariadb\n" in said
-    assert "All of the dump is in MariaDB in container mariadb" in said
+    assert "stops and restarts: mariadb\n" in said
+    assert "The whole dump is in MariaDB in container mariadb" in said
     for words in ("stays as it is", "in container gitea_db", "PostgreSQL"):
         assert words not in said
     wait_maria(pi)

@@ -322,7 +322,7 @@ FAULTS = {
     "cut": (
         lambda context: dump_program(context, "mariadb", CUT),
         "mariadb",
-        "The dump of MariaDB in container mariadb is not whole",
+        "The dump of MariaDB in container mariadb is incomplete",
     ),
     "password": (
         lambda context: other_password(context.target),

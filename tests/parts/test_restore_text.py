@@ -126,7 +126,7 @@ LACKING = Manifest(
                     "left_out": ["view `home`.`v`, which names a table that is gone"],
                 }
             ],
-            failed={"mariadb": "it has another password than its environment says"},
+            failed={"mariadb": "its password differs from its environment"},
         ),
     ),
     left_out=(LeftOut("volumes/nextcloud/*", "not safe to copy while it runs"),),
@@ -249,7 +249,7 @@ esac""",
     path = f"{tools}:{os.environ['PATH']}"
     told = bash("-c", text, cwd=tmp_path, env={**os.environ, "PATH": path})
     assert (told.returncode, told.stderr) == (0, "")
-    assert told.stdout == "kept is there already, and is left as it is\n"
+    assert told.stdout == "kept exists already, and is not changed\n"
     assert names_in(new / "kept") == []
     assert (new / "old/_data/second").read_text() == "old"
     assert (new / "old/_data").stat().st_mode & 0o777 == 0o751

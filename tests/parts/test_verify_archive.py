@@ -246,8 +246,8 @@ HARMFUL = {
         "volumes/" + "long/" * 995,
         "longer than a file system takes",
     ),
-    "a name twice": (tarfile.REGTYPE, "volumes/x/f", "the archive holds it twice"),
-    "upwards": (tarfile.REGTYPE, "volumes/../../x", "upwards"),
+    "a name twice": (tarfile.REGTYPE, "volumes/x/f", "it is in the archive twice"),
+    "out of the folder": (tarfile.REGTYPE, "volumes/../../x", "out of the folder"),
     "an unknown kind": (b"Z", "volumes/z", "of a kind that no backup of ours holds"),
 }
 
@@ -280,7 +280,7 @@ def test_an_archive_of_nothing_is_a_problem(tmp_path):
     """An end alone is no stack."""
     path = tmp_path / "archive"
     path.write_bytes(gzip.compress(bytes(10240)))
-    assert read_whole(LocalHost("/"), str(path), "general").problems == ("it holds nothing.",)
+    assert read_whole(LocalHost("/"), str(path), "general").problems == ("it is empty.",)
 
 
 def test_wherever_a_dump_is_cut_that_is_told(dump, tmp_path):

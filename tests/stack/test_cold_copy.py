@@ -177,9 +177,9 @@ def test_one_that_cannot_be_started_again_is_a_warning(stack):
     """The part is whole, and manifest and exit code tell which container is to be started."""
     (stack.tools / "docker.dead.bolt").write_text("port is already allocated\n")
     told = left_down(stack)
-    assert told.startswith("Container bolt DOES NOT GO ON (")
+    assert told.startswith("Container bolt did not resume (")
     assert "port is already allocated" in told
-    assert "Start it: `docker start bolt`. Why it ended: `docker logs bolt`." in told
+    assert "To start it: `docker start bolt`. To see why it ended: `docker logs bolt`." in told
     (stack.folder / "backups/.quiet-bolt").unlink()  # else its watcher would go on trying
 
 
@@ -187,7 +187,9 @@ def test_one_that_cannot_be_started_again_is_a_warning(stack):
 def test_one_that_does_not_stay_up_is_a_warning(stack):
     """It was started, and a minute later it does not run."""
     (stack.tools / "docker.dead.bolt").touch()
-    assert left_down(stack).startswith("Container bolt DOES NOT GO ON (after 60 s it says: false")
+    assert left_down(stack).startswith(
+        "Container bolt did not resume (its state after 60 s: false"
+    )
 
 
 def test_a_run_that_is_killed_leaves_nobody_stopped(stack):

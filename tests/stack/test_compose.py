@@ -149,7 +149,7 @@ def test_a_container_that_goes_meanwhile_hides_no_other(docker, host):
 def test_without_docker_the_failure_says_so(host, tmp_path, monkeypatch):
     """Where Docker is missing or refuses, what it said is told."""
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(StepFailed, match=r"Docker cannot be asked: .*not found"):
+    with pytest.raises(StepFailed, match=r"Docker does not answer: .*not found"):
         inspect_all(host)
     (tmp_path / "docker").write_text(
         '#!/bin/sh\necho "permission denied: docker.sock" >&2; exit 1\n'

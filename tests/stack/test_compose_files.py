@@ -202,7 +202,7 @@ volumes: {keep: }
         "parts/mqtt/own.env",
     )
     assert found.missing == ()
-    assert found.unread == ("oci://docker.io/x/y is not on this machine: it was not read.",)
+    assert found.unread == ("oci://docker.io/x/y is not on this machine, so it was not read.",)
     assert mounts(found, "mqtt") == [
         (f"{stack.folder}/parts/mqtt/data", "/data", True, ""),
         ("", "/keep", True, "iotstack_keep"),
@@ -317,7 +317,7 @@ secrets: {s: {file: /dev/zero}}
     )
     assert found.inside == ("a.yaml", "docker-compose.yml")
     assert (found.outside, found.missing) == ((), ())
-    assert found.unread == ("https://x.org/y.yaml is not on this machine: it was not read.",)
+    assert found.unread == ("https://x.org/y.yaml is not on this machine, so it was not read.",)
 
 
 def test_paths_of_any_length_are_asked_for(stack):
@@ -333,9 +333,7 @@ def test_paths_of_any_length_are_asked_for(stack):
     )
     assert set(found.inside) == {"docker-compose.yml", *names}
     assert (found.outside, found.missing) == ((), ())
-    assert found.unread == (
-        "The compose files name a path that no system has; it was not looked at.",
-    )
+    assert found.unread == ("The compose files have a path that cannot exist; it was ignored.",)
 
 
 @pytest.mark.parametrize(
@@ -519,7 +517,7 @@ services:
         ("[" * 3000, "nest"),
         ("- " * 3000 + "x", "nest"),
         ("x: " + "y" * (1 << 20), "larger than 1 MiB"),
-        ("just words", "it is no mapping"),
+        ("just words", "it is not a mapping"),
         (
             "x0: &x0 {image: a}\n"
             + "".join(
@@ -555,7 +553,7 @@ def test_no_value_of_a_variable_is_told(stack):
     )
     assert "hunter2" not in repr(found)
     assert found.unread == (
-        "docker-compose.yml names a path with the variable LOST, which has no value.",
+        "docker-compose.yml uses the variable LOST in a path, but it has no value.",
     )
     assert found.missing == ("/a",)
 

@@ -263,7 +263,7 @@ def test_an_entering_that_is_late_ends_in_its_container(tmp_path, context, monke
     access = HostAccess("pi", docker=(str(tmp_path / "docker"),))
     quiet = quiet_of(access, "nextcloud", recipe, "nextcloud", *where)
     with locked(where[1], "backup"):
-        with pytest.raises(StepFailed, match=r"`.*--on` did not end within 1 s and was ended"):
+        with pytest.raises(StepFailed, match=r"`.*--on` did not end within 1 s and was stopped"):
             quiet.do(context)
         (tmp_path / "slower").touch()
         with pytest.raises(StepFailed, match=r"GO ON .*--off` did not end within 1 s"):
@@ -312,7 +312,7 @@ def test_one_that_does_not_come_up_again_is_named(service, context, monkeypatch)
         quiet.do(context)
         Resume(quiet).do(context)
     (told,) = context.warned
-    assert told.startswith("Container bolt DOES NOT GO ON (after 0.2 s it says: quiet)")
+    assert told.startswith("Container bolt did not resume (its state after 0.2 s: quiet)")
 
 
 def test_a_container_is_stopped_and_restarted():

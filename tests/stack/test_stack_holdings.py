@@ -327,7 +327,7 @@ def test_a_volume_in_memory_is_left_out(machine):
     (row,) = found.left_out
     assert (row.what, row.reason) == (
         "volume:mem",
-        "it lies in memory, and is empty after each start",
+        "it is in memory, and is empty after each start",
     )
 
 
@@ -704,7 +704,8 @@ def test_few_names_are_told():
     """A folder full of files makes no long line."""
     (told,) = unused_told(tuple(f"file{number}" for number in range(1234)))
     assert told.startswith(
-        "Nothing of the stack uses file0, file1, file2, file3, file4 and 1,229 more"
+        "Not in the backup, because the stack does not use it: file0, file1, file2, "
+        "file3, file4 and 1,229 more"
     )
     assert unused_told(()) == ()
 

@@ -80,7 +80,7 @@ def test_a_rename_that_fails_is_told_in_words(context, places):
     finally:
         subprocess.run(["umount", live], check=True)
     told = str(failed.value)
-    assert f"{live} was not replaced (it was to be renamed to {places['aside']}" in told
+    assert f"could not replace {live} (by renaming it to {places['aside']}" in told
     assert "busy. Nothing was removed" in told
     assert "run this again" in told
     step.do(context)
@@ -90,7 +90,7 @@ def test_a_rename_that_fails_is_told_in_words(context, places):
             step.undo(HOST)
     finally:
         subprocess.run(["umount", live], check=True)
-    assert f"{live} was not put back ({places['aside']} was to be" in str(failed.value)
+    assert f"could not put back {live} (by renaming {places['aside']} to it" in str(failed.value)
     assert "busy. Nothing was removed" in str(failed.value)
     assert "run `inv undo`" in str(failed.value)
     step.undo(HOST)

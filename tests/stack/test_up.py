@@ -99,7 +99,7 @@ def test_what_lacks_its_hardware_is_named_and_keeps_no_other_down(context, docke
     assert clock.now_s == up.SETTLE_S
     said = 'error gathering device information: no such file "/dev/x"'
     assert context.warned == [
-        f"Container b could not be started: {said}. When that is mended: docker start b"
+        f"Container b could not be started: {said}. After fixing it: docker start b"
     ]
 
 
@@ -110,7 +110,7 @@ def test_one_that_did_not_stay_up_before_is_not_waited_for(context, docker, cloc
     wait.do(context)
     assert clock.now_s < 2 * up.UNSTEADY_LIMIT_S
     (warning,) = context.warned
-    assert "starts it again and again, as before this restore" in warning
+    assert "keeps restarting it, as before the restore" in warning
     wait, _ = docker(UP, unsteady=("a",))
     context.warned.clear()
     wait.do(context)
@@ -133,15 +133,15 @@ def test_one_that_docker_starts_again_has_time_to_come_up(context, docker, clock
     clock.now_s = 0
     wait.do(context)
     assert up.HEALTH_LIMIT_S < clock.now_s < up.HEALTH_LIMIT_S + 5
-    assert "does not stay up: it ended with exit 1" in context.warned[0]
+    assert "keeps stopping: it ended with exit 1" in context.warned[0]
 
 
 def test_one_that_is_up_but_sick_is_a_warning(context, docker):
     """A health check that does not come good is told, and the restore is not thrown away."""
     wait, _ = docker(state("running", Health={"Status": "starting"}), vital=("a",))
     wait.do(context)
-    assert context.warned == ["Up, but not healthy after 180 s: a."]
-    assert "a (its health check says starting)" in context.said[-1]
+    assert context.warned == ["Running, but not healthy after 180 s: a."]
+    assert "a (its health check reports starting)" in context.said[-1]
 
 
 def test_one_that_was_sick_before_is_not_waited_for(context, docker, clock):
@@ -163,7 +163,7 @@ def test_a_docker_that_does_not_answer_says_nothing_of_containers(context, tmp_p
         WaitForContainers(HostAccess("pi", docker=(str(script),)), ("a",)).do(context)
     script.write_text('#!/bin/sh\necho "Error: No such container: a" >&2; exit 1\n')
     WaitForContainers(HostAccess("pi", docker=(str(script),)), ("a",)).do(context)
-    assert context.warned == ["Container a is not there. When that is mended: docker start a"]
+    assert context.warned == ["Container a does not exist. After fixing it: docker start a"]
 
 
 STOPPED = """case "$1" in
@@ -208,8 +208,9 @@ def test_containers_that_ran_and_were_removed_are_named(
     step = StopContainers(HostAccess("pi", guard=str(tmp_path / "guard")), ("a", "b"))
     gone = "a" if there else "a, b"
     assert step.undo(LocalHost("/")) == (
-        f"Not there any more, and so not running as before: {gone} (`docker compose down` removes "
-        f"containers). In the folder of the stack, {brought} up -d makes and starts them."
+        f"Not running as before, because they were removed: {gone} (`docker compose down` "
+        f"removes containers). To create and start them, in the folder of the stack: {brought} "
+        "up -d"
     )
 
 
@@ -294,7 +295,7 @@ def test_one_service_that_cannot_be_made_keeps_no_other_from_it(
     calls = (tmp_path / "compose.calls").read_text().splitlines()
     ups = [each.rpartition(" ")[2] for each in calls if "--no-deps" in each]
     assert ups[:3] == ["net", "user", "stick"]
-    said = "Service stick is not up: ERROR: for stick  Cannot start service: no device."
+    said = "Service stick is not running: ERROR: for stick  Cannot start service: no device."
     assert [each.partition(" When")[0] for each in context.warned] == [said]
     context.warned.clear()
     replace(step, waited_for=("db",)).do(context)  # who waits for it tells why it is not up

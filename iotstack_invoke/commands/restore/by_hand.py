@@ -46,9 +46,9 @@ class Influx2ByHand:
         part = shlex.quote(f"{self.backup.runtag}.{PARTS['influxdb2']}")
         steps = "\n".join(f"  {each}" for each in self._steps(part))
         return (
-            "InfluxDB 2 is restored by hand, and stays as it is: nobody could try it here. By its "
-            f"documentation, in {self.folder}, with the part in it:\n{steps}\nFrom version "
-            "2.9.0 on `influx restore` needs --operator-token as well: the one of its "
+            "InfluxDB 2 must be restored by hand and was not changed: its restore is not tested "
+            f"here. By its documentation, in {self.folder}, with the part in it:\n{steps}\nFrom "
+            "version 2.9.0 on `influx restore` also needs --operator-token: the one in its "
             "influx-configs, which is in the part."
         )
 

@@ -94,19 +94,19 @@ class DiskChecks:
             archive = shlex.quote(f"{self.planner.backup.runtag}.{KINDS['general']}")
             below = f"./{posixpath.relpath(path, folder)}"
             return (
-                f"{others}. For this one stop its containers, and unpack it over what is there: "
-                f"sudo tar -xpzf {archive} -C {shlex.quote(folder)} --same-owner "
+                f"{others}. For this one, stop its containers, and unpack it over the existing "
+                f"files: sudo tar -xpzf {archive} -C {shlex.quote(folder)} --same-owner "
                 f"--numeric-owner --xattrs --acls {shlex.quote(below)}"
             )
 
         def plain(path: str) -> str:
-            return f"Let {path} be a plain folder of the stack, with nothing mounted in it."
+            return f"Make {path} a plain folder of the stack, with nothing mounted in it."
 
         def higher(path: str) -> str:
             return f"{mount_higher(path)} Or: {others[0].lower()}{others[1:]}."
 
         def load(_path: str) -> str:
-            return f"{others}, and load this dump by hand, as RESTORE.txt of the backup tells."
+            return f"{others}, and load this dump by hand (see RESTORE.txt of the backup)."
 
         refuse_mounts(
             self.target,
@@ -191,14 +191,14 @@ class DiskChecks:
             name = name if is_stack else f".{name}"
             kept = entries(self.target.host, above, self.target.as_root)
             advice = (
-                f", for example by removing what earlier restores kept: {above}/{name}…."
+                f", for example by removing data kept by earlier restores: {above}/{name}…."
                 if any(each.startswith(name) for each in kept)
                 else "."
             )
             raise Refused(
-                f"On {self.target.name} {size_text(free_bytes)} are free in {folder}, and this "
-                f"restore needs about {size_text(total)}: {listed}. What is replaced is kept as "
-                f"well. Nothing was changed. Make room there{advice}{self._kept_told()}"
+                f"On {self.target.name} {size_text(free_bytes)} are free in {folder}, but this "
+                f"restore needs about {size_text(total)}: {listed}. Replaced data is also kept. "
+                f"Nothing was changed. Free some space there{advice}{self._kept_told()}"
             )
 
     def _kept_told(self) -> str:
@@ -206,4 +206,4 @@ class DiskChecks:
         target = self.target
         told = states_told(target.host, target.folder, target.as_root)
         far = host_flag(self.planner.request.host)
-        return f" {told}: inv undo --list{far} tells which." if told else ""
+        return f" {told}. To list it: inv undo --list{far}" if told else ""

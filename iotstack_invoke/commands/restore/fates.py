@@ -70,7 +70,7 @@ class Fates:
             data_only.append(facts.server.container)
         fates = cls(facts.running, facts.idle, services=services)
         if facts.bare:
-            file += "" if are_all else ", with more that is not known by name yet"
+            file += "" if are_all else ", and others whose names are not known yet"
             fates = replace(fates, made=tuple(services), made_by=file)
         else:
             fates = replace(fates, data_only=tuple(data_only))
@@ -85,16 +85,16 @@ class Fates:
         """Yield what will become of them, a line each."""
         if self.made_by:
             made = ", ".join(self.made) or "all"
-            yield f"no container is there; makes and starts: {made} (of {self.made_by})"
+            yield f"no containers exist; creates and starts: {made} (of {self.made_by})"
         else:
-            again = ", ".join(self.again) or "nothing, for nothing of it runs"
-            yield f"stops and starts again: {again}"
+            again = ", ".join(self.again) or "nothing (no container is running)"
+            yield f"stops and restarts: {again}"
         if self.data_only:
-            yield f"makes for its data, and does not start: {', '.join(self.data_only)}"
+            yield f"creates for its data, but does not start: {', '.join(self.data_only)}"
         if self.idle:
-            yield f"does not run, and is not started: {', '.join(self.idle)}"
+            yield f"not running, and not started: {', '.join(self.idle)}"
         if self.absent:
-            yield f"is not there, and is not made: {', '.join(self.absent)}"
+            yield f"missing, and not created: {', '.join(self.absent)}"
 
     def told_after(
         self, facts: RestoreFacts, folder: str, found: tuple[InspectedContainer, ...]
@@ -104,21 +104,21 @@ class Fates:
         if facts.bare:
             mine = [each.container.name for each in of_stack(found, folder, self.made)]
             up = ", ".join(each for each in mine if each in running)
-            yield f"made and started, as no container was there: {up or 'nothing'}"
+            yield f"created and started, because no containers existed: {up or 'nothing'}"
         names = {each.container.name for each in found}
         if still := [each for each in self.idle if each in names - running]:
-            yield f"stopped before it, and still: {_to_start(facts, still)}"
+            yield f"stopped before, and still stopped: {_to_start(facts, still)}"
         well = {each.container.name for each in found if each.health == "healthy"}
         if left := [each for each in facts.sick if each in running - well]:
-            yield f"unhealthy before it, and still: {', '.join(left)}"
+            yield f"unhealthy before, and still unhealthy: {', '.join(left)}"
         if made := [each for each in self.data_only if each in names - running]:
-            yield f"made, and not started: {_to_start(facts, made)}"
+            yield f"created, but not started: {_to_start(facts, made)}"
         if absent := _absent(self.absent, names):
-            told = f"not there before it, and still not: {', '.join(absent)}"
+            told = f"missing before, and still missing: {', '.join(absent)}"
             services = [self.services[each] for each in absent if each in self.services]
             if services:
                 up = shlex.join((*facts.compose, "up", "--detach", *services))
-                told += f". To make {_them(services)}: {up}"
+                told += f". To create {_them(services)}: {up}"
             others = [each for each in absent if each not in self.services]
             if others:
                 told += f". The compose file here has no {', '.join(others)}"

@@ -45,7 +45,7 @@ class Jobs:
         dated = {kind: (fact.size_bytes, int(fact.modified_s)) for kind, fact in files}
         mark = json.dumps(hashes or [self.source.name, dated], sort_keys=True)
         names = [f"{self.runtag}.{KINDS[kind]}" for kind in self.backup.files]
-        with self.report.waiting("looking at what was fetched and unpacked before"):
+        with self.report.waiting("checking what was fetched and unpacked earlier"):
             self.stage.begin(mark, names, apart=facts.volumes_apart)
 
     def staging(self, facts: RestoreFacts) -> list[str]:
@@ -84,9 +84,9 @@ class Jobs:
         if gone := sorted(posixpath.basename(each.path) for each in archives - found.keys()):
             self.source.storage.listdir(self.source.folder)  # raises where a vault went away
             raise NotFound(
-                f"{self.runtag} is not whole any more in {self.source.name}: {', '.join(gone)} "
-                "was there when this began, and was removed or renamed since. Nothing of the "
-                "stack was touched. What there is now: inv list"
+                f"{self.runtag} is no longer complete in {self.source.name}: {', '.join(gone)} "
+                "was removed or renamed after the restore began. The stack was not changed. To "
+                "see the backups: inv list"
             )
         self._archives = {each: found[each] for each in archives}
         return found

@@ -56,7 +56,7 @@ class RestoreMessages:
     def tell_what(self, facts: RestoreFacts) -> None:
         """Tell what is restored from where to where, and what of it is lacking."""
         unfinished = self.backup.state is State.UNFINISHED
-        made = "unfinished" if unfinished else "unproven: it has no manifest"
+        made = "unfinished" if unfinished else "unverified: it has no manifest"
         made = f"made on {self.manifest.host}" if self.manifest else made
         sizes = ", ".join(
             f"{kind} {size_text(self.backup.files[kind].size_bytes)}" for kind in facts.kinds
@@ -88,9 +88,7 @@ class RestoreMessages:
         for text in unknown_told(facts):
             self.report.warn(f"  {text}")
         if self.before.planner.takes_compose and self.before.planner.tops_here:
-            self.report.write(
-                "  the backup's compose file and .env come in the place of those here"
-            )
+            self.report.write("  the backup's compose file and .env replace those here")
         if self.by_hand:
             self.report.warn(f"  {self.by_hand}")
         for text in self._outside_left(facts):
@@ -111,8 +109,8 @@ class RestoreMessages:
         if packed is None:
             self._tell_containers(facts, None)
             self.report.warn(
-                f"  What the containers need cannot be told: the compose file in {archive} is not "
-                "read before all of it."
+                f"  Cannot check what the containers need: the compose file in {archive} cannot "
+                "be read before the whole archive."
             )
             return None
         told: tuple[str, ...]
@@ -122,7 +120,7 @@ class RestoreMessages:
         except Unreachable:
             raise
         except StepFailed as error:
-            told, warnings = (), (f"What the containers need cannot be told: {error}",)
+            told, warnings = (), (f"Cannot check what the containers need: {error}",)
             needs = None
         self._tell_containers(facts, needs)
         for text in told:
@@ -169,7 +167,7 @@ class RestoreMessages:
         if not (facts.outside or old not in ("", folder)):
             return ()
         if isinstance(found, str):
-            return (f"Whether containers mount what was restored cannot be told: {found}",)
+            return (f"Cannot check whether containers mount the restored files: {found}",)
         return (
             *unseen(facts.outside, found),
             *of_old_folder(old, folder, of_stack(found, folder)),
@@ -204,7 +202,7 @@ class RestoreMessages:
         for what, names in differences.items():
             self.report.write(f"  {what}: {names}")
         if differences.get(REPLACES) != "nothing" or REPLACES_AS_WELL in differences:
-            self.report.write(f"  what is replaced stays in: {facts.previous}")
+            self.report.write(f"  replaced data is kept in: {facts.previous}")
         for text in told_before(facts):
             self.report.write(f"  {text}")
 
@@ -230,14 +228,14 @@ class RestoreMessages:
         if told := "; ".join((*made, *(name for old, name in loaded if not old))):
             yield "new here", told
         for told in self._listed(sorted(beside)):
-            yield "put beside what is here, where it differs", told
+            yield "put beside the existing one if it differs", told
         if not contents.tops_known:
             how = (
                 REPLACES_AS_WELL
                 if self.before.planner.takes_compose
-                else "put beside what is here"
+                else "put beside the existing one"
             )
-            yield how, "its compose files and .env, told when the backup is unpacked"
+            yield how, "its compose files and .env, listed when the backup is unpacked"
         yield from self._left(facts, "stays as it is", present - lives)
 
     def _left(
@@ -282,8 +280,8 @@ class RestoreMessages:
         stack was away.
         """
         host = host_flag(self.target.name) if self.target.name != "this machine" else ""
-        away = f"; the stack was away for {duration_text(down_s)}" if facts.running else ""
-        self.report.write(f"{self.runtag} is restored{away}. Back to before: inv undo{host}")
+        away = f"; the stack was unavailable for {duration_text(down_s)}" if facts.running else ""
+        self.report.write(f"{self.runtag} is restored{away}. To undo: inv undo{host}")
         self._tell_done(facts)
         found = self._containers_now()
         self._tell_fates(facts, found)
@@ -301,13 +299,15 @@ class RestoreMessages:
         ):
             warnings += (text,)
         if not self.request.only and self.manifest and (count := len(self.manifest.uncovered)):
-            told = f"  NOT COVERED by the backup, and so not restored: {count:,}, as told above."
+            told = f"  NOT COVERED by the backup, so not restored: {count:,}, listed above."
             self.report.write(told)
         lacking = only.lacking
         for text in warnings:
             self.report.warn(f"  {text}")
         if lacking:  # told in full before it began
-            self.report.warn(f"  {self.runtag} is incomplete: what it lacks stays as it was.")
+            self.report.warn(
+                f"  {self.runtag} is incomplete: data that it is missing was not changed."
+            )
         for text in after.failures:
             self.report.fail(f"The restore is done, but a hook after it failed: {text}")
         if after.failures:
@@ -331,8 +331,8 @@ class RestoreMessages:
             outside = ", ".join(titles)
             self.report.write(f"  restored outside of the stack's folder: {outside}")
         if self.before.same:
-            self.report.write(f"  here already, the same: {', '.join(self.before.same)}")
-        for what, names in self._left(facts, "left as it was", present - inside):
+            self.report.write(f"  unchanged: {', '.join(self.before.same)}")
+        for what, names in self._left(facts, "not changed", present - inside):
             self.report.write(f"  {what}: {names}")
         for text in told_after(facts):
             self.report.write(f"  {text}")
@@ -387,12 +387,13 @@ class RestoreMessages:
             if item.live == here and is_top_file(name) and item.aside in there:
                 replaced.append(name)
                 told, other = (
-                    f"{name} is the backup's now; what was here is {item.aside}",
+                    f"{name} is now from the backup; the previous one is {item.aside}",
                     item.aside,
                 )
             elif posixpath.basename(item.live) != name:
                 told = (
-                    f"{name} was left as it was; the backup's is beside it as {name}.{self.runtag}"
+                    f"{name} was not changed; the backup's copy is beside it as "
+                    f"{name}.{self.runtag}"
                 )
                 other = item.live
             else:
@@ -403,8 +404,8 @@ class RestoreMessages:
             self.report.write(f"  {told}")
         if replaced and not facts.bare:
             self.report.write(
-                "  containers are as they were made, by the compose file before. To make them by "
-                f"the backup's: {shlex.join(facts.compose)} up --detach"
+                "  containers still use the previous compose file. To create them from the "
+                f"backup's: {shlex.join(facts.compose)} up --detach"
             )
 
     def _tell_rows(self) -> None:
@@ -420,8 +421,8 @@ class RestoreMessages:
             if not self.source.at:  # a folder, or beside the stack of another machine
                 shows = f"{self.runtag}.RESTORE.txt in {self.source.folder}"
             self.report.write(
-                f"  hosts.toml lacks {number} with which the backup was made; later ones may hold "
-                f"less. The rows are in: {shows}"
+                f"  hosts.toml is missing {number} that the backup was made with; later backups "
+                f"may contain less. The rows are in: {shows}"
             )
 
 

@@ -107,8 +107,8 @@ def needed(
     told = [
         f"{title}: {', '.join(names)}"
         for title, names in (
-            ("images to pull, which this machine has not", _not_there(target, needs.images)),
-            ("services whose image is to be built", _built(target, needs)),
+            ("images to pull (not on this machine)", _not_there(target, needs.images)),
+            ("services whose image must be built", _built(target, needs)),
         )
         if names
     ]
@@ -124,8 +124,8 @@ def _warnings(target: StackHost, manifest: Manifest | None, needs: ComposeNeeds)
         if "://" in context or is_packed or target.host.stat([path]):
             continue
         yield (
-            f"Service {service} is built in {place}, which is neither here nor in the backup: "
-            "without it the service has no container. Put it there first; IOTstack's .templates "
+            f"Service {service} is built in {place}, which is neither here nor in the backup, so "
+            "its container cannot be created. Put the folder there first; IOTstack's .templates "
             "come with its clone."
         )
     if needs.unset:

@@ -30,8 +30,8 @@ from ...stack.volume_options import options_text
 from ...workflows.restore import EmptyVolume, Filling, OutsideItem, Swapped
 
 MOUNTED_BY_DOCKER = (
-    "Docker mounts {} there only while a container uses it, and no restore replaces what lies on "
-    "that. Stop its containers, and mount it at another place for that"
+    "Docker mounts {} there only while a container uses it, so its files cannot be replaced. "
+    "Stop its containers, and mount it elsewhere for the restore"
 )
 
 
@@ -215,8 +215,8 @@ class OutsidePart:
             options = self._options.get(told["volume"])
             if options and told.get("key") and self.is_strict:
                 return (
-                    f"docker-compose 1 makes it of {options}, as its compose file says, and takes "
-                    "no other. What lies there is left as it is"
+                    f"docker-compose 1 makes it of {options}, as in its compose file, and "
+                    "refuses other options. Its files are not changed"
                 )
             return ""
         if anonymous := told.get("anonymous"):
@@ -238,8 +238,8 @@ class OutsidePart:
             return "the folder of the stack is there"
         if any(map(is_of_others, (path, real))):
             return (
-                "it is a place of the system or of a user's programs, and no [[stack.include]] "
-                "here names it"
+                "it belongs to the system or to a user's programs, and no [[stack.include]] here "
+                "lists it"
             )
         return ""
 
@@ -268,18 +268,18 @@ class OutsidePart:
             )
         inner = next((e for e in sorted(self.mounts) if e != live and is_in(e, live)), "")
         if inner:
-            return f"a file system of its own is mounted in it, at {inner}, which stays as it is"
+            return f"another file system is mounted in it, at {inner}, which is not changed"
         is_folder = Command((*self.target.as_root, "test", "-d", live), frozenset({0, 1}))
         if live in self.mounts and self.target.host.run(is_folder).exit_code:
-            return "it is a mount point, and no folder"
+            return "it is a mount point, but not a folder"
         return ""
 
     @property
     def plain(self) -> tuple[str, ...]:
         """Which volumes are made without the options that they had, a sentence each."""
         return tuple(
-            f"{outside_title(each)} was a volume of {options} and is a plain one here: its files "
-            f"lie in {self._volumes[each['volume']].mountpoint}. To have them on such a device, "
+            f"{outside_title(each)} was a volume of {options} but is a plain one here: its files "
+            f"are in {self._volumes[each['volume']].mountpoint}. To have them on such a device, "
             "copy them to it, remove the volume, and make it of the device."
             for each in self._told
             if each.get("volume") and not self._why_not(each)
@@ -312,9 +312,9 @@ class OutsidePart:
     def not_made(self) -> tuple[str, ...]:
         """Which volumes are not made, because options of theirs are not known, a sentence each."""
         return tuple(
-            f"{VOLUME}{each['name']} of {options_text(each['options'])} is not made: the backup "
-            f"does not hold its options {', '.join(each['left_out'])}, which may be secret. If "
-            "the containers need it, make it first: `docker volume create --opt …`."
+            f"{VOLUME}{each['name']} of {options_text(each['options'])} is not created: the "
+            f"backup has no values for its options {', '.join(each['left_out'])}, which may be "
+            "secret. If the containers need it, create it first: `docker volume create --opt …`."
             for each in self._expected
             if each["left_out"]
         )
@@ -360,10 +360,10 @@ def unseen(items: Iterable[OutsideItem], found: Iterable[InspectedContainer]) ->
                 continue
             words = shlex.join(("sudo", "cp", "-aT", item.live, mount.on_host))
             yield (
-                f"Container {container} does not see {item.title}: that was put at {item.live}, "
-                f"and the container mounts {mount.source} at {inside}. Look what lies there, stop "
-                f"the container, and copy what it is to have: {words}. So that later backups go "
-                "there by themselves: restore_to in its [[stack.include]]."
+                f"Container {container} does not see {item.title}: that was restored to "
+                f"{item.live}, but the container mounts {mount.source} at {inside}. Check what "
+                f"is there, stop the container, and copy the files that it needs: {words}. To "
+                "restore there in the future: restore_to in its [[stack.include]]."
             )
 
 
@@ -375,10 +375,10 @@ def of_old_folder(old: str, new: str, found: Iterable[InspectedContainer]) -> It
                 is_in(path, new) for path in (mount.source, mount.on_host)
             ):
                 yield (
-                    f"Container {each.container.name} mounts {mount.source} at {mount.inside}, in "
-                    f"the folder that the stack had when the backup was made, and not in {new}: "
-                    "it does not see what was restored. Write the path in its compose file "
-                    "relative to the folder (./…), and bring the container up again."
+                    f"Container {each.container.name} mounts {mount.source} at {mount.inside}, "
+                    f"in the stack's folder at the time of the backup, not in {new}: it does not "
+                    "see the restored files. Use a relative path (./…) in its compose file, and "
+                    "bring the container up again."
                 )
 
 
@@ -436,7 +436,7 @@ def docker_root(target: StackHost) -> str:
     words = (*target.docker, "info", "--format", "{{.DockerRootDir}}")
     told = target.host.run(Command(words, timeout_s=60)).out.strip()
     if not told.startswith("/"):
-        raise StepFailed(f"On {target.name} Docker does not say where volumes lie.")
+        raise StepFailed(f"On {target.name} Docker does not report where it keeps volumes.")
     return told
 
 

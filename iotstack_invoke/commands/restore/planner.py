@@ -113,9 +113,9 @@ class Planner:
         if self.request.bare and self.mine:
             names = ", ".join(each.container.name for each in self.mine)
             raise Refused(
-                f"On {self.here.name} the stack has containers ({names}), and --bare is for a "
-                "machine without. Nothing was changed. Leave out --bare, or take --compose, which "
-                "puts the backup's compose file and .env in place."
+                f"On {self.here.name} the stack has containers ({names}), but --bare is for a "
+                "machine without containers. Nothing was changed. Leave out --bare, or use "
+                "--compose, which restores the backup's compose file and .env."
             )
 
     def compose(self, chosen: tuple[str, ...]) -> tuple[str, ...]:

@@ -81,9 +81,9 @@ class Preflight:
         """Raise Refused where the name and the manifest alone tell that it cannot be."""
         if is_called_like_state(self.runtag):
             raise Refused(
-                f"{self.runtag} is called like what an earlier restore keeps, and would be staged "
-                f"in its place in {RESTORE}/. Nothing was changed. Restore it by hand, as "
-                f"{self.runtag}.{TEXTS['restore']} tells."
+                f"{self.runtag} has the same name as data kept by an earlier restore in "
+                f"{RESTORE}/. Nothing was changed. Restore it by hand: see "
+                f"{self.runtag}.{TEXTS['restore']}."
             )
         told = str(told_of_influx(self.manifest, "container"))
         only = Selection(self.request, self.backup, self.manifest, told)
@@ -167,10 +167,9 @@ class Preflight:
             self._refuse_without_server(compose, name)
         if server.within and self.request.databases:
             raise Refused(
-                f"On {target.name} the catalogue of InfluxDB lies in container {name} "
-                "itself, so single databases cannot be restored beside the others. Nothing was "
-                "changed. Map /var/lib/influxdb to a folder, or restore all of InfluxDB: "
-                f"--only {name}."
+                f"On {target.name} the catalogue of InfluxDB is inside container {name}, so "
+                "single databases cannot be restored. Nothing was changed. Map /var/lib/influxdb "
+                f"to a folder, or restore all of InfluxDB: --only {name}."
             )
         return server
 
@@ -222,8 +221,8 @@ class Preflight:
         named_there = rf"^\s*(container_name: ['\"]?{re.escape(name)}['\"]?|{re.escape(name)}:)$"
         if told.exit_code:
             self.report.warn(
-                f"  Whether docker-compose.yml has a service {name} to load its dump into cannot "
-                f"be told, as compose does not read it: {told.last_line}"
+                f"  Cannot check whether docker-compose.yml has a service {name} to load its "
+                f"dump into, because compose cannot read it: {told.last_line}"
             )
         elif not re.search(named_there, told.out, re.MULTILINE):
             raise Refused(

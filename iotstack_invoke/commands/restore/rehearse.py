@@ -95,7 +95,7 @@ def _scratch_folder(environment: Environment) -> Iterator[str]:
     try:
         os.makedirs(base, mode=0o700, exist_ok=True)
     except OSError as error:
-        raise Refused(f"{base} cannot be made: {words_of(error)}.") from error
+        raise Refused(f"Cannot create {base}: {words_of(error)}.") from error
     with locked(f"{base}/.{SCRATCH}.lock", "a rehearsal"):
         scratch = f"{base}/{SCRATCH}"
         _clear(environment.settings, host, scratch, as_root)
@@ -143,7 +143,7 @@ class _Rehearsal:
         except ValueError as error:
             raise StepFailed(
                 f"The manifest of {copy.runtag} {in_places(copy.at)} is damaged: {error}. "
-                f"Rehearse another copy (--at): inv show '{copy.runtag}' tells which there are."
+                f"Rehearse another copy (--at). To list the copies: inv show '{copy.runtag}'"
             ) from error
         # What it holds is what its manifest says was made, and not what bears its name.
         self.copy = replace(copy, backup=replace(copy.backup, manifest=self.manifest))
@@ -212,7 +212,9 @@ class _Rehearsal:
             images[server.container] = self._image(docker, server.container, server.title)
             loads += [load] if images[server.container] else []
         if "influxdb2" in copy.backup.parts:
-            self.report.warn("InfluxDB 2 is restored by hand: its part is only read, inv verify.")
+            self.report.warn(
+                "InfluxDB 2 is restored by hand: its part is not loaded. To verify it: inv verify"
+            )
         parts = {part.kind: part for part in self.manifest.made} if self.manifest else {}
         return RehearsalFacts(
             kinds=tuple(kind for kind in copy.backup.parts if kind != "influxdb2"),
@@ -285,7 +287,7 @@ class _Rehearsal:
         if recorded is None:
             there = named(inspect_all(self.host, docker), name)
             if there is None:
-                raise Refused(f"nobody knows its image: no container {name} is recorded.")
+                raise Refused(f"its image is unknown: the backup lists no container {name}.")
             recorded = there.container
         plain = recorded.image.partition("@")[0]
         by_digest = f"{plain.rpartition(':')[0] or plain}@{recorded.digest}"
@@ -306,7 +308,7 @@ class _Rehearsal:
             )
             raise Refused(
                 f"{size_text(facts.free_bytes)} are free in {os.path.dirname(self.scratch)}, and "
-                f"a rehearsal needs about {size_text(total)}: {listed}. All of it is removed "
+                f"a rehearsal needs about {size_text(total)}: {listed}. Everything is removed "
                 "afterwards."
             )
 
@@ -319,9 +321,9 @@ class _Rehearsal:
             self.environment.checks.add(damage_found(copy.runtag, copy.at, made, result.damages))
         self.report.failed(result.failed)
         self.report.fail(
-            f"The rehearsal of {self.copy.runtag} failed, and the stack was not touched. Whether "
-            f"the copy in {self.copy.at} is damaged: inv verify --runtag "
-            f"'{self.copy.runtag}' --at {self.copy.at}"
+            f"The rehearsal of {self.copy.runtag} failed. The stack was not changed. To verify "
+            f"the copy in {self.copy.at}: inv verify --runtag '{self.copy.runtag}' --at "
+            f"{self.copy.at}"
         )
         return ExitCode.FAILED
 
@@ -347,8 +349,8 @@ class _Rehearsal:
         took = duration_text(sum(each.seconds for each in result.jobs))
         what = "restored" if loaded else "unpacked, but not loaded into all its databases,"
         self.report.write(
-            f"{copy.runtag} of {copy.at} was {what} in a scratch folder and is all there; it "
-            f"took {took}. Nothing of it stays."
+            f"{copy.runtag} of {copy.at} was {what} in a scratch folder and verified in {took}; "
+            "scratch data removed."
         )
         lacking = self._tell_proven(facts)
         for text in (*result.warnings, *lacking, *unread, *told_of_data(self.manifest)):
@@ -372,14 +374,15 @@ class _Rehearsal:
         if left:
             parts = ", ".join(f"{each} part" for each in left)
             found.append(
-                f"It is not recorded as verified, since its {parts} was not read: {verify}"
+                f"It is not recorded as verified, because its {parts} was not read. To "
+                f"verify it: {verify}"
             )
         check = self.environment.checks.newest().get((copy.runtag, copy.at))
         made = self.manifest.finished_utc if self.manifest else ""
         if check and not check.good and check.made in ("", made):
             found.append(
-                "It stays recorded as damaged, since its last verification, which reads more, "
-                f"found that: {' '.join(check.problems)} Whether it still is: {verify}"
+                "It is still recorded as damaged, because its last verification, which reads "
+                f"more, failed: {' '.join(check.problems)} To verify it again: {verify}"
             )
         return tuple(found)
 

@@ -54,7 +54,7 @@ from .target_checks import (
 )
 
 PURPOSE = "reload-influxdb"
-AS_BEFORE = "InfluxDB is as it was before."
+AS_BEFORE = "InfluxDB is in its previous state."
 SHOW_DATABASES = ("influx", "-execute", "SHOW DATABASES")
 ASK_LIMIT_S = 600.0
 ROOM_EACH = 1.25
@@ -88,7 +88,7 @@ def read_days(text: str) -> int | None:
     if not text:
         return None
     if not text.isdecimal() or len(text) > 5:  # noqa: PLR2004 - two centuries
-        raise UsageError(f"--keep-old {text}: write a number of days, such as 14, or 0.")
+        raise UsageError(f"--keep-old {text}: use a number of days, such as 14, or 0.")
     return int(text)
 
 
@@ -150,7 +150,7 @@ class _Reload:
         died += recover(self.settings, target, journal, self.report)
         for folders in find_expired(target.host, target.folder, as_root=target.as_root):
             remove_old(target.host, folders, target.as_root)
-            self.report.tell(f"removed, its days were over: {folders[0]}")
+            self.report.tell(f"removed (expired): {folders[0]}")
         facts, before = self._ready()
         if self.asked.yes:
             self._tell_what(facts, before)
@@ -160,7 +160,7 @@ class _Reload:
         log = log_of(change, self.settings, target, died)
         reporter = CompositeReporter(LogReporter(log), self.report)
         began, started = datetime.now().astimezone(), time.monotonic()
-        self.report.tell(f"InfluxDB is away from {began:%H:%M:%S} on.")
+        self.report.tell(f"InfluxDB is unavailable from {began:%H:%M:%S}.")
         self.report.start_bars()
         after = Afterwards()
         warnings: tuple[str, ...] = ()
@@ -207,7 +207,7 @@ class _Reload:
         if container is None or not container.container.running:
             state = "stopped" if container else "not there"
             raise Refused(
-                f"On {target.name} container {name} is {state}. Start it, and run this again."
+                f"On {target.name} container {name} is {state}. Start it, then run this again."
             )
         version = influx_version(host, name, target.docker)
         if not version.startswith("1."):
@@ -217,8 +217,8 @@ class _Reload:
         meta = ("stat", "-c", "%i", "--", f"{server.data}/meta/meta.db")
         if not stat_on(host, meta, target.as_root):
             raise Refused(
-                f"On {target.name} {server.data} holds no data of InfluxDB: container {name} "
-                "must map /var/lib/influxdb to a folder. Nothing was changed."
+                f"On {target.name} {server.data} has no InfluxDB data: container {name} must map "
+                "/var/lib/influxdb to a folder. Nothing was changed."
             )
         refuse_stage_apart(target)
         refuse_mounts(target, ([server.data], mount_higher))
@@ -259,10 +259,10 @@ class _Reload:
             free = host.free_bytes(folder) or 0
             if free < size:
                 raise Refused(
-                    f"On {self.target.name} {size_text(free)} are free in {folder}, and a reload "
-                    f"needs about {size_text(size)}: room for the dump and for the new data, "
-                    f"beside the {size_text(look.size_bytes)} that there are. Nothing was "
-                    "changed. Make room there."
+                    f"On {self.target.name} {size_text(free)} are free in {folder}, but a reload "
+                    f"needs about {size_text(size)} for the dump and the new data, in addition "
+                    f"to the existing {size_text(look.size_bytes)}. Nothing was changed. Free "
+                    "some space there."
                 )
 
     def _plan(self, facts: ReloadFacts) -> Plan:
@@ -277,11 +277,11 @@ class _Reload:
             f"{facts.server.data}"
         )
         self.report.write(
-            f"  stops and starts again: {facts.server.container}; everything else runs on, and "
-            "what it writes meanwhile is refused to it"
+            f"  stops and restarts: {facts.server.container}; everything else keeps running, but "
+            "writes to InfluxDB are refused meanwhile"
         )
         if self.asked.keep_old_days != 0:
-            self.report.write(f"  the old data stay in: {facts.aside}")
+            self.report.write(f"  the old data are kept in: {facts.aside}")
 
     def _end(self, result: RunResult, log: RunLog, journal: Journal) -> int:
         left = what_is_left(self.target, journal, AS_BEFORE)
@@ -303,24 +303,24 @@ class _Reload:
     ) -> int:
         """Tidy up and tell: it is reloaded, whatever of this cannot be done."""
         host = self.target.host
-        log.write("reload", f"InfluxDB is reloaded; it was away for {away}")
+        log.write("reload", f"InfluxDB is reloaded; it was unavailable for {away}")
         words = (*facts.access.as_root, "rm", "-rf", "--", facts.stage)
         removing = Command(words, timeout_s=ASK_LIMIT_S)
-        after.do(f"The dump in {facts.stage} was not removed", lambda: host.run(removing), None)
-        kept = after.do("The old data stay", lambda: self._keep_old(facts), "")
-        now = after.do("How large it is now cannot be told", lambda: self._look(facts), None)
+        after.do(f"Could not remove the dump in {facts.stage}", lambda: host.run(removing), None)
+        kept = after.do("Could not remove the old data", lambda: self._keep_old(facts), "")
+        now = after.do("Could not measure its new size", lambda: self._look(facts), None)
         for text in after.left:
             log.write("reload", text)
-        after.do("Its log was not finished", lambda: log.finish(os.rename), None)
+        after.do("Could not finish its log", lambda: log.finish(os.rename), None)
         if log.broken:
-            after.left.append(f"Its log lacks lines: {log.broken}")
+            after.left.append(f"Its log is incomplete: {log.broken}")
         told = (facts, before, now, away, kept)
-        after.do("Not all can be told", lambda: self._tell_good(*told), None)
-        after.do("Old states were not removed", self._remove_states, None)
+        after.do("The report is incomplete", lambda: self._tell_good(*told), None)
+        after.do("Could not remove old states", self._remove_states, None)
         for text in warnings:
             self.report.warn(f"  {text}")
         for text in after.told():
-            self.report.fail(f"InfluxDB is reloaded, but afterwards: {text}")
+            self.report.fail(f"InfluxDB is reloaded, but a later step failed: {text}")
         return after.code(ExitCode.WARNINGS if warnings else ExitCode.GOOD)
 
     def _remove_states(self) -> None:
@@ -336,7 +336,7 @@ class _Reload:
         away: str,
         kept: str,
     ) -> None:
-        self.report.write(f"InfluxDB is reloaded; it was away for {away}.")
+        self.report.write(f"InfluxDB is reloaded; it was unavailable for {away}.")
         if now:
             rows = _rows(facts.before.count, facts.after.count, before, now)
             self.report.table(("of InfluxDB", "before", "after"), rows, right=(1, 2))
@@ -351,9 +351,9 @@ class _Reload:
         if days == 0:
             remove_old(host, folders, facts.access.as_root)
             return "The old data are removed."
-        told = f"Back to the old data, in {facts.aside}: inv undo{far}."
+        told = f"To return to the old data, in {facts.aside}: inv undo{far}."
         if days is None:
-            return f"{told} They stay as long as keep_previous in [stack] of hosts.toml says."
+            return f"{told} They are kept as set by keep_previous in [stack] of hosts.toml."
         until = read_until(read_text(host, f"{facts.previous}/{UNTIL_FILE}"))
         day = f"{until.astimezone():%Y-%m-%d %H:%M}" if until else f"{days} days"
         where = f" on {self.target.name}" if self.asked.host else ""

@@ -86,21 +86,21 @@ def refuse_source(settings: Settings, asked: str) -> None:
     """Raise UsageError or NotFound where `--from` names nothing; '' means the usual."""
     names = [each.name for each in settings.vaults]
     if asked == "vault" and not names:
-        raise UsageError("--from vault: hosts.toml names no vault.")
+        raise UsageError("--from vault: hosts.toml has no vaults.")
     if asked in ("", "here", "vault", *names) or at_address(settings.vaults, asked):
         return
     if "/" not in asked and asked != ".":
         known = ", ".join(["vault", "here", *names])
-        raise UsageError(f"--from {asked}: write one of {known}, or a folder (./{asked}).")
+        raise UsageError(f"--from {asked}: use one of {known}, or a folder (./{asked}).")
     folder = os.path.abspath(os.path.expanduser(asked))
     if os.path.isfile(folder):
         above, name = os.path.split(asked)
         raise UsageError(
-            f"--from {asked}: that is a file. Name the folder that it is in, and the backup: "
-            f"--from {shlex.quote(above or '.')} --runtag {shlex.quote(_runtag_in(name))}"
+            f"--from {asked}: this is a file. Give its folder and the backup: --from "
+            f"{shlex.quote(above or '.')} --runtag {shlex.quote(_runtag_in(name))}"
         )
     if not os.path.isdir(folder):
-        raise NotFound(f"--from {asked}: there is no folder {folder}.")
+        raise NotFound(f"--from {asked}: folder {folder} does not exist.")
 
 
 @contextlib.contextmanager
@@ -192,10 +192,10 @@ def choose_set(source: Source, asked: str) -> Chosen:
             is_sound=True,
         )
         if latest.backup is None:
-            damaged = f" that is not damaged: {', '.join(each.runtag for each in sets)}"
+            damaged = f" except damaged ones: {', '.join(each.runtag for each in sets)}"
             folder = f" ({source.folder})" if source.folder != source.name else ""
             raise NotFound(
-                f"There is no backup {in_places(source.name)}{folder}{damaged if sets else ''}."
+                f"No backups found {in_places(source.name)}{folder}{damaged if sets else ''}."
                 f"{told_of_others(source.vaults, asked, '--from')}"
             )
         backup, passed = latest.backup, latest.passed
@@ -208,7 +208,7 @@ def choose_set(source: Source, asked: str) -> Chosen:
         backup = found[runtag]
         if not backup.parts:
             raise Refused(
-                f"{runtag} {in_places(source.name)} holds no archive, so there is nothing to "
+                f"{runtag} {in_places(source.name)} has no archives, so there is nothing to "
                 "restore. Nothing was changed."
             )
     refuse_shut(
@@ -228,8 +228,8 @@ def choose_set(source: Source, asked: str) -> Chosen:
     except ValueError as error:
         raise Refused(
             f"The manifest of {backup.runtag} in {source.name} is damaged: {error}. Nothing was "
-            "changed. Restore another copy (--from): "
-            f"inv show '{backup.runtag}' tells which there are."
+            "changed. Restore another copy (--from). To list the copies: inv show "
+            f"'{backup.runtag}'"
         ) from error
 
 
@@ -242,10 +242,10 @@ def lacking_of(settings: Settings, source: Source, manifest: Manifest | None) ->
         gone = environment.gone(environment.owner.read())
         sets = sets_read(source.storage, source.folder, MANIFESTS_LIMIT_S, source.failed)
     except StepFailed as error:
-        return f"Whether it lacks what an older backup has cannot be told: {error}"
+        return f"Cannot compare it with older backups: {error}"
     one = next((each for each in sets if each.runtag == manifest.runtag), None)
     told = lacks_told(lacks(one, sets, gone, here=source.in_place)) if one else ""
-    return f"It lacks what an older backup has: {told}." if told else ""
+    return f"It is missing data that an older backup has: {told}." if told else ""
 
 
 def newer_elsewhere(
@@ -269,7 +269,7 @@ def newer_elsewhere(
             with source_of(settings, replace(request, source=flag), target) as there:
                 told = tuple(_newer_in(there, place, flag, source, chosen))
         except StepFailed as error:
-            told = (f"Whether a newer backup lies {place} cannot be told: {error}",)
+            told = (f"Cannot check for a newer backup {place}: {error}",)
         yield from told
 
 
@@ -285,9 +285,9 @@ def _newer_in(
     if good and newest.made and not (made and newest.made <= made):
         machine = good.manifest.host if good.manifest else "unknown"
         yield (
-            f"A NEWER BACKUP lies {where}: {good.runtag}, made on {machine}. "
-            f"{source.name} has nothing newer than {chosen.runtag}. To take the newer one: add "
-            f"--from {flag}. To take this one and not be told: add --from {source.name}."
+            f"A NEWER BACKUP exists {where}: {good.runtag}, made on {machine}. {source.name} has "
+            f"nothing newer than {chosen.runtag}. To use the newer one: add --from {flag}. To "
+            f"use this one without this message: add --from {source.name}."
         )
     passed = passed_over(newest, failed, there.name, host=whose, is_copy=not there.in_place)
     newer = newer_than(passed, chosen.runtag, made)

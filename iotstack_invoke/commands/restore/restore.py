@@ -51,7 +51,7 @@ from .preflight import Preflight
 from .request import RestoreRequest, Source, choose_set, own_failed, refuse_source, source_of
 from .stage import Stage
 
-AS_BEFORE = "The stack is as it was before."
+AS_BEFORE = "The stack is in its previous state."
 
 
 def restore(settings: Settings, request: RestoreRequest, options: Options, report: Report) -> int:
@@ -88,8 +88,8 @@ def _refuse_live(settings: Settings, target: StackHost, request: RestoreRequest)
     if target.role == "live" and (request.host or "this") not in request.live:
         named_again = request.host or "this"
         raise Refused(
-            f"{target.name} is live in hosts.toml, and a restore replaces its services and "
-            f"volumes. If that is meant, name it a second time: --live {named_again}"
+            f"{target.name} is marked live in hosts.toml, and a restore replaces its services "
+            f"and volumes. To confirm, give its name again: --live {named_again}"
         )
     for name in request.live:
         if name not in ("this", request.host):
@@ -177,8 +177,8 @@ class _Restore:
         self.before.disks.refuse(before)
         if broken:
             raise StepFailed(
-                f"The restore itself would fail: {broken.rstrip('.')}. Which copies there are: "
-                f"inv show '{self.runtag}'"
+                f"The restore itself would fail: {broken.rstrip('.')}. To list the copies: inv "
+                f"show '{self.runtag}'"
             )
         return ExitCode.GOOD
 
@@ -195,7 +195,7 @@ class _Restore:
             found = hash_there(self.source.storage, path)
             if found != part.sha256:
                 return (
-                    f"{path} is damaged: its SHA-256 is {found}, and the manifest says "
+                    f"{path} is damaged: its SHA-256 is {found}, but the manifest has "
                     f"{part.sha256}"
                 )
         return ""
@@ -214,7 +214,7 @@ class _Restore:
         packed = self.messages.tell_needed(facts)
         told, contents = facts, None
         if not self.request.yes:
-            with self.report.waiting("looking at what would be replaced"):
+            with self.report.waiting("checking what would be replaced"):
                 contents = self.before.contents_told(facts, packed)
                 told = self.before.with_items(facts, contents) if contents else facts
         self.messages.tell_items(told, contents)
@@ -235,14 +235,14 @@ class _Restore:
         )
         notes = Notes()
         reporter = CompositeReporter(LogReporter(log), self.report, notes)
-        left = "Nothing of the stack was touched."
+        left = "The stack was not changed."
         after = Afterwards()
         warnings = staged
         try:
             result = self.jobs.do(self.jobs.staging(facts), facts, self.journal, reporter, options)
             if not result.failed:
                 warnings += hooked.run_before(self.hooks.before_restore)
-                with self.report.waiting("looking whether all that was unpacked is still there"):
+                with self.report.waiting("checking that all unpacked data is still there"):
                     self.stage.refuse_hollow(self.jobs.staging(facts))
                 facts = self.before.with_items(self.before.facts_again(facts))
                 self._switching = True
@@ -318,9 +318,9 @@ class _Restore:
             self._tell_hooks(hooked, "failed")
             log.finish(os.rename)
             raise Refused(
-                f"{self.runtag} {in_places(self.source.name)} was made again, or replaced, after "
-                f"this restore began: its archives are not those that were meant. {left} Look at "
-                "what it is now (inv list), and run this again."
+                f"{self.runtag} {in_places(self.source.name)} was replaced after this restore "
+                f"began, so its archives are different ones. {left} Check the backup (inv list), "
+                "then run this again."
             )
         self.report.failed(result.failed)
         if result.damages and self.source.at:
@@ -352,23 +352,23 @@ class _Restore:
         """Tidy up, run the hooks, tell: it is restored, whatever of this cannot be done."""
         hooked.log.write("restore", f"{self.runtag} is restored")
         with self.report.waiting("removing what was staged"):
-            staged = f"Not all of {self.stage.folder} was removed, as the next restore does"
+            staged = f"Could not remove all of {self.stage.folder} (the next restore will)"
             after.do(staged, self._tidy, None)
         told = after.run_hooks(hooked, self.hooks.after_restore, "restored")
         for text in after.left:
             hooked.log.write("restore", text)
-        after.do("Its log was not finished", lambda: hooked.log.finish(os.rename), None)
+        after.do("Could not finish its log", lambda: hooked.log.finish(os.rename), None)
         if hooked.log.broken:
-            after.left.append(f"Its log lacks lines: {hooked.log.broken}")
+            after.left.append(f"Its log is incomplete: {hooked.log.broken}")
         code = after.do(
-            "Not all of it can be told",
+            "The report is incomplete",
             lambda: self.messages.tell_good(facts, warnings, notes.told, told, self._down_s),
             int(ExitCode.WARNINGS),
         )
         if not told.failures:
-            after.do("Old states were not removed", self._remove_states, None)
+            after.do("Could not remove old states", self._remove_states, None)
         for text in after.told():
-            self.report.fail(f"{self.runtag} is restored, but afterwards: {text}")
+            self.report.fail(f"{self.runtag} is restored, but a later step failed: {text}")
         return after.code(code)
 
     def _tidy(self) -> None:

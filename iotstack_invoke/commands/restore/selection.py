@@ -31,7 +31,7 @@ def containers_in(part: Part) -> set[str]:
 
 def left_out_text(container: str, what: str) -> str:
     """Return that something is in no dump, as whoever restores one must know it."""
-    return f"Not in the dump of container {container}, and so not restored: {what}"
+    return f"Not restored, because it is missing in the dump of container {container}: {what}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +48,10 @@ class Selection:
         """Raise Refused where nothing tells what the backup was meant to hold, or it lacks it."""
         if not self.request.exact or (self.manifest and not self.lacking):
             return
-        why = " ".join(self.lacking) or "it has no manifest, which would tell what it left out"
+        why = " ".join(self.lacking) or "it has no manifest, so what was left out is unknown"
         raise Refused(
-            f"--exact would put aside what {self.backup.runtag} may lack by accident: "
-            f"{why.rstrip('.')}. Nothing was changed. Restore without --exact."
+            f"--exact would move aside data that {self.backup.runtag} may be missing by "
+            f"accident: {why.rstrip('.')}. Nothing was changed. Restore without --exact."
         )
 
     def refuse_lost(self, source: str) -> None:
@@ -62,19 +62,19 @@ class Selection:
         wanted = [e for e in made if not names or names & {e.kind, *containers_in(e)}]
         lost = [part.file for part in wanted if part.kind not in found]
         other = [
-            f"{part.file} has {found[part.kind].size_bytes:,} bytes, and its manifest says "
+            f"{part.file} has {found[part.kind].size_bytes:,} bytes, but its manifest has "
             f"{part.size_bytes:,}"
             for part in wanted
             if part.kind in found and found[part.kind].size_bytes != part.size_bytes
         ]
         runtag = self.backup.runtag
-        why = f"lacks {', '.join(lost)}, which its manifest lists" if lost else ""
+        why = f"is missing {', '.join(lost)}, which its manifest lists" if lost else ""
         why = why or (f"is damaged: {'; '.join(other)}" if other else "")
         if why:
             raise Refused(
                 f"{runtag} {in_places(source)} {why}. Nothing was changed. Restore another copy "
-                "(--from), or other services alone (--only NAME). Which copies there are: inv "
-                f"show '{runtag}'"
+                "(--from), or only other services (--only NAME). To list the copies: inv show "
+                f"'{runtag}'"
             )
 
     @property
@@ -83,14 +83,13 @@ class Selection:
         runtag = self.backup.runtag
         if self.backup.state is State.UNFINISHED:
             told_so = (
-                f"{runtag} is unfinished: the run that made it did not end, and nothing tells "
-                "what it lacks. Finish it on the machine that made it: inv backup --runtag "
-                f"'{runtag}'"
+                f"{runtag} is unfinished: its backup was interrupted, so what is missing is "
+                f"unknown. Finish it on the machine that made it: inv backup --runtag '{runtag}'"
             )
             return (told_so,)
         told = self.manifest.lacking if self.manifest and not self.request.only else ()
         older = {older_part(kind) for kind in self.backup.parts}
-        ends = ("and what that would hold stays as it is.", "so an earlier one is taken.")
+        ends = ("and the data of that part is not changed.", "so an earlier one is used.")
         return tuple(
             f"{runtag} is incomplete: it has no {what} ({why.rstrip('.')}), {ends[what in older]}"
             for what, why in told
@@ -114,8 +113,8 @@ class Selection:
         lost = dict.fromkeys(told[name] for name in self.request.names if name in told)
         if lost:
             raise Refused(
-                f"In {self.backup.runtag} {' '.join(lost)} Nothing of the stack was touched. Take "
-                "another backup: inv list shows them."
+                f"In {self.backup.runtag} {' '.join(lost)} The stack was not changed. Use "
+                "another backup. To list them: inv list"
             )
 
     def _never_made(self) -> dict[str, str]:
@@ -153,8 +152,8 @@ class Selection:
         for kind in sorted(wanted - set(kinds)):
             raise Refused(
                 f"{self.backup.runtag} has no {kind} part, and --only "
-                f"{' --only '.join(self.request.only)} needs it. Nothing was changed. Take "
-                "another backup: inv list shows them."
+                f"{' --only '.join(self.request.only)} needs it. Nothing was changed. Use "
+                "another backup. To list them: inv list"
             )
         return tuple(kind for kind in kinds if kind in wanted)
 
@@ -252,7 +251,7 @@ class Selection:
         hint = f" Did you mean {', '.join(near)}?" if near else ""
         raise Refused(
             f"{self.backup.runtag} holds {what.format(', '.join(absent))}.{hint} It holds: "
-            f"{', '.join(listed) or 'nothing'}. Nothing of the stack was touched."
+            f"{', '.join(listed) or 'nothing'}. The stack was not changed."
         )
 
 

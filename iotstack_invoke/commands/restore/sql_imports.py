@@ -198,18 +198,18 @@ class SqlImports:
         if not server.data:
             homes = " or ".join(mount for mount, _ in engine.homes)
             raise Refused(
-                f"On {name} container {server.container} maps no folder to {homes}, so its data "
-                "cannot be swapped. Nothing was changed. Map one, or restore the other services "
-                "one by one: --only NAME."
+                f"On {name} container {server.container} has no folder mapped to {homes}, so its "
+                "data cannot be swapped. Nothing was changed. Map one, or restore the other "
+                "services one by one: --only NAME."
             )
         if not load.there:
             refuse_place(self.target, server.container, server.data)
         if load.beside and self._leads_out(server.data):
             raise Refused(
-                f"The dump of {server.title} is loaded into a copy of its data on {name}, so that "
-                "its other databases stay; but some of them lie in folders of their own (links, "
-                "DATA DIRECTORY), which a copy would share with it. Nothing was changed. Load it "
-                "by hand, or restore the other services one by one: --only NAME."
+                f"The dump of {server.title} is loaded into a copy of its data on {name}, to "
+                "keep its other databases; but some of them are in separate folders (links, DATA "
+                "DIRECTORY), which the copy would share with the original. Nothing was changed. "
+                "Load it by hand, or restore the other services one by one: --only NAME."
             )
         if self._has_timescale(load):
             raise Refused(timescale_refusal(server))
@@ -266,9 +266,9 @@ class SqlImports:
             if any(self._holds(each) and not self._holds(_staged(item, each)) for each in hollow):
                 path = posixpath.relpath(item.live, self.target.folder)
                 warn(
-                    f"{item.live if path.startswith('..') else path} stays as it is: a database, "
-                    "or a service with one, keeps its data there, and the backup does not hold "
-                    "all of them."
+                    f"{item.live if path.startswith('..') else path} is not changed: a database, "
+                    "or a service with one, keeps its data there, and the backup does not have "
+                    "all of it."
                 )
             else:
                 kept.append(item)
@@ -310,8 +310,8 @@ def without_new_data(
         if item.is_mount and mine:
             names = ", ".join(mine)
             warn(
-                f"{item.title} stays as it is: in it lie the data of {names}, which come from a "
-                "dump. What else it holds is in the outside part: unpack it by hand."
+                f"{item.title} is not changed: it contains the data of {names}, which come from "
+                "a dump. Its other files are in the outside part: unpack them by hand."
             )
         else:
             kept.append(item)
@@ -332,11 +332,11 @@ def refuse_place(target: StackHost, container: str, data: str) -> None:
         return
     if top in ("..", ".", BACKUPS, RESTORE) or place in FOLDERS:
         raise Refused(
-            f"The manifest says that the data of container {container} lie in {data}. That is "
-            f"no folder of its own in the stack, and {target.name} has no such container "
-            "that says the same. Nothing was changed. Make the container first, with the "
-            f"docker-compose.yml for it (docker compose up --no-start {container}), or "
-            "restore the other services one by one: --only NAME."
+            f"By the manifest the data of container {container} are in {data}. That is not a "
+            f"separate folder in the stack, and no such container on {target.name} confirms it. "
+            "Nothing was changed. Create the container first, with its docker-compose.yml "
+            f"(docker compose up --no-start {container}), or restore the other services one by "
+            "one: --only NAME."
         )
 
 

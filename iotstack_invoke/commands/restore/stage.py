@@ -97,9 +97,9 @@ class Stage:
                 members = 0
             if record is None or members < int(record.facts.get("members", 0)):
                 raise StepFailed(
-                    f"On {self.target.name} {folder} does not hold any more all that was unpacked "
-                    "into it: somebody removed it, or a drive was unmounted. Nothing of the stack "
-                    "was touched. Let it be there, and run this again."
+                    f"On {self.target.name} {folder} no longer has all unpacked data: it was "
+                    "removed, or a drive was unmounted. The stack was not changed. Mount the "
+                    "drive if there is one, then run this again."
                 )
 
     def remove(self, folders: Iterable[str]) -> None:

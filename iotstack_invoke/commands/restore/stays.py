@@ -59,8 +59,8 @@ def names_told(facts: RestoreFacts) -> str:
 def unknown_told(facts: RestoreFacts) -> tuple[str, ...]:
     """Return of which servers it is not known, as warnings; none if nothing is to stay."""
     return tuple(
-        f"What container {name} holds and the backup does not is not known, and does not stay: "
-        f"{why}. Its old data are kept in {facts.previous}. If it is to stay: inv undo, start the "
+        f"Data of container {name} that is not in the backup cannot be kept in place: {why}. All "
+        f"its old data are kept in {facts.previous}. To keep it in place: inv undo, start the "
         "container, and restore again."
         for name, why in facts.unknown.items()
         if not facts.exact
@@ -92,7 +92,7 @@ def _all_or_named(facts: RestoreFacts, container: str, title: str, names: tuple[
     if not (may_stay or facts.staying(container)):
         return f"all of {title}"
     if not names:
-        return f"what the backup holds of {title}"
+        return f"what the backup has of {title}"
     return f"database{'s' if len(names) > 1 else ''} {', '.join(names)} of {title}"
 
 
@@ -115,20 +115,20 @@ def _names_of(told: Mapping[str, Any]) -> tuple[str, ...]:
 
 def told_before(facts: RestoreFacts) -> Iterator[str]:
     """Yield what is told before a restore of what is here and not in the backup."""
-    becomes = "is put aside" if facts.exact else "stays here"
+    becomes = "is moved aside" if facts.exact else "stays here"
     if names := names_told(facts):
         yield f"{becomes}, not in the backup: {names}"
     if facts.beyond:
         yield f"stays here, not in the backup: {', '.join(facts.beyond)}"
     if facts.later:
         servers = ", ".join(facts.later)
-        yield f"{becomes} as well: what else {servers} hold, told when the backup is unpacked"
+        yield f"{becomes} as well: other data of {servers}, listed when the backup is unpacked"
 
 
 def told_after(facts: RestoreFacts) -> Iterator[str]:
     """Yield what became of that."""
     if names := names_told(facts):
-        yield f"{'put aside' if facts.exact else 'kept'}, not in the backup: {names}"
+        yield f"{'moved aside' if facts.exact else 'kept'}, not in the backup: {names}"
     if facts.beyond:
         yield f"kept, not in the backup: {', '.join(facts.beyond)}"
 
@@ -208,7 +208,7 @@ class Stays:
             return Held()  # its other databases stay, or there is nothing
         there = named(self.found, server.container)
         if there is None or not there.container.running:
-            raise StepFailed("it does not run" if there else "there is no such container")
+            raise StepFailed("it is not running" if there else "no such container")
         here = held_by_server(host, server, self.target.docker)
         told = self._told_of_sql(load)
         if staged and told is None:
@@ -248,8 +248,8 @@ class Stays:
         last = next((each for each in reversed(told.split("\n")) if each.strip()), "").split()
         if not last or not last[0].isdigit():
             raise StepFailed(
-                f"On {self.target.name}: how many bytes {what} take, which stay beside what the "
-                f"backup holds, cannot be told. Nothing of the stack was touched. {EXACT_HINT}"
+                f"On {self.target.name}: cannot measure {what}, which are kept beside the data "
+                f"of the backup. The stack was not changed. {EXACT_HINT}"
             )
         return int(last[0])
 

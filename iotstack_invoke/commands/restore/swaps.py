@@ -98,9 +98,9 @@ class Swaps:
             chosen or facts.loads or facts.server or facts.outside
         ):
             raise Refused(
-                f"{runtag} holds nothing of {', '.join(self.planner.request.names)} that could be "
-                f"put in place. Nothing of the stack was touched. inv show '{runtag}' tells "
-                "what it lacks."
+                f"{runtag} has nothing of {', '.join(self.planner.request.names)} that can be "
+                "restored. The stack was not changed. To see what is missing: inv show "
+                f"'{runtag}'"
             )
         owner = ""
         if held.is_staged and here.is_new and facts.bare:

@@ -58,8 +58,8 @@ def server_in(
         refuse_place(target, name, told)
     if container and DATA_INSIDE not in mounts:
         raise Refused(
-            f"On {target.name} container {name} maps no folder to {DATA_INSIDE}, so its data "
-            "cannot be swapped. Nothing was changed. Map one."
+            f"On {target.name} container {name} has no folder mapped to {DATA_INSIDE}, so its "
+            "data cannot be swapped. Nothing was changed. Map one."
         )
     data = mounts.get(DATA_INSIDE, told or f"{target.folder}/{INFLUX_FOLDER}/data")
     return Server(name, _real(target, data))
@@ -105,8 +105,8 @@ def server_to_load(
         if any(path != other and is_in(other, path) for other in server.folders):
             raise Refused(
                 f"On {target.name} folders of InfluxDB in container {name} are mapped to {path} "
-                "and to a place in it, so they cannot be swapped one by one. Nothing was changed. "
-                "Map them to folders side by side."
+                "and to a folder inside it, so they cannot be swapped one by one. Nothing was "
+                "changed. Map them to folders side by side."
             )
     return server
 
@@ -118,8 +118,8 @@ def refuse_away(target: StackHost, paths: Iterable[str]) -> None:
         if any(is_in(away, path) for path in renamed):
             raise Refused(
                 f"On {target.name} /etc/fstab has {away}, where nothing is mounted now: the next "
-                "mount would hide what is restored there. Nothing of the stack was touched. Mount "
-                "it first, or remove that line."
+                "mount would hide what is restored there. The stack was not changed. Mount it "
+                "first, or remove that line."
             )
 
 
@@ -139,7 +139,7 @@ def refuse_inner_mounts(
         raise Refused(
             f"On {target.name} InfluxDB in container {name} keeps its data in "
             f"{', '.join(elsewhere)}, apart from {DATA_INSIDE}, so they cannot be swapped as a "
-            "whole. Nothing was changed. Let its settings name the usual folders, or restore the "
+            "whole. Nothing was changed. Use the usual folders in its settings, or restore the "
             "other services one by one: --only NAME."
         )
     inner = [
@@ -207,7 +207,7 @@ def refuse_mounts(target: StackHost, *renamed: tuple[Iterable[str], Callable[[st
             if is_in(mount, path):
                 raise Refused(
                     f"On {target.name} {mount} is a mount point, and {path} cannot be swapped by "
-                    f"rename. Nothing of the stack was touched. {advice(path)}"
+                    f"rename. The stack was not changed. {advice(path)}"
                 )
 
 
@@ -229,9 +229,9 @@ def refuse_held(target: StackHost, paths: Iterable[str]) -> None:
         for flag in HELD if path in asked else ():
             if flag in flags:
                 raise Refused(
-                    f"On {target.name} {path} is {HELD[flag]}: nothing can be renamed there, as a "
-                    "restore does. Nothing of the stack was touched. Take that from it, and put "
-                    f"it back afterwards: sudo chattr -{flag} {shlex.quote(path)}"
+                    f"On {target.name} {path} is {HELD[flag]}: a restore cannot rename anything "
+                    "there. The stack was not changed. Remove this attribute, and set it again "
+                    f"afterwards: sudo chattr -{flag} {shlex.quote(path)}"
                 )
 
 
@@ -241,10 +241,10 @@ def refuse_stage_apart(target: StackHost) -> None:
     if entries(target.host, target.folder).get(RESTORE) == "l":
         raise Refused(
             f"On {target.name} {stage} is a link. Nothing was changed. Make it a plain folder of "
-            "the stack: what is replaced is renamed into it."
+            "the stack: replaced data is renamed into it."
         )
     if mount_of(target.host, stage) != mount_of(target.host, target.folder):
         raise Refused(
-            f"On {target.name} {stage} lies on another file system than the stack, so nothing "
-            "can be swapped by rename. Nothing was changed. Make it a plain folder of the stack."
+            f"On {target.name} {stage} is on another file system than the stack, so nothing can "
+            "be swapped by rename. Nothing was changed. Make it a plain folder of the stack."
         )

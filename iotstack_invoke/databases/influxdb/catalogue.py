@@ -65,7 +65,7 @@ class PutCatalogue(HostStep):
         host.remove([self._kept + PARTIAL])
         if told.exit_code and not _is_missing(told.err):
             raise StepFailed(
-                f"The catalogue of container {self.container} cannot be kept: {told.last_line}"
+                f"Could not save the catalogue of container {self.container}: {told.last_line}"
             )
         above = posixpath.dirname(self.meta)
         pack = (*self.access.as_root, "tar", "--create", "--directory", above, "meta/meta.db")
@@ -84,7 +84,7 @@ class PutCatalogue(HostStep):
             while chunk := read_chunk(pipe.stdout):
                 content += chunk
             if pipe.finish():
-                raise StepFailed(f"On {host.name} the catalogue of InfluxDB cannot be read.")
+                raise StepFailed(f"Could not read the catalogue of InfluxDB on {host.name}.")
         copy = (*self.access.docker, "cp", "--archive", "-", f"{self.container}:{into}")
         with temporary_file(host, self.notes, content):
             host.run(self._command(_FROM, self.notes, *copy))
@@ -106,7 +106,7 @@ def catalogue_within(host: Host, container: str, docker: tuple[str, ...]) -> byt
             if _is_missing(" ".join(said)):
                 return b""
             last = said[-1] if said else ""
-            raise StepFailed(f"The catalogue of container {container} cannot be read: {last}")
+            raise StepFailed(f"Could not read the catalogue of container {container}: {last}")
     with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
         content = archive.extractfile("meta.db")
         return content.read() if content else b""

@@ -74,7 +74,7 @@ class DumpCheck:
         known = _NAME.fullmatch(name)
         if not known:
             unfinished = name.endswith((".00", ".pending"))
-            what = "left by a dump that was not finished" if unfinished else "not part of a dump"
+            what = "left by an unfinished dump" if unfinished else "not part of a dump"
             self._early.add(f"{name}: {what}.", again=unfinished)
         elif name in self._shards or name in self._catalogues or name in self._manifests:
             self._early.add(f"{name}: there twice.")
@@ -107,13 +107,13 @@ class DumpCheck:
     def _newest(self, problems: _Problems) -> _Manifest:
         """The manifest that counts: names begin with the time, so the last one."""
         if not self._manifests:
-            problems.add("There is no .manifest: the dump was not finished.", again=True)
+            problems.add("No .manifest found: the dump was not finished.", again=True)
             return _Manifest("", "", 0, (), "")
         names = sorted(self._manifests)
         if len(names) > 1:
             problems.add(
-                f"{len(names)} dumps share this folder ({', '.join(names)}); a restore mixes them."
-                f" Give every dump a new, empty folder."
+                f"{len(names)} dumps share this folder ({', '.join(names)}); a restore would mix "
+                "them. Write every dump to a new, empty folder."
             )
         newest = self._manifests[names[-1]]
         if newest.damage:
@@ -132,8 +132,8 @@ class DumpCheck:
             return None
         if found.size_bytes != newest.meta_bytes:
             problems.add(
-                f"{newest.meta_file}: the catalogue has {found.size_bytes} bytes, the manifest "
-                f"says {newest.meta_bytes}.",
+                f"{newest.meta_file}: the catalogue has {found.size_bytes} bytes, but the "
+                f"manifest has {newest.meta_bytes}.",
                 again=True,
             )
         return found
@@ -144,7 +144,7 @@ class DumpCheck:
         listed = {each.file for one in self._manifests.values() for each in one.files}
         listed |= {each.meta_file for each in self._manifests.values()}
         for name in sorted({*self._shards, *self._catalogues} - listed):
-            problems.add(f"{name}: in no manifest, so left by another dump.")
+            problems.add(f"{name}: not in a manifest, so left by another dump.")
 
     def _fact(
         self, listed: _ListedShard, places: Mapping[int, ShardPlace] | None, problems: _Problems
@@ -159,7 +159,7 @@ class DumpCheck:
                 again=True,
             )
         elif place and (place.database, place.policy) != (listed.database, listed.policy):
-            problems.add(f"{where}: by the catalogue it is of {place.database}.{place.policy}.")
+            problems.add(f"{where}: the catalogue lists it under {place.database}.{place.policy}.")
         shard = self._shards.get(listed.file)
         if shard is None:
             problems.add(f"{where}: the file is missing.", again=True)
@@ -170,11 +170,11 @@ class DumpCheck:
             return None
         if shard.bytes != listed.bytes:
             problems.add(
-                f"{where}: holds {shard.bytes} bytes, the manifest says {listed.bytes}.",
+                f"{where}: has {shard.bytes} bytes, but the manifest has {listed.bytes}.",
                 again=True,
             )
         elif stranger := next((n for n, _ in shard.members if not n.startswith(folder)), ""):
-            problems.add(f"{where}: holds {stranger}, which is of another shard.")
+            problems.add(f"{where}: contains {stranger}, which belongs to another shard.")
         return ShardFact(
             id=listed.id,
             database=listed.database,
@@ -262,5 +262,5 @@ def _listed(entry: Any) -> _ListedShard:
     )
     named = _NAME.fullmatch(listed.file)
     if not named or named["shard"] != str(listed.id):
-        raise ValueError(f"{listed.file} is no file name for shard {listed.id}")
+        raise ValueError(f"{listed.file} is not a file name for shard {listed.id}")
     return listed

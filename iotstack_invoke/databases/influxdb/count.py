@@ -117,8 +117,8 @@ class CountInflux(HostStep):
                 if time.monotonic() < deadline:
                     raise
                 context.status(
-                    f"The values are not counted: that takes more than {COUNT_LIMIT_S:g} s. The "
-                    "sizes of the files prove the load."
+                    f"Values were not counted: this takes more than {COUNT_LIMIT_S:g} s. The "
+                    "load is verified by file sizes."
                 )
                 return None
             for name, number in answers:
@@ -209,4 +209,6 @@ class CompareCounts:
         before, after = self.before.count, self.after.count
         differences = compare_counts(before, after) if before and after else []
         if differences:
-            raise StepFailed(f"InfluxDB does not hold what it held: {'; '.join(differences[:5])}.")
+            raise StepFailed(
+                f"The contents of InfluxDB differ from before: {'; '.join(differences[:5])}."
+            )

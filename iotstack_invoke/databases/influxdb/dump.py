@@ -40,7 +40,7 @@ class Dump:
                 while pipe.stdout.read(CHUNK_BYTES):  # tar pads its end
                     pass
                 if pipe.finish():
-                    raise StepFailed(f"The dump in {self.folder} cannot be read.")
+                    raise StepFailed(f"Could not read the dump in {self.folder}.")
             self._report = report
         return self._report
 
@@ -80,7 +80,7 @@ class CheckDump:
         absent = [] if problems else [name for name in self.databases if name not in held]
         if absent:
             raise StepFailed(
-                f"The dump {self.called} does not hold {', '.join(absent)}. It holds: "
+                f"The dump {self.called} does not contain {', '.join(absent)}. It contains: "
                 f"{', '.join(held) or 'no database'}. Nothing was changed."
             )
         host = self.dump.access.host(context)
@@ -93,7 +93,7 @@ class CheckDump:
             problems += _check_blocks(host, (*self.dump.access.as_root, "cat", path), shard.file)
         if problems:
             found = f"The dump {self.called} is damaged: {' '.join(problems)}"
-            raise StepFailed(f"{found} Nothing was changed. Take another backup.", damage=found)
+            raise StepFailed(f"{found} Nothing was changed. Use another backup.", damage=found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,7 @@ class CompareWithServer:
         lacking += lacking_shards(held, there, frozenset(tsm_files(host, self.server, as_root)))
         if lacking:
             raise StepFailed(
-                f"The dump does not hold all of InfluxDB: it lacks {'; '.join(lacking[:5])}."
+                f"The dump is incomplete. Missing from InfluxDB's files: {'; '.join(lacking[:5])}."
             )
 
 
@@ -139,10 +139,7 @@ class CompareWithManifest:
         found = facts_of(self.dump.report(context))
         differing = [key for key in found if key in self.told and self.told[key] != found[key]]
         if differing:
-            raise StepFailed(
-                "The dump is not the one that the manifest describes: they differ in "
-                f"{', '.join(differing)}."
-            )
+            raise StepFailed(f"The dump differs from the manifest in {', '.join(differing)}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +160,9 @@ class CompareWithDump:
         wanted = self.dump.report(context).catalogue
         lacking = lacking_in(there, wanted) if wanted else []
         if lacking:
-            raise StepFailed(f"InfluxDB did not take all: it lacks {'; '.join(lacking[:5])}.")
+            raise StepFailed(
+                f"InfluxDB did not load everything. Missing: {'; '.join(lacking[:5])}."
+            )
 
 
 def lacking_in(held: Catalogue | None, wanted: Catalogue) -> list[str]:

@@ -113,8 +113,8 @@ class LoadInflux(HostStep):
                     ask_influx(host, self.server, self.access.docker, text)
                 else:
                     context.warn(
-                        f"User {user.name} of the backup is not in InfluxDB here, and a restore "
-                        f"of single databases brings no users. When it is made: {text}"
+                        f"User {user.name} of the backup does not exist in InfluxDB here, and a "
+                        f"restore of single databases adds no users. After creating it: {text}"
                     )
 
     def _load(
@@ -162,9 +162,9 @@ class LoadInflux(HostStep):
                 return
             if time.monotonic() > deadline:
                 raise StepFailed(
-                    "InfluxDB did not take all of the dump in: "
-                    f"{'; '.join(each.told for each in missing[:5])}. Its disk may be full; look "
-                    "at `docker logs`."
+                    "InfluxDB did not load all of the dump. Missing: "
+                    f"{'; '.join(each.told for each in missing[:5])}. Its disk may be full; "
+                    "check `docker logs`."
                 )
             context.status(f"waiting for {len(missing)} shards to settle")
             processes.pause(0.3)
@@ -291,7 +291,7 @@ class AddQueries(HostStep):
 
     def commands(self) -> tuple[str, ...]:
         """Return what is done."""
-        return (f"make the dump's continuous queries again in {self.server.container}",)
+        return (f"create the dump's continuous queries again in {self.server.container}",)
 
     def do(self, context: StepContext) -> None:
         """Make them; where InfluxDB does not take one, warn with the exact statement."""
@@ -308,8 +308,8 @@ class AddQueries(HostStep):
                 if self.all_of_them:
                     drop = f"DROP CONTINUOUS QUERY {quoted(query.name)} ON {quoted(database)}"
                     raise StepFailed(
-                        f"{error}. What it names may be gone: make that again, or tell InfluxDB "
-                        f"`{drop}`, and reload again."
+                        f"{error}. What it refers to may no longer exist: create it again, or "
+                        f"run `{drop}` in InfluxDB, then reload again."
                     ) from error
                 words = shlex.join(("influx", "-execute", text))
                 context.warn(f"{error}. Run it in the container of InfluxDB: {words}")

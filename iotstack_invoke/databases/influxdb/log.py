@@ -133,7 +133,7 @@ _T = r"\d{4}/\d\d/\d\d \d\d:\d\d:\d\d "
 _WHY = r"(?P<why>.*?)\.?"
 _ID = r"shard (?P<shard>\d+)"
 _NO_SPACE = "no space left on device"
-_AGAIN = "Make the dump again into a new, empty folder."
+_AGAIN = "Dump again into a new, empty folder."
 # The path repeats the three names as DB.RP.NNNNN.00; that tells odd names apart for certain.
 _SHARD = (
     rf"{_T}backing up db=(?P<database>.+) rp=(?P<rp>.+) shard=(?P<shard>\d+)"
@@ -231,21 +231,25 @@ def judge_backup(lines: Sequence[str], exit_code: int) -> BackupVerdict:
     full = any(_NO_SPACE in line.text for _, line in read)
     problems = _Sentences()
     if full:
-        problems.add("The disk that takes the dump is full. Make room, then dump again.")
+        problems.add("The disk for the dump is full. Free some space, then dump again.")
     elif broken := sorted({line.shard or 0 for _, line in read if line.retry_bytes}):
-        problems.add(f"The connection broke inside {_shards(broken)}: damaged. {_AGAIN}")
+        problems.add(f"Connection lost inside {_shards(broken)}: damaged. {_AGAIN}")
     elif lost:  # 1.6.7, killed and back after 4 s: exit 0, and the shard before was cut
-        problems.add(f"InfluxDB went away at {_shards(lost)}; a shard may be cut. {_AGAIN}")
+        problems.add(
+            f"InfluxDB became unreachable at {_shards(lost)}; a shard may be cut. {_AGAIN}"
+        )
     problems.add_all(_failures(read, exit_code))
     done = _has(read, _Kind.DONE)
     if not done:
-        problems.add('The dump did not come to its end: no line "backup complete".')
+        problems.add('The dump did not finish: no line "backup complete".')
     elif not _has(read, _Kind.PORTABLE):
         problems.add("This is not a portable dump of all databases. Dump with -portable alone.")
     elif missing := sorted(_ids(read, _Kind.BEGUN) - finished):
-        problems.add(f"There is no file of {_shards(missing)}. {_AGAIN}")
+        problems.add(f"The file of {_shards(missing)} is missing. {_AGAIN}")
     if _has(read, _Kind.WINDOW):
-        problems.add("The dump holds a window of time only. Dump without -since, -start and -end.")
+        problems.add(
+            "The dump covers only a window of time. Dump without -since, -start and -end."
+        )
     return BackupVerdict(
         problems=problems.told,
         warnings=_warnings(read),
@@ -327,7 +331,7 @@ def explain_metadata_refusal(
     wanted = set(asked) or set(catalogue.names)
     if absent := wanted - {each.name for each in catalogue.databases}:
         held = ", ".join(catalogue.names) or "none"
-        say = f"Not in the dump: {_names(absent)} (capitals count). It has: {held}."
+        say = f"Not in the dump: {_names(absent)} (case matters). It has: {held}."
         return RefusalCause(Refusal.NOT_IN_DUMP, say)
     targets = {new_name} if new_name else wanted
     there = targets & set(on_server)
@@ -338,17 +342,17 @@ def explain_metadata_refusal(
         return RefusalCause(Refusal.NOTHING_TO_LOAD, say)
     if there:
         say = (
-            f"On the server already: {_names(there)}. InfluxDB then restores nothing, also no "
-            f"other database. Drop what may go, or restore under another name."
+            f"Already on the server: {_names(there)}. InfluxDB then restores nothing, not even "
+            "other databases. Drop them if you do not need them, or restore under another name."
         )
         return RefusalCause(Refusal.EXISTS, say)
     if catalogue.size_bytes > LARGEST_SEEN_FINE_BYTES:
         say = (
             f"The catalogue has {catalogue.size_bytes} bytes, perhaps too many for InfluxDB 1.5 "
-            f"and 1.6 (influxdb#9968). Restore with 1.8, or one database after the other."
+            "and 1.6 (influxdb#9968). Restore with 1.8, or one database at a time."
         )
         return RefusalCause(Refusal.LARGE, say)
-    say = "InfluxDB refused the catalogue for no known reason. Its own log (docker logs) tells."
+    say = "InfluxDB refused the catalogue for an unknown reason. See its log (docker logs)."
     return RefusalCause(Refusal.UNKNOWN, say)
 
 
@@ -358,11 +362,11 @@ _ENDS: Final = (
     (124, "influxd was stopped by the time limit."),
     (130, "influxd was interrupted."),
     (137, "influxd was killed."),
-    (143, "influxd was told to stop."),
+    (143, "influxd received a stop signal."),
 )
 _ADVICE: Final = (
-    ("connection refused", " Is InfluxDB running, and is it up yet?"),
-    ("permission denied", " Look at the owner and rights of the folder."),
+    ("connection refused", " Is InfluxDB running and ready?"),
+    ("permission denied", " Check the owner and rights of the folder."),
     ("header tag", " What answers is not InfluxDB's backup service (port 8088)."),
 )
 _MOST_IDS = 8

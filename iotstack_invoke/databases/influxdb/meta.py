@@ -162,7 +162,7 @@ def read_meta(data: bytes) -> Catalogue:
     top = _fields(inner)
     missing = [number for number in _REQUIRED_AT_TOP if number not in top]
     if missing:
-        raise DamagedCatalogue("the catalogue is not whole: some of its counters are missing")
+        raise DamagedCatalogue("the catalogue is incomplete: some of its counters are missing")
     return Catalogue(
         databases=tuple(_database(each) for each in _messages(top, _DATABASE)),
         users=tuple(_user(each) for each in _messages(top, _USER)),
@@ -319,7 +319,7 @@ def _varint(value: int) -> bytes:
 
 def _last(found: _Fields, number: int) -> int | bytes:
     if number not in found:
-        raise DamagedCatalogue("the catalogue is not whole: a required field is missing")
+        raise DamagedCatalogue("the catalogue is incomplete: a required field is missing")
     return found[number][-1]
 
 

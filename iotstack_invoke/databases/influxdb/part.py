@@ -77,7 +77,7 @@ def influx_facts(
     if not version.startswith("1."):
         raise StepFailed(
             f"Container {name} runs InfluxDB {version}; this part is for InfluxDB 1.x. Its data "
-            "are in no archive. If that is meant, say so in hosts.toml: [[services]], name = "
+            "are in no archive. If this is intended, add to hosts.toml: [[services]], name = "
             f'"{name}", kind = "dump", dump = "influxdb2".'
         )
     inside = (*influx_folders(host, name, docker), BACKUP_INSIDE)
@@ -129,8 +129,7 @@ def influx_folders(
     told = host.run(command)
     if told.exit_code and DOCKER_SAYS.search(told.err):
         raise StepFailed(
-            f"Where InfluxDB in container {container} keeps its data cannot be asked: "
-            f"{told.last_line}"
+            f"Cannot find where InfluxDB in container {container} keeps its data: {told.last_line}"
         )
     try:
         found = read_toml(told.out)
@@ -165,8 +164,8 @@ def influx_version(
     words = told.out.split()  # InfluxDB v1.8.10 (git: 1.8 688e697c51fd)
     if len(words) < 2 or words[0] != "InfluxDB":  # noqa: PLR2004 - a name and a version
         raise StepFailed(
-            f"Container {container} does not tell the version of its influxd (exit "
-            f"{told.exit_code}): {told.last_line}"
+            f"Cannot read the influxd version of container {container} (exit {told.exit_code}): "
+            f"{told.last_line}"
         )
     return words[1].lstrip("v")
 
@@ -181,7 +180,7 @@ def wait_for_ping(
         running, published, *addresses = told.out.split()
         if running != "true":
             raise StepFailed(
-                f"Container {container} does not stay up. Look at `docker logs {container}`."
+                f"Container {container} does not keep running. Check `docker logs {container}`."
             )
         # A new start gives a new address; on the host's own network there is none. A port may be
         # published on one address of the host only.
@@ -194,7 +193,7 @@ def wait_for_ping(
             tried = ", ".join(f"{address}:{port}" for address, port in ways)
             raise StepFailed(
                 f"InfluxDB in container {container} does not answer /ping at {tried} within "
-                f"{limit_s:g} s. Look at `docker logs {container}`."
+                f"{limit_s:g} s. Check `docker logs {container}`."
             )
         processes.pause(0.3)
 
@@ -268,7 +267,7 @@ class DumpInflux(DumpStep):
             read = read_backup_line(line)
             if read.level is Level.ERROR and "no space left" in line:
                 # influxd would try ten times, for four minutes (measured)
-                raise StepFailed(f"There is no room for the dump in {self.on_host}: {line}")
+                raise StepFailed(f"Not enough space for the dump in {self.on_host}: {line}")
             if read.say and read.shard is not None:
                 context.status(read.say)
 
@@ -418,7 +417,7 @@ class SweepInflux:
         report = check.report()
         if report.problems:
             raise StepFailed(
-                f"The dump of container {self.container} is not whole: "
+                f"The dump of container {self.container} is incomplete: "
                 + " ".join(report.problems),
                 again=report.again,
             )

@@ -141,9 +141,9 @@ class WaitForInflux(HostStep):
         others = [each for each in catalogue.names if each not in self.stays]
         if others:
             raise StepFailed(
-                f"Container {self.server.container} holds databases before anything was loaded "
-                f"into it: {', '.join(others)}. InfluxDB would then take nothing in. "
-                "Does its image make one when it starts?"
+                f"Container {self.server.container} has databases before anything was loaded: "
+                f"{', '.join(others)}. InfluxDB would then load nothing. Does its image create "
+                "one at start?"
             )
 
 
@@ -154,7 +154,7 @@ def server_catalogue(host: Host, server: Server, as_root: tuple[str, ...]) -> Ca
     try:
         return read_meta_db(content)
     except ValueError as error:
-        raise StepFailed(f"On {host.name}: {path} cannot be read: {error}.") from error
+        raise StepFailed(f"Could not read {path} on {host.name}: {error}.") from error
 
 
 def tsm_files(
@@ -204,4 +204,4 @@ def ask_influx(host: Host, server: Server, docker: tuple[str, ...], text: str) -
     told = host.run(influx_words(server, docker, text))
     said = (told.out, *told.err.splitlines())  # besides errors sudo or Docker may say a word
     if told.exit_code or any(each.startswith("ERR") for each in said):
-        raise StepFailed(f"InfluxDB did not do `{text}`: {told.last_line}")
+        raise StepFailed(f"InfluxDB failed `{text}`: {told.last_line}")

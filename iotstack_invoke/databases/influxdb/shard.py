@@ -57,10 +57,10 @@ def read_shard(stream: IO[bytes]) -> Shard:
     try:
         for name, size in _members(content):
             if name in sizes:  # a cut download with the second try behind it
-                raise Damaged(f"it holds {name} twice, as after a broken connection")  # noqa: TRY301
+                raise Damaged(f"it contains {name} twice, as after a lost connection")  # noqa: TRY301
             sizes[name] = size
             if is_tsm(name) and not _has_tsm_ends(content, size):
-                damage = f"{name} is not a whole TSM file; InfluxDB would restore nothing of it"
+                damage = f"{name} is not a complete TSM file; InfluxDB would restore nothing of it"
     except Damaged as error:
         damage, again = str(error), True
     return Shard(content.at, tuple(sizes.items()), damage, again)
@@ -105,7 +105,7 @@ def _members(content: Content) -> Iterator[tuple[str, int]]:
         try:
             header = tarfile.TarInfo.frombuf(block, "utf-8", "replace")
         except tarfile.HeaderError:
-            raise Damaged("the tar inside is damaged: no header where one must be") from None
+            raise Damaged("the tar inside is damaged: a header is missing") from None
         if header.type in (tarfile.XHDTYPE, tarfile.XGLTYPE):
             path, size = _pax(content, header.size)
             continue
@@ -116,7 +116,7 @@ def _members(content: Content) -> Iterator[tuple[str, int]]:
         content.skip(end - content.at)
         path, size = "", -1
     if content.take(_BLOCK).count(0) != _BLOCK:
-        raise Damaged("the tar inside is damaged: its end is not two blocks of zeros")
+        raise Damaged("the tar inside is damaged: it does not end with two blocks of zeros")
     content.end()
 
 
@@ -240,7 +240,7 @@ def _read_blocks(content: Content, indexes: Mapping[str, _Index]) -> list[str]:
             bad += found != wanted
         if bad:
             told.append(
-                f"{name}: {bad} of {len(index.sizes)} blocks do not fit their checksum; a "
-                f"restore would take wrong values from them"
+                f"{name}: {bad} of {len(index.sizes)} blocks do not match their checksum; a "
+                "restore would load wrong values"
             )
     return told

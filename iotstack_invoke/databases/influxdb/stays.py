@@ -90,7 +90,7 @@ class SeeInflux(HostStep):
         try:
             here = held_by(self.present.catalogue)
         except ValueError as error:
-            raise StepFailed(f"The catalogue of InfluxDB cannot be read: {error}.") from error
+            raise StepFailed(f"Could not read the catalogue of InfluxDB: {error}.") from error
         dumped = self.dump.report(context).catalogue
         more = here.without(held_by(dumped) if dumped else Held()).without(self.stays)
         if more:
@@ -171,7 +171,7 @@ class ProveStays(HostStep):
 
     def commands(self) -> tuple[str, ...]:
         """Return what is compared."""
-        return (f"compare {', '.join(self.databases)} with what there was",)
+        return (f"compare {', '.join(self.databases)} with the previous ones",)
 
     def do(self, context: StepContext) -> None:
         """Raise StepFailed with what is not there."""
@@ -190,7 +190,7 @@ class ProveStays(HostStep):
         ]
         if lacking:
             raise StepFailed(
-                f"What stays of InfluxDB is not all there: {'; '.join(lacking[:5])}. {EXACT_HINT}"
+                f"Some of InfluxDB's other data is missing: {'; '.join(lacking[:5])}. {EXACT_HINT}"
             )
         kept = len(self.present.shards & wanted.shard_ids)
         context.status(f"{STAYS}{', '.join(self.databases)} of InfluxDB ({kept} shards)")

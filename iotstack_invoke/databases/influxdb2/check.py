@@ -30,8 +30,8 @@ _WARNING = re.compile(rf"{_T}WARN: (.*)")
 _ERROR = re.compile(rf"{_T}(?:Error|error|ERROR): (.*)")
 _NOT_LET_IN = re.compile(r"\b(401|403)\b|unauthorized|forbidden", re.IGNORECASE)
 NOT_LET_IN_ADVICE = (
-    "Its token is no operator token, or there is none: `influx backup` takes the one of the "
-    "container's INFLUX_TOKEN or of /etc/influxdb2/influx-configs (volumes/influxdb2/config)."
+    "Its token is missing or is not an operator token: `influx backup` uses the one in the "
+    "container's INFLUX_TOKEN or in /etc/influxdb2/influx-configs (volumes/influxdb2/config)."
 )
 _MAGIC: Final = {
     ".bolt": (16, b"\xed\xda\x0c\xed", "bolt database"),
@@ -86,7 +86,7 @@ def judge_lines(lines: Sequence[str], exit_code: int) -> Influx2Verdict:
         last = told[-1] if told else "no message"
         problems.append(f"influx backup ended with exit code {exit_code}: {last}")
     if not exit_code and not any(_BEGUN.fullmatch(line) for line in told):
-        problems.append("It did not say that it took the catalogue.")
+        problems.append("Its output does not confirm the catalogue.")
     let_in = not _NOT_LET_IN.search(" ".join(problems))
     if not let_in:
         problems.append(NOT_LET_IN_ADVICE)
@@ -151,9 +151,9 @@ class Influx2Check:
         """Return what all files say together."""
         problems = []
         if not self._has_bolt:
-            problems.append(f"{BOLT} is missing, or is no bolt database.")
+            problems.append(f"{BOLT} is missing, or is not a bolt database.")
         if not self._manifests:
-            problems.append("There is no .manifest: the dump was not finished.")
+            problems.append("No .manifest found: the dump was not finished.")
         for name, listed in sorted(self._manifests.items()):
             if listed.damage:
                 problems.append(f"{name}: {listed.damage}.")
@@ -169,7 +169,8 @@ class Influx2Check:
                 yield f"{name}: the file is missing."
             elif found.size_bytes != size_bytes:
                 yield (
-                    f"{name}: it has {found.size_bytes:,} bytes, the manifest says {size_bytes:,}."
+                    f"{name}: it has {found.size_bytes:,} bytes, but the manifest has "
+                    f"{size_bytes:,}."
                 )
             elif found.damage:
                 yield f"{name}: {found.damage}."
@@ -228,7 +229,7 @@ def _damage(name: str, stream: Any) -> str:
             begun += piece
     for ending, (at, magic, title) in _MAGIC.items():
         if name.endswith(ending) and begun[at : at + len(magic)] != magic:
-            return f"it is no {title}"
+            return f"it is not a {title}"
     return ""
 
 
@@ -262,5 +263,5 @@ def _shards(bucket: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
 
 def _plain_name(name: Any) -> str:
     if not isinstance(name, str) or not name or "/" in name:
-        raise ValueError(f"{name!r} is no name of a file")
+        raise ValueError(f"{name!r} is not a file name")
     return name

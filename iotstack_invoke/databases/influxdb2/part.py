@@ -118,7 +118,7 @@ def gather_influx2(
     try:
         version = server_version(host, name, docker)
         if version.startswith("1."):
-            advice = f'Name it in hosts.toml: [influxdb] container = "{name}"'
+            advice = f'Set it in hosts.toml: [influxdb] container = "{name}"'
             return Influx2Look(uncovered=f"it runs InfluxDB {version}", advice=advice)
         if version.startswith("3."):
             return Influx2Look(uncovered=NO_BACKUP_OF_3)
@@ -269,7 +269,7 @@ class DumpInflux2(DumpStep):
         told = host.run(self._gather, context.log_output)
         if told.exit_code:
             raise StepFailed(
-                f"The dump of container {self.container} is not whole: {told.last_line}",
+                f"The dump of container {self.container} is incomplete: {told.last_line}",
                 again=True,
             )
 
@@ -283,7 +283,7 @@ def wait_until_ready(
         if time.monotonic() > deadline:
             raise StepFailed(
                 f"InfluxDB in container {container} does not answer `influx ping` within "
-                f"{limit_s:g} s: {told.last_line}. Look at `docker logs {container}`."
+                f"{limit_s:g} s: {told.last_line}. Check `docker logs {container}`."
             )
         processes.pause(READY_PAUSE_S)
 
@@ -319,7 +319,7 @@ class SweepInflux2:
         report = check.report()
         if report.problems:
             raise StepFailed(
-                f"The dump of container {self.container} is not whole: "
+                f"The dump of container {self.container} is incomplete: "
                 + " ".join(report.problems),
                 again=True,
             )

@@ -27,7 +27,7 @@ def config_of(host: Host, server: SqlServer, docker: tuple[str, ...]) -> Iterato
     for name in ENGINES[server.engine].config:
         told = host.run(run_in(docker, server, CONFIG, name))
         if told.exit_code:
-            raise StepFailed(f"{name} of {server.title} cannot be read: {told.last_line}")
+            raise StepFailed(f"Could not read {name} of {server.title}: {told.last_line}")
         yield name, told.out
 
 
@@ -65,9 +65,9 @@ class CompareConfig(HostStep):
             )
             context.warn(
                 f"{ENGINES[self.alone.engine].title} in container {self.container} has the "
-                f"settings of its image. Those of the backup differ in {', '.join(differing)}: "
-                f"they lie in {inside} of its part. Compare, and put into its folder of data what "
-                "you miss."
+                f"settings of its image. The backup's settings differ in {', '.join(differing)}: "
+                f"they are in {inside} of its part. Compare, and copy what you need into its "
+                "data folder."
             )
 
 

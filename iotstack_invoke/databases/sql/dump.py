@@ -381,9 +381,9 @@ class PostgresReader(_Reader):
         self.add(b"\n")  # the last line may have no end
         problems = []
         if self._table is not None:
-            problems.append(f"it ends amid the rows of {self._table.name}")
+            problems.append(f"it ends in the middle of the rows of {self._table.name}")
         if not self._complete:
-            problems.append(f"it has no line `{PG_END.decode()}`")
+            problems.append(f"line `{PG_END.decode()}` is missing")
         elif self._open_databases:
             problems.append("one of its databases has no end")
         return SqlReport(

@@ -28,7 +28,7 @@ from .dump import SqlReport, SqlTable, in_memory_told
 from .pack import wait_for_server
 from .servers import ENGINES, NOT_LET_IN, SqlServer, count_words, run_in
 
-SQL_PROVEN = "All of the dump is in "
+SQL_PROVEN = "The whole dump is in "
 """With this begins what is said when a load is proven."""
 SYSTEM = ("mariadb", "mysql")
 SQL_ALONE = "iotstack-sql-alone"
@@ -78,7 +78,7 @@ def read_dump(host: Host, path: str, engine: str, as_root: tuple[str, ...]) -> S
         while chunk := read_chunk(pipe.stdout):
             reader.add(chunk)
         if pipe.finish():
-            raise StepFailed(f"The dump {path} cannot be read.")
+            raise StepFailed(f"Could not read the dump {path}.")
     return reader.report()
 
 
@@ -97,7 +97,7 @@ class ReadSql:
         problems = self.dump.report(context).problems
         if problems:
             found = f"The dump of {self.dump.server.title} is damaged: {'; '.join(problems)}."
-            raise StepFailed(f"{found} Nothing was changed. Take another backup.", damage=found)
+            raise StepFailed(f"{found} Nothing was changed. Use another backup.", damage=found)
 
 
 UNPACKED_BYTES = 'most=$1; shift; gzip --decompress --stdout -- "$@" | head -c "$most" | wc -c'
@@ -127,7 +127,7 @@ class UnpackSql(HostStep):
         engine = ENGINES[self.engine]
         dumps = staged_dumps(host, self.folder, self.engine, self.access.as_root)
         if not dumps and not self.may_lack:
-            raise StepFailed(f"The {engine.title} part holds no dump. Nothing was changed.")
+            raise StepFailed(f"The {engine.title} part has no dump. Nothing was changed.")
         context.status(f"reading {len(dumps)} dumps of {engine.title}")
         if engine.packed and dumps:
             packed = tuple(f"{path}.gz" for path in dumps.values())
@@ -158,8 +158,8 @@ class UnpackSql(HostStep):
         command = self.access.guarded_root(*words, timeout_s=READ_LIMIT_S)
         self.access.host(context).run(command)
         context.warn(
-            f"The dump of {dump.server.title} names tablespaces ({', '.join(names)}), whose "
-            "folders a restore does not fill: their tables come back in the default tablespace."
+            f"The dump of {dump.server.title} uses tablespaces ({', '.join(names)}), which are "
+            "not restored: their tables are restored into the default tablespace."
         )
 
 
@@ -271,8 +271,8 @@ class CheckMount(CommandStep):
                     return
         raise StepFailed(
             f"Container {self.server.container} does not map {self.server.data} to "
-            f"{self.server.inside}, where the backup had its data. Start it once, so that its "
-            "mounts are known, and restore again."
+            f"{self.server.inside}, as in the backup. Start it once, so that its mounts are "
+            "known, then restore again."
         )
 
     def _is_same(self, host: Host, found: str) -> bool:
@@ -309,9 +309,9 @@ class WaitForSql(HostStep):
             == NOT_LET_IN
         ):
             context.warn(
-                f"{self.server.title} has the passwords of the backup, and its root's is another "
-                "one than in docker-compose.yml or .env. Put the right one there before the next "
-                "backup."
+                f"{self.server.title} has the passwords of the backup, and its root password "
+                "differs from docker-compose.yml or .env. Set the right one there before the "
+                "next backup."
             )
 
 
@@ -387,7 +387,7 @@ class LoadSql(HostStep):
             if told.exit_code or problems:
                 first = problems[0] if problems else told.last_line
                 raise StepFailed(
-                    f"{title} did not take the dump of container {self.dump.server.container} "
+                    f"{title} did not load the dump of container {self.dump.server.container} "
                     f"(exit {told.exit_code}): {first}"
                 )
             counted += told.out
@@ -421,7 +421,7 @@ class LoadSql(HostStep):
         answers = {number: rows for number, rows in found.items() if number in tables}
         if answers.keys() != tables.keys():
             raise StepFailed(
-                f"{self.dump.server.title} told the rows of {len(answers)} tables, not "
+                f"{self.dump.server.title} counted the rows of {len(answers)} tables, not "
                 f"{len(tables)}."
             )
         lacking = [
@@ -431,7 +431,7 @@ class LoadSql(HostStep):
         ]
         if lacking:
             raise StepFailed(
-                f"{self.dump.server.title} did not take all of its dump: {'; '.join(lacking[:5])}."
+                f"{self.dump.server.title} did not load all of its dump: {'; '.join(lacking[:5])}."
             )
         if self.into is not None:
             self.into[self.dump.server.container] = report
@@ -446,9 +446,9 @@ class LoadSql(HostStep):
 
         if report.in_memory:
             told = (
-                f"{self.dump.server.title} holds in memory only (ENGINE=MEMORY), and so has lost "
-                f"when it is started again: {in_memory_told(report)}. The rows are in the dump; "
-                "let what wrote them write them again, or load them from there by hand."
+                f"{self.dump.server.title} keeps these tables in memory (ENGINE=MEMORY), and "
+                f"loses their rows when it restarts: {in_memory_told(report)}. The rows are in "
+                "the dump; have their program write them again, or load them by hand."
             )
             if self.into is None:
                 context.warn(told)
@@ -474,20 +474,19 @@ def version_refusal(server: SqlServer, dumped: str, here: str) -> str:
     old = major_of(dumped)
     return (
         f"The dump of container {server.container} is of PostgreSQL {old}, and its image here is "
-        f"of version {major_of(here)}. Let docker-compose.yml name image postgres:{old}, restore, "
-        "and upgrade afterwards: https://www.postgresql.org/docs/current/upgrading.html"
+        f"of version {major_of(here)}. Use image postgres:{old} in docker-compose.yml, restore, "
+        "then upgrade: https://www.postgresql.org/docs/current/upgrading.html"
     )
 
 
 def timescale_refusal(server: SqlServer) -> str:
     """Return why a dump with TimescaleDB in it is not loaded, and how to do it by hand."""
     return (
-        f"The dump of container {server.container} holds the extension TimescaleDB, whose tables "
-        "must be loaded between timescaledb_pre_restore() and timescaledb_post_restore(): "
-        "nothing here does that. Nothing was changed. By hand, into the same version of the "
-        "extension: https://www.tigerdata.com/docs/deploy/self-hosted/backup-and-restore/"
-        "logical-backup; its dump is in the postgres part. Restore the other services one by one: "
-        "--only NAME."
+        f"The dump of container {server.container} uses the extension TimescaleDB, whose tables "
+        "must be loaded between timescaledb_pre_restore() and timescaledb_post_restore(): this "
+        "is not supported. Nothing was changed. By hand, into the same version of the extension: "
+        "https://www.tigerdata.com/docs/deploy/self-hosted/backup-and-restore/logical-backup; "
+        "its dump is in the postgres part. Restore the other services one by one: --only NAME."
     )
 
 

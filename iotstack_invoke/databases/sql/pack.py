@@ -172,7 +172,7 @@ class PackDumps:
         info.mode, info.mtime = MEMBER_MODE, int(time.time())
         again = engine.reader()
         content = gzip_streams.Content(spool)
-        changed = f"The dump of {server.title} was not written as it came"
+        changed = f"Could not write all of the dump of {server.title}"
         try:
             if engine.packed:
                 info.size = os.fstat(spool.fileno()).st_size
@@ -201,7 +201,7 @@ class PackDumps:
                 info.mode, info.mtime, info.size = MEMBER_MODE, int(time.time()), len(content)
                 archive.addfile(info, io.BytesIO(content))
         except StepFailed as error:
-            context.warn(f"{ended(error)} The part has its dump without it.")
+            context.warn(f"{ended(error)} Its dump is in the part, but not this.")
 
     def _dump(
         self, context: StepContext, host: Host, server: SqlServer, spool: IO[bytes]
@@ -233,8 +233,8 @@ class PackDumps:
             last = f"it was stopped; the limit is {self.limit_s:g} s"
         if code == NOT_LET_IN:
             raise StepFailed(
-                f"{last}. {server.title} has another password than its environment says: put "
-                "the right one into docker-compose.yml or .env."
+                f"{last}. {server.title} has another password than in its environment: set the "
+                "right one in docker-compose.yml or .env."
             )
         if code:
             raise StepFailed(
@@ -243,7 +243,7 @@ class PackDumps:
             )
         if report.problems:
             raise StepFailed(
-                f"The dump of {server.title} is not whole: {'; '.join(report.problems)}.",
+                f"The dump of {server.title} is incomplete: {'; '.join(report.problems)}.",
                 again=True,
             )
         left_out = [line for line in said.lines if line.startswith(SAYS_LEFT_OUT)]
@@ -253,9 +253,9 @@ class PackDumps:
         moved += [f"{SAYS_MOVED}{folders_told(report.apart)}"] if report.apart else []
         if report.in_memory:
             moved.append(
-                f"{SAYS_EMPTY}{in_memory_told(report)}, which are held in memory only "
-                "(ENGINE=MEMORY): their rows are in the dump, but a restart of the server empties "
-                "them, and so does the one that ends a restore"
+                f"{SAYS_EMPTY}{in_memory_told(report)}, which are in memory only "
+                "(ENGINE=MEMORY): their rows are in the dump, but each restart of the server "
+                "empties them, also the one at the end of a restore"
             )
         for line in moved:  # no data are lost by that
             context.status(f"{server.title}: {line}")
@@ -285,7 +285,7 @@ class PackDumps:
             judge_tar(pipe.finish(), said.lines, context)
         if end != bytes(TAR_END_BYTES):  # sudo that asks for a password ends with 1, as tar may
             why = f": {said.lines[-1]}" if said.lines else "."
-            raise StepFailed(f"tar ended without the end of its archive{why}", again=True)
+            raise StepFailed(f"tar did not finish its archive{why}", again=True)
         passing.warn(context)
         return size
 
@@ -317,11 +317,11 @@ def wait_for_server(
         if NOT_RUNNING in told.last_line:
             words = (*docker, "logs", "--tail=5", server.container)
             said = host.run(Command(words, accept=ANY_EXIT))
-            raise StepFailed(f"{server.title} is stopped. Its last words: {said.last_line}")
+            raise StepFailed(f"{server.title} is stopped. Its last output: {said.last_line}")
         if told.exit_code == NO_PROGRAM and any(each in told.last_line for each in NO_SUCH):
             raise StepFailed(
-                f"Container {server.container} is no {ENGINES[server.engine].title}: "
-                f"{told.last_line}. See that {ITS_ROW}."
+                f"Container {server.container} is not {ENGINES[server.engine].title}: "
+                f"{told.last_line}. Check that {ITS_ROW}."
             )
         if now > deadline:
             raise StepFailed(f"{server.title} does not answer: {told.last_line}")
@@ -334,8 +334,8 @@ def folders_told(tables: tuple[str, ...]) -> str:
     more = len(tables) - MOST_NAMED
     names = ", ".join(tables[:MOST_NAMED]) + (f" and {more:,} more" if more > 0 else "")
     return (
-        f"the folders (DATA DIRECTORY) of {names}; their rows are in the dump, and a restore puts "
-        "them into the folder of their database"
+        f"the folders (DATA DIRECTORY) of {names}; their rows are in the dump, and are restored "
+        "into the folder of their database"
     )
 
 

@@ -30,7 +30,7 @@ NOT_LET_IN = 77
 """The exit code of mariadb.sh where no password of the environment is right."""
 NO_PROGRAM = 127
 """That of a container without the programs of its engine, or even a shell."""
-ITS_ROW = "its [[services]] row in hosts.toml names the database that it is"
+ITS_ROW = "its [[services]] row in hosts.toml has the right database"
 
 WANTS_A_PERSON = 78
 """The exit code of a script whose last line says what a person must mend before a dump."""

@@ -36,7 +36,7 @@ def held_by_server(host: Host, server: SqlServer, docker: tuple[str, ...]) -> He
     """Return the names that a server holds; raises StepFailed where it does not tell."""
     told = host.run(run_in(docker, server, "held"))
     if told.exit_code:
-        why = "it has another password than its environment says"
+        why = "its password differs from its environment"
         raise StepFailed(why if told.exit_code == NOT_LET_IN else told.last_line)
     found: dict[str, list[str]] = {"d": [], "u": []}
     for line in told.out.splitlines():
@@ -45,7 +45,7 @@ def held_by_server(host: Host, server: SqlServer, docker: tuple[str, ...]) -> He
             try:
                 found[kind].append(_name(rest, server.engine))
             except (ValueError, StepFailed) as error:
-                raise StepFailed(f"it told a name that is none: {line}") from error
+                raise StepFailed(f"it returned an invalid name: {line}") from error
     return Held(tuple(found["d"]), tuple(found["u"]))
 
 
@@ -80,7 +80,7 @@ class SeeSql(HostStep):
         try:
             here = held_by_server(self.access.host(context), self.server, self.access.docker)
         except StepFailed as error:
-            raise StepFailed(f"{title} does not tell what it holds: {error}") from error
+            raise StepFailed(f"{title} cannot list its databases: {error}") from error
         more = here.without(held_in_dump(self.dump.report(context))).without(self.stays)
         if more:
             raise StepFailed(came_meanwhile(self.server.container, more))
@@ -90,15 +90,15 @@ class SeeSql(HostStep):
     def _try(self, context: StepContext) -> None:
         """Dump it into nothing: what cannot be dumped is told before anything is stopped."""
         host, title = self.access.host(context), self.server.title
-        context.status(f"trying whether what stays of {title} can be dumped")
+        context.status(f"checking that the other data of {title} can be dumped")
         dump = self._dump
         told = host.run(replace(dump, argv=sh(_INTO, "/dev/null", *dump.argv)))
         if told.exit_code:
             names = ", ".join(self.stays.named(self.server.container))
             raise StepFailed(
-                f"What stays of {title} ({names}) cannot be dumped on {host.name} (exit "
-                f"{told.exit_code}): {told.last_line.rstrip('.')}. Nothing of the stack was "
-                f"touched. Mend it or drop it, and restore again. {EXACT_HINT}"
+                f"Could not dump the other data of {title} ({names}) on {host.name} (exit "
+                f"{told.exit_code}): {told.last_line.rstrip('.')}. The stack was not changed. "
+                f"Fix or drop it, then restore again. {EXACT_HINT}"
             )
 
 
@@ -126,18 +126,18 @@ class SaveStays(HostStep):
     def do(self, context: StepContext) -> None:
         """Raise StepFailed where it is not whole."""
         host, title = self.access.host(context), self.dump.server.title
-        context.status(f"dumping what stays of {title}")
+        context.status(f"dumping the other data of {title}")
         dump = self._dump
         command = self.access.guarded(*sh(_INTO, self.notes, *dump.argv))
         told = host.run(replace(dump, argv=command.argv), context.log_output)
         if told.exit_code:
             raise StepFailed(
-                f"What stays of {title} cannot be dumped (exit {told.exit_code}): "
+                f"Could not dump the other data of {title} (exit {told.exit_code}): "
                 f"{told.last_line.rstrip('.')}. {EXACT_HINT}"
             )
         for line in told.err.splitlines():
             if line.startswith(SAYS_LEFT_OUT):
-                context.warn(f"What stays of {title}: {line}")
+                context.warn(f"Other data of {title}: {line}")
         move = ("mv", "-T", "--", self.notes, self.dump.path)
         host.run(self.access.guarded_root(*move, timeout_s=self.limit_s))
         ReadSql(self.dump).do(context)
@@ -145,7 +145,7 @@ class SaveStays(HostStep):
         lacking = self.stays.without(held_in_dump(held))
         if lacking:
             names = ", ".join(lacking.named(self.dump.server.container))
-            raise StepFailed(f"The dump of what stays lacks {names}. {EXACT_HINT}")
+            raise StepFailed(f"The dump of the other data is missing {names}. {EXACT_HINT}")
 
 
 def lists_of(stays: Held, engine: str) -> tuple[str, str]:

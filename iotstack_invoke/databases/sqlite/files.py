@@ -99,8 +99,9 @@ class CopySqlite(UndoneByCommand):
         if "needed_bytes" in told.entries():
             needed, free = told["needed_bytes"].number(), told["free_bytes"].number()
             raise StepFailed(
-                f"The copies of SQLite files need {needed:,} bytes in {self.target}, and {free:,} "
-                "are free there. Make room, or keep fewer backups ([stack] keep in hosts.toml)."
+                f"The copies of SQLite files need {needed:,} bytes in {self.target}, but only "
+                f"{free:,} are free there. Free some space, or keep fewer backups ([stack] keep "
+                "in hosts.toml)."
             )
         name, why = shown(told["file"].text()), told["why"].text("")
         match told["state"].text():
@@ -110,20 +111,20 @@ class CopySqlite(UndoneByCommand):
                 context.warn(f"{name}{IS_LOCKED}{self.limit_s:g} s ({why}). {LIVE}.")
             case "damaged":
                 context.warn(
-                    f"{name}{IS_DAMAGED}{why}). The archive has a copy of it as it "
-                    "is. Stop its container and try `sqlite3 FILE .recover`, or restore it from "
-                    "an older backup."
+                    f"{name}{IS_DAMAGED}{why}). The archive has an unchanged copy of it. Stop "
+                    "its container and try `sqlite3 FILE .recover`, or restore it from an older "
+                    "backup."
                 )
             case "other":
                 context.warn(
-                    f"NOT COVERED: {name} is in no part of the backup: it has the name of a file "
-                    f"of SQLite's own, beside a database, and is none ({why}). Call it otherwise; "
-                    f"or leave it out by a [[stack.exclude]] in hosts.toml."
+                    f"NOT COVERED: {name} is in no part of the backup: its name is reserved for "
+                    f"SQLite's own files beside a database, but it is not one ({why}). Rename "
+                    "it; or leave it out by a [[stack.exclude]] in hosts.toml."
                 )
             case "failed":
                 context.warn(
-                    f"{name}{IS_NO_COPY}{why}). {LIVE}; leave it out by a "
-                    "[[stack.exclude]] in hosts.toml if nobody needs it."
+                    f"{name}{IS_NO_COPY}{why}). {LIVE}; if it is not needed, leave it out by a "
+                    "[[stack.exclude]] in hosts.toml."
                 )
 
     @property

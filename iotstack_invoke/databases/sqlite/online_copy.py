@@ -178,7 +178,7 @@ def spoilt(
             if regular and f"{name}/".startswith(tops) and not is_database(path, status.st_size):
                 yield (
                     name,
-                    "it was one, and " + ("begins otherwise" if status.st_size else "is empty"),
+                    "it was one, and " + ("begins differently" if status.st_size else "is empty"),
                 )
 
 
@@ -200,7 +200,7 @@ def opened(path: str) -> int:
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise OSError("it is no regular file")
+        raise OSError("it is not a regular file")
     return descriptor
 
 
@@ -239,7 +239,11 @@ def copied(path: str, copy: str, limit_s: float) -> tuple[str, str]:
         except Locked as error:
             return "busy", str(error)
         except FileNotFoundError:
-            return ("gone", "") if not os.path.lexists(path) else ("failed", "a folder is gone")
+            return (
+                ("gone", "")
+                if not os.path.lexists(path)
+                else ("failed", "a folder no longer exists")
+            )
         except sqlite3.Error as error:
             state, why = "failed", str(error)
         except OSError as error:
@@ -374,7 +378,7 @@ def recover(copy: str) -> None:
         with open(copy + "-journal", "rb") as stream:
             stream.seek(-min(len(SUPER_JOURNAL), size_of(copy + "-journal")), os.SEEK_END)
             if stream.read() == SUPER_JOURNAL:
-                raise OSError("a transaction over several databases was broken off")
+                raise OSError("a transaction over several databases was interrupted")
     with contextlib.closing(connected(copy, "mode=rw", 0)) as database:
         database.execute("PRAGMA synchronous = OFF")
         database.execute("PRAGMA schema_version").fetchone()
@@ -392,7 +396,7 @@ def damage(copy: str) -> str:
             # A collation or a kind of table that only the program knows is no damage.
             name = error.sqlite_errorname
             return str(error) if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")) else ""
-    said = " ".join(str(rows[0][0]).split()) if rows else "quick_check said nothing"
+    said = " ".join(str(rows[0][0]).split()) if rows else "quick_check gave no result"
     return "" if said == "ok" else said
 
 
@@ -464,7 +468,7 @@ def keep_owner(path: str, copy: str) -> None:
     shutil.copystat(path, copy)
     now = os.lstat(copy)
     if (now.st_uid, now.st_gid, now.st_mode) != (before.st_uid, before.st_gid, before.st_mode):
-        raise OSError("the disk of the backups keeps no owner or mode")
+        raise OSError("the disk of the backups cannot store owner or mode")
 
 
 def remove(path: str, endings: tuple[str, ...]) -> None:

@@ -55,7 +55,7 @@ def test_a_set_that_is_removed_meanwhile_is_not_found(pi, source):
             each.unlink()
         code, told = answer()
     assert code == 10, told
-    assert f"{TAG} is not whole any more in {'usb' if source == 'usb' else 'this machine'}" in told
+    assert f"{TAG} is no longer complete in {'usb' if source == 'usb' else 'this machine'}" in told
     assert f"{TAG}.general-backup.tar.gz was there when this began" in told
     assert pi.flows.read_text() == "live"
 

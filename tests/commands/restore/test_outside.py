@@ -107,7 +107,7 @@ def test_what_is_included_here_and_not_in_the_backup_is_named_and_stays(machine,
     beyond = f"not in the backup: {outside.parent}, volume:more\n"
     assert f"stays here, {beyond}" in told
     assert f"kept, {beyond}" in told
-    first, last = ("is put aside", "put aside") if exact else ("stays here", "kept")
+    first, last = ("is moved aside", "moved aside") if exact else ("stays here", "kept")
     assert f"{first}, not in the backup: extra\n" in told
     assert f"{last}, not in the backup: extra\n" in told
     assert [each.exists() for each in here] == [not exact, True, True]
@@ -636,7 +636,9 @@ def test_a_volume_that_somebody_made_meanwhile_outlives_an_undo(machine):
     machine.restore()
     assert (place / "file").read_text() == "old"
     said = machine.do("undo --last-restore --yes", code=3)
-    assert "Volume data stays: somebody else made it meanwhile." in " ".join(said.split())
+    assert "Volume data was not removed: another program created it meanwhile." in " ".join(
+        said.split()
+    )
     assert (place / "file").read_text() == "theirs\n"
     assert not machine.docker.files("own").exists()
 
@@ -679,7 +681,7 @@ def test_what_containers_mount_from_another_home_is_told(machine):
     said = machine.restore(code=3)
     assert (share / "a").read_text() == "old"
     (told,) = [line for line in said.splitlines() if "does not see" in line]
-    assert f"Container one does not see {share}: that was put at {share}, and" in told
+    assert f"Container one does not see {share}: that was restored to {share}, and" in told
     assert f"mounts {new} at /share." in told
     assert f"sudo cp -aT {share} {new}. " in told
 
@@ -740,8 +742,8 @@ def test_a_password_of_a_volume_is_told_nowhere(machine):
     made_bare(machine, later=mounts)
     said = machine.restore(code=3)
     assert (
-        "volume:films of device //nas/films, type cifs, o addr=nas,ro is not made: the backup "
-        "does not hold its options password, username" in said
+        "volume:films of device //nas/films, type cifs, o addr=nas,ro is not created: the backup "
+        "has no values for its options password, username" in said
     )
     assert not machine.docker.files("films").exists()
 

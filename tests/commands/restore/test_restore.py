@@ -109,11 +109,13 @@ def test_what_did_not_run_before_is_not_started_and_that_is_told(pi):
     """Whoever looks for it afterwards must not take it for what the restore broke."""
     pi.runs(nodered="nodered/node-red", other="other:1", down=["nodered", "other"])
     told = pi.run(f"restore --runtag {TAG} --from here --dry-run")
-    assert "  does not run, and is not started: nodered, other\n" in told.stdout
+    assert "  not running, and not started: nodered, other\n" in told.stdout
     said = restored(pi, "--from here --only nodered")
-    assert "stopped before it, and still: nodered. To start it: docker start nodered" in said
+    assert "stopped before, and still stopped: nodered. To start it: docker start nodered" in said
     said = restored(pi, "--from here")
-    assert "stopped before it, and still: nodered, other. To start them: docker start no" in said
+    assert (
+        "stopped before, and still stopped: nodered, other. To start them: docker start no" in said
+    )
 
 
 @pytest.mark.parametrize(("flag", "name"), [("i", "volumes/nodered"), ("a", "volumes")])
@@ -167,7 +169,7 @@ def test_a_dry_run_of_a_damaged_archive_fails_like_the_real_one(pi, line):
         assert told.stderr.count("damaged (tar") == 1
         assert said.startswith("The restore itself would fail: ")
         assert f"{pi.archive} is damaged (tar: exit 2): " in said
-        assert f". Which copies there are: inv show '{TAG}'" in said
+        assert f". To list the copies: inv show '{TAG}'" in said
 
 
 @pytest.mark.parametrize("only", ["", "mosquitto", "nodered"])
@@ -181,10 +183,10 @@ def test_what_is_not_there_is_told(pi, only):
     words = f"restore --runtag t2 --from here {only and f'--only {only}'}"
     told = pi.run(f"{words} --dry-run").stdout
     names = {"": "grafana, mosquitto", "nodered": ""}.get(only, only)
-    assert ("is not there, and is not made: " in told) == bool(names)
-    assert f"  is not there, and is not made: {names}\n" in told or not names
+    assert ("missing, and not created: " in told) == bool(names)
+    assert f"  missing, and not created: {names}\n" in told or not names
     done = " ".join(pi.run(f"{words} --yes").stdout.split())
-    assert (f"not there before it, and still not: {names}. To make " in done) == bool(names)
+    assert (f"missing before, and still missing: {names}. To create " in done) == bool(names)
     ends = {"": "up --detach grafana mqtt", "mosquitto": "up --detach mqtt"}
     assert ends.get(only, "") in done
 
@@ -202,19 +204,19 @@ def test_a_stack_without_containers_is_told_to_be_brought_up(pi, down):
         made.read_text().replace('"Running": false', f'"Running": {"false" if down else "true"}')
     )
     words = f"restore --runtag {TAG} --from here"
-    line = "no container is there; makes and starts: nodered (of the compose file here)\n"
+    line = "no containers exist; creates and starts: nodered (of the compose file here)\n"
     assert f"  {line}" in pi.run(f"{words} --dry-run").stdout
     said = restored(pi, "--from here")
     assert " ".join(line.split()) in said
     names = "nothing" if down else "nodered"
-    assert f"made and started, as no container was there: {names}" in said
+    assert f"created and started, because no containers existed: {names}" in said
 
 
 def test_what_somebody_starts_meanwhile_is_seen(running):
     """It has worked on what was moved: the restore fails, and all is as it was before."""
     running.tool("mv", MOVED.replace("ACT", 'echo true > "$(dirname "$0")/docker.running"'))
     said = restored(running, "--from here", 1)
-    assert "Meanwhile somebody started nodered" in said
+    assert "nodered was started meanwhile (by hand, or by Docker)" in said
     assert "The stack is as it was before" in said
     assert flows(running) == "[2]\n"
 
@@ -237,7 +239,7 @@ def test_what_no_backup_has_is_told_where_it_is_missing(pi, there, only):
     lines = [line for line in told.stdout.splitlines() if place in line]
     (line,) = lines
     if there == "full":
-        assert line.startswith("  left as it was: ")
+        assert line.startswith("  not changed: ")
     else:
         assert line.startswith(
             f"  neither in the backup nor here: {place} (modules, which `docker"
@@ -271,7 +273,8 @@ def test_rows_of_hosts_toml_that_are_gone_are_told(pi):
     assert told not in pi.run(restore).stdout
     pi.settings.write_text(settings + rows[:33] + "\n")
     line = (
-        f"{told} 1 row with which the backup was made; later ones may hold less. The rows are in: "
+        f"{told} 1 row that the backup was made with; later backups may contain less. "
+        "The rows are in: "
     )
     assert f"{line}inv show t2 --at here\n" in pi.run(restore).stdout
     assert "path = 'x'" in pi.run("show t2 --at here").stdout.replace('"', "'")
@@ -346,7 +349,7 @@ def test_top_files_lie_beside_only_where_they_differ(pi):
     assert pi.run("backup --runtag t2").returncode == 0
     said = restored(pi, "--from here")
     assert [path.name for path in pi.folder.glob("*.t1")] == []
-    assert "here already, the same: docker-compose.yml" in said
+    assert "unchanged: docker-compose.yml" in said
     (pi.folder / ".env").write_text(TOPS[".env"])
     told = pi.run("restore --runtag t2 --from here --yes")
     assert [path.name for path in pi.folder.glob("*.t2")] == [".env.t2"]
@@ -378,7 +381,7 @@ def test_the_compose_file_of_the_backup_comes_in_place_where_that_is_asked(pi):
     told = pi.run("restore --runtag t2 --from here --yes --compose")
     assert told.returncode == 0, told.stderr
     assert {name: (pi.folder / name).read_text() for name in TOPS} == backed_up
-    assert ".env is the backup's now; what was here is " in told.stdout
+    assert ".env is now from the backup; the previous one is " in told.stdout
     assert "they differ in MINE, TZ" in told.stdout
     assert pi.run("undo --last-restore --yes").returncode == 0
     assert {name: (pi.folder / name).read_text() for name in TOPS} == TOPS
@@ -411,14 +414,14 @@ def test_what_no_backup_holds_is_told_before(pi, tmp_path, way):
     assert told.returncode == (0 if way else 13)
     assert not (pi.folder / "volumes").exists()
     said = told.stdout + told.stderr
-    assert "  images to pull, which this machine has not: influxdb:1.8\n" in said
-    assert "  services whose image is to be built: nodered, mariadb\n" in said
+    assert "  images to pull (not on this machine): influxdb:1.8\n" in said
+    assert "  services whose image must be built: nodered, mariadb\n" in said
     assert "Service mariadb is built in .templates/mariadb, which is neither here nor in" in said
     assert "variables that .env does not set: PASSWORD. They" in said
     assert said.count("Service ") == 1
     made = [each for each in said.splitlines() if "makes and starts: " in each]
     names = "grafana, influxdb, mariadb, nodered (of the backup's compose file)"
-    assert made == [f"  no container is there; makes and starts: {names}"]
+    assert made == [f"  no containers exist; creates and starts: {names}"]
 
 
 def test_a_docker_that_does_not_tell_lacks_no_image(pi, tmp_path):
@@ -430,7 +433,7 @@ def test_a_docker_that_does_not_tell_lacks_no_image(pi, tmp_path):
     shutil.rmtree(pi.folder)
     pi.tool("docker", '[ "$1" != image ] || { echo "permission denied" >&2; exit 1; }')
     said = pi.run(f"restore --runtag t2 --from {usb} --dry-run").stderr
-    assert "What the containers need cannot be told: " in said
+    assert "Cannot check what the containers need: " in said
     assert "permission denied" in said
     assert "images to pull" not in said
 
@@ -467,7 +470,7 @@ def test_a_question_lists_what_is_replaced_and_what_stays(pi):
     assert process.returncode == 0, said
     assert "  replaces: volumes/nodered\n" in out
     assert "  stays here, not in the backup: volumes/mine\n" in out
-    assert "put beside what is here, where it differs: docker-compose.yml.t1\n" in out
+    assert "put beside the existing one if it differs: docker-compose.yml.t1\n" in out
     asked = f"Type the host's name, {socket.gethostname()}, to restore t1 there: "
     before, after = out.split(asked)
     assert before.count("volumes/mine") == after.count("volumes/mine") == 1
@@ -513,7 +516,7 @@ def test_top_files_are_listed_whatever_is_packed_before_them(pi, line, packed):
         for flag in ("", "--compose")
     )
     assert plain["replaces"] == "volumes/nodered"
-    assert plain["put beside what is here, where it differs"] == "docker-compose.yml.t2"
+    assert plain["put beside the existing one if it differs"] == "docker-compose.yml.t2"
     assert compose["replaces"] == "docker-compose.yml, volumes/nodered"
 
 
@@ -527,10 +530,10 @@ def test_top_files_that_are_not_known_before_are_told_as_that(pi, monkeypatch):
     resize(pi, TAG)
     told = pi.run(f"restore --runtag {TAG} --from here")
     assert told.returncode == 13, told.stderr
-    beside = lines_of(told)["put beside what is here"]
-    assert beside == "its compose files and .env, told when the backup is unpacked"
+    beside = lines_of(told)["put beside the existing one"]
+    assert beside == "its compose files and .env, listed when the backup is unpacked"
     told = pi.run(f"restore --runtag {TAG} --from here --compose")
-    assert "What the containers need cannot be told: the compose file in" in told.stderr
+    assert "Cannot check what the containers need: the compose file in" in told.stderr
     assert lines_of(told)["replaces as well"] == beside
 
 
@@ -541,7 +544,7 @@ def test_what_is_put_aside_is_not_told_as_staying(pi, line):
     told = pi.run(f"restore --runtag {TAG} --from here --exact {line}")
     assert told.returncode == 0, told.stderr
     found = [each.strip() for each in told.stdout.splitlines() if each.endswith("volumes/mine")]
-    before, after = "is put aside, not in the backup", "put aside, not in the backup"
+    before, after = "is moved aside, not in the backup", "moved aside, not in the backup"
     named = [f"{each}: volumes/mine" for each in (before, after)]
     assert found == (named[:1] if line == "--dry-run" else named)
 
@@ -783,7 +786,7 @@ def test_a_wrong_place_is_told_before_anything_is_asked(little_stack):
     """Docker does not answer, and what is wrong is the name of the vault; rehearse offers one place."""
     little_stack.tool("docker", "echo down >&2; exit 1")
     told = little_stack.run("restore --from nas")
-    assert (told.returncode, "--from nas: write one of vault, here" in told.stderr) == (2, True)
+    assert (told.returncode, "--from nas: use one of vault, here" in told.stderr) == (2, True)
     told = little_stack.run("restore --from ./nas")
     assert (told.returncode, "there is no folder" in told.stderr) == (10, True)
     with little_stack.settings.open("a") as stream:

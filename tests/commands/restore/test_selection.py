@@ -91,8 +91,7 @@ def test_a_name_that_is_in_no_part_is_told_the_nearest(little_stack):
         told = little_stack.run(f"{restore} {only}")
         assert told.returncode == 13, told.stderr
         assert (
-            f"{TAG} holds nothing of {hint} It holds: home_db, nodered. Nothing of the stack was "
-            "touched."
+            f"{TAG} holds nothing of {hint} It holds: home_db, nodered. The stack was not changed."
         ) in told.stderr
 
 
@@ -132,8 +131,8 @@ def test_an_unknown_database_is_refused_as_early(databases):
     with pytest.raises(Refused) as refused:
         asked("home", "hom")
     assert str(refused.value) == (
-        f"{TAG} holds no database hom of InfluxDB. Did you mean home? It holds: home, power. "
-        "Nothing of the stack was touched."
+        f"{TAG} holds no database hom of InfluxDB. Did you mean home? It holds: home, power. The "
+        "stack was not changed."
     )
 
 
@@ -194,7 +193,7 @@ def test_an_unfinished_set_is_told_as_such(little_stack):
     backups = little_stack.folder / "backups"
     (backups / f"{TAG}.manifest.json").unlink()
     told = little_stack.run(f"restore --runtag {TAG} --from here --yes")
-    assert (told.returncode, "unproven: it has no manifest" in told.stdout) == (0, True)
+    assert (told.returncode, "unverified: it has no manifest" in told.stdout) == (0, True)
     (backups / f"{TAG}.unfinished.jsonl").write_text('{"started_utc": "2026-11-23T10:00:00Z"}\n')
     for flags in ("", "--only nodered"):
         told = little_stack.run(f"restore --runtag {TAG} --from here --yes {flags}")
@@ -209,7 +208,7 @@ def test_a_folder_that_is_not_there(little_stack):
     """--from a folder that does not exist: that is what is said."""
     told = little_stack.run("restore --runtag latest --from /nonexistent/x --yes")
     assert told.returncode == 10
-    assert "--from /nonexistent/x: there is no folder /nonexistent/x." in told.stderr
+    assert "--from /nonexistent/x: folder /nonexistent/x does not exist." in told.stderr
 
 
 def test_what_is_lacking_is_told_once(little_stack):
@@ -218,7 +217,10 @@ def test_what_is_lacking_is_told_once(little_stack):
     told = little_stack.run(f"restore --runtag {TAG} --from here --yes")
     assert told.returncode == 3, told.stderr
     assert told.stderr.count("root is not let in") == 1
-    assert f"{TAG} is incomplete: what it lacks stays as it was." in told.stderr.splitlines()[-1]
+    assert (
+        f"{TAG} is incomplete: data that it is missing was not changed."
+        in told.stderr.splitlines()[-1]
+    )
 
 
 def test_of_a_service_whose_part_was_not_made_it_is_told_why(little_stack):

@@ -155,7 +155,7 @@ def test_a_mount_point_that_new_data_of_a_server_are_made_on_stays(tmp_path):
     told = []
     assert without_new_data([drive, *others], (load,), told.append) == others
     (said,) = told
-    assert said.startswith("the drive stays as it is: in it lie the data of timescaledb")
+    assert said.startswith("the drive is not changed: it contains the data of timescaledb")
 
 
 @pytest.mark.parametrize("odd", ["home/t.isl", "home", ""])

@@ -67,7 +67,7 @@ def test_what_another_one_does_not_hold():
 
 @pytest.mark.parametrize(
     ("exact", "before", "after"),
-    [(False, "stays here", "kept"), (True, "is put aside", "put aside")],
+    [(False, "stays here", "kept"), (True, "is moved aside", "moved aside")],
 )
 def test_it_is_named_before_and_after(exact, before, after):
     """A folder, a database, a user; and what is known only later."""
@@ -80,7 +80,7 @@ def test_it_is_named_before_and_after(exact, before, after):
     named = "not in the backup: volumes/mine, db: database shop, db: user anna@%"
     first, second = told_before(mine)
     assert first == f"{before}, {named}"
-    assert second.startswith(f"{before} as well: what else influxdb hold")
+    assert second.startswith(f"{before} as well: other data of influxdb hold")
     assert [*told_after(mine)] == [f"{after}, {named}"]
     assert mine.staying("db") == (Held() if exact else mine.more["db"])
 
@@ -118,8 +118,8 @@ MORE = {"influxdb": Held(("mine",)), "db": Held((), ("anna@%",))}
             {"later": ("influxdb", "db")},
             None,
             [
-                "what the backup holds of InfluxDB",
-                "what the backup holds of MariaDB in container db",
+                "what the backup has of InfluxDB",
+                "what the backup has of MariaDB in container db",
             ],
         ),
         (
@@ -151,10 +151,10 @@ def test_a_dump_of_one_database_and_a_server_that_is_new():
 
 def test_what_cannot_be_asked_is_a_warning():
     """With where its old data are kept; not if nothing was to stay anyway."""
-    (told,) = unknown_told(facts(unknown={"db": "it does not run"}))
+    (told,) = unknown_told(facts(unknown={"db": "it is not running"}))
     assert "container db" in told
-    assert "it does not run. Its old data are kept in /s/restore/p" in told
-    assert unknown_told(facts(unknown={"db": "it does not run"}, exact=True)) == ()
+    assert "it is not running. All its old data are kept in /s/restore/p" in told
+    assert unknown_told(facts(unknown={"db": "it is not running"}, exact=True)) == ()
 
 
 @pytest.mark.parametrize("why", ["no manifest", "lacking", "unfinished", ""])
@@ -336,7 +336,7 @@ def test_beside_a_dump_that_holds_nothing_all_stays(tmp_path):
 
 def test_a_server_that_cannot_be_asked_is_not_taken_for_an_empty_one(tmp_path):
     """One that does not run, or does not let us in; not one that has no data yet."""
-    assert dict(look(tmp_path, runs=False).unknown) == {"db": "it does not run"}
+    assert dict(look(tmp_path, runs=False).unknown) == {"db": "it is not running"}
     refusing = "echo 'it refuses.' >&2; exit 2"
     assert dict(look(tmp_path, script=refusing).unknown) == {"db": "it refuses"}
     (tmp_path / "data/PG_VERSION").unlink()
@@ -503,7 +503,7 @@ def test_what_stays_of_influxdb_is_looked_for(tmp_path, lost):
             step.do(context)
     else:
         step.do(context)
-        assert "Stays beside what the backup holds: home of InfluxDB (1 shards)" in context.said
+        assert "Kept beside the data of the backup: home of InfluxDB (1 shards)" in context.said
 
 
 @pytest.mark.parametrize("kind", ["here", "without a log", "cannot look", "sql", "no answer"])

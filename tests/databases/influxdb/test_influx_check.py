@@ -232,8 +232,8 @@ def test_a_flipped_byte_in_any_shard_is_found_or_changes_nothing(name, data, fli
         (lambda inner: inner[:-1024] + inner, "twice"),
         (lambda inner: inner[:600] + inner, "damaged"),
         (lambda inner: b"\x01" + inner[1:], "no header"),
-        (lambda inner: inner[:512] + b"\0" + inner[513:], "not a whole TSM file"),
-        (lambda inner: bytes(1024), "1024 bytes, the manifest says 2048"),
+        (lambda inner: inner[:512] + b"\0" + inner[513:], "not a complete TSM file"),
+        (lambda inner: bytes(1024), "1024 bytes, but the manifest has 2048"),
         (lambda inner: b"", "has no end"),
     ],
 )

@@ -155,7 +155,7 @@ def test_a_dump_that_takes_more_than_is_free(folder, small_disk):
     held = sum(each.bytes for each in dump.report(Stage()).shards)
     CheckDump(dump, "of the test", data=str(small_disk / "data")).do(Stage())
     (small_disk / "film").write_bytes(bytes(262_144 - held // 4096 * 4096))
-    with pytest.raises(StepFailed, match=f"{held:,} bytes when unpacked, and "):
+    with pytest.raises(StepFailed, match=f"{held:,} bytes when unpacked, but "):
         CheckDump(dump, "of the test", data=str(small_disk / "data")).do(Stage())
 
 

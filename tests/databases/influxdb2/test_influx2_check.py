@@ -46,12 +46,15 @@ def test_a_dump_of_an_empty_server_is_whole():
     ("changed", "words"),
     [
         ({"influxd_bolt": None}, "data/influxd.bolt is missing"),
-        ({"influxd_bolt": b"torn"}, "is no bolt database"),
+        ({"influxd_bolt": b"torn"}, "is not a bolt database"),
         ({"bolt_gz": None}, "bolt.gz: the file is missing"),
         ({"bolt_gz": b""}, "bolt.gz: it has 0 bytes"),
-        ({"manifest": None}, "There is no .manifest"),
+        ({"manifest": None}, "No .manifest found"),
         ({"manifest": b"[]"}, "the manifest cannot be read"),
-        ({"manifest": b'{"kv": {"fileName": "../x", "size": 1}, "buckets": []}'}, "no name of a"),
+        (
+            {"manifest": b'{"kv": {"fileName": "../x", "size": 1}, "buckets": []}'},
+            "not a file name",
+        ),
     ],
 )
 def test_what_is_missing_or_damaged_is_named(changed, words):
@@ -78,7 +81,7 @@ def test_a_good_log_proves_no_more_than_it_says():
     """The catalogue must have been taken; lines that we do not know mean nothing."""
     assert judge_lines([BEGUN, "whatever a newer one says"], 0).problems == ()
     assert judge_lines(["INFO: Downloading metadata snapshot"], 0).problems == ()
-    assert judge_lines([], 0).problems == ("It did not say that it took the catalogue.",)
+    assert judge_lines([], 0).problems == ("Its output does not confirm the catalogue.",)
     assert shard_of("2026/11/23 12:00:00 INFO: Backing up TSM for shard 12") == 12
     assert shard_of(BEGUN) is None
 

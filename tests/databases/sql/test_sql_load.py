@@ -80,7 +80,7 @@ def test_a_dump_that_unpacks_to_more_than_is_free_is_not_unpacked(small_disk, ta
     step = UnpackSql(
         HostAccess("pi", guard=str(small_disk / "guard")), str(small_disk), "postgres"
     )
-    with pytest.raises(StepFailed, match=r"at least 2\d\d,\d\d\d bytes when unpacked, and 2"):
+    with pytest.raises(StepFailed, match=r"at least 2\d\d,\d\d\d bytes when unpacked, but 2"):
         step.do(context)
     assert [(each.name, each.read_bytes()) for each in small_disk.iterdir()] == [
         (packed.name, before)

@@ -215,9 +215,9 @@ def test_a_stopped_server_is_not_waited_for(tmp_path):
 @pytest.mark.parametrize(
     ("engine", "shell", "words"),
     [
-        ("mariadb", True, "is no MariaDB: it has no program mariadb-dump or mysqldump"),
-        ("postgres", True, "is no PostgreSQL: it has no program pg_dumpall"),
-        ("mariadb", False, "is no MariaDB: .*executable file not found"),
+        ("mariadb", True, "is not MariaDB: it has no program mariadb-dump or mysqldump"),
+        ("postgres", True, "is not PostgreSQL: it has no program pg_dumpall"),
+        ("mariadb", False, "is not MariaDB: .*executable file not found"),
     ],
 )
 def test_another_image_is_told_at_once(tmp_path, engine, shell, words):
@@ -253,7 +253,7 @@ def test_a_damaged_part_is_found(tmp_path, docker):
     assert "Dump completed" in read_whole(LocalHost("/"), str(path), "mariadb").problems[0]
     with tarfile.open(path, "w:gz"):
         pass
-    assert read_whole(LocalHost("/"), str(path), "mariadb").problems == ("it holds no dump.",)
+    assert read_whole(LocalHost("/"), str(path), "mariadb").problems == ("it has no dump.",)
 
 
 class Rotting(io.BufferedRandom):
@@ -302,7 +302,7 @@ def test_a_dump_is_read_again_from_the_disk_on_which_it_waited(
         TemporaryFile=lambda **_given: Rotting(tmp_path / "spool", DAMAGES[what])
     )
     monkeypatch.setattr(sql_pack, "tempfile", damaged)
-    with pytest.raises(StepFailed, match="was not written as it came") as failure:
+    with pytest.raises(StepFailed, match="Could not write all of the dump") as failure:
         pack(tmp_path, engine, docker(f"cat {dump}"), engine)
     assert failure.value.again
 

@@ -759,7 +759,7 @@ def test_settings_of_postgresql_lie_beside_the_dump(postgres):
     assert list(postgres.compared(members)) == []
     postgres.tell("ALTER SYSTEM RESET work_mem")
     (warned,) = postgres.compared(members)
-    assert "differ in postgresql.auto.conf: they lie in config of its part" in warned
+    assert "differ in postgresql.auto.conf: they are in config of its part" in warned
     assert list(postgres.compared({})) == []
 
 

@@ -453,7 +453,7 @@ def test_what_was_a_database_and_is_none_any_more_is_told(stack):
     context = copy(stack, known=known, exclusions=("volumes/o*",))
     assert [each.partition(" The ")[0] for each in context.warned] == [
         "volumes/empty.db is a damaged database (it was one, and is empty).",
-        "volumes/head.db is a damaged database (it was one, and begins otherwise).",
+        "volumes/head.db is a damaged database (it was one, and begins differently).",
     ]
     assert copies(stack) == {b"volumes/good.db"}
     # A part that is made already is not made again for what a newer backup knows.
