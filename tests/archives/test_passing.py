@@ -105,7 +105,7 @@ def test_a_path_that_is_too_long_is_left_out_and_named(stack, tmp_path):
     os.close(here)
     context, found = pack(stack, tmp_path)
     assert found.refusals == []
-    assert "longer than a file system takes" in " ".join(context.warned)
+    assert "too long for a file system" in " ".join(context.warned)
 
 
 def test_what_a_restore_will_refuse_is_told(stack, tmp_path):

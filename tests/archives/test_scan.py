@@ -115,7 +115,7 @@ HOSTILE = {
     "a symlink over members": (
         [("volumes/x/d/file", "file"), ("volumes/x/d", "symlink", "{outside}")],
         "volumes/x/d",
-        "others lie below",
+        "members below it",
     ),
     "a symlink over a folder": (
         [("volumes/x/d", "folder"), ("volumes/x/d", "symlink", "{outside}")],
@@ -127,22 +127,22 @@ HOSTILE = {
         [("volumes/a", "symlink", "."), ("volumes/a/b", "symlink", "..")], "volumes/a/b", "below",
     ),
     "a hard link outward": (
-        [("volumes/x/h", "hard link", "../outside/victim")], "volumes/x/h", "no file before",
+        [("volumes/x/h", "hard link", "../outside/victim")], "volumes/x/h", "not an earlier file",
     ),
     "a hard link to an absolute name": (
-        [("volumes/x/h", "hard link", "{outside}/victim")], "volumes/x/h", "no file before",
+        [("volumes/x/h", "hard link", "{outside}/victim")], "volumes/x/h", "not an earlier file",
     ),
     "a hard link to a later member": (
-        [("volumes/x/h", "hard link", "volumes/x/file"), FILE], "volumes/x/h", "no file before",
+        [("volumes/x/h", "hard link", "volumes/x/file"), FILE], "volumes/x/h", "not an earlier file",
     ),
     "a hard link to a symlink": (
-        [LINK, ("volumes/x/h", "hard link", "volumes/x/link")], "volumes/x/h", "no file before",
+        [LINK, ("volumes/x/h", "hard link", "volumes/x/link")], "volumes/x/h", "not an earlier file",
     ),
     "a hard link through a symlink": (
         [LINK, ("volumes/x/h", "hard link", "volumes/x/link/victim")], "volumes/x/h", "no file",
     ),
     "a hard link to itself": (
-        [("volumes/x/h", "hard link", "volumes/x/h")], "volumes/x/h", "no file before",
+        [("volumes/x/h", "hard link", "volumes/x/h")], "volumes/x/h", "not an earlier file",
     ),
     "a hard link to a folder": (
         [("volumes/x", "folder"), ("volumes/h", "hard link", "volumes/x")], "volumes/h", "no file",
@@ -175,9 +175,9 @@ HOSTILE = {
         [("volumes", "symlink", "{outside}")], "volumes", "must be a folder",
     ),
     "the top is a symlink": ([(".", "symlink", "{outside}")], ".", "must be a folder"),
-    "a long name": ([("volumes/" + "n" * 256, "file")], "nnn", "longer than"),
-    "a long name in bytes": ([("volumes/" + "ü" * 128, "file")], "üüü", "longer than"),
-    "a long path": ([("volumes/" + "/".join(["d" * 99] * 41), "file")], "ddd", "longer than"),
+    "a long name": ([("volumes/" + "n" * 256, "file")], "nnn", "too long for"),
+    "a long name in bytes": ([("volumes/" + "ü" * 128, "file")], "üüü", "too long for"),
+    "a long path": ([("volumes/" + "/".join(["d" * 99] * 41), "file")], "ddd", "too long for"),
 }  # fmt: skip
 
 
@@ -207,7 +207,7 @@ def test_refused(tmp_path, outside, what, form):
     path, named, why = hostile(tmp_path, what, form)
     before = everything(tmp_path)
     step = ScanArchive(File("pi", path.lstrip("/"), "/"), (), "/")
-    with pytest.raises(StepFailed, match="is not unpacked, and nothing was changed") as caught:
+    with pytest.raises(StepFailed, match="was not unpacked, and nothing was changed") as caught:
         step.do(Scene())
     assert named in str(caught.value)
     assert why in str(caught.value)
@@ -480,12 +480,12 @@ PLAIN = {
     "one block": (lambda data, end: end + bytes(512), "it does not end with two blocks of zeros"),
     "half an end": (lambda data, end: end + bytes(700), "damaged"),
     "cut in a file": (lambda data, end: end[:-512], "damaged"),
-    "few bytes behind": (lambda data, end: data + b"junk", "something after the end"),
-    "a byte behind": (lambda data, end: data + b"j", "something after the end"),
+    "few bytes behind": (lambda data, end: data + b"junk", "data after the end"),
+    "a byte behind": (lambda data, end: data + b"j", "data after the end"),
     "blocks behind": (lambda data, end: data + b"j" * 1024, "damaged"),
-    "an archive behind": (lambda data, end: data + data, "something after the end"),
-    "behind one block": (lambda data, end: end + bytes(512) + data, "something after the end"),
-    "a disk behind": (lambda data, end: data + bytes(60 << 20), "something after the end"),
+    "an archive behind": (lambda data, end: data + data, "data after the end"),
+    "behind one block": (lambda data, end: end + bytes(512) + data, "data after the end"),
+    "a disk behind": (lambda data, end: data + bytes(60 << 20), "data after the end"),
 }
 
 
@@ -524,7 +524,7 @@ def test_tar_that_was_killed(tmp_path):
     ).stdout
     path = tmp_path / "a.tar.gz"
     path.write_bytes(gzip.compress(whole[: 512 * 8]))
-    with pytest.raises(StepFailed, match="so it was cut"):
+    with pytest.raises(StepFailed, match="so it is cut"):
         contents(str(path))
 
 

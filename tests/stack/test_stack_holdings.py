@@ -150,7 +150,7 @@ def test_the_whole_stack_is_named_if_it_may_be_written(machine):
 def test_a_folder_around_the_stack_is_named(machine):
     """All of it would hold the backups as well."""
     (found,) = machine.look(("..", "/home")).uncovered
-    assert "the stack lies in it" in found.warning
+    assert "it contains the stack" in found.warning
     assert f'[[stack.include]], path = "{machine.base}"' not in found.warning
     machine.exclude(str(machine.base))
     assert machine.look(("..", "/home")).uncovered == ()
@@ -174,10 +174,10 @@ def test_no_row_takes_in_a_folder_around_the_stack(machine):
     machine.include(str(machine.base))
     found = machine.look()
     assert found.outside == ()
-    assert "backups and restores lie in it" in "".join(found.warnings)
+    assert "it contains backups and restores" in "".join(found.warnings)
     machine.rows["inclusions"] = ()
     machine.include(str(machine.folder / "backups"))
-    assert "backups and restores lie in it" in "".join(machine.look().warnings)
+    assert "it contains backups and restores" in "".join(machine.look().warnings)
 
 
 def test_a_row_with_the_absolute_path_of_something_of_the_stack(machine):

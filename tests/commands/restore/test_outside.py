@@ -605,7 +605,7 @@ def test_a_volume_whose_device_is_not_mounted_is_neither_packed_nor_replaced(mac
         (machine.docker.files(name) / "file").write_text("new")
     said = machine.restore(code=3)
     told = "data is not restored: Docker mounts /dev/disk/by-label/none there only while a "
-    assert f"{told}container uses it, and no restore replaces what lies on that. Stop" in said
+    assert f"{told}container uses it, so its files cannot be replaced. Stop" in said
     assert "and mount it at another place for that. It is in" in said
     assert (machine.docker.files("data") / "file").read_text() == "new"
     assert (machine.docker.files("more") / "file").read_text() == "old"

@@ -253,7 +253,9 @@ def test_files_that_the_server_merges_at_once_are_proven(tmp_path, context, serv
     with open(f"{tmp_path}/target.log", "w"):  # nobody tells of them any more
         pass
     monkeypatch.setattr(influx_load, "SETTLE_LIMIT_S", 0)
-    with pytest.raises(StepFailed, match="did not take all of the dump in: shard 1 of home has"):
+    with pytest.raises(
+        StepFailed, match="did not load all of the dump. Missing: shard 1 of home has"
+    ):
         step._prove(context, context.host("pi"), source.report(context))
 
 
@@ -293,5 +295,7 @@ def test_a_load_is_proven_by_the_files_of_the_server(tmp_path, context, dump, mo
         step.do(context)
         assert f"({len(report.shards)} shards, " in context.said[-1]
         return
-    with pytest.raises(StepFailed, match=f"did not take all of the dump in: .*not .{size}. bytes"):
+    with pytest.raises(
+        StepFailed, match=f"did not load all of the dump. Missing: .*not .{size}. bytes"
+    ):
         step.do(context)

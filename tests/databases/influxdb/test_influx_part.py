@@ -221,7 +221,7 @@ def test_folders_that_cannot_be_asked_for_are_not_the_usual_ones(tmp_path, said)
     answer = f"inspect) echo '[]' ;; exec) echo '{said}' >&2; exit 1 ;;"
     docker.write_text(f'#!/bin/sh\ncase "$1" in {answer} esac\n')
     docker.chmod(0o755)
-    with pytest.raises(StepFailed, match="cannot be asked: "):
+    with pytest.raises(StepFailed, match="keeps its data: "):
         influx_folders(LocalHost("/"), "influxdb", (str(docker),))
 
 

@@ -51,7 +51,7 @@ def test_what_was_proven_is_told(tmp_path):
 
 def test_a_lost_row_is_not_proven(tmp_path):
     """A table with fewer rows than its dump ends the load, with both numbers."""
-    with pytest.raises(StepFailed, match=r"did not take all of its dump: .* rows, not "):
+    with pytest.raises(StepFailed, match=r"did not load all of its dump: .* rows, not "):
         load(tmp_path, lost=1)
 
 

@@ -707,7 +707,7 @@ def test_an_older_dump_is_loaded_without_its_tablespaces(tablespace):
     UnpackSql(HostAccess("pi", guard=str(tablespace.folder / "guard")), str(stage), "postgres").do(
         context
     )
-    assert 'names tablespaces ("Fast"), whose folders' in context.warned[0]
+    assert 'uses tablespaces ("Fast"), which are not restored' in context.warned[0]
     assert _statements((stage / "postgres_backup.sql").read_bytes()) == _statements(plain)
     tablespace.tell("DROP DATABASE hall; DROP DATABASE work")
     loaded = tablespace.load((stage / "postgres_backup.sql").read_bytes())
