@@ -254,7 +254,7 @@ def test_files_that_the_server_merges_at_once_are_proven(tmp_path, context, serv
         pass
     monkeypatch.setattr(influx_load, "SETTLE_LIMIT_S", 0)
     with pytest.raises(
-        StepFailed, match="did not load all of the dump. Missing: shard 1 of home has"
+        StepFailed, match=r"did not load all of the dump\. Missing: shard 1 of home has"
     ):
         step._prove(context, context.host("pi"), source.report(context))
 
