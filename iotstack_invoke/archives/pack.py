@@ -410,9 +410,9 @@ def warn_of_nothing(context: StepContext, host: Host, base: str) -> None:
             there += [top] if any(not is_of_restores(f"{top}/{each}") for each in names) else []
     if there:
         context.warn(
-            f"It has nothing of {' and '.join(f'{each}/' for each in there)}, although there are "
-            "files. If this is not intended, check [[stack.exclude]] and [[services]] in "
-            "hosts.toml."
+            f"It contains nothing of {' and '.join(f'{each}/' for each in there)}, although there "
+            "are files in them. If this is not intended, check [[stack.exclude]] and [[services]] "
+            "in hosts.toml."
         )
 
 

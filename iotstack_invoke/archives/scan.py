@@ -348,9 +348,9 @@ def refuse_size(
         if left < free:
             told = f"{free:,} are free, of which other parts leave {left:,}"
         raise StepFailed(
-            f"{what}: {'at least ' if at_least else ''}{size_bytes:,} bytes when unpacked, and "
-            f"{told} in {folder} on {host.name}. Nothing of it was unpacked, and the stack was "
-            "not changed."
+            f"{what} needs {'at least ' if at_least else ''}{size_bytes:,} bytes when unpacked, "
+            f"but {told} in {folder} on {host.name}. Nothing was unpacked, and the stack was not "
+            "changed."
         )
 
 

@@ -148,7 +148,9 @@ def test_few_links_are_told(tmp_path):
     links.warn(context, LocalHost("/"), ())
     assert len(context.warned) == MOST_TOLD + 1
     assert f"volumes/a0 is a link to {tmp_path}/0, which" in context.warned[0]
-    assert context.warned[-1].startswith("NOT COVERED: 2 more links lead to what is in no part")
+    assert context.warned[-1].startswith(
+        "NOT COVERED: 2 more links lead to files that are in no part"
+    )
 
 
 @pytest.mark.parametrize("name", ["a\nb", "ü", "'", os.fsdecode(b"\xff"), "\\1", '"'])

@@ -325,7 +325,7 @@ def test_sudo_that_asks_is_a_failure_with_the_way_out(stack, tmp_path):
 def test_a_tar_that_ends_early_is_a_failure(stack, tmp_path, script):
     """An archive without its end is none, whatever tar's exit code says."""
     words = wrapper(tmp_path, script)(tar_words((), str(stack)))
-    with pytest.raises(StepFailed, match="without the end of its archive") as failure:
+    with pytest.raises(StepFailed, match="tar did not finish its archive") as failure:
         pack(stack, tmp_path, tar=words)
     assert failure.value.again
 
@@ -516,7 +516,7 @@ def test_without_copies_the_archive_is_as_ever(stack, tmp_path, copies):
 
 def test_copies_that_are_gone_are_a_failure(stack, tmp_path):
     """Where somebody removed the folder of the copies, no live file is taken instead."""
-    with pytest.raises(StepFailed, match=r"cannot be listed: find: .*No such file"):
+    with pytest.raises(StepFailed, match=r"Cannot list the copies in .*: find: .*No such file"):
         pack(stack, tmp_path, copies=str(stack / "backups/.copies"))
 
 
@@ -647,7 +647,7 @@ def test_what_was_unpacked_is_compared(stack, tmp_path, what):
         step.do(context)
         return
     CHANGES[what](folder)
-    with pytest.raises(StepFailed, match="is not what"):
+    with pytest.raises(StepFailed, match="The unpacked files differ from "):
         step.do(context)
 
 
@@ -674,7 +674,9 @@ def test_a_stack_of_which_nothing_is_packed_is_told(tmp_path):
 
     assert warned() == warned("volumes/*") == warned("services/*") == []
     (told,) = warned("*/*")
-    assert told.startswith("It has nothing of services/ and volumes/, although there are files ")
+    assert told.startswith(
+        "It contains nothing of services/ and volumes/, although there are files in them."
+    )
     for each in ("services/x", "volumes/y"):
         (stack / each).rmdir()
     assert warned("*/*") == []

@@ -139,16 +139,16 @@ HOSTILE = {
         [LINK, ("volumes/x/h", "hard link", "volumes/x/link")], "volumes/x/h", "not an earlier file",
     ),
     "a hard link through a symlink": (
-        [LINK, ("volumes/x/h", "hard link", "volumes/x/link/victim")], "volumes/x/h", "no file",
+        [LINK, ("volumes/x/h", "hard link", "volumes/x/link/victim")], "volumes/x/h", "not an earlier file",
     ),
     "a hard link to itself": (
         [("volumes/x/h", "hard link", "volumes/x/h")], "volumes/x/h", "not an earlier file",
     ),
     "a hard link to a folder": (
-        [("volumes/x", "folder"), ("volumes/h", "hard link", "volumes/x")], "volumes/h", "no file",
+        [("volumes/x", "folder"), ("volumes/h", "hard link", "volumes/x")], "volumes/h", "not an earlier file",
     ),
     "a hard link to a pipe": (
-        [("volumes/p", "pipe"), ("volumes/h", "hard link", "volumes/p")], "volumes/h", "no file",
+        [("volumes/p", "pipe"), ("volumes/h", "hard link", "volumes/p")], "volumes/h", "not an earlier file",
     ),
     "a block device": ([("volumes/x/b", "block device")], "volumes/x/b", "block device"),
     "a character device": ([("volumes/x/c", "character device")], "volumes/x/c", "character"),
@@ -393,7 +393,9 @@ def test_volumes_that_lie_apart_need_room_of_their_own(tmp_path, small_disk):
     more = [("volumes/x/large", "file", bytes(300_000)), ("services/x/small", "file", b"x")]
     file = File("pi", str(make(tmp_path / "x.tar", *STACK, *more)).lstrip("/"), "/")
     ScanArchive(file, (), str(small_disk), volumes=str(tmp_path)).do(Scene())
-    with pytest.raises(StepFailed, match=r"volumes/ of .*: 300,\d\d\d bytes when unpacked, and"):
+    with pytest.raises(
+        StepFailed, match=r"volumes/ of .* needs 300,\d\d\d bytes when unpacked, but"
+    ):
         ScanArchive(file, (), str(tmp_path), volumes=str(small_disk)).do(Scene())
 
 

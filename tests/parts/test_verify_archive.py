@@ -209,7 +209,7 @@ def test_a_full_tmp_is_told_and_no_damage(dump, tmp_path, sshd, mount_disk, monk
     try:
         for folder in (tmp_path / "gone", full):
             monkeypatch.setattr(tempfile, "tempdir", str(folder))
-            with pytest.raises(StepFailed, match="Make room in /tmp, or let TMPDIR"):
+            with pytest.raises(StepFailed, match="Free some space in /tmp, or set TMPDIR"):
                 read_whole(storage, str(tmp_path / "archive"), "influx")
     finally:
         storage.close()
@@ -248,7 +248,7 @@ HARMFUL = {
     ),
     "a name twice": (tarfile.REGTYPE, "volumes/x/f", "it is in the archive twice"),
     "out of the folder": (tarfile.REGTYPE, "volumes/../../x", "out of the folder"),
-    "an unknown kind": (b"Z", "volumes/z", "of a kind that no backup of ours holds"),
+    "an unknown kind": (b"Z", "volumes/z", "of a kind that backups never contain"),
 }
 
 

@@ -10,7 +10,7 @@ set -eu
 lacks() { echo "it has no program $1 or $2" >&2; exit 127; }
 
 # By TCP: the server that an image makes its databases with answers on the socket only. That root
-# is not let in does not matter to `ping`.
+# cannot log in does not matter to `ping`.
 if [ "$1" = ready ]; then
   command -v mariadb-dump >/dev/null || command -v mysqldump >/dev/null || lacks mariadb-dump mysqldump
   admin=$(command -v mariadb-admin || command -v mysqladmin) || lacks mariadb-admin mysqladmin
@@ -66,7 +66,7 @@ for name in MARIADB_ROOT_PASSWORD MYSQL_ROOT_PASSWORD NONE; do
   told=$(ask "SELECT 1" 2>&1) && let_in=yes && break
   : "${first:=$told}"
 done
-[ -n "$let_in" ] || { echo "root is not let in: $first" >&2; exit 77; }
+[ -n "$let_in" ] || { echo "the login of root was refused: $first" >&2; exit 77; }
 
 ours="('information_schema', 'performance_schema', 'mysql', 'sys')"
 case $1 in

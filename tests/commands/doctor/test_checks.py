@@ -410,7 +410,7 @@ def test_a_backup_from_the_future_is_a_warning_of_its_own():
     ("told", "judged", "words"),
     [
         (Result(0, "10.11.19-MariaDB-log\n", ""), GOOD, "MariaDB 10.11.19"),
-        (Result(77, "", "root is not let in: ERROR 1045\n"), FAILED, "not let in"),
+        (Result(77, "", "the login of root was refused: ERROR 1045\n"), FAILED, "was refused"),
         (Result(127, "", "it has no program mariadb or mysql\n"), FAILED, "no program"),
         (
             Result(1, "", "Error response from daemon: container x is not running\n"),

@@ -231,7 +231,7 @@ def test_a_flipped_byte_in_any_shard_is_found_or_changes_nothing(name, data, fli
         (lambda inner: inner[:-512] + b"x" * 512, "two blocks of zeros"),
         (lambda inner: inner[:-1024] + inner, "twice"),
         (lambda inner: inner[:600] + inner, "damaged"),
-        (lambda inner: b"\x01" + inner[1:], "no header"),
+        (lambda inner: b"\x01" + inner[1:], "a header is missing"),
         (lambda inner: inner[:512] + b"\0" + inner[513:], "not a complete TSM file"),
         (lambda inner: bytes(1024), "1024 bytes, but the manifest has 2048"),
         (lambda inner: b"", "has no end"),
@@ -257,7 +257,7 @@ def test_a_file_of_another_shard_is_found():
     other = f"{STAMP}.s9.tar.gz"
     report = check({**SMALL, VICTIM: SMALL[other], other: SMALL[VICTIM]})
     assert len(report.problems) == 2
-    assert "exp/r/9/000000001-000000001.tsm, which is of another shard" in report.problems[0]
+    assert "exp/r/9/000000001-000000001.tsm, which belongs to another shard" in report.problems[0]
 
 
 def test_a_manifest_that_contradicts_the_catalogue_is_found():
@@ -265,7 +265,7 @@ def test_a_manifest_that_contradicts_the_catalogue_is_found():
     name = f"{STAMP}.manifest"
     wrong = SMALL[name].replace(b'"database": "exp"', b'"database": "keep"', 1)
     report = check({**SMALL, name: wrong})
-    assert any("by the catalogue it is of exp.r" in problem for problem in report.problems)
+    assert any("the catalogue lists it under exp.r" in problem for problem in report.problems)
 
 
 def test_foreign_and_unfinished_files_are_named():
@@ -285,7 +285,7 @@ def test_foreign_and_unfinished_files_are_named():
     ]
     assert not report.again
     left = check({**SMALL, "exp.r.00003.00.pending": b"", "meta.00": b""})
-    assert all("not finished" in problem for problem in left.problems)
+    assert all("left by an unfinished dump" in problem for problem in left.problems)
     assert left.again
 
 

@@ -161,7 +161,7 @@ def test_a_dump_that_takes_more_than_is_free(folder, small_disk):
 
 def test_database_that_the_dump_lacks(folder):
     """One that is asked for and not there is named, with those that are."""
-    with pytest.raises(StepFailed, match="does not hold nowhere"):
+    with pytest.raises(StepFailed, match="does not contain nowhere"):
         CheckDump(Dump(HostAccess("pi"), str(folder)), "of the test", ("nowhere",)).do(Stage())
 
 
@@ -173,5 +173,5 @@ def test_dump_and_manifest(folder):
     CompareWithManifest(dump, {}).do(stage)
     CompareWithManifest(dump, {"version": "1.8.10"}).do(stage)
     for key in told:
-        with pytest.raises(StepFailed, match=f"differ in {key}"):
+        with pytest.raises(StepFailed, match=f"differs from the manifest in {key}"):
             CompareWithManifest(dump, {**told, key: "other"}).do(stage)

@@ -193,7 +193,7 @@ def test_a_shard_begun_without_a_file_is_a_problem():
     """Each shard that was begun must end in a file."""
     lines, code = capture("01-happy/backup")
     verdict = judge_backup([line for line in lines if ".s17.tar.gz" not in line], code)
-    assert any("no file of shard 17" in problem for problem in verdict.problems)
+    assert any("The file of shard 17 is missing" in problem for problem in verdict.problems)
     assert 17 not in verdict.shards
 
 

@@ -180,7 +180,9 @@ def test_without_a_configuration_the_environment_has_the_token(stack, where):
 def test_a_wrong_token_is_not_tried_again(stack):
     """It is said where the token comes from."""
     stack.fault("", INFLUX_TOKEN="another")
-    with pytest.raises(StepFailed, match=r"401 Unauthorized.*no operator token") as failure:
+    with pytest.raises(
+        StepFailed, match=r"401 Unauthorized.*missing or is not an operator token"
+    ) as failure:
         stack.made()
     assert not failure.value.again
 
@@ -190,7 +192,7 @@ BROKEN = {
     "no manifest": "not finished",
     "cut manifest": "the manifest cannot be read",
     "missing shard": r"7\.tar\.gz: the file is missing",
-    "cut shard": "has 100 bytes, the manifest says",
+    "cut shard": "has 100 bytes, but the manifest has",
     "zeros in a shard": r"7\.tar\.gz: ",
     "zeros in the catalogue": r"sqlite\.gz: ",
 }

@@ -73,7 +73,7 @@ def test_a_catalogue_that_is_none_is_found():
         }
     ).encode()
     assert problems(sqlite_gz=other, manifest=manifest) == (
-        f"{STAMP}.sqlite.gz: it is no SQLite database.",
+        f"{STAMP}.sqlite.gz: it is not a SQLite database.",
     )
 
 

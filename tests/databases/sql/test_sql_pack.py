@@ -70,7 +70,7 @@ def test_what_no_restore_takes_of_a_service_is_told(tmp_path, docker):
     PackDumps(output, (server,), 60, docker(f"cat {MARIA}"), tar, "db_backup").do(context)
     assert set(members(output.partial)) == {"./db_backup/backup.sql", "./html/a", "./odd"}
     assert [each.partition(":")[0] for each in context.warned] == [
-        "left out, for no restore takes it",
+        "left out, because it cannot be restored",
         "a restore will refuse this backup",
     ]
     assert "html/device" in context.warned[0]
@@ -175,8 +175,8 @@ def test_logs_apart_from_the_data():
 BROKEN = {
     "it fails": ("echo 'Lost connection' >&2; exit 2", "exit 2.: Lost connection"),
     "it fails at the end": (f"cat {MARIA}; exit 3", "exit 3"),
-    "it says nothing": ("exit 0", "is not whole"),
-    "it is cut": (f"head -c 9000 {MARIA}", "is not whole"),
+    "it says nothing": ("exit 0", "is incomplete"),
+    "it is cut": (f"head -c 9000 {MARIA}", "is incomplete"),
     "it is killed": ("kill -9 $$", "failed"),
 }
 
@@ -193,8 +193,8 @@ def test_what_is_no_whole_dump_is_no_part(tmp_path, docker, what):
 
 def test_a_wrong_password_is_not_tried_again(tmp_path, docker):
     """Where no password of the environment is right, it is said what to do."""
-    script = "echo 'root is not let in: ERROR 1045' >&2; exit 77"
-    with pytest.raises(StepFailed, match=r"put the right one into docker-compose\.yml") as failure:
+    script = "echo 'the login of root was refused: ERROR 1045' >&2; exit 77"
+    with pytest.raises(StepFailed, match=r"set the right one in docker-compose\.yml") as failure:
         pack(tmp_path, "mariadb", docker(script), "mariadb")
     assert not failure.value.again
 

@@ -244,7 +244,7 @@ def test_names_with_newlines_in_mariadb(maria_filled):
     assert context.warned == []
     maria_filled.tell("DROP DATABASE `a\nb`")
     loaded = maria_filled.load(members["./backup.sql"])
-    assert "All of the dump is in" in loaded.said[-1]
+    assert "The whole dump is in" in loaded.said[-1]
     assert maria_filled.tell("SELECT COUNT(*) FROM `a\nb`.`t\n\nx`").split() == ["COUNT(*)", "2"]
 
 
@@ -277,7 +277,7 @@ def test_tables_of_mariadb_in_folders_of_their_own_come_back(maria, way):
     maria.tell("DROP DATABASE apart")
     shutil.copytree(kept, folder, dirs_exist_ok=True)
     if way == "restored":
-        assert "All of the dump is in" in maria.load(members["./backup.sql"]).said[-1]
+        assert "The whole dump is in" in maria.load(members["./backup.sql"]).said[-1]
     else:
         follow(maria, told["servers"], "x.mariadb-backup.tar.gz")
     rows = maria.tell("USE apart; SELECT 9, t.a, m.a, a.a, p.a FROM t, m, a, p WHERE p.a > 9")
@@ -328,7 +328,7 @@ def test_rights_on_names_that_are_patterns_stay_with_the_databases(maria):
     dump = LocalHost(str(maria.folder)).run(run_in((str(maria.docker),), server, "keep", *lists))
     for sql in ("DROP USER app", "DROP SERVER far", "CREATE USER app"):
         maria.tell(sql)
-    assert "All of the dump is in" in maria.load(dump.out.encode()).said[-1]
+    assert "The whole dump is in" in maria.load(dump.out.encode()).said[-1]
     granted = maria.tell("SHOW GRANTS FOR app")
     assert "`lat%`" in granted
     assert "`la`" not in granted
@@ -370,7 +370,7 @@ def test_the_history_of_a_table_comes_back(maria_filled, way):
     assert (rows["`past ``x`"], rows["`plain`"], rows["`own`"]) == (3, 1, 2)
     maria_filled.tell("DROP DATABASE `a\nb`; DROP DATABASE `back\\n tab	x`")
     if way == "restored":
-        assert "All of the dump is in" in maria_filled.load(members["./backup.sql"]).said[-1]
+        assert "The whole dump is in" in maria_filled.load(members["./backup.sql"]).said[-1]
     else:
         follow(maria_filled, told["servers"], "x.mariadb-backup.tar.gz")
     assert maria_filled.tell(LOOK_PAST) == before
@@ -416,7 +416,7 @@ def test_a_history_that_cannot_be_dumped_is_named(maria_filled, why, tmp_path, m
     assert warned.endswith(left_out)
     assert told["servers"][0]["rows"]["a\nb"]["`past ``x`"] == 1
     maria_filled.tell("DROP DATABASE `a\nb`")
-    assert "All of the dump is in" in maria_filled.load(members["./backup.sql"]).said[-1]
+    assert "The whole dump is in" in maria_filled.load(members["./backup.sql"]).said[-1]
 
 
 def test_programs_that_a_server_loads_are_named(maria):
@@ -581,7 +581,7 @@ def test_counts_of_postgresql_come_in_any_order(postgres):
     assert (rows['public."t\n\n-- x"'], rows["public.n120"]) == (2, 120)
     postgres.tell("DROP DATABASE home")
     context = postgres.load(gzip.decompress(members["./postgres_backup.sql.gz"]))
-    assert "All of the dump is in" in context.said[-1]
+    assert "The whole dump is in" in context.said[-1]
     assert "(121 tables, 7,262 rows)" in context.said[-1]
     postgres.tell("DROP DATABASE home")
 
@@ -667,7 +667,7 @@ def test_tables_in_a_tablespace_come_back_in_the_default_one(tablespace):
         if there == "it is gone":
             tablespace.tell('DROP TABLESPACE "Fast"')
         loaded = tablespace.load(gzip.decompress(members["./postgres_backup.sql.gz"]))
-        assert "All of the dump is in" in loaded.said[-1]
+        assert "The whole dump is in" in loaded.said[-1]
     assert "3" in tablespace.tell("\\connect hall\nSELECT a + 2 FROM t").split()
     where = "SELECT COUNT(*) FROM pg_class WHERE reltablespace <> 0 AND relname !~ '^pg_'"
     for name in ("hall", "work"):
@@ -711,7 +711,7 @@ def test_an_older_dump_is_loaded_without_its_tablespaces(tablespace):
     assert _statements((stage / "postgres_backup.sql").read_bytes()) == _statements(plain)
     tablespace.tell("DROP DATABASE hall; DROP DATABASE work")
     loaded = tablespace.load((stage / "postgres_backup.sql").read_bytes())
-    assert "All of the dump is in" in loaded.said[-1]
+    assert "The whole dump is in" in loaded.said[-1]
 
 
 def _statements(dump):
@@ -772,7 +772,9 @@ def test_settings_that_cannot_be_read_are_a_warning(postgres):
     finally:
         Path(f"{path}.away").rename(path)
     assert "./postgres_backup.sql.gz" in members
-    assert context.warned[0].startswith("postgresql.auto.conf of PostgreSQL in container postgres")
+    assert context.warned[0].startswith(
+        "Could not read postgresql.auto.conf of PostgreSQL in container postgres: "
+    )
 
 
 def follow(server, facts, name):

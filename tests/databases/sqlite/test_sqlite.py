@@ -599,7 +599,9 @@ for number in itertools.count():
 def test_without_room_nothing_is_copied(stack, small_disk):
     """Copies that do not fit are a failure with the numbers, before anything is written."""
     make(stack / "volumes/large.db", rows=3000)
-    with pytest.raises(StepFailed, match=r"need 6\d\d,\d\d\d bytes in .* free there. Make room"):
+    with pytest.raises(
+        StepFailed, match=r"need 6\d\d,\d\d\d bytes in .* free there. Free some space"
+    ):
         copy(stack, target=str(small_disk / "copies"))
     assert os.listdir(small_disk / "copies") == []
 
