@@ -146,7 +146,7 @@ class UnpackSql(HostStep):
         counted = int(
             host.run(Command((*self.access.as_root, *words), timeout_s=READ_LIMIT_S)).out
         )
-        what = f"The dumps of {ENGINES[self.engine].title}"
+        what = f"The dump of {ENGINES[self.engine].title}"
         refuse_size(context, host, what, counted, self.folder, at_least=counted > free)
 
     def _without_tablespaces(self, context: StepContext, dump: SqlDump) -> None:
