@@ -42,6 +42,6 @@ def came_meanwhile(title: str, more: Held) -> str:
     """Return why a restore ends where something was made after it had looked."""
     names = ", ".join(each for each in more.named(title))
     return (
-        f"Data that is not in the backup was added meanwhile: {names}. It would have been lost. "
-        "Run this again."
+        f"Data that is not in the backup was added meanwhile: {names}. It would not "
+        "have been kept. Run this again."
     )

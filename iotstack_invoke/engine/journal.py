@@ -218,7 +218,7 @@ class Journal:
                             "are undone."
                         ) from error
                     self.gone = True
-                    self.told.append(f"{ended(error)} It stays in its present state.")
+                    self.told.append(f"{ended(error)} It was not changed.")
                 except Interrupted as error:
                     error.left = (
                         f"The rollback is incomplete: the steps to undo are in {self.path}. Run "

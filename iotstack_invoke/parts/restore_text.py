@@ -58,7 +58,8 @@ def restore_text_of(manifest: Manifest) -> str:
     return "\n".join(kept).rstrip("\n") + "\n"
 
 
-SUM_TITLE = "SHA-256 of the lines above, followed by the manifest:"
+SUM_TITLE = "SHA-256 of the lines above, with the manifest behind them:"
+"""Of the form of the file: by this line every version finds the sum, also in older backups."""
 
 
 def with_sum(text: str, manifest: bytes) -> bytes:

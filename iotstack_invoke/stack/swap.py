@@ -139,7 +139,7 @@ def rename_by(host: Host, command: Command, told: str, advice: str, gone: str = 
     if outcome.exit_code:  # a name in its words may have newlines
         said = [each.strip() for each in outcome.err.splitlines() if is_telling(each)]
         why = " ".join(said[-MOST_LINES:]) or outcome.last_line
-        raise StepFailed(f"On {host.name} {told}: {why.rstrip('.')}. {advice}")
+        raise StepFailed(f"On {host.name}: {told}: {why.rstrip('.')}. {advice}")
 
 
 def put_back_told(live: str, aside: str, used: str) -> str:
@@ -197,7 +197,7 @@ class SwapItem(HostStep):
 
     def undo(self, host: Host) -> None:
         """Rename back, from wherever it stopped; raises OldDataGone where nothing is left to."""
-        told = f"{self.what}{put_back_told(self.live, self.aside, self.used)}"
+        told = put_back_told(f"{self.what}{self.live}", self.aside, self.used)
         gone = left_told(self.live, self.aside)
         rename_by(host, self._command(self.unswap), told, UNDO_AGAIN, gone)
 

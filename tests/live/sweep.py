@@ -12,8 +12,8 @@ from stand_machine import wait_for
 FULL = os.environ.get("IOTSTACK_FULL_SWEEP") == "1"
 GOOD, FAILED, WARNED, NOT_FOUND = 0, 1, 3, 10
 UNDONE = (
-    "The stack is as it was before.",
-    "Nothing of the stack",
+    "The stack is in its previous state.",
+    "The stack was not changed.",
     "InfluxDB is in its previous state.",
 )
 """What a run says that failed and undid everything."""

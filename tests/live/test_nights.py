@@ -33,7 +33,7 @@ def test_nights_without_influxdb_push_out_no_dump_of_it(owner, gone):
         owner.iot("prune", "--at", "all")
         told = owner.iot("status", code=1)
         assert told.startswith("WARNING ")
-        lacking = f"night{night} lacks the influx part (newest in before2)"
+        lacking = f"night{night} is missing the influx part (newest in before2)"
         assert f"here, nas: {lacking}" in told
     kept = ["before1", "before2", "night4", "night5"]
     assert owner.runtags() == owner.runtags(owner.vault) == kept
@@ -41,7 +41,9 @@ def test_nights_without_influxdb_push_out_no_dump_of_it(owner, gone):
     shown = json.loads(owner.iot("show", "before2", "--json"))
     assert "home" in json.dumps(shown)
     said = owner.iot("restore", "--runtag", "latest", "--dry-run")
-    assert "lacks what an older backup has: the influx part (newest in before2)" in said
+    assert (
+        "It is missing data that an older backup has: the influx part (newest in before2)" in said
+    )
     owner.iot("prune", "--at", "all", "--allow-missing", "influx", "--yes")
     assert owner.runtags() == owner.runtags(owner.vault) == ["night4", "night5"]
     assert owner.iot("status").startswith("OK ")

@@ -59,7 +59,7 @@ def test_backup_here(context):
     """It is recorded as restored, with what InfluxDB had."""
     code, said = rehearse(context)
     assert code == GOOD, said
-    assert "is all there" in said
+    assert "was restored in a scratch folder and verified in" in said
     assert "1 databases" in said
     assert "49 values" in said
     assert checked(context) == [("restore", True, "here")]

@@ -89,7 +89,7 @@ def test_a_query_that_names_what_is_gone_is_told_with_what_mends_it(here):
     )
     code, said = context.run(RELOAD)
     assert code == FAILED, said
-    assert f"What it names may be gone: make that again, or tell InfluxDB `{gone}`" in said
+    assert f"may no longer exist: create it again, or run `{gone}` in InfluxDB" in said
     query(context.target, gone)
     assert differing(context.old, context.look()) == {}
     context.clear()
@@ -221,7 +221,7 @@ def test_a_reload_that_fails_loses_nothing_outside_its_window(sweep, written, wo
         code, said = context.end(process)
         ended = time.time()
     assert code == (FAILED if way == "fail before" else 128 + signal.SIGTERM), said
-    assert "as it was before" in said
+    assert "InfluxDB is in its previous state." in said
     outside = {n for n, sent, answered in written if answered < began or sent > ended}
     assert len(outside) > 20
     assert outside <= stored(context)
@@ -309,9 +309,9 @@ def test_after_the_commit(request, where, how):
         (removing.folder / "go").touch()
         code, said = context.end(process)
     assert code == (143 if how == "stopped" else WARNED), said
-    assert "InfluxDB is reloaded; it was away for" in said
+    assert "InfluxDB is reloaded; it was unavailable for" in said
     assert "InfluxDB is reloaded, but a later step failed: Could not remove the dump in" in said
-    assert "as it was before" not in said
+    assert "in its previous state" not in said
     sweep.assert_new()
     logs = (context.pi if context.over_ssh else context.target).home_of(USER).rglob("reload-*.log")
     log = max(logs, key=lambda path: path.stat().st_mtime_ns)

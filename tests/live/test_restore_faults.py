@@ -109,7 +109,7 @@ def test_stopped_during_the_switch(request, where, number):
     saboteur.release(act=True)
     code, said = context.end(process)
     assert code == 128 + number, said
-    assert "as it was before" in said
+    assert "The stack is in its previous state." in said
     sweep.assert_old()
     assert context.leftovers() == []
     context.clear()
@@ -315,7 +315,7 @@ def test_a_line_cut_after_the_commit(there):
         (removing.folder / "go").touch()
         code, said = context.end(process)
     assert code == WARNED, said
-    assert "t1 is restored; the stack was away for" in said
+    assert "t1 is restored; the stack was unavailable for" in said
     assert "t1 is restored, but a later step failed: Could not remove all of" in said
     assert "not restored" not in said
     assert mark.exists()
@@ -339,7 +339,7 @@ def test_a_disk_that_is_full_after_the_commit(here):
     finally:
         run(["umount", backups])
     assert code == WARNED, said
-    assert "t1 is restored; the stack was away for" in said
+    assert "t1 is restored; the stack was unavailable for" in said
     assert (
         "t1 is restored, but a later step failed: Its log is incomplete: No space left on device"
     ) in said
@@ -391,7 +391,7 @@ def test_damaged_shard(here):
     with other_file(influx, with_damaged_shard), other_file(manifest, lambda _: None):
         code, said = context.run("restore")
     assert "damaged" in said
-    assert "Nothing of the stack was touched" in said
+    assert "The stack was not changed." in said
     here.assert_met("fail after", code, said)
     assert not any("docker stop" in call for call in here.saboteur.calls())
     assert context.leftovers() == []

@@ -121,7 +121,7 @@ def test_stopped_server(person, pi, place):
     compose(machine, "stop", "influxdb", user=user)
     only = ("restore", "--runtag", "only", "--only", "influxdb:home", *words, "--yes")
     said = person.iot(*only, code=3)
-    assert 'When it is made: GRANT READ ON "home" TO "left"' in said
+    assert 'After creating it: GRANT READ ON "home" TO "left"' in said
     assert "  restored: database home of InfluxDB\n" in said
     assert running(machine) == set(SERVICES) - {"influxdb"}
     compose(machine, "start", "influxdb", user=user)
@@ -144,5 +144,5 @@ def test_name_that_is_not_there(person, place, only, said):
     files, all_points, started = tree(top), points(machine), containers(machine)
     told = person.iot("restore", "--runtag", "only", "--only", only, *words, "--yes", code=13)
     assert said in told
-    assert "stops and starts again" not in told
+    assert "stops and restarts" not in told
     assert (tree(top), points(machine), containers(machine)) == (files, all_points, started)

@@ -110,7 +110,7 @@ class Signals:
         self.ends[code] = self.ends.get(code, 0) + 1
         code, said = context.run("restore", *then)
         where += f"; then {then}: exit {code}: {said}"
-        assert code == GOOD or (code == WARNED and "Undone now" in said), where
+        assert code == GOOD or (code == WARNED and "Rolled back an interrupted run" in said), where
         count = context.restores()
         done = ALL if then == ALL or (which == ALL and count == 2) else ONE
         assert differing(self.new[done], context.look()) == {}, where

@@ -194,7 +194,7 @@ def test_what_stays_and_cannot_be_dumped_ends_a_restore_before_the_stop(owner, s
         started = pi.run(ask).stdout
         said = owner.iot("restore", "--runtag", "t1", "--yes", code=1)
         assert pi.run(ask).stdout == started
-        for words in ("mariadb: database lost", "cannot be dumped", "--exact"):
+        for words in ("mariadb: database lost", "Could not dump the other data of", "--exact"):
             assert words in " ".join(said.split())
     finally:
         maria(pi, "DROP DATABASE lost")
@@ -209,7 +209,7 @@ def test_restored_databases_equal_their_source(owner, source, pi):
     assert differing(source, look(pi)) == {}
     assert read_sqlite(owner.top / SQLITE) == [1, 2]
     assert running(pi) == ran
-    (aside,) = [line for line in said.splitlines() if line.startswith("  put aside, not in the")]
+    (aside,) = [line for line in said.splitlines() if line.startswith("  moved aside, not in the")]
     assert "mariadb: database new" in aside
     assert "postgres: user bert" in aside
     for server in ("MariaDB in container mariadb", "PostgreSQL in container postgres"):
@@ -231,7 +231,7 @@ def test_one_server(owner, source, pi):
     said = owner.iot("restore", "--runtag", "t1", "--only", "mariadb", "--exact", "--yes")
     assert "stops and restarts: mariadb\n" in said
     assert "The whole dump is in MariaDB in container mariadb" in said
-    for words in ("stays as it is", "in container gitea_db", "PostgreSQL"):
+    for words in ("is not changed: a database", "in container gitea_db", "PostgreSQL"):
         assert words not in said
     wait_maria(pi)
     expected = {
@@ -331,7 +331,7 @@ def test_incomplete_set(owner, source, pi):
     """Where a set lacks a dump, the live databases stay, and it is said."""
     with other_password(pi):
         said = owner.backup("--runtag", "lacking", code=1)
-    assert "container mariadb has another password" in said
+    assert "MariaDB in container mariadb has another password" in said
     assert owner.manifest("lacking")["state"] == "incomplete"
     held = owner.manifest("lacking")["parts"]["mariadb"]["facts"]
     assert (list(held["failed"]), len(held["servers"])) == (["mariadb"], 1)
@@ -342,8 +342,8 @@ def test_incomplete_set(owner, source, pi):
     owner.iot("restore", "--runtag", "lacking", "--only", "mariadb", "--yes", code=13)
     said = owner.iot("restore", "--runtag", "lacking", "--yes", code=3)
     assert "lacking is incomplete: it has no dump of container mariadb" in said
-    assert "volumes/mariadb stays as it is" in said
-    assert "volumes/gitea stays as it is" not in said
+    assert "volumes/mariadb is not changed: a database" in said
+    assert "volumes/gitea is not changed: a database" not in said
     wait_databases(pi)
     assert {name for name, _ in differing(before, look(pi))} == {"postgres"}
     owner.iot("undo", "--last-restore", "--yes")
@@ -424,7 +424,7 @@ def test_its_archive_of_one_database_beside_a_general_part(owner, source, pi):
     maria(pi, "CREATE OR REPLACE TABLE `default`.t AS SELECT 8 AS a")
     words = ("restore", "--runtag", "t1", "--from", str(usb), "--yes")
     said = owner.iot(*words, code=3)
-    assert "volumes/postgres stays as it is" in said
+    assert "volumes/postgres is not changed: a database" in said
     wait_databases(pi)
     assert differing(before, look(pi)) == {}
     owner.iot("undo", "--last-restore", "--yes")
@@ -451,11 +451,11 @@ def test_servers_that_do_not_run(owner, source, pi, state):
     away, back = STATES[state]
     pi.run(["docker", *away, *AWAY])
     said = owner.backup("--runtag", state, code=3)
-    how = "there is no container named" if state == "away" else "container"
+    how = "no container named" if state == "away" else "container"
     for title, name in zip(("MariaDB", "PostgreSQL"), AWAY, strict=True):
         assert f"{title} is not dumped: {how} {name}" in said
         assert f"a dump of {name}" in [e["what"] for e in owner.manifest(state)["left_out"]]
-    assert ("may be torn" in said) == (state == "paused")
+    assert ("and may be inconsistent" in said) == (state == "paused")
     parts = owner.manifest(state)["parts"]
     assert "postgres" not in parts
     assert [each["container"] for each in parts["mariadb"]["facts"]["servers"]] == ["gitea_db"]

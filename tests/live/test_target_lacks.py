@@ -143,7 +143,7 @@ def test_hardware_that_is_gone(make):
     pi.machine.run(["docker", "start", "zigbee2mqtt"])
     pi.unplug()
     said = pi.restored("--strict", code=1)
-    assert f"The stack is as it was before. {LACKS}" in said
+    assert f"The stack is in its previous state. {LACKS}" in said
     assert pi.flows.read_text() == "new\n"
     assert running(pi.machine) == {"nodered", "telegraf"}
     assert not (pi.top / "backups/.journal").exists()
@@ -175,7 +175,7 @@ def test_a_database_that_does_not_come_up_is_undone(make):
     pi.unplug()
     said = pi.restored(code=1)
     assert "Container influxdb could not be started: error gathering device information" in said
-    assert "The stack is as it was before. " in said
+    assert "The stack is in its previous state. " in said
     assert pi.flows.read_text() == "new\n"
     assert running(pi.machine) == {"nodered", "telegraf"}
     pi.plug()

@@ -146,6 +146,20 @@ def test_what_was_put_aside_is_gone(context, live):
     assert held(live) == now
 
 
+@pytest.mark.parametrize("undo", [False, True])
+def test_what_fails_is_told_in_a_sentence(context, live, monkeypatch, undo):
+    """It names the entries, which are renamed, and not the folder itself."""
+    kept = live / STAMP
+    told = f": could not replace what is in {live} \\(by renaming it to {kept}, and "
+    if undo:
+        step(live).do(context)
+        told = f": could not put back what is in {live} \\(by renaming {kept} to it, and "
+    stopping(live, monkeypatch, "mv")
+    monkeypatch.setenv("MOST", "0")
+    with pytest.raises(StepFailed, match=told):
+        step(live).undo(HOST) if undo else step(live).do(context)
+
+
 def test_another_file_system(context, live):
     """No entry is copied: a half copy looks like a whole one."""
     elsewhere = Path("/dev/shm") / f"swap-{os.getpid()}"

@@ -306,7 +306,7 @@ class RestoreMessages:
             self.report.warn(f"  {text}")
         if lacking:  # told in full before it began
             self.report.warn(
-                f"  {self.runtag} is incomplete: data that it is missing was not changed."
+                f"  {self.runtag} is incomplete: data that it does not contain was not changed."
             )
         for text in after.failures:
             self.report.fail(f"The restore is done, but a hook after it failed: {text}")

@@ -332,11 +332,11 @@ def refuse_place(target: StackHost, container: str, data: str) -> None:
         return
     if top in ("..", ".", BACKUPS, RESTORE) or place in FOLDERS:
         raise Refused(
-            f"By the manifest the data of container {container} are in {data}. That is not a "
-            f"separate folder in the stack, and no such container on {target.name} confirms it. "
-            "Nothing was changed. Create the container first, with its docker-compose.yml "
-            f"(docker compose up --no-start {container}), or restore the other services one by "
-            "one: --only NAME."
+            f"According to the manifest the data of container {container} are in {data}. That is "
+            f"not a separate folder in the stack, and {target.name} has no container of that "
+            "name that confirms it. Nothing was changed. Create the container first, with its "
+            f"docker-compose.yml (docker compose up --no-start {container}), or restore the "
+            "other services one by one: --only NAME."
         )
 
 

@@ -38,8 +38,8 @@ from .expiry import GONE_MARK
 from .gone import Fate, cannot_be_back, fates_of, lines_keeping_used, lines_without, paths_named
 from .owed import GOING_BACK, Owing
 
-BUT_GONE = ", but for what was gone"
-BUT_TOLD = ", but for what is warned of"
+BUT_GONE = ", except for the data that are gone"
+BUT_TOLD = ", except for what the warnings say"
 
 
 def but_for(journal: Journal) -> str:
@@ -207,7 +207,7 @@ def _undo(
         _refuse_unreadable(target, journal.at(kept), lines)
         owing.mark_new(journal.at(kept), lines, kept=True)
         lines, gone = _lines_back(target, str(change), lines, "" if leave_gone else again)
-        _tell(target, f"To undo: {change}.", used, lines, gone, report)
+        _tell(target, f"This undoes {change}.", used, lines, gone, report)
         if not yes:
             confirm(host, "undo it", "--yes" if last_restore else "--last-restore --yes")
         # From here on it is a restore that did not end: whatever happens, it is undone.
@@ -221,7 +221,7 @@ def _undo(
             journal.recover(lines)
         journal.gone = bool(gone)
         left.append(
-            f"Everything before that is undone: the stack is in the state before {change}."
+            f"Everything was undone before that: the stack is in the state before {change}."
         )
         report.write(
             f"Undone. The stack on {target.name} is in the state before "
@@ -334,12 +334,12 @@ def _refuse_apart(target: StackHost, change: str, fates: Sequence[Fate]) -> None
     found = [each for each in fates if each.word == "apart"]
     if found:
         names = paths_named(target.folder, (each.live for each in found))
-        verb = "lies" if len(found) == 1 else "lie"
+        verb = "is" if len(found) == 1 else "are"
         raise Refused(
             f"On {target.name} {change} cannot be undone now: {names} {verb} on another "
             f"mount than what was there before ({posixpath.dirname(found[0].aside)}), so they "
-            "cannot be renamed. Nothing was changed. Restore the mounts of that time and run "
-            "this again; or restore a backup."
+            "cannot be renamed. Nothing was changed. Unmount what was mounted there since then, "
+            "or mount the drive that was there, and run this again; or restore a backup."
         )
 
 

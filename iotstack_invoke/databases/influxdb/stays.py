@@ -171,7 +171,7 @@ class ProveStays(HostStep):
 
     def commands(self) -> tuple[str, ...]:
         """Return what is compared."""
-        return (f"compare {', '.join(self.databases)} with the previous ones",)
+        return (f"compare {', '.join(self.databases)} with the previous data",)
 
     def do(self, context: StepContext) -> None:
         """Raise StepFailed with what is not there."""

@@ -80,7 +80,7 @@ class SeeSql(HostStep):
         try:
             here = held_by_server(self.access.host(context), self.server, self.access.docker)
         except StepFailed as error:
-            raise StepFailed(f"{title} cannot list its databases: {error}") from error
+            raise StepFailed(f"{title} cannot list its databases and users: {error}") from error
         more = here.without(held_in_dump(self.dump.report(context))).without(self.stays)
         if more:
             raise StepFailed(came_meanwhile(self.server.container, more))

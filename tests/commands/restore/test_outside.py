@@ -335,7 +335,7 @@ def test_no_empty_folder_comes_in_the_place_of_a_database(machine):
     for path in (shared / "a", machine.folder / "volumes/nodered/flows.json"):
         path.write_text("new")
     said = machine.restore(code=3)
-    told = f"{shared} stays as it is: a database, or a service with one, keeps its data there"
+    told = f"{shared} is not changed: a database, or a service with one, keeps its data there"
     assert said.count(told) == 2
     assert data.read_text() == "15"
     assert (shared / "a").read_text() == "new"
@@ -480,7 +480,7 @@ def test_a_manifest_leads_to_no_place_of_the_system(machine, to):
     (machine.disk / "way").symlink_to("/etc/iotstack-test")
     try:
         said = machine.restore(code=3)
-        assert f"{path.parent} is not restored: it is a place of the system" in said
+        assert f"{path.parent} is not restored: it belongs to the system" in said
         assert not os.path.exists(to)
     finally:
         shutil.rmtree(os.path.realpath(to), ignore_errors=True)
@@ -606,7 +606,7 @@ def test_a_volume_whose_device_is_not_mounted_is_neither_packed_nor_replaced(mac
     said = machine.restore(code=3)
     told = "data is not restored: Docker mounts /dev/disk/by-label/none there only while a "
     assert f"{told}container uses it, so its files cannot be replaced. Stop" in said
-    assert "and mount it at another place for that. It is in" in said
+    assert "and mount it elsewhere for the restore. It is in" in said
     assert (machine.docker.files("data") / "file").read_text() == "new"
     assert (machine.docker.files("more") / "file").read_text() == "old"
     told = machine.stack.run("backup --runtag t2")
@@ -681,8 +681,8 @@ def test_what_containers_mount_from_another_home_is_told(machine):
     said = machine.restore(code=3)
     assert (share / "a").read_text() == "old"
     (told,) = [line for line in said.splitlines() if "does not see" in line]
-    assert f"Container one does not see {share}: that was restored to {share}, and" in told
-    assert f"mounts {new} at /share." in told
+    assert f"Container one does not see {share}: that was restored to {share}, but" in told
+    assert f"the container mounts {new} at /share." in told
     assert f"sudo cp -aT {share} {new}. " in told
 
 
@@ -697,7 +697,10 @@ def test_containers_that_mount_the_old_folder_of_the_stack_are_told(machine):
     machine.stack.folder = old
     made_bare(machine, later={"one": [(str(machine.folder / "volumes/nodered"), "/data")]})
     said = machine.restore(code=3)
-    assert f"Container one mounts {machine.folder}/volumes/nodered at /data, in the folder" in said
+    mounted = (
+        f"Container one mounts {machine.folder}/volumes/nodered at /data, in the stack's folder"
+    )
+    assert f"{mounted} at the time of the backup, not in {old}" in said
 
 
 def test_a_volume_of_options_that_compose_does_not_make_has_them_again(machine):
@@ -767,6 +770,6 @@ def test_a_volume_that_is_plain_now_is_named(machine, version):
         told = "volume:iotstack_data is not restored: docker-compose 1 makes it of o noatime"
         assert not machine.docker.files("iotstack_data").exists()
     else:
-        told = "volume:iotstack_data was a volume of o noatime and is a plain one here"
+        told = "volume:iotstack_data was a volume of o noatime but is a plain one here"
         assert (machine.docker.files("iotstack_data") / "file").read_text() == "old"
     assert said.count(told) == 2, said

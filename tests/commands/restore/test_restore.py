@@ -146,12 +146,12 @@ def test_a_dry_run_without_room_is_refused_like_the_real_one(pi, line):
     said = " ".join(told.stderr.split())
     assert told.returncode == ExitCode.REFUSED, said
     assert "this restore needs about 1.0 EB: 1.0 EB for the unpacked archives." in said
-    assert "earlier restores" not in said  # there were none
+    assert "kept by earlier restores" not in said  # there were none
     assert ("would run" in told.stdout) == (line == "--dry-run")
     kept = pi.folder / "restore/previous-t0-20260101T000000Z"
     kept.mkdir(parents=True)
     said = " ".join(pi.run(f"restore --runtag {TAG} --from here {line}").stderr.split())
-    assert f"by removing what earlier restores kept: {kept.parent}/previous-…." in said
+    assert f"by removing data kept by earlier restores: {kept.parent}/previous-…." in said
 
 
 @pytest.mark.parametrize("line", ["--dry-run", "--yes"])
@@ -217,7 +217,7 @@ def test_what_somebody_starts_meanwhile_is_seen(running):
     running.tool("mv", MOVED.replace("ACT", 'echo true > "$(dirname "$0")/docker.running"'))
     said = restored(running, "--from here", 1)
     assert "nodered was started meanwhile (by hand, or by Docker)" in said
-    assert "The stack is as it was before" in said
+    assert "The stack is in its previous state." in said
     assert flows(running) == "[2]\n"
 
 
@@ -269,7 +269,7 @@ def test_rows_of_hosts_toml_that_are_gone_are_told(pi):
     pi.settings.write_text(settings + rows)
     assert pi.run("backup --runtag t2").returncode == 0
     restore = "restore --runtag t2 --from here --yes"
-    told = "  hosts.toml lacks"
+    told = "  hosts.toml is missing"
     assert told not in pi.run(restore).stdout
     pi.settings.write_text(settings + rows[:33] + "\n")
     line = (
@@ -353,7 +353,8 @@ def test_top_files_lie_beside_only_where_they_differ(pi):
     (pi.folder / ".env").write_text(TOPS[".env"])
     told = pi.run("restore --runtag t2 --from here --yes")
     assert [path.name for path in pi.folder.glob("*.t2")] == [".env.t2"]
-    assert "the backup's is beside it as .env.t2; they differ in MINE, TZ" in told.stdout
+    beside = "the backup's copy is beside it as .env.t2; they differ in MINE, TZ"
+    assert f"  .env was not changed; {beside}\n" in told.stdout
 
 
 def test_what_cannot_be_compared_is_not_told_as_another(pi):
@@ -419,7 +420,7 @@ def test_what_no_backup_holds_is_told_before(pi, tmp_path, way):
     assert "Service mariadb is built in .templates/mariadb, which is neither here nor in" in said
     assert "variables that .env does not set: PASSWORD. They" in said
     assert said.count("Service ") == 1
-    made = [each for each in said.splitlines() if "makes and starts: " in each]
+    made = [each for each in said.splitlines() if "creates and starts: " in each]
     names = "grafana, influxdb, mariadb, nodered (of the backup's compose file)"
     assert made == [f"  no containers exist; creates and starts: {names}"]
 
@@ -552,7 +553,11 @@ def test_what_is_put_aside_is_not_told_as_staying(pi, line):
 @pytest.mark.parametrize(
     ("line", "code", "said"),
     [
-        ("--bare", 13, "the stack has containers (nodered), and --bare is for a machine without"),
+        (
+            "--bare",
+            13,
+            "the stack has containers (nodered), but --bare is for a machine without containers.",
+        ),
         (
             "--bare --only nodered",
             2,
@@ -610,7 +615,7 @@ def test_a_copy_without_an_archive_names_the_set_that_lies_here(pi, tmp_path):
     told = pi.run(f"restore --yes --runtag {TAG}")
     assert told.returncode == 13
     said = " ".join(told.stderr.split())
-    assert "holds no archive" in said
+    assert f"{TAG} in usb has no archives, so there is nothing to restore." in said
     assert f"Nothing was changed. {TAG} also exists here: add --from here." in said
 
 
@@ -640,7 +645,7 @@ def test_damage_that_is_found_is_recorded_and_stays_until_it_is_verified(pi, tmp
     pi.archive.write_bytes(whole)
     told = pi.run(f"rehearse --runtag {TAG} --at here")
     assert told.returncode == 3
-    assert "It stays recorded as damaged" in told.stderr
+    assert "It is still recorded as damaged, because its last verification" in told.stderr
     assert len(checks(pi)) == 2
     assert pi.run(f"verify --runtag {TAG} --at here").returncode == 0
     (row,) = pi.run("list").stdout.splitlines()[1:]
@@ -659,7 +664,7 @@ def test_a_rehearsal_calls_no_part_good_that_it_does_not_read(pi):
     path.write_text(replace(manifest, parts=(*manifest.parts, part)).to_json())
     told = pi.run(f"rehearse --runtag {TAG} --at here")
     assert told.returncode == 3, told.stderr
-    assert "not recorded as verified, since its influxdb2 part was not read" in told.stderr
+    assert "not recorded as verified, because its influxdb2 part was not read" in told.stderr
     assert not (pi.archive.parent / ".checks.jsonl").exists()
     assert pi.run("verify --at here").returncode == 1
 
@@ -755,9 +760,8 @@ def test_an_archive_is_no_folder_and_is_told_how_it_is_named(pi):
     """Whoever names the file gets the two flags that mean it."""
     told = pi.run(f"restore --from {pi.archive} --runtag {TAG} --dry-run")
     assert told.returncode == ExitCode.USAGE
-    assert (
-        f"that is a file. Name the folder that it is in, and the backup: --from {pi.folder}"
-        in (" ".join(told.stderr.split()))
+    assert f"this is a file. Give its folder and the backup: --from {pi.folder}" in (
+        " ".join(told.stderr.split())
     )
     assert told.stderr.rstrip().endswith(f"/backups --runtag {TAG}")
 
@@ -788,7 +792,7 @@ def test_a_wrong_place_is_told_before_anything_is_asked(little_stack):
     told = little_stack.run("restore --from nas")
     assert (told.returncode, "--from nas: use one of vault, here" in told.stderr) == (2, True)
     told = little_stack.run("restore --from ./nas")
-    assert (told.returncode, "there is no folder" in told.stderr) == (10, True)
+    assert (told.returncode, "nas does not exist." in told.stderr) == (10, True)
     with little_stack.settings.open("a") as stream:
         stream.write('[[vaults]]\nname = "nas"\nkind = "folder"\nfolder = "/nowhere"\n')
     for at in ("nsa", "all"):
@@ -799,7 +803,7 @@ def test_a_wrong_place_is_told_before_anything_is_asked(little_stack):
 
 def test_an_empty_machine_is_told_of_nothing_that_is_replaced(pi, tmp_path):
     """What stays, and what comes in place of something, is said only where there is something."""
-    usb, words = tmp_path / "usb", ("what is replaced stays in: ", "in the place of those here")
+    usb, words = tmp_path / "usb", ("replaced data is kept in: ", " replace those here")
     shutil.copytree(pi.folder / "backups", usb)
     (pi.folder / ".env").write_text("A=1\n")
     line = f"restore --runtag {TAG} --from {usb} --compose"

@@ -37,7 +37,7 @@ def test_a_part_that_was_lost_is_refused(little_stack):
     for only in ("", "--only home_db", "--only mariadb --only nodered"):
         told = little_stack.run(f"restore --runtag {TAG} --from here --yes {only}")
         assert told.returncode == 13, told.stderr
-        assert f"lacks {TAG}.mariadb-backup.tar.gz, which its manifest lists" in told.stderr
+        assert f"is missing {TAG}.mariadb-backup.tar.gz, which its manifest lists" in told.stderr
     assert {k: v for k, v in before.items() if "/volumes" in k} == {
         k: v for k, v in little_stack.tree().items() if "/volumes" in k
     }
@@ -63,7 +63,7 @@ def test_what_is_replaced_stays_where_the_prompt_says(little_stack):
     process = little_stack.start(f"restore --runtag {TAG} --from here", stdin=stdin)
     os.close(stdin)
     try:
-        told = next(line for line in process.stdout if "what is replaced stays in: " in line)
+        told = next(line for line in process.stdout if "replaced data is kept in: " in line)
         time.sleep(1.1)  # the names tell whole seconds
         os.write(terminal, f"{socket.gethostname()}\n".encode())
         _, err = process.communicate(timeout=60)
@@ -72,7 +72,7 @@ def test_what_is_replaced_stays_where_the_prompt_says(little_stack):
         os.close(terminal)
     assert process.returncode == 0, err
     (kept,) = (little_stack.folder / "restore").glob("previous-*")
-    assert str(kept) == told.strip().removeprefix("what is replaced stays in: ")
+    assert str(kept) == told.strip().removeprefix("replaced data is kept in: ")
 
 
 def test_a_name_that_is_in_no_part_is_told_the_nearest(little_stack):
@@ -200,7 +200,7 @@ def test_an_unfinished_set_is_told_as_such(little_stack):
         assert told.returncode == 3, told.stderr
         assert f"Restore {TAG} (unfinished; " in told.stdout
         said = " ".join(told.stderr.split())
-        assert f"{TAG} is unfinished: the run that made it did not end" in said
+        assert f"{TAG} is unfinished: its backup was interrupted, so what is" in said
         assert f"inv backup --runtag '{TAG}'" in said
 
 
@@ -218,7 +218,7 @@ def test_what_is_lacking_is_told_once(little_stack):
     assert told.returncode == 3, told.stderr
     assert told.stderr.count("root is not let in") == 1
     assert (
-        f"{TAG} is incomplete: data that it is missing was not changed."
+        f"{TAG} is incomplete: data that it does not contain was not changed."
         in told.stderr.splitlines()[-1]
     )
 

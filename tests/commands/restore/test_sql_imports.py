@@ -68,7 +68,9 @@ def test_a_manifest_leads_to_no_folder_of_others(tmp_path, data, staged):
     """What it alone calls a database's folder is not put aside, unless it is one in the stack."""
     (tmp_path / "../there").mkdir(exist_ok=True)
     (tmp_path / "../there/mine").touch()
-    with pytest.raises(Refused, match=r"no folder of its own.*up --no-start timescaledb"):
+    with pytest.raises(
+        Refused, match=r"not a separate folder in the stack.*up --no-start timescaledb"
+    ):
         choose(tmp_path, "", told={"data": data}, staged=staged)
 
 
@@ -111,7 +113,7 @@ def test_a_server_that_is_not_loaded_keeps_its_folders(tmp_path, place, runs):
     loads = SqlImports(target, (found,), None, str(stage), ())
     told = []
     assert loads.keep_data(facts, [item], (), (server,), told.append) == []
-    assert told[0].startswith(f"{place} stays as it is: a database")
+    assert told[0].startswith(f"{place} is not changed: a database")
     (stage / place / "PG_VERSION").touch()
     assert loads.keep_data(facts, [item], (), (server,), told.append) == [item]
 
@@ -177,7 +179,7 @@ def test_a_copy_of_mariadb_that_would_share_files_is_refused(tmp_path, odd):
     )
     loads = SqlImports(target, (), None, str(stage), ())
     if odd:
-        with pytest.raises(Refused, match="which a copy would share"):
+        with pytest.raises(Refused, match="which the copy would share"):
             loads.choose(facts, (), staged=True)
     else:
         (load,) = loads.choose(facts, (), staged=True)

@@ -137,7 +137,7 @@ def test_a_general_part_of_nothing_is_refused(pi):
     (pi.folder / f"backups/{TAG}.manifest.json").unlink()
     for line in (FULL, f"{FULL} --dry-run"):
         said = restored(pi, line, 1)
-        assert "it holds empty folders alone" in said
+        assert "it has only empty folders" in said
     assert live(pi) == [2, 2]
     assert not list((pi.folder / "restore").glob("previous-*"))
 

@@ -204,7 +204,7 @@ def test_a_restore_without_room_tells_what_old_states_take(little_stack):
     told = little_stack.run("restore --runtag t1 --from here --yes")
     assert told.returncode == 13
     assert "1 old state kept by restores takes" in " ".join(told.stderr.split())
-    assert "inv undo --list tells which" in " ".join(told.stderr.split())
+    assert "To list it: inv undo --list" in " ".join(told.stderr.split())
 
 
 def test_a_reload_is_not_called_a_restore(tmp_path):
@@ -309,7 +309,7 @@ def test_what_a_failed_restore_left_on_a_drive_is_an_old_state_too(little_stack,
     fails = f'[ "$*" != "--file-system {small_disk}" ] || {{ rm "$0"; exit 1; }}'
     little_stack.tool("sync", f'{fails}; exec /bin/sync "$@"')
     told = little_stack.run("restore --runtag t1 --from here --yes")
-    assert "The stack is as it was before" in " ".join(told.stderr.split()), told.stderr
+    assert "The stack is in its previous state." in " ".join(told.stderr.split()), told.stderr
     assert (small_disk / "film").read_text() == "new"
     (used,) = small_disk.glob(".previous-t1-*-undone")
     assert (used / "film").read_text() == "old"
@@ -329,6 +329,6 @@ def test_a_backup_that_is_called_like_an_old_state_is_not_staged_over_it(little_
     assert little_stack.run(f"backup --runtag {kept.name}").returncode == 0
     told = little_stack.run(f"restore --runtag {kept.name} --from here --yes")
     assert told.returncode == ExitCode.REFUSED
-    assert "is called like what an earlier restore keeps" in told.stderr
+    assert "has the same name as data kept by an earlier restore" in told.stderr
     assert little_stack.run("undo --last-restore --yes").returncode == 0
     assert flows(little_stack) == "[2]\n"

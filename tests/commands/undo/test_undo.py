@@ -243,7 +243,7 @@ def test_an_undo_names_what_it_undoes(little_stack):
     assert flows(little_stack) == "[1]\n"
     told = little_stack.run("undo")
     began = datetime.strptime(kept.name[-16:], STAMP_FORM).replace(tzinfo=UTC).astimezone()
-    what = f"To undo: the restore of t1 that began at {began:%Y-%m-%d %H:%M:%S}."
+    what = f"This undoes the restore of t1 that began at {began:%Y-%m-%d %H:%M:%S}."
     assert told.returncode == 13
     assert what in told.stdout
     assert flows(little_stack) == "[1]\n"
@@ -329,8 +329,8 @@ def test_what_a_dead_run_moved_aside_may_be_gone(little_stack):
     assert "being undone" not in listed
     told = little_stack.run("undo --leave-gone")
     assert told.returncode == 3, told.stderr
-    assert "volumes/nodered cannot be put back. It is left as it is now." in told.stderr
-    assert "but for what was gone" in told.stdout
+    assert "volumes/nodered cannot be put back. It was not changed." in told.stderr
+    assert "except for the data that are gone" in told.stdout
     assert "in the state before it." not in told.stderr
     assert (flows(little_stack), (other / "x").read_text()) == ("[4]\n", "new")
     assert little_stack.run("backup --runtag t2").returncode == 0
@@ -365,7 +365,7 @@ def refused_for_gone(stack):
     assert not [path for path in changed if "/backups" not in path]
     told = stack.run("undo --yes --leave-gone")
     assert told.returncode == 3, told.stderr
-    assert "It is left as it is now." in told.stderr
+    assert "cannot be put back. It was not changed." in told.stderr
 
 
 def test_nothing_of_a_folder_whose_old_one_is_gone_is_put_back(little_stack):
@@ -471,10 +471,10 @@ def test_what_is_left_of_an_old_state_is_gone_back_to(little_stack, killed):
             "leaves unchanged, because the previous state is gone: volumes/nodered" in told.stdout
         )
         assert "removes, because" not in told.stdout
-        assert "but for what was gone" in told.stdout
+        assert "except for the data that are gone" in told.stdout
     assert told.returncode == 3, told.stderr
     assert f"{kept}/volumes/nodered is gone, so" in told.stderr
-    assert "volumes/nodered cannot be put back. It is left as it is now." in told.stderr
+    assert "volumes/nodered cannot be put back. It was not changed." in told.stderr
     assert (flows(little_stack), (other / "x").read_text()) == ("[3]\n", "2")
     assert (folder / f"{kept.name}-undone/volumes/other/x").read_text() == "3"
     told = little_stack.run("undo --last-restore --yes")
@@ -588,8 +588,8 @@ def test_nor_to_one_that_no_rename_reaches(little_stack):
     try:
         told = little_stack.run("undo --last-restore --yes")
         assert told.returncode == 13, told.stdout
-        assert "volumes/nodered lies on another mount than" in told.stderr
-        assert ", so they cannot be renamed. Nothing was changed. Restore" in told.stderr
+        assert "volumes/nodered is on another mount than" in told.stderr
+        assert ", so they cannot be renamed. Nothing was changed. Unmount" in told.stderr
         assert not (little_stack.folder / "restore/.journal").exists()
         assert flows(little_stack) == "[1]\n"
     finally:
