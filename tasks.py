@@ -9,7 +9,7 @@ from invoke import Context, Exit, task
 from invoke.main import program as inv
 
 from iotstack_invoke.cli.program import IotstackProgram, tell_stops
-from iotstack_invoke.cli.tasks import namespace
+from iotstack_invoke.cli.tasks_and_flags import namespace
 
 IN_ORDER = "--no-loadscope-reorder"
 """The files on the stand first, as they are collected: what is short fills the gaps at the end."""

@@ -11,7 +11,7 @@ from invoke.parser.argument import Argument
 from invoke.parser.context import to_flag
 from invoke.tasks import Task
 
-from iotstack_invoke.cli.tasks import namespace
+from iotstack_invoke.cli.tasks_and_flags import namespace
 
 PAGE = Path(__file__).parent / "reference" / "commands.md"
 OF_EVERY_TASK = ("settings", "debug")

@@ -74,7 +74,7 @@ class Shelf:
         files["influx"].write_bytes(tar(DUMPS / dump))
         log = RunLog(str(files["log"]))
         log.write("backup", f"makes {runtag}")
-        log.seal()
+        log.add_checksum()
         log.finish(os.rename)
         with files["influx"].open("rb") as stream:
             facts = {"version": "1.8.10", **facts_of(read_dump(stream))}

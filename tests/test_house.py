@@ -37,7 +37,7 @@ PRINTING = {
     "reporting.bars",
     "reporting.wrapping",
     "reporting.report",
-    "cli.tasks",
+    "cli.tasks_and_flags",
     "cli.program",
     "commands.demo",
 }

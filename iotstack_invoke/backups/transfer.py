@@ -31,7 +31,7 @@ def can_hash(storage: Storage) -> bool:
 def hash_there(storage: Storage, path: str) -> str:
     """Return the SHA-256 of a file: reckoned where it lies, or read from there.
 
-    Of one that lies sealed in a vault, it is that of what was sealed. Raises StepFailed.
+    If it is encrypted in a vault, it is the hash from before that. Raises StepFailed.
     """
     if hasattr(storage, "hash_of"):
         return str(storage.hash_of(path))

@@ -1,4 +1,4 @@
-"""The program `iotstack`: the same doors as `inv`, from any working directory."""
+"""The program `iotstack`: the same tasks as `inv`, from any working directory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from invoke.program import Program
 
 from .. import __version__
 from ..core.errors import ExitCode, Interrupted, ended
-from .tasks import namespace
+from .tasks_and_flags import namespace
 
 NEAR = 0.75
 """How alike what was typed and what was probably meant are."""

@@ -115,7 +115,7 @@ def _head(manifest: Manifest) -> Iterator[str]:
     )
     yield ""
     yield from paragraph(
-        "If the files here end in .age (a sealed vault): age --decrypt --identity KEYFILE "
+        "If the files here end in .age (encrypted copies): age --decrypt --identity KEYFILE "
         "--output NAME NAME.age for each, first."
     )
 

@@ -92,8 +92,8 @@ class RunLog:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.path + PARTIAL)
 
-    def seal(self) -> None:
-        """Add the sum of all that was written, by which a change is told."""
+    def add_checksum(self) -> None:
+        """Add the SHA-256 of all that was written, by which a change is found."""
         with self._lock:
             if self.closed:
                 return

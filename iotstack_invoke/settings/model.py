@@ -110,9 +110,9 @@ class VaultConfig:
     write_once: bool = False
     """Nothing can be removed or replaced there."""
     recipients: tuple[str, ...] = ()
-    """The public keys for which copies are sealed with age; none: they are plain."""
+    """The public keys for which copies are encrypted with age; none: they are unencrypted."""
     identity: str = ""
-    """The file with the secret key that opens sealed copies, from the command line alone."""
+    """The file with the secret key that decrypts copies, from the command line alone."""
     stack: StackConfig | None = field(default=None, compare=False, repr=False)
     """The stack of this machine, in which no second copy can lie."""
     before: tuple[VaultConfig, ...] = field(default=(), compare=False, repr=False)
@@ -204,7 +204,7 @@ class Options:
     force: bool = False
     keep_going: bool = True
     identity: str = ""
-    """The file with the secret key that opens sealed copies."""
+    """The file with the secret key that decrypts copies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +244,7 @@ class Settings:
         return tuple(sorted(names))
 
     def opened_by(self, identity: str) -> Settings:
-        """Return the settings with the file whose secret key opens what is sealed in vaults."""
+        """Return the settings with the file whose secret key decrypts copies in vaults."""
         vaults = tuple(replace(each, identity=identity) for each in self.vaults)
         return replace(self, vaults=vaults, identity=identity)
 

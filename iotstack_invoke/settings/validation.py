@@ -124,7 +124,7 @@ _VAULT_KINDS = ("ssh", "folder", "rclone")
 _REMOTE = re.compile(r"[\w.+@][\w.+@ -]*:.*[^/].*")
 """A remote's name by rclone's own grammar, a colon, and a folder in it."""
 _RECIPIENT = re.compile(r"age1[a-z0-9]+|ssh-(ed25519|rsa) \S+( .*)?")
-"""What age(1) seals for: its own public keys, those of its plugins, and those of SSH."""
+"""What age(1) encrypts for: its own public keys, those of its plugins, and those of SSH."""
 _WORDS = {
     str: "a text in quotes",
     int: "a whole number",
@@ -495,9 +495,11 @@ def _copying_mistakes(where: str, vault: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _recipient_mistakes(where: str, recipients: list[Any]) -> Iterator[str]:
-    """Yield what is wrong with the keys that copies are sealed for; a secret one is not shown."""
+    """Yield what is wrong with the keys that encrypt copies; a secret one is not shown."""
     if not recipients:
-        yield f"{where}: recipients is empty; remove it for unsealed copies, or add a public key"
+        yield (
+            f"{where}: recipients is empty; remove it for unencrypted copies, or add a public key"
+        )
     for each in recipients:
         if isinstance(each, str) and "SECRET-KEY" in each.upper():
             yield (

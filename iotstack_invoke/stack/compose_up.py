@@ -12,7 +12,7 @@ from ..core.dataclass import dataclass
 from ..core.errors import StepFailed, ended
 from ..engine.steps import CommandStep, HostAccess, StepContext
 from ..hosts.base import ANY_EXIT, Command, Host, Result
-from .containers import STOP_LIMIT_S
+from .stop_start import STOP_LIMIT_S
 from .up import made_by
 
 PROJECT = "--project-directory"

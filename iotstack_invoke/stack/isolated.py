@@ -12,7 +12,7 @@ from ..core.dataclass import dataclass
 from ..core.errors import StepFailed
 from ..engine.steps import HostAccess, HostStep, StepContext
 from ..hosts.base import Command, Host
-from .containers import STOP_LIMIT_S
+from .stop_start import STOP_LIMIT_S
 
 OUR_LABEL = "iotstack-invoke=alone"
 """What our own containers bear: none of another's is ever removed."""

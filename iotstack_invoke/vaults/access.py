@@ -158,10 +158,10 @@ def _open_folder(vault: VaultConfig, host: str, name: str, *, of_others: bool) -
     return storage
 
 
-def sealed_side(storage: Storage) -> EncryptedStorage | None:
-    """Return what knows of a vault what lies sealed there, None for a place that is no vault.
+def encrypted_storage(storage: Storage) -> EncryptedStorage | None:
+    """Return the storage of a vault, which knows what is encrypted there; None if it is no vault.
 
-    Raises Unreachable where the vault does not answer.
+    Raises Unreachable if the vault does not answer.
     """
     if not isinstance(storage, _Lazy):
         return None
@@ -170,25 +170,25 @@ def sealed_side(storage: Storage) -> EncryptedStorage | None:
 
 
 def is_signed(storage: Storage, manifest: str) -> bool:
-    """Tell whether a manifest is the one that its set was sealed with."""
-    side = sealed_side(storage)
+    """Tell whether a manifest is the one that the encryption record of its set names."""
+    side = encrypted_storage(storage)
     return side is None or side.is_signed(manifest)
 
 
 def refuse_shut(storage: Storage, paths: Iterable[str]) -> None:
-    """Raise Refused where a file lies sealed in a vault, and nothing is there to open it.
+    """Raise Refused if a file is encrypted in a vault, and there is no key to decrypt it.
 
     A passphrase of the key is asked for now, before several files are read at once.
     """
     from .age import read_identity
     from .encrypted import ASK
 
-    side = sealed_side(storage)
+    side = encrypted_storage(storage)
     for path in paths if side else ():
-        if side and side.is_sealed(path):
+        if side and side.is_encrypted(path):
             if not side.identity:
                 name = posixpath.basename(path)
-                raise Refused(f"{name} in {storage.name} is sealed. {ASK}. Nothing was changed.")
+                raise Refused(f"{name} in {storage.name} is encrypted. {ASK} Nothing was changed.")
             read_identity(side.identity)
 
 

@@ -1,7 +1,8 @@
-"""Sealing and opening with the age program, as streams: nothing plain is ever on a disk.
+"""Encrypting and decrypting with the age program, as streams: nothing plain is ever on a disk.
 
-Whoever seals needs public keys only (recipients). What opens is an identity: a file with the
-secret key, whose content goes to age through a pipe. Not for: what is sealed where (sealed.py).
+Encrypting takes public keys only (recipients). Decrypting takes an identity: a file with the
+secret key, whose content goes to age through a pipe. Not for: what is encrypted where
+(encrypted.py).
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ from ..hosts.local import piped, read_chunk
 
 AGE = "age"
 INSTALL = "sudo apt-get install age"
-SEAL_LIMIT_S = 24 * 3600.0
+AGE_TIMEOUT_S = 24 * 3600.0
 CHUNK_BYTES = 1 << 16
 TAG_BYTES = 16
-"""A sealed file: header, nonce, then 64 KiB pieces with a tag each (age-encryption.org/v1)."""
+"""An encrypted file: header, nonce, then 64 KiB pieces with a tag each (age-encryption.org/v1)."""
 MAC = re.compile(rb"\n--- [^\n]+\n")
 """The last line of a header."""
 IDENTITY_LIMIT_BYTES = 1 << 14
@@ -39,20 +40,20 @@ DAMAGED = re.compile("failed to (decrypt and authenticate|read header)|unexpecte
 PREFIX = re.compile(r"^age: (error: )?")
 
 
-class SealDamaged(StepFailed):
-    """What was read is not what was sealed: age's own sums say so."""
+class CiphertextDamaged(StepFailed):
+    """What age reads is not what it once wrote: its own checksums say so."""
 
 
 @contextlib.contextmanager
-def sealing(recipients: Iterable[str], source: IO[bytes]) -> Iterator[IO[bytes]]:
-    """Return the stream that opens as the bytes of `source` for any of the recipients.
+def encrypting(recipients: Iterable[str], source: IO[bytes]) -> Iterator[IO[bytes]]:
+    """Return the bytes of `source` as a stream that is encrypted for each of the recipients.
 
     Read to its end it raises StepFailed where age failed, or what reading `source` raised.
     """
     words = (AGE, "--encrypt", *(word for each in recipients for word in ("--recipient", each)))
 
     def failure(said: str) -> StepFailed:
-        why = f"age cannot seal: {said}."
+        why = f"age cannot encrypt: {said}."
         if "recipient" not in said:
             return StepFailed(why)
         fix = "correct `recipients` in hosts.toml"
@@ -63,11 +64,11 @@ def sealing(recipients: Iterable[str], source: IO[bytes]) -> Iterator[IO[bytes]]
 
 
 @contextlib.contextmanager
-def opening(identity: str, source: IO[bytes], what: str) -> Iterator[IO[bytes]]:
-    """Return the stream of what was sealed; `identity` is the file with the secret key.
+def decrypting(identity: str, source: IO[bytes], what: str) -> Iterator[IO[bytes]]:
+    """Return the decrypted stream of `source`; `identity` is the file with the secret key.
 
-    Read to its end it raises StepFailed where the key is another one, or the bytes are not those
-    that were sealed; what was read before is what was sealed. `what` names the file.
+    Read to its end it raises StepFailed if the key is another one, and CiphertextDamaged if the
+    bytes are not those that age wrote; what was read until then is good. `what` names the file.
     """
     key, written = os.pipe()
     os.write(written, read_identity(identity))
@@ -77,7 +78,7 @@ def opening(identity: str, source: IO[bytes], what: str) -> Iterator[IO[bytes]]:
     def failure(said: str) -> StepFailed:
         if OTHER_KEYS.search(said):
             return StepFailed(
-                f"The key in {identity} cannot open {what}: it is sealed for other keys."
+                f"The key in {identity} cannot decrypt {what}: it is encrypted for other keys."
             )
         if "passphrase" in said:
             return StepFailed(
@@ -86,8 +87,8 @@ def opening(identity: str, source: IO[bytes], what: str) -> Iterator[IO[bytes]]:
                 "afterwards."
             )
         if DAMAGED.search(said):
-            return SealDamaged(f"{what} is damaged: age says: {said}.")
-        return StepFailed(f"age cannot open {what} with the key in {identity}: {said}.")
+            return CiphertextDamaged(f"{what} is damaged: age says: {said}.")
+        return StepFailed(f"age cannot decrypt {what} with the key in {identity}: {said}.")
 
     try:
         with _through(words, source, failure, key) as stream:
@@ -96,15 +97,15 @@ def opening(identity: str, source: IO[bytes], what: str) -> Iterator[IO[bytes]]:
         os.close(key)
 
 
-def sealed_size(head: bytes, size_bytes: int) -> int:
-    """Return how large so many bytes are once sealed, given how the sealed stream begins.
+def encrypted_size(head: bytes, size_bytes: int) -> int:
+    """Return the size of so many bytes once encrypted, given how the encrypted stream begins.
 
-    Raises StepFailed where it does not begin as age's.
+    Raises StepFailed if that is not how age's streams begin.
     """
     end = MAC.search(head)
     if not end:
         raise StepFailed(
-            f"age cannot seal: it wrote {len(head):,} bytes without a complete header."
+            f"age cannot encrypt: it wrote {len(head):,} bytes without a complete header."
         )
     pieces = max(1, -(-size_bytes // CHUNK_BYTES))
     return end.end() + TAG_BYTES + size_bytes + pieces * TAG_BYTES
@@ -182,7 +183,7 @@ def _through(
     with (
         contextlib.ExitStack() as at_the_end,
         piped(
-            words, lambda _, line: said.append(line), SEAL_LIMIT_S, feed=True, pass_fds=keys
+            words, lambda _, line: said.append(line), AGE_TIMEOUT_S, feed=True, pass_fds=keys
         ) as (process, finish),
     ):
         assert process.stdin is not None  # noqa: S101 - we asked for pipes

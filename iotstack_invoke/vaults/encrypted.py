@@ -1,7 +1,7 @@
-"""The sealed side of a vault: archives and logs lie there as NAME.age, for the rest as NAME.
+"""A vault with encrypted copies: archives and logs are NAME.age there, and NAME for the rest.
 
-What was sealed is known from a file beside each set, which also names the manifest's hash. What
-lies there in plain is read as it is. Not for: how bytes are sealed (age.py).
+A record beside each set says what was encrypted, and the hash of the manifest. Unencrypted copies
+are read too. Not for: how bytes are encrypted (age.py).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import posixpath
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, field, replace
+from dataclasses import field, replace
 from typing import IO, Any, cast
 
 from ..backups.manifest import REMOVING_ENDING
@@ -25,56 +25,74 @@ from ..core.errors import StepFailed
 from ..hosts.base import PARTIAL, FileFact, Received, Storage
 from ..hosts.hashing import HashedStream
 from ..hosts.local import CHUNK_BYTES
-from .age import SealDamaged, opening, sealed_size, sealing
+from .age import CiphertextDamaged, decrypting, encrypted_size, encrypting
 
-SEALED = ".age"
+AGE_ENDING = ".age"
 SECRET = frozenset({*PARTS, "log"})
-"""What is sealed of a set; all else is readable: the manifest says what the set is."""
-SEAL_ENDING = "sealed.json"
+"""What is encrypted of a set; all else is readable: the manifest says what the set is."""
+RECORD_ENDING = "sealed.json"
 FORMAT = "iotstack-invoke seal 1"
-ASK = "Give the file with the secret key: --identity FILE"
+"""This ending, this word and the keys below are on disks of every version: they never change."""
+ASK = "Add --identity FILE (the file with the secret key)."
 
 
-class SealBroken(StepFailed):
-    """What lies sealed in a vault is not what was sealed there."""
+class CiphertextMismatch(StepFailed):
+    """An encrypted file in a vault does not match its record."""
 
 
 @dataclass(frozen=True, slots=True)
-class SealedFile:
-    """One file: what was sealed, and what lies there."""
+class EncryptedFile:
+    """One file: what was encrypted, and what that became in the vault."""
 
     size_bytes: int
     sha256: str
-    sealed_bytes: int
-    sealed_sha256: str
+    encrypted_bytes: int
+    encrypted_sha256: str
 
     def __post_init__(self) -> None:
         """Raise TypeError for what no program of ours wrote."""
-        sizes, hashes = (self.size_bytes, self.sealed_bytes), (self.sha256, self.sealed_sha256)
+        sizes = (self.size_bytes, self.encrypted_bytes)
+        hashes = (self.sha256, self.encrypted_sha256)
         if not (all(type(each) is int for each in sizes) and all(map(str.isalnum, hashes))):
             raise TypeError(self)
 
+    @classmethod
+    def from_json(cls, told: Mapping[str, Any]) -> EncryptedFile:
+        """Return what a record says of one file; raises KeyError or TypeError."""
+        return cls(told["size_bytes"], told["sha256"], told["sealed_bytes"], told["sealed_sha256"])
+
+    def to_json(self) -> dict[str, object]:
+        """Return the file as a record has it."""
+        return {
+            "size_bytes": self.size_bytes,
+            "sha256": self.sha256,
+            "sealed_bytes": self.encrypted_bytes,
+            "sealed_sha256": self.encrypted_sha256,
+        }
+
 
 @dataclass(frozen=True, slots=True)
-class Seal:
-    """What the file beside a set says: its sealed files by name, and the manifest's hash."""
+class EncryptionRecord:
+    """What the file beside a set says: its encrypted files by name, and the manifest's hash."""
 
-    files: Mapping[str, SealedFile] = field(default_factory=dict)
+    files: Mapping[str, EncryptedFile] = field(default_factory=dict)
     manifest_sha256: str = ""
 
     @classmethod
-    def read(cls, content: bytes) -> Seal:
+    def read(cls, content: bytes) -> EncryptionRecord:
         """Return what a file holds; of one that cannot be read, nothing."""
         with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError):
             told = json.loads(content)
             if told["format"] == FORMAT:
-                files = {name: SealedFile(**each) for name, each in told["files"].items()}
+                files = {
+                    name: EncryptedFile.from_json(each) for name, each in told["files"].items()
+                }
                 return cls(files, str(told["manifest_sha256"]))
         return cls()
 
     def to_json(self) -> bytes:
         """Return the content of the file."""
-        files = {name: asdict(each) for name, each in self.files.items()}
+        files = {name: each.to_json() for name, each in self.files.items()}
         told = {"format": FORMAT, "manifest_sha256": self.manifest_sha256, "files": files}
         return json.dumps(told, indent=1).encode() + b"\n"
 
@@ -100,10 +118,10 @@ class _Whole:
 
 
 class EncryptedStorage:
-    """A vault's place: what `recipients` are named for is sealed on its way there.
+    """A vault's storage that encrypts archives and logs for `recipients` on their way there.
 
-    Without recipients all goes there in plain. To read what is sealed an identity is needed, the
-    file with the secret key.
+    Without recipients nothing is encrypted. Reading what is encrypted takes an identity: the file
+    with the secret key.
     """
 
     def __init__(self, inner: Storage, recipients: tuple[str, ...], identity: str = "") -> None:
@@ -113,11 +131,11 @@ class EncryptedStorage:
         self.identity = identity
         self._inner = inner
         self._recipients = recipients
-        self._arrived: dict[str, SealedFile] = {}
+        self._arrived: dict[str, EncryptedFile] = {}
         """What was received under a partial path and has no final name yet."""
-        self._sealed_there: set[str] = set()
-        """Paths, as others name them, of what was seen sealed."""
-        self._noting = threading.Lock()
+        self._encrypted_there: set[str] = set()
+        """Paths, as others name them, of what was seen encrypted."""
+        self._recording = threading.Lock()
         self._keeps_all = getattr(inner, "keeps_all", False)
 
     def __getattr__(self, name: str) -> Any:
@@ -128,31 +146,31 @@ class EncryptedStorage:
     def stat(self, paths: Iterable[str]) -> dict[str, FileFact]:
         """Return what is there; a path that is not there has no entry."""
         asked = list(paths)
-        sealed = {_sealed_path(path): path for path in asked if _is_secret(path)}
-        told = self._inner.stat([*asked, *sealed])
-        found = {path: fact for path, fact in told.items() if path not in sealed}
-        there = {path: told[each] for each, path in sealed.items() if each in told}
-        seals = self._seals(path for path in there if not path.endswith(PARTIAL))
-        return found | {path: self._as_plain(path, fact, seals) for path, fact in there.items()}
+        encrypted = {_encrypted_path(path): path for path in asked if _is_secret(path)}
+        told = self._inner.stat([*asked, *encrypted])
+        found = {path: fact for path, fact in told.items() if path not in encrypted}
+        there = {path: told[each] for each, path in encrypted.items() if each in told}
+        records = self._read_records(path for path in there if not path.endswith(PARTIAL))
+        return found | {path: self._as_plain(path, fact, records) for path, fact in there.items()}
 
     def listdir(self, folder: str) -> dict[str, FileFact]:
-        """Return the entries of a folder by name, {} where there is none; seals are not told."""
+        """Return the entries of a folder by name, {} if it does not exist; no records."""
         told = self._inner.listdir(folder)
         plain = {name: _plain_name(name) for name in told}
         found = {
             name: fact
             for name, fact in told.items()
-            if not plain[name] and not name.endswith(f".{SEAL_ENDING}")
+            if not plain[name] and not name.endswith(f".{RECORD_ENDING}")
         }
         there = {f"{folder}/{plain[name]}": told[name] for name in told if plain[name]}
-        seals = self._seals(path for path in there if not path.endswith(PARTIAL))
-        facts = {path: self._as_plain(path, fact, seals) for path, fact in there.items()}
+        records = self._read_records(path for path in there if not path.endswith(PARTIAL))
+        facts = {path: self._as_plain(path, fact, records) for path, fact in there.items()}
         return found | {posixpath.basename(path): fact for path, fact in facts.items()}
 
     @contextlib.contextmanager
     def read(self, path: str, start: int = 0) -> Iterator[IO[bytes]]:
-        """Return a stream of a file's bytes as they were sealed, without the first `start`."""
-        there = _sealed_path(path)
+        """Return a stream of a file's decrypted bytes, without the first `start`."""
+        there = _encrypted_path(path)
         fact = self._inner.stat([there]).get(there) if _is_secret(path) else None
         if fact is None:
             with self._inner.read(path, start) as stream:
@@ -160,22 +178,22 @@ class EncryptedStorage:
             return
         what = f"{posixpath.basename(path)} in {self.name}"
         if not self.identity:
-            raise StepFailed(f"{what} is sealed. {ASK}")
+            raise StepFailed(f"{what} is encrypted. {ASK}")
         try:
-            with self._inner.read(there) as sealed:
-                whole = cast("IO[bytes]", _Whole(sealed, fact.size_bytes, what))
-                with opening(self.identity, whole, what) as stream:
+            with self._inner.read(there) as encrypted:
+                whole = cast("IO[bytes]", _Whole(encrypted, fact.size_bytes, what))
+                with decrypting(self.identity, whole, what) as stream:
                     while start:
                         start -= len(stream.read(min(start, CHUNK_BYTES))) or start
                     yield stream
-        except SealDamaged as error:
+        except CiphertextDamaged as error:
             raise StepFailed(str(error), damage=self._damage(path)) from error
 
     def _damage(self, path: str) -> str:
         """Return what is wrong with what lies there, '' where it was only read badly."""
         try:
             self.hash_of(path)
-        except SealBroken as broken:
+        except CiphertextMismatch as broken:
             return str(broken)
         except StepFailed:
             pass
@@ -186,45 +204,47 @@ class EncryptedStorage:
         asked = list(names)
         found = self._inner.read_many(folder, asked)
         for name in asked if self.identity else ():
-            if _is_secret(name) and self.is_sealed(f"{folder}/{name}"):
+            if _is_secret(name) and self.is_encrypted(f"{folder}/{name}"):
                 with self.read(f"{folder}/{name}") as stream:
                     found[name] = stream.read()
         return found
 
-    def is_sealed(self, path: str) -> bool:
-        """Tell whether a file lies there sealed."""
-        sealed = _sealed_path(path)
-        return _is_secret(path) and sealed in self._inner.stat([sealed])
+    def is_encrypted(self, path: str) -> bool:
+        """Tell whether a file is encrypted there."""
+        encrypted = _encrypted_path(path)
+        return _is_secret(path) and encrypted in self._inner.stat([encrypted])
 
-    def saw_sealed(self, path: str) -> bool:
-        """Tell whether the last look at a file or its folder found it sealed."""
-        return path in self._sealed_there
+    def saw_encrypted(self, path: str) -> bool:
+        """Tell whether the last look at a file or its folder found it encrypted."""
+        return path in self._encrypted_there
 
     def hash_of(self, path: str) -> str:
-        """Return the SHA-256 of a file as it was sealed, if what lies there is what was sealed.
+        """Return the SHA-256 that a file had before it was encrypted; no key is needed.
 
-        Raises SealBroken where it is not; no key is needed.
+        Raises CiphertextMismatch if the encrypted file there does not match its record.
         """
-        if not self.is_sealed(path):
+        if not self.is_encrypted(path):
             return hash_there(self._inner, path)
         folder, name = posixpath.split(path)
-        told = self._seal(folder, _runtag_of(name)).files.get(name)
+        told = self._read_record(folder, _runtag_of(name)).files.get(name)
         if told is None:
-            raise SealBroken(f"{self.name} has no file with the hash of {name}{SEALED}.")
-        found = hash_there(self._inner, _sealed_path(path))
-        if found != told.sealed_sha256:
-            raise SealBroken(
-                f"The SHA-256 of {name}{SEALED} is {found}, but was {told.sealed_sha256} when it "
-                "was sealed."
+            raise CiphertextMismatch(
+                f"{self.name} has no file with the hash of {name}{AGE_ENDING}."
+            )
+        found = hash_there(self._inner, _encrypted_path(path))
+        if found != told.encrypted_sha256:
+            raise CiphertextMismatch(
+                f"The SHA-256 of {name}{AGE_ENDING} is {found}, but was "
+                f"{told.encrypted_sha256} when it was encrypted."
             )
         return told.sha256
 
     def is_signed(self, manifest: str) -> bool:
-        """Tell whether a manifest is the one that its set was sealed with; raises StepFailed."""
+        """Tell whether a manifest is the one in the record of its set; raises StepFailed."""
         folder, name = posixpath.split(manifest)
-        told = self._inner.read_many(folder, [name, f"{_runtag_of(name)}.{SEAL_ENDING}"])
-        seal = Seal.read(told.get(f"{_runtag_of(name)}.{SEAL_ENDING}", b""))
-        return seal.manifest_sha256 == hashlib.sha256(told.get(name, b"")).hexdigest()
+        told = self._inner.read_many(folder, [name, f"{_runtag_of(name)}.{RECORD_ENDING}"])
+        record = EncryptionRecord.read(told.get(f"{_runtag_of(name)}.{RECORD_ENDING}", b""))
+        return record.manifest_sha256 == hashlib.sha256(told.get(name, b"")).hexdigest()
 
     # Writing
 
@@ -240,15 +260,16 @@ class EncryptedStorage:
         start: int = 0,
         size_bytes: int | None = None,
     ) -> Received:
-        """Write a stream there, sealed if it is to be; size and hash returned are the plain ones.
+        """Write a stream there, encrypted if need be; return the size and hash of the plain bytes.
 
-        Raises StepFailed where what lies there is not what was sealed.
+        Raises StepFailed if other bytes arrived there than age wrote.
         """
-        if self._keeps_all and not self._recipients and self.is_sealed(path.removesuffix(PARTIAL)):
+        final = path.removesuffix(PARTIAL)
+        if self._keeps_all and not self._recipients and self.is_encrypted(final):
             raise StepFailed(
-                f"{posixpath.basename(path).removesuffix(PARTIAL)} exists sealed in {self.name}, "
-                "where nothing can be removed or replaced (write_once = true), so an unsealed "
-                "copy cannot be added. Make a backup with another --runtag."
+                f"{posixpath.basename(final)} exists encrypted in {self.name}, where nothing can "
+                "be removed or replaced (write_once = true), so an unencrypted copy cannot be "
+                "added. Make a backup with another --runtag."
             )
         if not self._recipients or not (_is_secret(path) or _is_manifest(path)):
             return self._inner.write(path, source, modified_s, start, size_bytes)
@@ -256,25 +277,27 @@ class EncryptedStorage:
         if _is_manifest(path):
             received = self._inner.write(path, plain.stream, modified_s, start, size_bytes)
             facts = (plain.size_bytes, plain.sha256)
-            self._arrived[path] = SealedFile(*facts, *facts)
+            self._arrived[path] = EncryptedFile(*facts, *facts)
             return received
-        with sealing(self._recipients, plain.stream) as stream:
+        with encrypting(self._recipients, plain.stream) as stream:
             head = stream.read(CHUNK_BYTES)
-            sealed = HashedStream(stream, head)
-            size = None if size_bytes is None else sealed_size(head, size_bytes)
+            encrypted = HashedStream(stream, head)
+            size = None if size_bytes is None else encrypted_size(head, size_bytes)
             received = self._inner.write(
-                _sealed_path(path), sealed.stream, modified_s, size_bytes=size
+                _encrypted_path(path), encrypted.stream, modified_s, size_bytes=size
             )
-        if size not in {None, sealed.size_bytes}:
-            raise StepFailed(f"age cannot seal: it wrote {sealed.size_bytes:,} of {size:,} bytes.")
-        if received != sealed.received:
+        if size not in {None, encrypted.size_bytes}:
+            raise StepFailed(
+                f"age cannot encrypt: it wrote {encrypted.size_bytes:,} of {size:,} bytes."
+            )
+        if received != encrypted.received:
             raise StepFailed(
                 f"The copy {posixpath.basename(path)} in {self.name} differs from what was "
-                f"sealed: {received.size_bytes:,} of {sealed.size_bytes:,} bytes, SHA-256 "
-                f"{received.sha256} instead of {sealed.sha256}.",
+                f"sent: {received.size_bytes:,} of {encrypted.size_bytes:,} bytes, SHA-256 "
+                f"{received.sha256} instead of {encrypted.sha256}.",
                 again=True,
             )
-        kept = SealedFile(plain.size_bytes, plain.sha256, received.size_bytes, received.sha256)
+        kept = EncryptedFile(plain.size_bytes, plain.sha256, received.size_bytes, received.sha256)
         self._arrived[path] = kept
         return Received(kept.size_bytes, kept.sha256)
 
@@ -290,19 +313,19 @@ class EncryptedStorage:
         """Put `old` in the place of `new` at once; what gets its final name is noted before."""
         arrived = self._arrived.pop(old, None)
         if arrived:
-            self._note(new, arrived)
+            self._write_record(new, arrived)
         if arrived and _is_secret(old):
-            self._inner.rename(_sealed_path(old), _sealed_path(new))
-            self._sealed_there.add(new)
-            if not self._keeps_all:  # there the sealed one counts beside it
-                self._inner.remove([new, old])  # from before it was sealed
-        elif not old.endswith(PARTIAL) and self.is_sealed(old):  # it becomes a mark
-            self._inner.rename(_sealed_path(old), new)
+            self._inner.rename(_encrypted_path(old), _encrypted_path(new))
+            self._encrypted_there.add(new)
+            if not self._keeps_all:  # there the encrypted one counts beside it
+                self._inner.remove([new, old])  # from before it was encrypted
+        elif not old.endswith(PARTIAL) and self.is_encrypted(old):  # it becomes a mark
+            self._inner.rename(_encrypted_path(old), new)
         else:
             self._inner.rename(old, new)
-            if new in self._sealed_there:  # from when it was sealed
-                self._inner.remove([_sealed_path(new)])
-                self._sealed_there.discard(new)
+            if new in self._encrypted_there:  # from when it was encrypted
+                self._inner.remove([_encrypted_path(new)])
+                self._encrypted_there.discard(new)
 
     def remove(self, paths: Iterable[str]) -> None:
         """Remove files; one that is not there is as good as removed."""
@@ -310,10 +333,10 @@ class EncryptedStorage:
         for path in paths:
             folder, name = posixpath.split(path)
             if _is_secret(path):
-                gone.append(_sealed_path(path))
+                gone.append(_encrypted_path(path))
             elif name.endswith(f".{REMOVING_ENDING}"):
-                seal = f"{folder}/{name.removesuffix(REMOVING_ENDING)}{SEAL_ENDING}"
-                gone += [seal, f"{seal}{PARTIAL}"]
+                record = f"{folder}/{name.removesuffix(REMOVING_ENDING)}{RECORD_ENDING}"
+                gone += [record, f"{record}{PARTIAL}"]
             gone.append(path)
         self._inner.remove(gone)
 
@@ -321,48 +344,51 @@ class EncryptedStorage:
         """Let go of connections."""
         self._inner.close()
 
-    # What is noted beside a set
+    # The record beside a set
 
-    def _seals(self, paths: Iterable[str]) -> dict[str, Seal]:
-        """Return the seals of the sets that some files belong to, by `folder/runtag`."""
+    def _read_records(self, paths: Iterable[str]) -> dict[str, EncryptionRecord]:
+        """Return the records of the sets that some files belong to, by `folder/runtag`."""
         wanted: dict[str, set[str]] = {}
         for path in paths:
-            self._sealed_there.add(path)
+            self._encrypted_there.add(path)
             folder, name = posixpath.split(path)
             wanted.setdefault(folder, set()).add(_runtag_of(name))
-        found: dict[str, Seal] = {}
+        found: dict[str, EncryptionRecord] = {}
         for folder, runtags in wanted.items():
-            names = {f"{runtag}.{SEAL_ENDING}": runtag for runtag in sorted(runtags)}
+            names = {f"{runtag}.{RECORD_ENDING}": runtag for runtag in sorted(runtags)}
             told = self._inner.read_many(folder, names)
-            found |= {f"{folder}/{names[name]}": Seal.read(each) for name, each in told.items()}
+            for name, content in told.items():
+                found[f"{folder}/{names[name]}"] = EncryptionRecord.read(content)
         return found
 
-    def _seal(self, folder: str, runtag: str) -> Seal:
-        name = f"{runtag}.{SEAL_ENDING}"
-        return Seal.read(self._inner.read_many(folder, [name]).get(name, b""))
+    def _read_record(self, folder: str, runtag: str) -> EncryptionRecord:
+        name = f"{runtag}.{RECORD_ENDING}"
+        return EncryptionRecord.read(self._inner.read_many(folder, [name]).get(name, b""))
 
-    def _as_plain(self, path: str, fact: FileFact, seals: Mapping[str, Seal]) -> FileFact:
-        """Return the fact of a sealed file with the size that it had before.
+    def _as_plain(
+        self, path: str, fact: FileFact, records: Mapping[str, EncryptionRecord]
+    ) -> FileFact:
+        """Return the fact of an encrypted file with the size that it had before.
 
-        One of another size than was sealed keeps that, so that it is not what the manifest says.
+        If its size is not the one in the record it keeps that, and so differs from the manifest.
         """
         folder, name = posixpath.split(path)
-        seal = seals.get(f"{folder}/{_runtag_of(name)}", Seal())
-        told = seal.files.get(name)
-        known = told and told.sealed_bytes == fact.size_bytes
+        record = records.get(f"{folder}/{_runtag_of(name)}", EncryptionRecord())
+        told = record.files.get(name)
+        known = told and told.encrypted_bytes == fact.size_bytes
         return replace(fact, size_bytes=told.size_bytes) if told and known else fact
 
-    def _note(self, path: str, arrived: SealedFile) -> None:
-        """Write down what is sealed, before it gets its final name."""
+    def _write_record(self, path: str, arrived: EncryptedFile) -> None:
+        """Add a file to the record of its set, before it gets its final name."""
         folder, name = posixpath.split(path)
         runtag = _runtag_of(name)
-        with self._noting:
-            seal = self._seal(folder, runtag)
+        with self._recording:
+            record = self._read_record(folder, runtag)
             if _is_manifest(path):
-                seal = replace(seal, manifest_sha256=arrived.sha256)
+                record = replace(record, manifest_sha256=arrived.sha256)
             else:
-                seal = replace(seal, files={**seal.files, name: arrived})
-            content, file = seal.to_json(), f"{folder}/{runtag}.{SEAL_ENDING}"
+                record = replace(record, files={**record.files, name: arrived})
+            content, file = record.to_json(), f"{folder}/{runtag}.{RECORD_ENDING}"
             source, now_s = io.BytesIO(content), time.time()
             self._inner.write(f"{file}{PARTIAL}", source, now_s, size_bytes=len(content))
             self._inner.rename(f"{file}{PARTIAL}", file)
@@ -387,18 +413,18 @@ def _runtag_of(name: str) -> str:
     return found[0] if found else ""
 
 
-def _sealed_path(path: str) -> str:
-    """Return where the sealed form of a file lies: `x.tar.age`, or `x.tar.age.partial`."""
+def _encrypted_path(path: str) -> str:
+    """Return the path of a file when it is encrypted: `x.tar.age`, or `x.tar.age.partial`."""
     if path.endswith(PARTIAL):
-        return f"{path.removesuffix(PARTIAL)}{SEALED}{PARTIAL}"
-    return f"{path}{SEALED}"
+        return f"{path.removesuffix(PARTIAL)}{AGE_ENDING}{PARTIAL}"
+    return f"{path}{AGE_ENDING}"
 
 
 def _plain_name(name: str) -> str:
-    """Return how others name a sealed file; '' for a name that is none's."""
-    if SEALED not in name:  # of ten thousand files nobody wants to know more
+    """Return how others name an encrypted file; '' for the name of any other."""
+    if AGE_ENDING not in name:  # of ten thousand files nobody wants to know more
         return ""
     partial = PARTIAL if name.endswith(PARTIAL) else ""
-    sealed = name.removesuffix(PARTIAL)
-    plain = f"{sealed.removesuffix(SEALED)}{partial}"
-    return plain if sealed.endswith(SEALED) and _is_secret(plain) else ""
+    encrypted = name.removesuffix(PARTIAL)
+    plain = f"{encrypted.removesuffix(AGE_ENDING)}{partial}"
+    return plain if encrypted.endswith(AGE_ENDING) and _is_secret(plain) else ""

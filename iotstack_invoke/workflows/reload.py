@@ -20,12 +20,12 @@ from ..databases.influxdb.part import DumpInflux
 from ..databases.influxdb.server import ALONE, FRESH, RunIsolated, Server, WaitForInflux
 from ..engine.rules import Job, RuleBook, rule
 from ..engine.steps import Commit, HostAccess, Step
-from ..stack.containers import CheckStopped, StartContainers, StopContainers
 from ..stack.folders import MakeAside, MakeFolder, UseStage
 from ..stack.isolated import RemoveIsolated
 from ..stack.kept_until import KeepUntil
 from ..stack.mounted import CheckMounts
 from ..stack.parallel import InParallel
+from ..stack.stop_start import CheckStopped, StartContainers, StopContainers
 from ..stack.swap import PutAway, SwapItem
 from ..stack.up import WaitForContainers
 from .restore import INFLUX_DATA

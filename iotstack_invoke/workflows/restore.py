@@ -46,13 +46,13 @@ from ..engine.steps import Commit, File, HostAccess, Step
 from ..parts.bundle import end_quiet
 from ..stack.around import GiveStack, MakeAround
 from ..stack.compose_up import ComposeUp
-from ..stack.containers import CheckStopped, StartContainers, StopContainers
 from ..stack.folders import CopyFolder, MakeAside, MakeFolder, MakeLink, Unpack, UseStage
 from ..stack.inside import is_in
 from ..stack.isolated import RemoveIsolated
 from ..stack.left_out import KeepLeftOut, patterns_below
 from ..stack.quiesce import Quiesce
 from ..stack.staged import Measure
+from ..stack.stop_start import CheckStopped, StartContainers, StopContainers
 from ..stack.swap import LeaveGone, MoveAside, PutAway, SwapItem
 from ..stack.swap_entries import SwapEntries
 from ..stack.up import WaitForContainers

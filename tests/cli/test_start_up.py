@@ -26,12 +26,12 @@ PARTS = {
 }
 YAML = {"iotstack_invoke.stack.compose_text"}
 """PyYAML itself comes with Invoke, whose own copy of it asks for its parser in C."""
-SEALED = {"iotstack_invoke.vaults.encrypted", "iotstack_invoke.vaults.age"}
+CRYPTO = {"iotstack_invoke.vaults.encrypted", "iotstack_invoke.vaults.age"}
 
 
 def test_what_is_not_to_be_imported_has_these_names():
     """A module that got another name would be missed by no test."""
-    for name in (*RUNS, *PARTS, *YAML, *SEALED):
+    for name in (*RUNS, *PARTS, *YAML, *CRYPTO):
         assert name == "concurrent.futures.thread" or importlib.util.find_spec(name), name
 
 
@@ -55,7 +55,7 @@ def test_a_dry_run_imports_what_the_stack_has(little_stack):
     found = imported_by(little_stack, "backup --dry-run")
     assert "iotstack_invoke.workflows.backup" in found
     assert found >= YAML
-    assert found & (FAR | RUNS | PARTS | SEALED) == set()
+    assert found & (FAR | RUNS | PARTS | CRYPTO) == set()
 
 
 @pytest.mark.parametrize("line", ["list", "status"])
@@ -63,7 +63,7 @@ def test_who_only_looks_imports_no_rules(little_stack, line):
     """The sets are listed and judged without a rulebook, a plan or a service's steps."""
     found = imported_by(little_stack, line)
     assert "iotstack_invoke.backups.sets" in found
-    assert found & (FAR | RUNS | PARTS | SEALED | YAML | {"iotstack_invoke.engine.plan"}) == set()
+    assert found & (FAR | RUNS | PARTS | CRYPTO | YAML | {"iotstack_invoke.engine.plan"}) == set()
     assert not [name for name in found if name.startswith("iotstack_invoke.workflows.")]
 
 

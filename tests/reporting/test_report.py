@@ -37,7 +37,7 @@ from iotstack_invoke.reporting.report import (
     size_text,
 )
 from iotstack_invoke.reporting.step_words import VERBS
-from iotstack_invoke.stack.containers import StopContainers
+from iotstack_invoke.stack.stop_start import StopContainers
 from iotstack_invoke.workflows.backup import backup_book
 from iotstack_invoke.workflows.pull import pull_book
 from iotstack_invoke.workflows.rehearse import rehearsal_book

@@ -361,25 +361,25 @@ def test_what_may_not_be_read_is_named(machine):
     as_root = not_root(machine.folder)
     volume = machine.volume("data")
     machine.file("closed/a")
-    drive, alone, sealed = (machine.base / each for each in ("drive", "alone", "sealed"))
-    for each in (drive, alone / "below", sealed):
+    drive, alone, locked = (machine.base / each for each in ("drive", "alone", "locked"))
+    for each in (drive, alone / "below", locked):
         each.mkdir(parents=True)
         (each / "a").write_text("x")
     (machine.folder / "one.json").write_text("x")
-    closed = (machine.base / "docker", machine.folder / "closed", drive, alone, sealed)
+    closed = (machine.base / "docker", machine.folder / "closed", drive, alone, locked)
     for each in (*closed, machine.folder / "one.json"):
         each.chmod(0)
     link(machine, "volumes/films", drive)
-    for each in (alone / "below", sealed):
+    for each in (alone / "below", locked):
         machine.include(str(each))
-    mounts = (("data", "/d"), ("./closed", "/c"), ("./one.json", "/o"), (str(sealed), "/s"))
+    mounts = (("data", "/d"), ("./closed", "/c"), ("./one.json", "/o"), (str(locked), "/s"))
     try:
         found = machine.look(*mounts, volumes=[volume], as_root=as_root)
     finally:
         for each in closed:
             each.chmod(0o700)
     assert (found.included, found.outside) == ((), ())
-    whats = ["volume:data", "closed", "one.json", "volumes/films", str(sealed)]
+    whats = ["volume:data", "closed", "one.json", "volumes/films", str(locked)]
     assert told(found) == whats
     reason = "the user who makes the backup may not read it; with sudo = true in hosts.toml"
     texts = [each.warning for each in found.uncovered]

@@ -13,7 +13,7 @@ from iotstack_invoke.engine.journal import Journal
 from iotstack_invoke.engine.steps import HostAccess
 from iotstack_invoke.hosts.local import LocalHost
 from iotstack_invoke.stack import containers
-from iotstack_invoke.stack.containers import StopContainers
+from iotstack_invoke.stack.stop_start import StopContainers
 from iotstack_invoke.stack.swap import MoveAside, PutAway, SwapItem
 
 HOST = LocalHost("/")

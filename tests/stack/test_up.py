@@ -13,7 +13,7 @@ from iotstack_invoke.hosts.local import LocalHost
 from iotstack_invoke.parts.bundle import EndQuiet
 from iotstack_invoke.stack import up
 from iotstack_invoke.stack.compose_up import ComposeUp
-from iotstack_invoke.stack.containers import StartContainers, StopContainers
+from iotstack_invoke.stack.stop_start import StartContainers, StopContainers
 from iotstack_invoke.stack.up import WaitForContainers
 from iotstack_invoke.stack.volumes import MakeVolume
 

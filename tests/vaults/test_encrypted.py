@@ -1,4 +1,4 @@
-"""Copies sealed with age: backed up without the key, and of use only to whoever has it."""
+"""Copies encrypted with age: backed up without the key, and of use only to whoever has it."""
 
 import contextlib
 import hashlib
@@ -17,20 +17,41 @@ import pytest
 from sshd import make_key
 
 from iotstack_invoke.commands.catalog.key import sheet_lines
-from iotstack_invoke.commands.doctor.doctor import judge_seal
+from iotstack_invoke.commands.doctor.doctor import judge_encryption
 from iotstack_invoke.core.errors import SettingsError, StepFailed, UsageError
 from iotstack_invoke.hosts.ssh_settings import Ssh
 from iotstack_invoke.settings.model import VaultConfig, read_settings
-from iotstack_invoke.vaults.age import INSTALL, opening, read_identity, sealed_size, sealing
-from iotstack_invoke.vaults.encrypted import EncryptedStorage, Seal, SealedFile
+from iotstack_invoke.vaults.age import (
+    INSTALL,
+    decrypting,
+    encrypted_size,
+    encrypting,
+    read_identity,
+)
+from iotstack_invoke.vaults.encrypted import EncryptedFile, EncryptedStorage, EncryptionRecord
 from iotstack_invoke.vaults.folder import FolderStorage
 
 PART = "t1.general-backup.tar.gz"
+ON_DISKS = b"""\
+{
+ "format": "iotstack-invoke seal 1",
+ "manifest_sha256": "c1c1",
+ "files": {
+  "t1.general-backup.tar.gz": {
+   "size_bytes": 10240,
+   "sha256": "0f0f",
+   "sealed_bytes": 10456,
+   "sealed_sha256": "abab"
+  }
+ }
+}
+"""
+"""A `t1.sealed.json` as each version wrote it since copies can be encrypted."""
 
 
 @pytest.fixture
 def pi(little_stack, tmp_path):
-    """A stack whose one vault is sealed; its key is elsewhere."""
+    """A stack whose one vault is encrypted; its key is elsewhere."""
     if not shutil.which("age"):
         if os.environ.get("CI") == "true":
             pytest.fail("age is missing")
@@ -44,12 +65,12 @@ def pi(little_stack, tmp_path):
     assert "It lists no vaults, because hosts.toml has none: add them," in told.stderr
     (pi.public,) = re.findall(r'recipients = \["(age1\w+)"\]', told.stdout)
     pi.plain = pi.settings.read_text()
-    seal(pi, pi.public)
+    encrypt_for(pi, pi.public)
     return pi
 
 
-def seal(pi, *keys):
-    """Let the vault be sealed for some keys, or plain for none."""
+def encrypt_for(pi, *keys):
+    """Encrypt the copies in the vault for some keys; for none they are plain."""
     recipients = f"recipients = {json.dumps(keys)}\n" if keys else ""
     vault = f'[[vaults]]\nname = "usb"\nkind = "folder"\nfolder = "{pi.usb}"\n{recipients}'
     pi.settings.write_text(pi.plain + vault)
@@ -66,31 +87,32 @@ def with_key(pi, line):
     return f"{line} --identity {pi.key}"
 
 
-def test_a_restore_records_that_a_sealed_copy_is_damaged(pi):
+def test_a_restore_records_that_an_encrypted_copy_is_damaged(pi):
     """As of a plain one: `latest` takes it no more, and whoever lists the sets is told."""
     done(pi, "backup --runtag t1")
-    sealed = pi.usb / f"{PART}.age"
-    content = bytearray(sealed.read_bytes())
+    encrypted = pi.usb / f"{PART}.age"
+    content = bytearray(encrypted.read_bytes())
     content[-1] ^= 1
-    sealed.write_bytes(content)
+    encrypted.write_bytes(content)
     assert "damaged" not in done(pi, "list")
     assert f"{PART} in usb is damaged" in done(pi, with_key(pi, "restore --runtag t1 --yes"), 1)
     assert "damaged" in done(pi, "list", 3)
 
 
-def test_a_copy_is_sealed_and_restored(pi):
+def test_a_copy_is_encrypted_and_restored(pi):
     """No archive and no log lies there in plain; with the key all is as for a plain copy."""
     assert done(pi, "backup --runtag t1") == ""
     names = {"t1.manifest.json", "t1.sealed.json", f"{PART}.age", "t1.backup-log.txt.age"}
     assert names <= {each.name for each in pi.usb.iterdir()}
     assert not {PART, "t1.backup-log.txt"} & {each.name for each in pi.usb.iterdir()}
     assert "complete   complete" in done(pi, "list")
-    assert "t1 in usb: complete, sealed" in done(pi, "show t1 --at usb")
+    assert "t1 in usb: complete, encrypted" in done(pi, "show t1 --at usb")
+    assert json.loads(done(pi, "show t1 --at usb --json"))["sealed"] is True
     shutil.rmtree(pi.folder / "backups")
     flows = pi.folder / "volumes/nodered/flows.json"
     flows.write_text("changed")
     for task in ("restore --runtag t1 --yes", "rehearse --runtag t1"):
-        assert f"{PART} in usb is sealed. Give the file" in done(pi, task, 13)
+        assert f"{PART} in usb is encrypted. Add --identity FILE" in done(pi, task, 13)
     assert "is all there" in done(pi, with_key(pi, "rehearse --runtag t1"))
     done(pi, with_key(pi, "restore --runtag t1 --yes"))
     assert flows.read_text() == "[]\n"
@@ -98,16 +120,16 @@ def test_a_copy_is_sealed_and_restored(pi):
 
 
 def test_it_is_verified_with_and_without_the_key(pi):
-    """Without it the Pi proves that all is as it was sealed; with it all is read."""
+    """Without it the Pi proves that all is as it was encrypted; with it all is read."""
     done(pi, "backup --runtag t1")
-    assert "t1 in usb is good: the sealed copy is unchanged" in done(pi, "verify --at usb")
+    assert "t1 in usb is good: the encrypted copy is unchanged" in done(pi, "verify --at usb")
     assert "t1 in usb is good: read completely" in done(pi, with_key(pi, "verify --at usb"))
-    sealed = pi.usb / f"{PART}.age"
-    content = bytearray(sealed.read_bytes())
+    encrypted = pi.usb / f"{PART}.age"
+    content = bytearray(encrypted.read_bytes())
     content[-1] ^= 1
-    sealed.write_bytes(content)
-    assert "when it was sealed" in done(pi, "verify --at usb", 1)
-    assert "when it was sealed" in done(pi, with_key(pi, "verify --at usb"), 1)
+    encrypted.write_bytes(content)
+    assert "when it was encrypted" in done(pi, "verify --at usb", 1)
+    assert "when it was encrypted" in done(pi, with_key(pi, "verify --at usb"), 1)
     assert "good: its hashes" not in done(pi, "sync", 0)
     assert "is good" in done(pi, with_key(pi, "verify --at usb"))
 
@@ -115,13 +137,13 @@ def test_it_is_verified_with_and_without_the_key(pi):
 def test_damage_that_the_key_finds_is_recorded(pi):
     """As a hash's is; so it is listed, and delivered anew. What age cannot read is no damage."""
     done(pi, "backup --runtag t1")
-    sealed = pi.usb / f"{PART}.age"
+    encrypted = pi.usb / f"{PART}.age"
     for damage in (
         lambda content: content[:-1] + bytes([content[-1] ^ 1]),
         lambda content: content.replace(b"X25519", b"X25518"),
         lambda content: b"",
     ):
-        sealed.write_bytes(damage(sealed.read_bytes()))
+        encrypted.write_bytes(damage(encrypted.read_bytes()))
         assert "t1 in usb is damaged" in done(pi, with_key(pi, "verify --at usb"), 1)
         assert "damaged" in done(pi, "list", 3)
         done(pi, "sync")
@@ -160,7 +182,7 @@ def test_a_line_that_breaks_is_no_damage(pi):
     assert failure.value.again
 
 
-def test_what_was_left_half_in_plain_goes_when_it_is_sealed(pi):
+def test_what_was_left_half_in_plain_goes_when_it_is_encrypted(pi):
     """Recipients may be set between two runs of one set."""
     (pi.usb / f"{PART}.partial").write_bytes(b"plain")
     done(pi, "backup --runtag t1")
@@ -172,7 +194,7 @@ def test_a_changed_manifest_is_found(pi):
     done(pi, "backup --runtag t1")
     manifest = pi.usb / "t1.manifest.json"
     manifest.write_text(manifest.read_text().replace('"warnings": []', '"warnings": [ ]'))
-    found = "The manifest is not the one from when the backup was sealed"
+    found = "The manifest is not the one from when the backup was encrypted"
     assert found in done(pi, "verify --at usb", 1)
 
 
@@ -182,10 +204,10 @@ def test_a_folder_of_encrypted_copies_is_restored_by_its_path(pi, tmp_path):
     kept = flows.read_bytes()
     done(pi, "backup --runtag t1")
     flows.write_bytes(b"changed")
-    seal(pi)
+    encrypt_for(pi)
     pi.settings.write_text(pi.plain)
     line = f"restore --from {pi.usb} --runtag t1 --yes"
-    assert "is sealed" in done(pi, line, 13)
+    assert "is encrypted. Add" in done(pi, line, 13)
     assert flows.read_bytes() == b"changed"
     done(pi, with_key(pi, line))
     assert flows.read_bytes() == kept
@@ -198,32 +220,32 @@ def test_another_key_opens_nothing(pi):
     done(pi, f"key new --identity {other}")
     assert "exists already" in done(pi, f"key new --identity {other}", 13)
     for task in ("key check", "verify --at usb", "restore --runtag t1 --yes"):
-        assert "sealed for other keys" in done(pi, f"{task} --identity {other}", 1)
-    assert "can open each file of t1 (general)" in done(pi, with_key(pi, "key check"))
+        assert "encrypted for other keys" in done(pi, f"{task} --identity {other}", 1)
+    assert "can decrypt each file of t1 (general)" in done(pi, with_key(pi, "key check"))
     pi.key.chmod(0o644)
     assert f"chmod 600 {pi.key}" in done(pi, with_key(pi, "key check"))
     pi.key.chmod(0o600)
-    assert "is sealed" in done(pi, "show t1 --at usb --files general", 1)
+    assert "is encrypted. Add" in done(pi, "show t1 --at usb --files general", 1)
     assert "this file contains no secret key." in done(
         pi, f"key check --identity {pi.settings}", 2
     )
     assert "No such file" in done(pi, f"key check --identity {pi.key}.none", 2)
-    seal(pi, pi.public, re.search(r"age1\w+", other.read_text())[0])
+    encrypt_for(pi, pi.public, re.search(r"age1\w+", other.read_text())[0])
     time.sleep(1)  # a manifest tells full seconds
     done(pi, "backup --runtag t2")
     for key in (pi.key, other):
-        assert "can open each file of t2" in done(pi, f"key check --identity {key}")
+        assert "can decrypt each file of t2" in done(pi, f"key check --identity {key}")
     (pi.usb / "t2.general-backup.tar.gz.age").unlink()
     said = done(pi, with_key(pi, "key check"))
     assert "usb: PASSED OVER: t2 in usb, which is newer, is damaged" in said
-    assert "can open each file of t1" in said
+    assert "can decrypt each file of t1" in said
 
 
 def test_what_was_plain_stays_of_use_and_the_other_way_round(pi):
     """Recipients say what is written from now on; all that lies there is read as it lies."""
-    seal(pi)
+    encrypt_for(pi)
     done(pi, "backup --runtag t1")
-    seal(pi, pi.public)
+    encrypt_for(pi, pi.public)
     done(pi, "backup --runtag t2")
     assert done(pi, "sync").count("usb") == 1
     assert (pi.usb / PART).exists()
@@ -231,8 +253,8 @@ def test_what_was_plain_stays_of_use_and_the_other_way_round(pi):
     done(pi, "backup --runtag t1 --force")
     assert not (pi.usb / PART).exists()
     assert (pi.usb / f"{PART}.age").exists()
-    seal(pi)
-    assert "usb: the key can open" in done(pi, with_key(pi, "key check"))
+    encrypt_for(pi)
+    assert "usb: the key can decrypt" in done(pi, with_key(pi, "key check"))
     time.sleep(1.1)  # sets of one second are as old as their names say
     done(pi, "backup --runtag t1 --force")
     assert (pi.usb / PART).exists()
@@ -260,15 +282,15 @@ def test_secrets_are_no_words_of_a_command(pi, monkeypatch):
 def test_age_that_fails_or_is_missing_costs_the_copy_alone(pi):
     """The backup is whole here, and the vault is named; doctor says what mends it."""
     pi.tool("age", "head -c 100 >/dev/null; echo 'age: error: no luck' >&2; exit 1")
-    assert "age cannot seal: no luck" in done(pi, "backup --runtag t1", 3)
+    assert "age cannot encrypt: no luck" in done(pi, "backup --runtag t1", 3)
     assert not [each for each in pi.usb.iterdir() if each.name.startswith(PART)]
-    assert "FAIL  vault usb seal" in done(pi, "doctor", 1)
+    assert "FAIL  vault usb encryption" in done(pi, "doctor", 1)
     for size in (50, 400):  # it ends well, and wrote too little
         pi.tool("age", f'{shutil.which("age")} "$@" | head -c {size}')
-        assert "age cannot seal: it wrote" in done(pi, "backup --runtag t1", 3)
+        assert "age cannot encrypt: it wrote" in done(pi, "backup --runtag t1", 3)
     (pi.tools / "age").unlink()
     assert done(pi, "backup --runtag t1") == ""
-    assert "ok    vault usb seal: copies are sealed for 1 key" in done(pi, "doctor")
+    assert "ok    vault usb encryption: copies are encrypted for 1 key" in done(pi, "doctor")
 
 
 def test_the_sheet_restores_without_us(pi, tmp_path):
@@ -278,7 +300,7 @@ def test_the_sheet_restores_without_us(pi, tmp_path):
     sheet = (pi.key.parent / "key.txt.sheet.txt").read_text()
     lines = [line.strip() for line in sheet.splitlines()]
     (fetch,) = (each.partition("usb: ")[2] for each in lines if each.startswith("usb: "))
-    start = next(number for number, line in enumerate(lines) if line.startswith("for sealed"))
+    start = next(number for number, line in enumerate(lines) if line.startswith("for encrypted"))
     script = "\n".join((fetch, *lines[start : start + 3])).replace("2026-11-23_1100", "t1")
     away = tmp_path / "away"
     away.mkdir()
@@ -310,7 +332,7 @@ def test_a_key_under_a_passphrase_is_asked_for(pi, tmp_path, answer):
     )
     words = pi.words(f"key check --identity {locked}")
     code, said = typed(words, answer, env=pi.environment)
-    assert ("the key can open" in said) == (code == 0) == (answer == "geheim"), said
+    assert ("the key can decrypt" in said) == (code == 0) == (answer == "geheim"), said
     assert ("was not opened" in said) == (answer == "falsch"), said
     if not code:
         _, said = typed(pi.words(f"rehearse --identity {locked}"), answer, env=pi.environment)
@@ -320,22 +342,25 @@ def test_a_key_under_a_passphrase_is_asked_for(pi, tmp_path, answer):
 def test_a_key_of_ssh_under_a_passphrase_is_told_as_such(pi):
     """Age could ask for it at a terminal only, which it has not got here."""
     path = make_key(str(pi.key.with_name("id")), "geheim")
-    seal(pi, Path(f"{path}.pub").read_text().strip())
+    encrypt_for(pi, Path(f"{path}.pub").read_text().strip())
     done(pi, "backup --runtag t1")
     assert "has a passphrase" in done(pi, f"key check --identity {path}", 1)
 
 
 def test_where_there_is_no_age_it_is_said_how_it_comes(pi, tmp_path, monkeypatch):
-    """To whoever seals, opens, or has a key under a passphrase."""
+    """To whoever encrypts, decrypts, or has a key under a passphrase."""
     (tmp_path / "locked.age").write_bytes(b"age-encryption.org/v1\n")
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(StepFailed, match="age is not installed: sudo apt-get"):
         read_identity(str(tmp_path / "locked.age"))
-    for streams in (sealing([pi.public], io.BytesIO()), opening(str(pi.key), io.BytesIO(), "x")):
+    for streams in (
+        encrypting([pi.public], io.BytesIO()),
+        decrypting(str(pi.key), io.BytesIO(), "x"),
+    ):
         with pytest.raises(StepFailed, match="age is not installed: sudo apt-get"), streams:
             pass
-    (finding,) = judge_seal("seal", (pi.public,))
+    (finding,) = judge_encryption("encryption", (pi.public,))
     assert finding.fix == INSTALL
 
 
@@ -363,7 +388,7 @@ def test_wrong_keys_are_named_in_the_settings():
     """A secret one is never repeated."""
     secret = "AGE-SECRET-KEY-1ABC"
     for wrong, told in (
-        ([], "recipients is empty; remove it for unsealed copies, or"),
+        ([], "recipients is empty; remove it for unencrypted copies, or"),
         (["age2x"], "must be a public key"),
         ([3], "must be a public key"),
         ([secret], "holds a SECRET key"),
@@ -395,28 +420,37 @@ def test_a_file_that_is_no_key_is_refused(tmp_path):
         b"[" * 100_000,
         b'{"format": "iotstack-invoke seal 1", "files": []}',
         b'{"format": "iotstack-invoke seal 1", "manifest_sha256": "a", "files": {"x": {"y": 1}}}',
-        Seal({"x": SealedFile(1, "a", 2, "b")}).to_json().replace(b"2", b"null"),
-        Seal({"x": SealedFile(1, "a", 2, "b")}).to_json().replace(b'"b"', b"[]"),
+        EncryptionRecord({"x": EncryptedFile(1, "a", 2, "b")}).to_json().replace(b"2", b"null"),
+        EncryptionRecord({"x": EncryptedFile(1, "a", 2, "b")}).to_json().replace(b'"b"', b"[]"),
     ],
 )
-def test_a_seal_that_is_none_of_ours_says_nothing(content):
-    """Then what lies there is not as it was sealed, and is sent anew; nothing crashes."""
-    assert Seal.read(content) == Seal()
-    good = Seal({"x": SealedFile(1, "a", 2, "b")}, "c")
-    assert Seal.read(good.to_json()) == good
+def test_a_record_that_is_none_of_ours_says_nothing(content):
+    """Then what lies there does not match its record, and is sent anew; nothing crashes."""
+    assert EncryptionRecord.read(content) == EncryptionRecord()
+    good = EncryptionRecord({"x": EncryptedFile(1, "a", 2, "b")}, "c")
+    assert EncryptionRecord.read(good.to_json()) == good
+
+
+def test_the_record_on_disks_keeps_its_keys():
+    """It is read as an earlier version wrote it, and what is written now is the same text."""
+    record = EncryptionRecord({PART: EncryptedFile(10240, "0f0f", 10456, "abab")}, "c1c1")
+    assert EncryptionRecord.read(ON_DISKS) == record
+    assert record.to_json() == ON_DISKS
 
 
 @pytest.mark.parametrize("size", [0, 1, 65_535, 65_536, 65_537, 200_000])
-def test_the_size_of_what_is_sealed_is_known_beforehand(pi, tmp_path, size):
+def test_the_size_of_what_is_encrypted_is_known_beforehand(pi, tmp_path, size):
     """A cloud wants to be told before the first byte: it is what age makes in the end."""
     for keys in ([pi.public], [pi.public] * 3):
         words = ["age", *(word for each in keys for word in ("--recipient", each))]
-        sealed = subprocess.run(words, input=b"x" * size, check=True, capture_output=True).stdout
-        assert sealed_size(sealed[:65_536], size) == len(sealed)
+        encrypted = subprocess.run(
+            words, input=b"x" * size, check=True, capture_output=True
+        ).stdout
+        assert encrypted_size(encrypted[:65_536], size) == len(encrypted)
 
 
 @pytest.mark.parametrize("what", ["archive", "manifest"])
-def test_what_does_not_arrive_as_it_was_sealed_gets_no_final_name(pi, what):
+def test_what_does_not_arrive_as_it_was_encrypted_gets_no_final_name(pi, what):
     """A disk that loses a bit of what it took makes no copy, and it is tried again."""
 
     class Rots(FolderStorage):
@@ -432,7 +466,7 @@ def test_what_does_not_arrive_as_it_was_sealed_gets_no_final_name(pi, what):
         assert storage.write(path, io.BytesIO(b"data"), 0).sha256 != sent
         return
     with pytest.raises(
-        StepFailed, match=f"{PART}.partial in usb differs from what was sealed"
+        StepFailed, match=f"{PART}.partial in usb differs from what was sent"
     ) as failure:
         storage.write(path, io.BytesIO(b"data"), 0)
     assert failure.value.again

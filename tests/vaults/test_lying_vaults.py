@@ -3,7 +3,7 @@
 import pytest
 from liars import lies
 from sshd import Sshd, require_sshd
-from test_encrypted import pi as sealed  # noqa: F401 - a fixture
+from test_encrypted import pi as encrypted  # noqa: F401 - a fixture
 from two_vaults import contents, pi  # noqa: F401 - a fixture
 
 NOTHING = "return"
@@ -80,17 +80,17 @@ def test_a_pin_is_there_when_it_is_seen(pi):
     assert "one.pin.txt was written to usb, but is missing there." in told.stderr
 
 
-def test_a_sealed_copy_that_is_cut_after_its_rename_is_owed(sealed):
+def test_an_encrypted_copy_that_is_cut_after_its_rename_is_owed(encrypted):
     """Its name and its size are others there, and are judged as a listing tells them."""
-    sealed.backups = sealed.folder / "backups"
-    lies(sealed, sealed.usb, "general", CUT)
-    told = sealed.run("backup --runtag one")
+    encrypted.backups = encrypted.folder / "backups"
+    lies(encrypted, encrypted.usb, "general", CUT)
+    told = encrypted.run("backup --runtag one")
     assert told.returncode == 3, told.stderr
     assert "one was not copied to usb: after the copy, one.general" in told.stderr
-    del sealed.environment["PYTHONPATH"]
-    told = sealed.run("sync")
+    del encrypted.environment["PYTHONPATH"]
+    told = encrypted.run("sync")
     assert (told.returncode, told.stderr) == (0, "")
-    assert sealed.run("verify --runtag one --at usb").returncode == 0
+    assert encrypted.run("verify --runtag one --at usb").returncode == 0
 
 
 @pytest.mark.parametrize("does", ["exit 0", '/bin/mv "$@" && truncate -s 50 {nas}/*.tar.gz'])

@@ -226,28 +226,28 @@ def key(tmp_path):
 
 
 @pytest.mark.long
-def test_what_was_plain_is_sealed_beside_it(bucket, key):
-    """Nothing can be removed, so the sealed one counts; back to plain is refused before a byte."""
+def test_what_was_plain_is_encrypted_beside_it(bucket, key):
+    """Nothing can be removed, so the encrypted one counts; back to plain is refused at once."""
     file, public = key
     vault = VaultConfig("cloud", f"s3:{bucket.bucket}/backups", remote="s3:", write_once=True)
-    plain, sealed = (
+    plain, encrypted = (
         vault_storage(replace(vault, recipients=keys, identity=str(file)))
         for keys in ((), (public,))
     )
     path = put(plain, ARCHIVE, b"from before")
     plain.rename(f"{path}.partial", path)
-    put(sealed, ARCHIVE, b"now")
-    sealed.rename(f"{path}.partial", path)
-    seal = f"{SET}.sealed.json"
-    assert listed(bucket / "backups") == [ARCHIVE, f"{ARCHIVE}.age", seal]
-    for storage in (plain, sealed):
+    put(encrypted, ARCHIVE, b"now")
+    encrypted.rename(f"{path}.partial", path)
+    record = f"{SET}.sealed.json"
+    assert listed(bucket / "backups") == [ARCHIVE, f"{ARCHIVE}.age", record]
+    for storage in (plain, encrypted):
         assert storage.stat([path])[path].size_bytes == 3
         assert storage.listdir(storage.root)[ARCHIVE].size_bytes == 3
         with storage.read(path) as stream:
             assert stream.read() == b"now"
     with pytest.raises(StepFailed, match="another --runtag"):
         put(plain, ARCHIVE, b"plain again")
-    assert listed(bucket / "backups") == [ARCHIVE, f"{ARCHIVE}.age", seal]
+    assert listed(bucket / "backups") == [ARCHIVE, f"{ARCHIVE}.age", record]
 
 
 @pytest.mark.long

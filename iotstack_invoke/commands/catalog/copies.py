@@ -19,7 +19,7 @@ from ...core.runtag import LATEST, read_runtag
 from ...environment.environment import Environment, still_failed
 from ...hosts.base import Storage
 from ...settings.model import VaultConfig
-from ...vaults.access import other_hosts, sealed_side, vault_storage
+from ...vaults.access import encrypted_storage, other_hosts, vault_storage
 from ..shared.latest import Latest, PassedOver, latest_in, newer_than, passed_told
 
 VAULT = "vault"
@@ -37,17 +37,17 @@ class Copy:
     backup: BackupSet
     far: bool
     """It is on another machine."""
-    sealed: bool = False
-    """Some of it lies sealed there."""
+    encrypted: bool = False
+    """Some of it is encrypted there."""
     shut: bool = False
-    """It is sealed, and nothing is here that opens it."""
+    """It is encrypted, and there is no key here to decrypt it."""
     passed: tuple[PassedOver, ...] = ()
     """The newer sets that were passed over, where it was asked for as the latest."""
 
     @property
     def in_place(self) -> bool:
         """Whether its archives can be used where they lie."""
-        return not (self.far or self.sealed)
+        return not (self.far or self.encrypted)
 
     @property
     def runtag(self) -> str:
@@ -115,13 +115,15 @@ def copies_at(environment: Environment, at: str, checks: Checks) -> tuple[Copy, 
     sets = gather_sets(names, None, failed)
     vault = at.partition("/")[0]
     far = any(each.is_far for each in environment.settings.vaults if each.name == vault)
-    side = sealed_side(storage)
+    side = encrypted_storage(storage)
     copies = []
     for each in sets:
         files = (f"{storage.root}/{each.runtag}.{KINDS[kind]}" for kind in each.files)
-        sealed = bool(side and any(map(side.saw_sealed, files)))
-        shut = sealed and not (side and side.identity)
-        copies.append(Copy(at, storage, storage.root, each, far=far, sealed=sealed, shut=shut))
+        encrypted = bool(side and any(map(side.saw_encrypted, files)))
+        shut = encrypted and not (side and side.identity)
+        copies.append(
+            Copy(at, storage, storage.root, each, far=far, encrypted=encrypted, shut=shut)
+        )
     return tuple(copies)
 
 

@@ -1,7 +1,7 @@
-"""The key that opens sealed copies: made, written down for a bad day, and proven to open them.
+"""The key that decrypts copies: made, written down for a bad day, and proven to decrypt them.
 
 It belongs on a laptop and on paper, never on the machine that is backed up, which needs its public
-half only. What is sealed with it, and how, is in vaults/.
+half only. What is encrypted with it, and how, is in vaults/.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def make_key(settings: Settings, identity: str, report: Report) -> int:
     public = _keygen("-o", path)
     report.write(f"The secret key is in {path}. Keep it off the machines that are backed up.")
     write_sheet(settings, identity, report)
-    report.write("Add to hosts.toml, below each [[vaults]] whose copies you want sealed:")
+    report.write("Add to hosts.toml, below each [[vaults]] whose copies you want encrypted:")
     report.write(f'recipients = ["{public}"]')
     return ExitCode.GOOD
 
@@ -90,8 +90,8 @@ def sheet_lines(vaults: tuple[VaultConfig, ...], path: str, key: str) -> Iterato
         yield "     (hosts.toml had no vaults when this was written)"
     yield ""
     yield "4. Decrypt each file that ends in .age, for example:"
-    yield "     for sealed in 2026-11-23_1100.*.age; do"
-    yield '       age --decrypt --identity key.txt --output "${sealed%.age}" "$sealed"'
+    yield "     for encrypted in 2026-11-23_1100.*.age; do"
+    yield '       age --decrypt --identity key.txt --output "${encrypted%.age}" "$encrypted"'
     yield "     done"
     yield ""
     yield "5. Compare with the manifest, a text file with the SHA-256 of each file:"
@@ -114,9 +114,9 @@ def _fetch(vault: VaultConfig) -> str:
 
 
 def check_key(settings: Settings, identity: str, at: str, report: Report) -> int:
-    """Open each sealed file of the newest backup in each vault as far as its first bytes.
+    """Decrypt the first bytes of each encrypted file of the newest backup in each vault.
 
-    1 where one is not opened or a vault does not answer. Raises NotFound where nothing is sealed.
+    Return 1 if one fails or a vault does not answer. Raises NotFound if nothing is encrypted.
     """
     path = _path_of(identity)
     read_identity(identity)
@@ -138,16 +138,16 @@ def check_key(settings: Settings, identity: str, at: str, report: Report) -> int
     if failed:
         return ExitCode.FAILED
     if not opened:
-        raise NotFound("No sealed copies found, so the key was not tested.")
+        raise NotFound("No encrypted copies found, so the key was not tested.")
     return ExitCode.GOOD
 
 
 def _check_in(environment: Environment, name: str, report: Report) -> int:
-    """Return how many sealed files of the newest set of a vault the key opens."""
+    """Return how many encrypted files of the newest set of a vault the key decrypts."""
     checks = environment.checks.newest()
-    copies = tuple(each for each in copies_at(environment, name, checks) if each.sealed)
+    copies = tuple(each for each in copies_at(environment, name, checks) if each.encrypted)
     if not copies:
-        report.warn(f"{name}: no sealed copies.")
+        report.warn(f"{name}: no encrypted copies.")
         return 0
     copy = choose_copy(copies, LATEST, name, checks)
     for told in passed_told(copy.passed):
@@ -156,7 +156,7 @@ def _check_in(environment: Environment, name: str, report: Report) -> int:
         with copy.storage.read(copy.path(kind)) as stream:
             read_chunk(stream)
     report.write(
-        f"{name}: the key can open each file of {copy.runtag} "
+        f"{name}: the key can decrypt each file of {copy.runtag} "
         f"({', '.join(copy.backup.parts)}); only the beginning was read. To read everything: inv "
         f"verify --runtag '{copy.runtag}' --at {name} --identity FILE"
     )

@@ -131,7 +131,7 @@ def _plain(copy: Copy, manifest: Manifest | None, damage: str, row: ListRow) -> 
         "runtag": copy.runtag,
         "at": copy.at,
         "state": _state(copy, row),
-        "sealed": copy.sealed,
+        "sealed": copy.encrypted,  # a key of --json never changes
         "copies": _copies(row),
         "verified": {at: plain_check(each) for at, each in row.checks.items()},
         "pins": row.pins,
@@ -155,8 +155,8 @@ def _state(copy: Copy, row: ListRow) -> str:
 
 def _lines(copy: Copy, manifest: Manifest | None, damage: str, row: ListRow) -> Iterator[str]:
     now = datetime.now(UTC)
-    sealed = ", sealed" if copy.sealed else ""
-    yield f"{copy.runtag} {in_places(copy.at)}: {_state(copy, row)}{sealed}"
+    encrypted = ", encrypted" if copy.encrypted else ""
+    yield f"{copy.runtag} {in_places(copy.at)}: {_state(copy, row)}{encrypted}"
     if damage:
         yield damage
     made = replace(copy.backup, manifest=manifest).made()

@@ -37,7 +37,7 @@ from ...parts.verify_archive import Reading, read_whole
 from ...reporting.report import Report, size_text
 from ...settings.model import Settings
 from ...vaults.access import is_signed
-from ...vaults.encrypted import SealBroken
+from ...vaults.encrypted import CiphertextMismatch
 from ..shared.backup_warnings import damaged_told
 from ..shared.latest import PassedOver, passed_told
 from .against import (
@@ -100,7 +100,7 @@ class Verified:
     advice: str = ""
     """What to do about one that is damaged."""
     shut: bool = False
-    """It is sealed, and what is inside was not read."""
+    """It is encrypted, and its content was not read."""
     can_be_read: bool = False
     """Its archives were read to their end; of one that lost its manifest nothing else is wrong."""
     passed: tuple[PassedOver, ...] = ()
@@ -265,13 +265,13 @@ def verify_copy(copy: Copy) -> Verified:
     """
     content = copy.manifest_content()
     manifest, problems = _read_manifest(copy, content)
-    if copy.sealed and "manifest" not in copy.backup.files:
+    if copy.encrypted and "manifest" not in copy.backup.files:
         problems.append("The manifest is missing.")
-    elif copy.sealed and not is_signed(copy.storage, copy.path("manifest")):
-        problems.append("The manifest is not the one from when the backup was sealed.")
+    elif copy.encrypted and not is_signed(copy.storage, copy.path("manifest")):
+        problems.append("The manifest is not the one from when the backup was encrypted.")
     parts = {part.kind: part for part in manifest.made} if manifest else {}
     problems += unnamed(manifest, copy.backup.archives) if manifest else ()
-    hashes_do = manifest is not None and has_sum(content) and not copy.sealed and copy.far
+    hashes_do = manifest is not None and has_sum(content) and not copy.encrypted and copy.far
     how, counted = "read", list[str]()
     for kind, sha256 in kinds_of(copy, manifest).items():
         name = copy.path(kind).rpartition("/")[2]
@@ -283,7 +283,7 @@ def verify_copy(copy: Copy) -> Verified:
             try:
                 found = hash_there(copy.storage, copy.path(kind))
                 problems += file_differs(name, parts[kind], size, found) if kind in parts else ()
-            except SealBroken as error:
+            except CiphertextMismatch as error:
                 problems.append(str(error))
         else:
             reading = _read(copy, kind, manifest.included(kind) if manifest else ())
@@ -297,7 +297,7 @@ def verify_copy(copy: Copy) -> Verified:
     notes: list[str] = []
     texts = {} if copy.shut else _texts(copy)
     can_be_read = not problems
-    if not content and not copy.sealed and "manifest" not in copy.backup.files:
+    if not content and not copy.encrypted and "manifest" not in copy.backup.files:
         problems += manifest_gone(copy.runtag, texts)
     if manifest and not copy.shut:
         if has_sum(content):
@@ -353,7 +353,7 @@ def _texts(copy: Copy) -> dict[str, bytes]:
         try:
             with copy.storage.read(copy.path(kind)) as stream:
                 texts[kind] = stream.read()
-        except SealBroken:
+        except CiphertextMismatch:
             texts[kind] = b""
     return texts
 
@@ -422,7 +422,7 @@ def _why_missing(copy: Copy, kind: str) -> str:
 def _read(copy: Copy, kind: str, included: tuple[str, ...]) -> Reading:
     """Read one archive whole; a medium that cannot give its bytes is a problem of the archive.
 
-    Of one that cannot be opened the hash tells whether it is still what was sealed.
+    If it cannot be decrypted, its hash tells whether it is still what was encrypted.
     """
     path = copy.path(kind)
     try:
@@ -432,9 +432,9 @@ def _read(copy: Copy, kind: str, included: tuple[str, ...]) -> Reading:
         if isinstance(cause, OSError) and cause.errno == errno.EIO:
             return Reading(0, "", (f"the disk cannot read it ({cause.strerror}).",))
         try:
-            if copy.sealed and not error.again:
+            if copy.encrypted and not error.again:
                 hash_there(copy.storage, path)
-        except SealBroken as broken:
+        except CiphertextMismatch as broken:
             return Reading(0, "", (str(broken),))
         raise
 
@@ -453,7 +453,7 @@ def _tell(verified: Verified, report: Report, *, as_json: bool) -> None:
     elif not as_json:
         how = "its hashes are right" if check.how == "hash" else "read completely"
         if verified.shut:
-            how = "the sealed copy is unchanged; use --identity FILE to also check its content"
+            how = "the encrypted copy is unchanged; use --identity FILE to also check its content"
         state = "is incomplete, but its content is good" if verified.lacks else "is good"
         state += ", except its texts" if verified.notes else ""
         report.write(f"{where} {state}: {how}.")

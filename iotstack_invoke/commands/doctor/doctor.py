@@ -62,7 +62,7 @@ from ...settings.model import Hooks, HostConfig, Settings, VaultConfig
 from ...stack.compose import COMPOSE_FILES, inspect_all, named
 from ...stack.inside import is_in
 from ...stack.stack_holdings import unused_told
-from ...vaults.age import sealing
+from ...vaults.age import encrypting
 from ...vaults.folder import unnamed_mount
 from ..backup.coverage import gather_services, idle_rows, is_another, settings_for, why_skipped
 from ..backup.disk_space import SpaceEstimate, estimate_space
@@ -655,7 +655,7 @@ class _Backups:
             )
         else:
             yield probe(topic, storage, space_there(vault))
-        yield from judge_seal(f"{topic} seal", vault.recipients)
+        yield from judge_encryption(f"{topic} encryption", vault.recipients)
         if vault.limit_rate:
             rate = vault.limit_rate.rate_at(self.now.astimezone().timetuple())
             limit = f"at most {size_text(rate)} a second" if rate else "no limit"
@@ -685,18 +685,18 @@ class _Backups:
             yield failed(f"{topic} names", namesake_told(name, other), fix)
 
 
-def judge_seal(topic: str, recipients: tuple[str, ...]) -> Iterator[Finding]:
-    """Yield whether age seals for the keys of a vault; nothing where its copies are plain."""
+def judge_encryption(topic: str, recipients: tuple[str, ...]) -> Iterator[Finding]:
+    """Yield whether age encrypts for the keys of a vault; nothing if it has none."""
     if not recipients:
         return
     try:
-        with sealing(recipients, io.BytesIO()) as stream:
+        with encrypting(recipients, io.BytesIO()) as stream:
             stream.read()
     except StepFailed as error:
         yield failed(topic, error.why, error.fix or "check its `recipients` in hosts.toml")
         return
     count = "1 key" if len(recipients) == 1 else f"{len(recipients)} keys"
-    yield good(topic, f"copies are sealed for {count}")
+    yield good(topic, f"copies are encrypted for {count}")
 
 
 def space_there(vault: VaultConfig) -> str:

@@ -16,7 +16,7 @@ from ...databases.sql.load import SQL_PROVEN
 from ...environment.stack_host import StackHost
 from ...reporting.run_log import LostLog, RunLog, new_log
 from ...settings.model import Settings
-from ...stack.containers import STOPPING
+from ...stack.stop_start import STOPPING
 from ..shared.restore_id import RestoreId
 from ..undo.change_logs import log_path
 

@@ -25,7 +25,7 @@ from ...hosts.inspect import which_may_be_there
 from ...reporting.report import Report
 from ...settings.model import Settings
 from ...stack.compose import inspect_all
-from ...vaults.access import sealed_side
+from ...vaults.access import encrypted_storage
 from ...workflows.restore import Item, OutsideItem, RestoreFacts, SqlImport
 from ..undo.change_logs import log_folder
 from ..undo.old_states import is_called_like_state
@@ -242,8 +242,8 @@ class Preflight:
         if "general" not in facts.kinds or not callable(getattr(self.source.storage, "run", None)):
             return None
         path = f"{self.source.folder}/{self.runtag}.{KINDS['general']}"
-        side = sealed_side(self.source.storage)
-        if side and side.is_sealed(path):
+        side = encrypted_storage(self.source.storage)
+        if side and side.is_encrypted(path):
             return None
         as_root = facts.access.as_root if facts.in_place else ()
         found = list_archive(

@@ -38,7 +38,7 @@ from ...parts.bundle import DUMP
 from ...reporting.report import Report, duration_text, size_text
 from ...settings.model import Settings
 from ...stack.compose import inspect_all, named
-from ...stack.containers import wait_for_orphans
+from ...stack.stop_start import wait_for_orphans
 from ...vaults.access import refuse_shut
 from ...workflows.rehearse import RehearsalFacts, rehearsal_book, rehearsal_targets
 from ...workflows.restore import SqlImport, undoable
@@ -365,7 +365,7 @@ class _Rehearsal:
     def _unread(self, facts: RehearsalFacts) -> tuple[str, ...]:
         """Return why the copy is not recorded as good, '' for no reason.
 
-        A rehearsal reads no texts, no seal and no part that is restored by hand.
+        A rehearsal reads no texts, no encryption record and no part that is restored by hand.
         """
         copy = self.copy
         verify = f"inv verify --runtag '{copy.runtag}' --at {copy.at}"

@@ -46,7 +46,7 @@ def finish_log(environment: Environment, runtag: str, log: RunLog) -> None:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(each)
 
-    log.seal()
+    log.add_checksum()
     if not environment.far:
         log.finish(environment.host.rename)
         return

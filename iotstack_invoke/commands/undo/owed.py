@@ -26,8 +26,8 @@ from ...hosts.pasted import host_flag
 from ...hosts.trust import Owned, Trust
 from ...reporting.report import Report
 from ...settings.model import Settings
-from ...stack.containers import wait_for_orphans
 from ...stack.folders import MakeAside, UseStage
+from ...stack.stop_start import wait_for_orphans
 from ...stack.swap import MARK_NEW, SwapItem, left_told
 from ...workflows.restore import undoable
 from ..shared.checks import unfinished

@@ -28,7 +28,7 @@ from ...reporting.report import Report
 from ...reporting.run_log import unfinished_log
 from ...settings.model import Settings
 from ...stack.compose_up import ComposeUp
-from ...stack.containers import StopContainers, wait_for_orphans
+from ...stack.stop_start import StopContainers, wait_for_orphans
 from ...stack.swap import LeaveGone
 from ...stack.volumes import MakeVolume
 from ..shared.confirm import confirm

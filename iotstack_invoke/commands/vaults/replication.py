@@ -620,7 +620,7 @@ def _cure(environment: Environment, vault: Delivery, runtag: str) -> str:
     remove = f"Or remove the files here: rm {files}"
     (own,) = (each for each in environment.settings.vaults if each.name == vault.name)
     if own.recipients:
-        return f"The copy there is sealed. {remove.removeprefix('Or ').capitalize()}"
+        return f"The copy there is encrypted. {remove.removeprefix('Or ').capitalize()}"
     there = f"{shlex.quote(vault.storage.root)}/{shlex.quote(runtag)}.*"
     verify = f"inv verify --runtag '{runtag}' --at here"
     if own.remote or own.ssh:

@@ -15,8 +15,8 @@ from ...engine.steps import HostStep, StepContext
 from ...hosts.base import ANY_EXIT, Command, Host
 from ...hosts.inspect import read_bytes
 from ...hosts.json_answers import read_json
-from ...stack.containers import STOP_LIMIT_S
 from ...stack.isolated import OUR_LABEL, remove_ours
+from ...stack.stop_start import STOP_LIMIT_S
 from .meta import Catalogue, read_meta_db
 from .part import BACKUP_INSIDE, DATA_INSIDE, wait_for_ping
 

@@ -21,8 +21,8 @@ from ...hosts.base import Command, Host, sh
 from ...hosts.inspect import free_bytes, stat_on, temporary_file
 from ...hosts.json_answers import read_json
 from ...hosts.local import read_chunk
-from ...stack.containers import STOP_LIMIT_S
 from ...stack.isolated import OUR_LABEL, remove_ours
+from ...stack.stop_start import STOP_LIMIT_S
 from ..inventory import STAYS
 from .dump import SqlReport, SqlTable, in_memory_told
 from .pack import wait_for_server

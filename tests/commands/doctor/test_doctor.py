@@ -122,7 +122,11 @@ def test_one_mode_is_one_line_with_one_cure(stack):
 @pytest.mark.parametrize(
     ("vault", "program", "topic"),
     [
-        ('kind = "folder"\nfolder = "{0}"\nrecipients = ["age1{1}"]', "age", "vault it seal"),
+        (
+            'kind = "folder"\nfolder = "{0}"\nrecipients = ["age1{1}"]',
+            "age",
+            "vault it encryption",
+        ),
         ('kind = "rclone"\nremote = "cl:x"', "rclone", "vault it"),
     ],
 )
@@ -149,7 +153,7 @@ def test_wrong_recipients_are_told_once(stack, tmp_path):
         f'[[vaults]]\nname = "it"\nkind = "folder"\nfolder = "{tmp_path}"\n'
         f'recipients = ["age1{"q" * 58}"]\n',
     )
-    found = examine(stack, code=1)["vault it seal"]
+    found = examine(stack, code=1)["vault it encryption"]
     assert found["fix"] == "correct `recipients` in hosts.toml"
     assert "orrect" not in found["found"]
 

@@ -33,7 +33,7 @@ def stamp(days):
         (f"t1.restore-{stamp(31)}.log", "pi", False),
         (f"t1.backup-log-{stamp(31)}.log", "", False),
         ("t1.backup-log.txt", "", False),
-        (f"t1.restore-{stamp(31)}.log.sealed", "", False),
+        (f"t1.restore-{stamp(31)}.log.signed", "", False),
     ],
 )
 def test_which_logs_may_go(name, host, goes):

@@ -17,8 +17,8 @@ from invoke.exceptions import Exit
 
 import iotstack_invoke
 from iotstack_invoke.cli.program import program
-from iotstack_invoke.cli.task import RUN_FLAGS, SharedTask, shared_task
-from iotstack_invoke.cli.tasks import namespace
+from iotstack_invoke.cli.shared_task import RUN_FLAGS, SharedTask, shared_task
+from iotstack_invoke.cli.tasks_and_flags import namespace
 from iotstack_invoke.core import errors
 from iotstack_invoke.hosts.local import locked
 from iotstack_invoke.settings.model import Options

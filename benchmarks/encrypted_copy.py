@@ -1,6 +1,6 @@
-"""A copy that is sealed on its way into a folder, against a plain one, and what age takes alone.
+"""A copy that is encrypted on its way into a folder, against a plain one and against age alone.
 
-    python benchmarks/sealed_copy.py [MEGABYTES]
+    python benchmarks/encrypted_copy.py [MEGABYTES]
 
 Each copy is synced, read back and hashed.
 """
@@ -39,9 +39,9 @@ def main():
 
         age = ["age", "-r", public, "-o", f"{top}/alone.age", f"{top}/{NAME}"]
         alone = ("age alone", lambda: subprocess.run(age, check=True))
-        sealed = ("sealed copy", copy((public,)))
-        pairs.compare(sealed, ("plain copy", copy(())))
-        pairs.compare(sealed, alone)
+        encrypted = ("encrypted copy", copy((public,)))
+        pairs.compare(encrypted, ("plain copy", copy(())))
+        pairs.compare(encrypted, alone)
 
 
 main()

@@ -1,4 +1,4 @@
-"""The doors: names, flags and help of every task. No logic.
+"""The tasks: the name, flags and help of each. No logic.
 
 `inv` finds them through tasks.py in the checkout; the installed program is `iotstack`.
 """
@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from invoke.collection import Collection
 
 from ..core.errors import UsageError
-from .task import TaskContext, shared_task
+from .shared_task import TaskContext, shared_task
 
 
 @shared_task(
@@ -226,16 +226,16 @@ def rehearse(work: TaskContext, runtag: str = "latest", at: str = "") -> int:
     },
 )
 def key(work: TaskContext, what: str, at: str = "") -> int:
-    """Make the key for sealed copies, print a recovery sheet, or test the key."""
+    """Make the key for encrypted copies, print a recovery sheet, or test the key."""
     from ..commands.catalog.key import check_key, make_key, write_sheet
 
     identity = work.options.identity
     if what == "check":
         return check_key(work.settings, identity, at, work.report)
-    doors = {"new": make_key, "sheet": write_sheet}
-    if what not in doors:
+    ways = {"new": make_key, "sheet": write_sheet}
+    if what not in ways:
         raise UsageError(f"inv key {what}: use new, sheet or check.")
-    return doors[what](work.settings, identity, work.report)
+    return ways[what](work.settings, identity, work.report)
 
 
 @shared_task(help={"format": "Choose the format: tree, mermaid or dot."})

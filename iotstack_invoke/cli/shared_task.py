@@ -1,7 +1,7 @@
-"""What every door has: the shared flags, declared once; errors as messages and exit codes.
+"""What every task shares: the flags that all have; errors as messages and exit codes.
 
-A door is an Invoke task whose body is given a Work instead of a Context. The doors themselves
-are in tasks.py.
+A SharedTask is an Invoke task whose body is given a TaskContext instead of a Context. The tasks
+themselves, with the flags of each, are in tasks_and_flags.py.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from invoke.tasks import Task
 
 from ..core.errors import ExitCode, Interrupted, IotstackError, Refused, UsageError
 
-if TYPE_CHECKING:  # --list and --help need neither: a door brings them in when it is opened
+if TYPE_CHECKING:  # --list and --help need neither: a task imports them when it runs
     from ..reporting.report import Report
     from ..settings.model import Options, Settings
 
@@ -89,7 +89,7 @@ FLEET_FLAGS = (
 )
 """Those of a task that is done on one host, or on several at once."""
 IDENTITY_FLAG = Argument(
-    name="identity", kind=str, default="", help="Open sealed copies with the key in this file."
+    name="identity", kind=str, default="", help="Decrypt copies with the key in this file."
 )
 
 
@@ -242,7 +242,7 @@ class SharedTask(Task):  # type: ignore[type-arg]
 
 
 class TaskContext:
-    """What a door is given: the settings, the report, and the shared flags as options."""
+    """What a task is given: the settings, the report, and the shared flags as options."""
 
     def __init__(self, settings: Settings, report: Report, options: Options) -> None:
         self.settings = settings
@@ -258,13 +258,13 @@ def shared_task(
     opens: bool = False,
     **keywords: Any,
 ) -> Callable[[Callable[..., Any]], SharedTask]:
-    """Return a decorator that makes a Door of `body(work, …flags)`.
+    """Return a decorator that makes a SharedTask of `body(work, …flags)`.
 
     `runs`: it has the flags of a task that runs a plan. `monitored`: a monitor reads it, so that
     any error is one line on stdout and exit 2. `fleet`: it is done on one host, which the body is
-    given as `host`, or on several at once. `opens`: it reads sealed copies, which takes the key
+    given as `host`, or on several at once. `opens`: it reads encrypted copies, which takes the key
     that its flag names. A parameter named `context` would be Invoke's; ours is
-    the Work.
+    the TaskContext.
     """
 
     def make(body: Callable[..., Any]) -> SharedTask:
