@@ -72,5 +72,5 @@ def test_the_list_of_tasks_imports_nothing_of_a_task(little_stack):
     found = imported_by(little_stack, "--list")
     assert found & FAR == set()
     ours = {name.removeprefix("iotstack_invoke.") for name in found if "iotstack_invoke." in name}
-    cli = {f"cli.{name}" for name in ("command", "task", "program", "tasks")}
+    cli = {f"cli.{name}" for name in ("command", "shared_task", "program", "tasks_and_flags")}
     assert ours <= {"cli", "core", "core.errors", *cli}
