@@ -10,7 +10,7 @@ from pathlib import Path
 
 from iotstack_invoke.backups.manifest import Manifest, Part, read_manifest, with_sum
 from iotstack_invoke.backups.names import KINDS
-from iotstack_invoke.databases.influxdb.part import facts_of
+from iotstack_invoke.databases.influxdb.dump import facts_of
 from iotstack_invoke.parts.restore_text import restore_text_of
 from iotstack_invoke.parts.restore_text import with_sum as with_text_sum
 from iotstack_invoke.parts.verify_archive import read_dump

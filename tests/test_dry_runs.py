@@ -12,9 +12,9 @@ import pytest
 
 from iotstack_invoke.backups.bundles import RECIPES
 from iotstack_invoke.core import gzip_streams
-from iotstack_invoke.databases.influxdb.part import InfluxFacts
+from iotstack_invoke.databases.influxdb.dump import InfluxFacts
 from iotstack_invoke.databases.influxdb.server import Server
-from iotstack_invoke.databases.influxdb2.part import Influx2Facts
+from iotstack_invoke.databases.influxdb2.dump import Influx2Facts
 from iotstack_invoke.databases.inventory import Held
 from iotstack_invoke.databases.sql.servers import SqlServer
 from iotstack_invoke.engine.plan import resolve

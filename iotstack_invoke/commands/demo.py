@@ -29,7 +29,7 @@ from ..backups.names import KINDS
 from ..core.dataclass import dataclass
 from ..core.errors import ExitCode, IotstackError, StepFailed
 from ..core.runtag import default_runtag
-from ..databases.influxdb.part import BACKUP_INSIDE
+from ..databases.influxdb.dump import BACKUP_INSIDE
 from ..hosts.base import ANY_EXIT, Command
 from ..hosts.json_answers import JsonAnswer, read_json
 from ..hosts.local import LocalHost

@@ -15,7 +15,7 @@ from typing import Any
 from ..backups.manifest import Manifest, Part
 from ..core.dataclass import dataclass
 from ..databases.influxdb.check import QUERIES_FILE
-from ..databases.influxdb2.part import places_by_hand, steps_by_hand
+from ..databases.influxdb2.dump import places_by_hand, steps_by_hand
 from ..databases.sql.config import CONFIG
 from ..databases.sql.servers import ENGINES, SqlServer
 

@@ -24,7 +24,7 @@ from ..core.gzip_streams import Content, Damaged
 from ..databases.influxdb.check import DumpCheck, DumpReport
 from ..databases.influxdb.shard import check_tsm_blocks
 from ..databases.influxdb2.check import Influx2Check, Influx2Report
-from ..databases.sql.dump import SqlReport
+from ..databases.sql.read_dump import SqlReport
 from ..databases.sql.servers import ENGINES, MARIADB
 from ..hosts.base import Storage
 from ..hosts.hashing import HashedStream

@@ -52,8 +52,8 @@ from ..stack.quiesce import Resume
 from ..stack.stack_holdings import Outside, outermost
 
 if TYPE_CHECKING:  # a rule brings in what makes a part that not every stack has
-    from ..databases.influxdb.part import InfluxFacts
-    from ..databases.influxdb2.part import Influx2Facts
+    from ..databases.influxdb.dump import InfluxFacts
+    from ..databases.influxdb2.dump import Influx2Facts
 
 PACK_LIMIT_S = 24 * 3600.0
 SQL_LIMIT_S = 6 * 3600.0
@@ -229,7 +229,7 @@ def influx_archive(job: Job) -> Iterator[Step]:
     if influx is None:
         yield Fail(facts.influx_error)
         return
-    from ..databases.influxdb.part import (
+    from ..databases.influxdb.dump import (
         BACKUP_INSIDE,
         DumpInflux,
         SweepInflux,
@@ -263,8 +263,8 @@ def influxdb2_archive(job: Job) -> Iterator[Step]:
     if influx is None:
         yield Fail(facts.influx2_error)
         return
-    from ..databases.influxdb.part import reading_words, removal
-    from ..databases.influxdb2.part import SweepInflux2, dump_of
+    from ..databases.influxdb.dump import reading_words, removal
+    from ..databases.influxdb2.dump import SweepInflux2, dump_of
 
     dump = dump_of(facts.access, influx, job.runtag, facts.limit_s)
     yield dump
@@ -300,7 +300,7 @@ def recipe_archive_of(name: str) -> Rule:
     )
     def recipe_archive(job: Job) -> Iterator[Step]:
         """Let the service be quiet, dump its database, pack both together, let it go on."""
-        from ..databases.sql.pack import PackDumps
+        from ..databases.sql.dump import PackDumps
 
         facts: BackupFacts = job.facts
         (used,) = (each for each in facts.recipes if each.name == name)
@@ -320,7 +320,7 @@ def recipe_archive_of(name: str) -> Rule:
 
 def dumps_of(job: Job, engine: str) -> Step:
     """Return the step that dumps each server of one engine into the output."""
-    from ..databases.sql.pack import PackDumps
+    from ..databases.sql.dump import PackDumps
 
     facts: BackupFacts = job.facts
     servers = tuple(each for each in facts.servers if each.engine == engine)

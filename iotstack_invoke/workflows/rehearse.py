@@ -16,11 +16,11 @@ from ..backups.bundles import RECIPES
 from ..backups.names import WILDCARDS
 from ..core.dataclass import dataclass
 from ..databases.influxdb.count import CountInflux, Tally
-from ..databases.influxdb.dump import CompareWithDump, CompareWithManifest, Dump
 from ..databases.influxdb.load import AddQueries, AddUsers, LoadInflux
+from ..databases.influxdb.read_dump import CompareWithDump, CompareWithManifest, Dump
 from ..databases.influxdb.server import RunIsolated, Server, WaitForInflux
-from ..databases.sql.dump import SqlReport
 from ..databases.sql.load import LoadSql, RunSqlIsolated, SqlDump, WaitForSql
+from ..databases.sql.read_dump import SqlReport
 from ..databases.sql.servers import ENGINES, MARIADB
 from ..engine.rules import Job, Rule, RuleBook, rule
 from ..engine.steps import Step

@@ -14,9 +14,9 @@ from dataclasses import field
 from ..backups.names import WILDCARDS
 from ..core.dataclass import dataclass
 from ..databases.influxdb.count import CompareCounts, CountInflux, Tally
-from ..databases.influxdb.dump import CheckDump, CompareWithDump, CompareWithServer, Dump
+from ..databases.influxdb.dump import DumpInflux
 from ..databases.influxdb.load import AddQueries, AddUsers, LoadInflux
-from ..databases.influxdb.part import DumpInflux
+from ..databases.influxdb.read_dump import CheckDump, CompareWithDump, CompareWithServer, Dump
 from ..databases.influxdb.server import ALONE, FRESH, RunIsolated, Server, WaitForInflux
 from ..engine.rules import Job, RuleBook, rule
 from ..engine.steps import Commit, HostAccess, Step

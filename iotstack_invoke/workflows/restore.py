@@ -20,12 +20,12 @@ from ..backups.transfer import CheckHash, CheckSame, Send
 from ..core.dataclass import dataclass
 from ..core.stack_folders import BACKUPS, RESTORE
 from ..databases.influxdb.catalogue import PutCatalogue
-from ..databases.influxdb.dump import CheckDump, Dump
+from ..databases.influxdb.dump import DATA_INSIDE, DumpInflux
 from ..databases.influxdb.load import AddQueries, AddUsers, LoadInflux
-from ..databases.influxdb.part import DATA_INSIDE, DumpInflux
+from ..databases.influxdb.read_dump import CheckDump, Dump
 from ..databases.influxdb.server import ALONE, RunIsolated, Server, WaitForInflux
 from ..databases.influxdb.stays import CopyStays, Present, ProveStays, PutStays, SeeInflux
-from ..databases.influxdb2.part import DumpInflux2
+from ..databases.influxdb2.dump import DumpInflux2
 from ..databases.inventory import Held
 from ..databases.sql.config import CompareConfig
 from ..databases.sql.load import (

@@ -16,11 +16,11 @@ RUNS = {
 PARTS = {
     f"iotstack_invoke.{name}"
     for name in (
-        "databases.influxdb.part",
+        "databases.influxdb.dump",
         "databases.influxdb.check",
-        "databases.influxdb2.part",
+        "databases.influxdb2.dump",
+        "databases.sql.read_dump",
         "databases.sql.dump",
-        "databases.sql.pack",
         "parts.restore_text",
     )
 }

@@ -19,8 +19,8 @@ from killable_run import FileLedger, MakeScratch, Nobody
 
 from iotstack_invoke.core.errors import Interrupted, StepFailed
 from iotstack_invoke.core.processes import signals_raised
-from iotstack_invoke.databases.influxdb.part import wait_for_ping
-from iotstack_invoke.databases.sql.pack import wait_for_server
+from iotstack_invoke.databases.influxdb.dump import wait_for_ping
+from iotstack_invoke.databases.sql.dump import wait_for_server
 from iotstack_invoke.databases.sql.servers import SqlServer
 from iotstack_invoke.engine import executor as engine
 from iotstack_invoke.engine.executor import JobStatus, Run

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iotstack_invoke.core.errors import StepFailed
-from iotstack_invoke.databases.influxdb.part import influx_folders
+from iotstack_invoke.databases.influxdb.dump import influx_folders
 from iotstack_invoke.databases.influxdb.server import RunIsolated
 from iotstack_invoke.databases.sql.load import CheckMount, RunSqlIsolated
 from iotstack_invoke.databases.sql.servers import SqlServer

@@ -53,7 +53,7 @@ def _show_plan(
     """Print the plan; raises Refused where the backup would be refused."""
     refuse_folder(environment)
     if environment.host.stat(journal_paths(environment.settings.stack.folder)):
-        from ..undo.owed import Owing  # with the rules of a restore, which few need here
+        from ..undo.interrupted import Owing  # with the rules of a restore, which few need here
 
         Owing.of_site(environment).tell_owed(report)
     listed = list_vaults(environment)

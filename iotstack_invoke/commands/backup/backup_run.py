@@ -47,8 +47,8 @@ from ...workflows.backup import BackupFacts
 from ..shared.backup_log import finish_log, open_log
 from ..shared.vault_listing import Listing
 from ..undo.crash_recovery import recover_here
+from ..undo.interrupted import Owing
 from ..undo.old_states import remove_old_here
-from ..undo.owed import Owing
 from ..vaults.replication import (
     DELIVERED,
     Delivery,

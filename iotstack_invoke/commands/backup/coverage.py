@@ -57,7 +57,7 @@ from .undumped import Undumped
 from .unknown_servers import with_unknown_servers
 
 if TYPE_CHECKING:  # brought in where there is such a container
-    from ...databases.influxdb2.part import Influx2Look
+    from ...databases.influxdb2.dump import Influx2Look
 
 INFLUX_PLACE = "volumes/influxdb/"
 SAVE_NEXTCLOUD = 'Save it with its database: [[services]], name = "nextcloud", kind = "recipe"'
@@ -397,7 +397,7 @@ def _ask_influx2(
         if not (is_one and each.covered and each.container.running):
             asked.append(each)
             continue
-        from ...databases.influxdb2.part import Influx2Look, gather_influx2
+        from ...databases.influxdb2.dump import Influx2Look, gather_influx2
 
         look = Influx2Look(uncovered=f"of all InfluxDB 2s only container {name} is dumped")
         if dumped is None:
@@ -687,7 +687,7 @@ def _is_influxdb_1(host: Host, container: Container, docker: tuple[str, ...]) ->
     tagged = influxdb_version(container.image)
     if tagged or not container.running:
         return tagged == "1"
-    from ...databases.influxdb.part import influx_version
+    from ...databases.influxdb.dump import influx_version
 
     try:
         return influx_version(host, container.name, docker).startswith("1.")

@@ -63,7 +63,7 @@ from .not_running import holds_files
 from .undumped import DumpProblem, Undumped
 
 if TYPE_CHECKING:  # brought in where there is such a container
-    from ...databases.influxdb.part import InfluxFacts
+    from ...databases.influxdb.dump import InfluxFacts
 
 INFLUX = "volumes/influxdb"
 
@@ -366,7 +366,7 @@ def _look_at(
         return _without_container(host, settings, found, as_root, has_volumes=has_volumes)
     if not influx.container.running:
         return _InfluxLook(found)  # told with all that stands still
-    from ...databases.influxdb.part import influx_facts
+    from ...databases.influxdb.dump import influx_facts
 
     try:
         facts = influx_facts(host, influx, as_root)

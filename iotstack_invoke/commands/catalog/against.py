@@ -13,9 +13,9 @@ from ...backups.bundles import RECIPES
 from ...backups.manifest import Manifest, Part
 from ...backups.names import KINDS
 from ...backups.sets import unnamed_told
-from ...databases.influxdb.part import facts_of
+from ...databases.influxdb.dump import facts_of
 from ...databases.influxdb2.check import facts_of as influx2_facts_of
-from ...databases.sql.dump import SqlReport
+from ...databases.sql.read_dump import SqlReport
 from ...databases.sql.servers import SqlServer
 from ...parts.bundle import DUMP
 from ...parts.restore_text import restore_text_of, text_fits

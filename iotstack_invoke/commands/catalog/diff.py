@@ -13,7 +13,7 @@ from ...core.dataclass import dataclass
 from ...core.errors import ExitCode, StepFailed
 from ...core.gzip_streams import Damaged
 from ...core.processes import signals_raised
-from ...databases.influxdb.part import facts_of
+from ...databases.influxdb.dump import facts_of
 from ...databases.influxdb2.check import facts_of as influx2_facts_of
 from ...databases.sql.servers import ENGINES
 from ...environment.environment import Environment

@@ -122,7 +122,7 @@ def _owed(environment: Environment, name: str) -> str:
         if not environment.host.stat(journal_paths(environment.settings.stack.folder)):
             return ""
         from ..shared.checks import unfinished
-        from ..undo.owed import Owing  # with the rules of a restore, which few need here
+        from ..undo.interrupted import Owing  # with the rules of a restore, which few need here
 
         owing = Owing.of_site(environment)
         lines = within(PLACE_LIMIT_S, HERE, owing.read)

@@ -36,7 +36,7 @@ from ...core.errors import (
 )
 from ...core.processes import signals_raised
 from ...core.stack_folders import BACKUPS, RESTORE
-from ...databases.influxdb.part import DATA_INSIDE, FOLDERS_INSIDE, influx_version
+from ...databases.influxdb.dump import DATA_INSIDE, FOLDERS_INSIDE, influx_version
 from ...databases.sql.servers import run_in, servers_in
 from ...environment.environment import Environment, Newest, newest_good
 from ...environment.hooks import FIND_PROGRAM
@@ -103,8 +103,8 @@ from ..shared.checks import (
     warning,
 )
 from ..undo.gone import paths_named
+from ..undo.interrupted import Owing
 from ..undo.old_states import states_told
-from ..undo.owed import Owing
 
 QUESTION_LIMIT_S = 15.0
 DU_LIMIT_S = 60.0

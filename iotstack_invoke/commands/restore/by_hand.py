@@ -11,7 +11,7 @@ from ...backups.manifest import Manifest
 from ...backups.names import PARTS
 from ...backups.sets import BackupSet
 from ...core.dataclass import dataclass
-from ...databases.influxdb2.part import TEMPLATE_STORE, data_folders, places_by_hand, steps_by_hand
+from ...databases.influxdb2.dump import TEMPLATE_STORE, data_folders, places_by_hand, steps_by_hand
 from ...stack.compose import InspectedContainer
 from ...stack.inside import is_in
 from ...workflows.restore import Item

@@ -17,7 +17,7 @@ from ...backups.sets import BackupSet
 from ...core.dataclass import dataclass
 from ...core.errors import Refused
 from ...core.stack_folders import BACKUPS, FOLDERS, RESTORE
-from ...databases.influxdb.part import BACKUP_INSIDE, FOLDERS_INSIDE
+from ...databases.influxdb.dump import BACKUP_INSIDE, FOLDERS_INSIDE
 from ...databases.sql.servers import SqlServer
 from ...databases.sqlite.files import shown
 from ...environment.stack_host import find_machine

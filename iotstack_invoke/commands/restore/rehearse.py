@@ -20,8 +20,8 @@ from ...core.errors import ExitCode, Interrupted, IotstackError, Refused, StepFa
 from ...core.processes import signals_raised
 from ...core.runtag import LATEST
 from ...core.stack_folders import BACKUPS, RESTORE
-from ...databases.influxdb.part import BACKUP_INSIDE
-from ...databases.sql.dump import SqlReport
+from ...databases.influxdb.dump import BACKUP_INSIDE
+from ...databases.sql.read_dump import SqlReport
 from ...databases.sql.servers import ENGINES, MARIADB, SqlServer, rows_told
 from ...engine.executor import Run, RunResult
 from ...engine.journal import Journal
@@ -45,7 +45,7 @@ from ...workflows.restore import SqlImport, undoable
 from ..backup.coverage import settings_for
 from ..catalog.copies import VAULT, Copy, find_copy, newer_elsewhere, places_meant
 from ..shared.backup_warnings import damaged_told, told_of_data
-from ..undo.owed import Owing
+from ..undo.interrupted import Owing
 from .disk_checks import sizes_unpacked
 from .selection import left_out_text
 

@@ -18,7 +18,7 @@ from ...core.errors import ExitCode, Interrupted, IotstackError, Refused, UsageE
 from ...core.processes import signals_raised
 from ...core.stack_folders import RESTORE
 from ...databases.influxdb.count import Count
-from ...databases.influxdb.part import BACKUP_INSIDE, influx_version
+from ...databases.influxdb.dump import BACKUP_INSIDE, influx_version
 from ...engine.executor import Run, RunResult
 from ...engine.journal import Journal
 from ...engine.memory_ledger import MemoryRecords
@@ -39,8 +39,8 @@ from ..shared.confirm import confirm
 from ..shared.restore_id import OF_RELOADS, change_of
 from ..undo.change_logs import log_folder
 from ..undo.expiry import find_expired, remove_old
+from ..undo.interrupted import Owing
 from ..undo.old_states import remove_states
-from ..undo.owed import Owing
 from ..undo.undo import journal_of, recover, what_is_left
 from .changes import committed, log_of
 from .target_checks import (

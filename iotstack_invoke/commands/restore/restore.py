@@ -41,8 +41,8 @@ from ..catalog.copies import told_here
 from ..shared.afterwards import Afterwards
 from ..shared.confirm import confirm
 from ..shared.restore_id import change_of
+from ..undo.interrupted import Owing
 from ..undo.old_states import remove_states
-from ..undo.owed import Owing
 from ..undo.undo import journal_of, recover, what_is_left
 from .changes import Notes, committed, log_of
 from .jobs import Jobs

@@ -12,7 +12,6 @@ from ...backups.manifest import Manifest
 from ...core.dataclass import dataclass
 from ...core.errors import Refused
 from ...core.stack_folders import BACKUPS, FOLDERS, RESTORE
-from ...databases.sql.dump import PG_TIMESCALE
 from ...databases.sql.load import (
     READ_LIMIT_S,
     major_of,
@@ -20,6 +19,7 @@ from ...databases.sql.load import (
     timescale_refusal,
     version_refusal,
 )
+from ...databases.sql.read_dump import PG_TIMESCALE
 from ...databases.sql.servers import (
     ENGINES,
     MARIADB,

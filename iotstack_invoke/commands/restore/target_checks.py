@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 
 from ...core.errors import Refused
 from ...core.stack_folders import RESTORE
-from ...databases.influxdb.part import (
+from ...databases.influxdb.dump import (
     BACKUP_INSIDE,
     DATA_INSIDE,
     FOLDERS_INSIDE,

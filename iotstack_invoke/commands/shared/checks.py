@@ -16,9 +16,9 @@ from types import MappingProxyType
 
 from ...backups.sets import BackupSet, State
 from ...core.dataclass import dataclass
-from ...databases.influxdb.part import BACKUP_INSIDE, DumpInflux
+from ...databases.influxdb.dump import BACKUP_INSIDE, DumpInflux
 from ...databases.influxdb2.check import EXPERIMENTAL
-from ...databases.influxdb2.part import DumpInflux2, Influx2Look
+from ...databases.influxdb2.dump import DumpInflux2, Influx2Look
 from ...databases.sql.servers import ENGINES, ITS_ROW, NO_PROGRAM, NOT_LET_IN, SqlServer
 from ...databases.sqlite.files import CopySqlite
 from ...engine.journal import owed_in

@@ -16,8 +16,8 @@ from ...core.dataclass import dataclass
 from ...core.errors import StepFailed
 from ...core.runtag import is_runtag
 from ...core.stack_folders import BACKUPS, RESTORE
-from ...databases.influxdb import part as influx
-from ...databases.influxdb2 import part as influx2
+from ...databases.influxdb import dump as influx
+from ...databases.influxdb2 import dump as influx2
 from ...databases.sqlite.files import COPIES, OUTSIDE_COPIES
 from ...engine.journal import name_of
 from ...engine.steps import HostAccess, UndoableStep

@@ -12,7 +12,7 @@ from ...environment.environment import Environment, finish_removals
 from ...hosts.base import PARTIAL
 from ...reporting.report import Report
 from ..shared.vault_listing import Listing, list_vaults
-from .owed import Owing
+from .interrupted import Owing
 from .undo import but_for, tell_death
 
 

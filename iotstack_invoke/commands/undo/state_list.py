@@ -17,8 +17,8 @@ from ...reporting.report import Report
 from ...settings.model import Settings, StackConfig
 from ..shared.restore_id import change_in
 from .gone import cannot_be_back, fates_of, paths_named
+from .interrupted import Owing, leaves_no_marks
 from .old_states import OldState, find_states, judge_states, sizes_of, sum_of
-from .owed import Owing, leaves_no_marks
 
 
 def list_states(settings: Settings, name: str, report: Report) -> int:

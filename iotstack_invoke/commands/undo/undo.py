@@ -36,7 +36,7 @@ from ..shared.restore_id import change_in, is_stamp
 from .change_logs import log_folder, log_path
 from .expiry import GONE_MARK
 from .gone import Fate, cannot_be_back, fates_of, lines_keeping_used, lines_without, paths_named
-from .owed import GOING_BACK, Owing
+from .interrupted import GOING_BACK, Owing
 
 BUT_GONE = ", except for the data that are gone"
 BUT_TOLD = ", except for what the warnings say"

@@ -21,7 +21,7 @@ from ...environment.environment import Environment, RecordFile
 from ...reporting.report import CompositeReporter, Report, age_text, size_text
 from ...settings.model import Settings
 from ..undo.crash_recovery import recover_here
-from ..undo.owed import Owing
+from ..undo.interrupted import Owing
 from .replication import (
     Delivery,
     compare_vaults,

@@ -18,7 +18,7 @@ from ...engine.steps import HostStep, StepContext
 from ...hosts.base import PARTIAL, Command, Host, sh
 from ...hosts.inspect import temporary_file
 from ...hosts.local import read_chunk
-from .part import DATA_INSIDE
+from .dump import DATA_INSIDE
 
 META = f"{DATA_INSIDE}/meta"
 KEPT = "influxdb-catalogue.tar"

@@ -19,7 +19,6 @@ from ...engine.steps import HostStep, StepContext
 from ...hosts.base import ANY_EXIT, Command, Host, sh
 from ...hosts.inspect import temporary_file
 from .check import DumpReport
-from .dump import Dump
 from .log import (
     Level,
     explain_metadata_refusal,
@@ -28,6 +27,7 @@ from .log import (
     say_internal_left_out,
 )
 from .meta import Catalogue, Grant
+from .read_dump import Dump
 from .server import (
     Server,
     ask_influx,

@@ -17,8 +17,8 @@ from ...hosts.inspect import read_bytes
 from ...hosts.json_answers import read_json
 from ...stack.isolated import OUR_LABEL, remove_ours
 from ...stack.stop_start import STOP_LIMIT_S
+from .dump import BACKUP_INSIDE, DATA_INSIDE, wait_for_ping
 from .meta import Catalogue, read_meta_db
-from .part import BACKUP_INSIDE, DATA_INSIDE, wait_for_ping
 
 ALONE = "iotstack-influxdb-alone"
 """The container that takes a dump out of data, or loads it, where no client reaches it."""

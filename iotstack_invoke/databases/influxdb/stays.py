@@ -16,8 +16,8 @@ from ...hosts.inspect import read_bytes, stat_on, temporary_file
 from ...stack.folders import CopyFolder
 from ..inventory import EXACT_HINT, STAYS, Held, came_meanwhile
 from .catalogue import catalogue_within
-from .dump import Dump, lacking_in
 from .meta import Catalogue, User, read_meta_db, with_databases
+from .read_dump import Dump, lacking_in
 from .server import Server, server_catalogue, tsm_files
 
 

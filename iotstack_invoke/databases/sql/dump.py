@@ -1,408 +1,372 @@
-"""What a dump of SQL must hold: MariaDB's and PostgreSQL's, read once while they pass. Pure.
+"""The part of database servers that are dumped as SQL: dump, prove, pack.
 
-Exit code 0 of a dump program proves little where a shell or a line was between. A whole dump
-has its end marker, and tells how many rows each table has: they are counted again when it was
-loaded. The forms are those of mariadb-dump 10.5 to 11 and pg_dumpall 9.6 to 18.
+A dump is read while it comes, for its end and its rows. It waits compressed in a file without a
+name, since a tar must know a member's size before its content; read back from there into the
+part, it is proven a second time. Docker passes no signal into a container: what is left of a dump
+there is ended by its mark.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
-from dataclasses import field
-from itertools import islice
-from typing import Protocol
+import contextlib
+import hashlib
+import io
+import os
+import tarfile
+import tempfile
+import time
+from dataclasses import replace
+from typing import IO, Any, cast
 
+from ...archives.pack import TAR_END_BYTES, HashedFile, Messages, judge_tar, keeping_dates
+from ...archives.passing import Passing
+from ...archives.scan import Judge, shape_of
+from ...backups.manifest import LEFT_OUT
+from ...backups.names import split_set_name
+from ...core import gzip_streams, processes
 from ...core.dataclass import dataclass
+from ...core.errors import IotstackError, StepFailed, ended
+from ...engine.steps import LACKING, File, StepContext
+from ...hosts.base import ANY_EXIT, Command, Host
+from ...hosts.local import LocalHost, read_chunk
+from .config import CONFIG, config_of
+from .read_dump import SqlReport, in_memory_told
+from .servers import ENGINES, ITS_ROW, NO_PROGRAM, NOT_LET_IN, WANTS_A_PERSON, SqlServer, run_in
 
-_Form = re.Pattern[bytes]
-LONGEST_LINE_BYTES = 4 << 20
-"""What is kept of a line: of a row only its beginning and its end are looked at."""
-LONGEST_NAMING_BYTES = 1 << 16
-"""How long a statement may be whose names have newlines, before its rows."""
+READY_LIMIT_S = 180.0
+READY_PAUSE_S = 0.5
+NOT_RUNNING = "is not running"
+"""What Docker says of a container that is stopped, and not of one that it starts again."""
+NO_SUCH = ("it has no program", "executable file not found")
+"""Our words and Docker's; its exit code is the same while a container ends or starts again."""
+MEMBER_MODE = 0o600
+RETRY_WAIT_S = 2.0
+MOST_NAMED = 5
+SAYS_LEFT_OUT = "left out: "
+"""With this begins what a script says of something that it does not dump."""
+SAYS_ENDED = "ended: "
+"""With this, of a dump of another run that it ended before its own."""
+END_LIMIT_S = 20.0
+KILLED_FROM = 128
+"""From this exit code on, or below 0, a program was ended by a signal."""
+_RUN = os.urandom(4).hex()
+SAYS_EMPTY = "comes back empty: "
+"""With this, of tables that a restart of their server empties."""
+SAYS_MOVED = "comes back elsewhere: "
+"""With this, of something whose data it dumps without the place where they lie."""
+
+
+def mark_of(folder: str, run: str = _RUN) -> str:
+    """Return what the dumps of a run of a stack are found by: its lock lets one run at a time."""
+    return f"iotstack-{hashlib.sha256(folder.encode()).hexdigest()[:12]}-{run}"
 
 
 @dataclass(frozen=True, slots=True)
-class SqlTable:
-    """A table as the dump names it; `name` is quoted already where the server needs that."""
+class PackDumps:
+    """Dump each server into one archive; behind the dumps comes what `tar` reads, if anything."""
 
-    database: str
-    name: str
+    output: File
+    servers: tuple[SqlServer, ...]
+    limit_s: float
+    docker: tuple[str, ...] = ("docker",)
+    tar: tuple[str, ...] = ()
+    folder: str = ""
+    """Where in the archive the only dump lies; '' for the places of several, from its top."""
+    tries: int = 1
+    """How often a dump is begun that may succeed yet."""
 
-    def __str__(self) -> str:
-        return f"{self.database}.{self.name}" if self.database else self.name
+    def commands(self) -> tuple[str, ...]:
+        """Return the dumps, and the tar, as a person would type them."""
+        dumps = (run_in(self.docker, each, "dump").shown for each in self.servers)
+        rest = (str(Command(self.tar)),) if self.tar else ()
+        return (*(f"{each} >> '{self.output.partial}'" for each in (*dumps, *rest)),)
+
+    def do(self, context: StepContext) -> None:
+        """Write the archive under its partial name.
+
+        A server that starts is waited for. One whose dump is not whole keeps no other's from
+        being packed: the record names it as LACKING. Raises StepFailed where none is whole.
+        """
+        host = context.host(self.output.role)
+        with host.create(self.output.partial) as target:
+            hashed = HashedFile(target)
+            with (
+                # All of it, though a dump in it may be: IOTstackBackup unpacks each with -z.
+                gzip_streams.open_writer(cast("IO[bytes]", hashed)) as stream,
+                tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as archive,
+            ):
+                self._add_dumps(context, host, archive)
+                files_bytes = self._add_files(context, host, archive) if self.tar else 0
+        if self.tar:
+            context.record(self.output, unpacked_bytes=files_bytes)
+        context.record(self.output, size_bytes=hashed.size_bytes, sha256=hashed.digest.hexdigest())
+
+    def end_left(self, context: StepContext) -> None:
+        """End the dumps of this run that go on in their containers, where that can be done."""
+        for server in self.servers:
+            self._end(context.host(self.output.role), server)
+
+    def _end(self, host: Host, server: SqlServer) -> None:
+        mark = mark_of(self.output.root)
+        with contextlib.suppress(IotstackError):  # the next backup does
+            host.run(run_in(self.docker, server, "end", limit_s=END_LIMIT_S, mark=mark))
+
+    def _add_dumps(self, context: StepContext, host: Host, archive: tarfile.TarFile) -> None:
+        """Dump each server into the archive, and learn what the manifest tells of them."""
+        told, failed = [], {}
+        beside = isinstance(host, LocalHost)  # of another machine's they wait on this one
+        folder = os.path.dirname(self.output.partial) if beside else None
+        for server in self.servers:
+            with tempfile.TemporaryFile(dir=folder) as spool:
+                try:
+                    report, size = self._dump_again(context, host, server, spool)
+                except StepFailed as error:
+                    context.advance(0)  # raises Interrupted where that is why it failed
+                    failed[server.container] = error
+                    context.status(str(error))
+                    continue
+                self._add(archive, server, spool, report, size)
+                self._add_config(context, host, archive, server)
+                told.append(facts_of(server, report, size, self.output.root))
+        if failed and not told:
+            again = self.tries == 1 and any(each.again for each in failed.values())
+            raise StepFailed(" ".join(map(str, failed.values())), again=again)
+        context.record(self.output, servers=told)
+        if failed:
+            lacking = {name: str(why) for name, why in failed.items()}
+            context.record(self.output, **{LACKING: lacking})
+
+    def _dump_again(
+        self, context: StepContext, host: Host, server: SqlServer, spool: IO[bytes]
+    ) -> tuple[SqlReport, int]:
+        """Dump one server, again where that may help; return what the dump holds and its size."""
+        for attempt in range(self.tries):
+            wait_for_server(context, host, server, self.docker)
+            context.status(f"dumping {server.title}")
+            try:
+                return self._dump(context, host, server, spool)
+            except StepFailed as error:
+                context.advance(0)
+                if not error.again or attempt + 1 == self.tries:
+                    raise
+                wait_s = RETRY_WAIT_S * 2**attempt
+                context.status(f"{ended(error)} Trying again in {wait_s:g} s.")
+                processes.pause(wait_s)
+                spool.seek(0)
+                spool.truncate()
+        raise AssertionError("the last attempt returns")
+
+    def _add(
+        self,
+        archive: tarfile.TarFile,
+        server: SqlServer,
+        spool: IO[bytes],
+        report: SqlReport,
+        size: int,
+    ) -> None:
+        """Put a dump that waits in a file into the archive; raises StepFailed if it changed."""
+        engine = ENGINES[server.engine]
+        spool.seek(0)
+        member = f"{self.folder}/{engine.member}" if self.folder else server.member
+        info = tarfile.TarInfo(f"./{member}")
+        info.mode, info.mtime = MEMBER_MODE, int(time.time())
+        again = engine.reader()
+        content = gzip_streams.Content(spool)
+        changed = f"Could not write all of the dump of {server.title}"
+        try:
+            if engine.packed:
+                info.size = os.fstat(spool.fileno()).st_size
+                archive.addfile(info, spool)
+                spool.seek(0)
+                for piece in content.pieces(size):
+                    again.add(bytes(piece))
+            else:
+                info.size = size
+                archive.addfile(info, cast("IO[bytes]", _Passing(content, again)))
+            content.end()
+        except gzip_streams.Damaged as error:
+            raise StepFailed(f"{changed}: {error}.", again=True) from error
+        if replace(again.report(), left_out=report.left_out) != report:
+            raise StepFailed(f"{changed}.", again=True)
+
+    def _add_config(
+        self, context: StepContext, host: Host, archive: tarfile.TarFile, server: SqlServer
+    ) -> None:
+        """Put a server's own settings beside its dump; without them it is whole as well."""
+        try:
+            for name, text in config_of(host, server, self.docker):
+                content = text.encode("utf-8", "surrogateescape")
+                folder = os.path.dirname(server.member)
+                info = tarfile.TarInfo(f"./{os.path.join(folder, CONFIG, name)}")
+                info.mode, info.mtime, info.size = MEMBER_MODE, int(time.time()), len(content)
+                archive.addfile(info, io.BytesIO(content))
+        except StepFailed as error:
+            context.warn(f"{ended(error)} Its dump is in the part, but not this.")
+
+    def _dump(
+        self, context: StepContext, host: Host, server: SqlServer, spool: IO[bytes]
+    ) -> tuple[SqlReport, int]:
+        """Write a dump, compressed, and return what it holds and its size."""
+        said = Messages(context)
+        reader = ENGINES[server.engine].reader()
+        size = 0
+        mark = mark_of(self.output.root)
+        command = run_in(self.docker, server, "dump", limit_s=self.limit_s, mark=mark)
+        code = -1
+        try:
+            with host.pipe(command, said) as pipe, gzip_streams.open_writer(spool) as packer:
+                while chunk := read_chunk(pipe.stdout):
+                    packer.write(chunk)
+                    reader.add(chunk)
+                    size += len(chunk)
+                    context.advance(len(chunk))
+                code = pipe.finish()
+        finally:
+            if not 0 <= code < KILLED_FROM and not processes.ending():
+                self._end(host, server)
+        for line in said.lines:
+            if line.startswith(SAYS_ENDED):
+                context.status(f"{server.title}: {line}")
+        report = reader.report()
+        last = next((line for line in reversed(said.lines) if line.strip()), "no message")
+        if code < 0:
+            last = f"it was stopped; the limit is {self.limit_s:g} s"
+        if code == NOT_LET_IN:
+            raise StepFailed(
+                f"{last}. {server.title} has another password than in its environment: set the "
+                "right one in docker-compose.yml or .env."
+            )
+        if code:
+            raise StepFailed(
+                f"The dump of {server.title} failed (exit {code}): {last}",
+                again=code != WANTS_A_PERSON,
+            )
+        if report.problems:
+            raise StepFailed(
+                f"The dump of {server.title} is incomplete: {'; '.join(report.problems)}.",
+                again=True,
+            )
+        left_out = [line for line in said.lines if line.startswith(SAYS_LEFT_OUT)]
+        for line in left_out:
+            context.warn(f"{server.title}: {line}")
+        moved = [each for each in said.lines if each.startswith(SAYS_MOVED)]
+        moved += [f"{SAYS_MOVED}{folders_told(report.apart)}"] if report.apart else []
+        if report.in_memory:
+            moved.append(
+                f"{SAYS_EMPTY}{in_memory_told(report)}, which are in memory only "
+                "(ENGINE=MEMORY): their rows are in the dump, but each restart of the server "
+                "empties them, also the one at the end of a restore"
+            )
+        for line in moved:  # no data are lost by that
+            context.status(f"{server.title}: {line}")
+        told = tuple(line.partition(": ")[2] for line in (*left_out, *moved))
+        return replace(report, left_out=told), size
+
+    def _add_files(self, context: StepContext, host: Host, archive: tarfile.TarFile) -> int:
+        """Let GNU tar's members follow ours: its end becomes that of the archive.
+
+        Returns how many bytes it gave.
+        """
+        said = Messages(context)
+        out = cast("IO[bytes]", archive.fileobj)
+        _, kind = split_set_name(os.path.basename(self.output.path)) or ("", "")
+        passing = Passing(Judge(shape_of(kind)))
+        tar = keeping_dates(host, self.tar, self.limit_s)
+        with host.pipe(Command(tar, timeout_s=self.limit_s), said) as pipe:
+            end, size = b"", 0
+            while chunk := read_chunk(pipe.stdout):
+                for piece in passing.take(chunk):
+                    out.write(piece)
+                    size += len(piece)
+                end = (end + chunk)[-TAR_END_BYTES:]
+                context.advance(len(chunk))
+            out.write(passing.end())
+            size += len(passing.end())
+            judge_tar(pipe.finish(), said.lines, context)
+        if end != bytes(TAR_END_BYTES):  # sudo that asks for a password ends with 1, as tar may
+            why = f": {said.lines[-1]}" if said.lines else "."
+            raise StepFailed(f"tar did not finish its archive{why}", again=True)
+        passing.warn(context)
+        return size
 
 
-@dataclass(frozen=True, slots=True)
-class SqlReport:
-    """What a dump holds; without problems it is whole."""
+def wait_for_server(
+    context: StepContext,
+    host: Host,
+    server: SqlServer,
+    docker: tuple[str, ...],
+    limit_s: float = READY_LIMIT_S,
+    settle_s: float = 0,
+) -> None:
+    """Wait until a server is ready; raises StepFailed where it is not in time.
 
-    problems: tuple[str, ...]
-    databases: tuple[str, ...]
-    rows: Mapping[SqlTable, int] = field(default_factory=dict)
-    """For each table that has any rows in the dump, or was said to have none."""
-    version: str = ""
-    """Of the server that made it."""
-    timescale: tuple[str, ...] = ()
-    """The databases that have the extension TimescaleDB: a plain load breaks them."""
-    left_out: tuple[str, ...] = ()
-    """What the dump program was told to pass over, or passes over, and why."""
-    apart: tuple[str, ...] = ()
-    """What it puts into folders of its own: tables of MariaDB, tablespaces of PostgreSQL."""
-    users: tuple[str, ...] = ()
-    """The users of MariaDB, as `name@host`, or the roles that it makes."""
-    versioned: frozenset[SqlTable] = frozenset()
-    """The tables of MariaDB that keep what their rows were before: these are rows of them, too."""
-    in_memory: tuple[SqlTable, ...] = ()
-    """Those that have rows, and are held in memory only: a restart of the server empties them."""
+    At once where it is stopped, or has not the programs of its engine.
+    With `settle_s` until it lets us in, and has done so for so long: an image makes its
+    databases with a server that is gone a moment later.
+    """
+    deadline = time.monotonic() + limit_s
+    since = 0.0
+    while True:
+        told = host.run(run_in(docker, server, "ready", limit_s=60))
+        if told.exit_code == 0 and settle_s:
+            told = host.run(run_in(docker, server, "ask", "SELECT 1", limit_s=60))
+        now = time.monotonic()
+        since = (since or now) if told.exit_code == 0 else 0
+        if since and now - since >= settle_s:
+            return
+        if NOT_RUNNING in told.last_line:
+            words = (*docker, "logs", "--tail=5", server.container)
+            said = host.run(Command(words, accept=ANY_EXIT))
+            raise StepFailed(f"{server.title} is stopped. Its last output: {said.last_line}")
+        if told.exit_code == NO_PROGRAM and any(each in told.last_line for each in NO_SUCH):
+            raise StepFailed(
+                f"Container {server.container} is not {ENGINES[server.engine].title}: "
+                f"{told.last_line}. Check that {ITS_ROW}."
+            )
+        if now > deadline:
+            raise StepFailed(f"{server.title} does not answer: {told.last_line}")
+        context.status(f"waiting for {server.title}")
+        processes.pause(READY_PAUSE_S)
 
 
-def in_memory_told(report: SqlReport) -> str:
-    """Return the tables whose rows a restart of their server loses, and how many these are."""
-    return ", ".join(
-        f"{each} ({count:,} {'row' if count == 1 else 'rows'})"
-        for each in report.in_memory
-        for count in (report.rows[each],)
+def folders_told(tables: tuple[str, ...]) -> str:
+    """Return what becomes of the folders that tables of MariaDB have of their own."""
+    more = len(tables) - MOST_NAMED
+    names = ", ".join(tables[:MOST_NAMED]) + (f" and {more:,} more" if more > 0 else "")
+    return (
+        f"the folders (DATA DIRECTORY) of {names}; their rows are in the dump, and are restored "
+        "into the folder of their database"
     )
 
 
-class SqlReader(Protocol):
-    """Takes a dump in pieces, in its order."""
-
-    def add(self, piece: bytes) -> None:
-        """Take the next piece."""
-        ...
-
-    def report(self) -> SqlReport:
-        """Return what the dump was, at its end."""
-        ...
-
-
-class _LineSplitter:
-    """Cuts pieces into lines; of a line that is too long its middle is left out."""
-
-    def __init__(self) -> None:
-        self._begun = bytearray()
-
-    def cut(self, piece: bytes) -> list[bytes]:
-        """Return the lines that end in this piece."""
-        first, end, rest = piece.partition(b"\n")
-        self._extend(first)
-        if not end:
-            return []
-        lines = rest.split(b"\n")
-        lines.insert(0, bytes(self._begun))
-        self._begun = bytearray(lines.pop())
-        return lines
-
-    def _extend(self, more: bytes) -> None:
-        if len(self._begun) + len(more) <= LONGEST_LINE_BYTES:
-            self._begun += more
-        elif more:
-            del self._begun[LONGEST_LINE_BYTES:]
-            self._begun += more[-1:]
+def facts_of(server: SqlServer, report: SqlReport, size_bytes: int, folder: str) -> dict[str, Any]:
+    """Return what a manifest tells of a dump, as plain values; paths as seen from the stack."""
+    databases: dict[str, dict[str, int]] = {name: {} for name in report.databases}
+    for table, rows in report.rows.items():
+        databases.setdefault(table.database, {})[table.name] = rows
+    return {
+        "container": server.container,
+        "engine": server.engine,
+        "version": report.version,
+        "data": os.path.relpath(server.data, folder) if server.data else "",
+        "inside": server.inside,
+        "sql_bytes": size_bytes,
+        "rows": databases,
+        "users": list(report.users),
+        **({"timescaledb": list(report.timescale)} if report.timescale else {}),
+        **({"apart": list(report.apart)} if report.apart else {}),
+        **({LEFT_OUT: list(report.left_out)} if report.left_out else {}),
+    }
 
 
-class _Reader:
-    """What is known of a dump amid its lines, whoever wrote it."""
+class _Passing:
+    """A stream whose bytes a reader sees while they pass."""
 
-    def __init__(self) -> None:
-        self._lines = _LineSplitter()
-        self._database = ""
-        self._databases: list[str] = []
-        self._rows: dict[SqlTable, int] = {}
-        self._table: SqlTable | None = None
-        self._complete = False
-        self._version = ""
-        self._begun = b""
+    def __init__(self, source: gzip_streams.Content, reader: Any) -> None:
+        self._source = source
+        self._reader = reader
 
-    def _joined(self, line: bytes, quote: bytes, begin: tuple[bytes, ...], form: _Form) -> bytes:
-        """Return a line behind those before it where a newline in a name parts a statement.
-
-        b"" amid such a statement. Only those are looked at that begin so.
-        """
-        if not self._begun and not line.startswith(begin):
-            return line
-        whole = self._begun + line
-        cut = (
-            whole.count(quote) % 2 and len(whole) < LONGEST_NAMING_BYTES and not form.match(whole)
-        )
-        self._begun = whole + b"\n" if cut else b""
-        return b"" if cut else whole
-
-
-_MARIA_END = b"FLUSH PRIVILEGES;"
-_MARIA_HAS_END = b"-- This dump ends with " + _MARIA_END
-"""Ours tell so (mariadb.sh): two programs wrote them, each with a marker at its own end."""
-_MARIA_USE = re.compile(rb"USE `((?:[^`]|``)+)`;")
-_MARIA_INSERT = re.compile(
-    rb"(?:INSERT|REPLACE)(?: +IGNORE)? INTO (`(?:[^`]|``)+`)(?: \(.*?\))? VALUES ?(.*)", re.DOTALL
-)
-_MARIA_TABLE = re.compile(rb"CREATE TABLE (?:IF NOT EXISTS )?(`(?:[^`]|``)+`) \(")
-_MARIA_BEGIN = (b"USE ", b"CREATE TABLE ", b"INSERT ", b"REPLACE ")
-_MARIA_FORM = re.compile(
-    b"|".join(each.pattern for each in (_MARIA_USE, _MARIA_INSERT, _MARIA_TABLE)), re.DOTALL
-)
-_MARIA_APART = re.compile(
-    rb"(?:\) ENGINE=| ?\(?(?:SUB)?PARTITION ).*(?:DATA|INDEX) DIRECTORY ?= ?'", re.DOTALL
-)
-_MARIA_VERSIONED = re.compile(
-    rb"\) ENGINE=[^']*(?:'(?:[^'\\]|\\.)*'[^']*)* WITH SYSTEM VERSIONING\b", re.DOTALL
-)
-"""Not in a comment on the table, which is quoted."""
-_MARIA_IN_MEMORY = re.compile(rb"\) ENGINE=MEMORY\b")
-_MARIA_VERSION = re.compile(rb"-- Server version\s+(\S+)")
-_MARIA_USERS = (SqlTable("mysql", "`global_priv`"), SqlTable("mysql", "`user`"))
-_MARIA_USER = re.compile(rb"\('((?:[^'\\]|\\.|'')*)','((?:[^'\\]|\\.|'')*)',", re.DOTALL)
-_MARIA_ESCAPED = re.compile(rb"\\(.)|''", re.DOTALL)
-_TUPLE_ENDS = re.compile(rb"'(?:[^'\\]|\\.|'')*'|(\),\()", re.DOTALL)
-
-
-class MariaReader(_Reader):
-    """Reads what mariadb-dump or mysqldump wrote.
-
-    Before version 10.7 all rows of a statement are on one line; later each row has its own.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._in_body = False
-        self._lacks_end = False
-        self._made: SqlTable | None = None
-        self._apart: dict[str, None] = {}
-        self._versioned: set[SqlTable] = set()
-        self._in_memory: list[SqlTable] = []
-        self._users: dict[str, None] = {}
-
-    def add(self, piece: bytes) -> None:
-        """Take the next piece."""
-        lines = self._lines.cut(piece)
-        at = 0
-        while at < len(lines):
-            if self._table is None:
-                self._take(lines[at])
-                at += 1
-            else:
-                at += self._count(self._table, lines, at)
-
-    def _count(self, table: SqlTable, lines: list[bytes], start: int) -> int:
-        """Count the rows of a table from a line on, and return how many lines they are."""
-        rows = 0
-        of_users = table in _MARIA_USERS
-        for line in islice(lines, start, None):
-            if line[:1] != b"(":
-                self._table = None
-                break
-            rows += 1
-            if of_users:
-                self._user(line)
-            if line[-1:] == b";":
-                self._table = None
-                break
-        self._rows[table] += rows
-        return rows
-
-    def _take(self, line: bytes) -> None:
-        if line.startswith(b"DELIMITER "):  # what lies between is the body of a routine
-            self._in_body = line != b"DELIMITER ;"
-        elif self._in_body or not (line := self._joined(line, b"`", _MARIA_BEGIN, _MARIA_FORM)):
-            return
-        elif line.startswith(b"-- Dump completed"):
-            self._complete = True
-        elif line == _MARIA_HAS_END:
-            self._lacks_end = True
-        elif line == _MARIA_END:
-            self._lacks_end = False
-        elif line.startswith((b"INSERT", b"REPLACE")):
-            self._insert(line)
-        elif found := _MARIA_USE.match(line):
-            self._database = _text(found[1].replace(b"``", b"`"))
-            self._complete = False
-            if self._database not in self._databases:
-                self._databases.append(self._database)
-        elif found := _MARIA_TABLE.match(line):
-            self._made = SqlTable(self._database, _text(found[1]))
-            self._rows.setdefault(self._made, 0)
-            self._complete = False
-        elif self._made and line.lstrip().startswith((b")", b"(", b"PARTITION", b"SUBPARTITION")):
-            self._heed_options(self._made, line)
-        elif not self._version and (found := _MARIA_VERSION.match(line)):
-            self._version = _text(found[1])
-
-    def _heed_options(self, table: SqlTable, line: bytes) -> None:
-        """Note what a line behind the columns of a table tells of it."""
-        if _MARIA_APART.match(line):
-            self._apart[str(table)] = None
-        if _MARIA_VERSIONED.match(line):
-            self._versioned.add(table)
-        if _MARIA_IN_MEMORY.match(line):
-            self._in_memory.append(table)
-
-    def _insert(self, line: bytes) -> None:
-        found = _MARIA_INSERT.match(line)
-        if not found:
-            return
-        self._complete = False
-        table = SqlTable(self._database, _text(found[1]))
-        self._rows.setdefault(table, 0)
-        if found[2]:
-            self._rows[table] += 1 + sum(1 for end in _TUPLE_ENDS.finditer(found[2]) if end[1])
-        if found[2] and table in _MARIA_USERS:
-            ends = (end.end(1) for end in _TUPLE_ENDS.finditer(found[2]) if end[1])
-            for begin in (0, *(each - 1 for each in ends)):
-                self._user(found[2][begin:])
-        if not found[2].endswith(b";"):
-            self._table = table
-
-    def _user(self, row: bytes) -> None:
-        """Note the user that a row begins with: its first columns are Host and User."""
-        if found := _MARIA_USER.match(row):
-            host, name = (
-                _text(_MARIA_ESCAPED.sub(lambda each: each[1] or b"'", one))
-                for one in found.groups()
-            )
-            self._users[f"{name}@{host}"] = None
-
-    def report(self) -> SqlReport:
-        """Return what the dump was."""
-        self.add(b"\n")  # the last line may have no end
-        end = "" if self._complete else "-- Dump completed"
-        if self._lacks_end:
-            end = _MARIA_END.decode()
-        problems = (f"its last line is not `{end}`",) if end else ()
-        return SqlReport(
-            problems,
-            tuple(self._databases),
-            self._rows,
-            self._version,
-            apart=tuple(self._apart),
-            users=tuple(self._users),
-            versioned=frozenset(self._versioned),
-            in_memory=tuple(each for each in self._in_memory if self._rows[each]),
-        )
-
-
-_PG_COPY_NAME = re.compile(rb'((?:"(?:[^"]|"")+"|[^". ]+)\.(?:"(?:[^"]|"")+"|[^". ]+))')
-_PG_COPY = re.compile(rb".* FROM stdin;\Z", re.DOTALL)
-_PG_CONNECT = re.compile(rb"\\connect (?:-reuse-previous=on \"(.*)\"|(\S+))")
-_PG_DBNAME = re.compile(r"dbname='((?:[^'\\]|\\.)*)'")
-_PG_VERSION = re.compile(rb"-- Dumped from database version (\S+)")
-PG_TABLE_DATA = b"; Type: TABLE DATA;"
-PG_TIMESCALE = b"CREATE EXTENSION IF NOT EXISTS timescaledb "
-_PG_TABLESPACE = re.compile(rb'CREATE TABLESPACE ("(?:[^"]|"")+"|\S+) ')
-_PG_ROLE = re.compile(rb'CREATE ROLE ("(?:[^"]|"")+"|\S+);')
-PG_END = b"-- PostgreSQL database cluster dump complete"
-
-
-class PostgresReader(_Reader):
-    """Reads what pg_dumpall wrote."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._copy_follows = False
-        self._open_databases = 0
-        self._extension_follows = False
-        self._timescale: list[str] = []
-        self._tablespaces: list[str] = []
-        self._roles: list[str] = []
-
-    def add(self, piece: bytes) -> None:
-        """Take the next piece."""
-        lines = self._lines.cut(piece)
-        at = 0
-        while at < len(lines):
-            if self._table is None:
-                self._take(lines[at])
-                at += 1
-                continue
-            try:
-                end = lines.index(b"\\.", at)
-            except ValueError:
-                self._rows[self._table] += len(lines) - at
-                return
-            self._rows[self._table] += end - at
-            self._table = None
-            at = end + 1
-
-    def _take(self, line: bytes) -> None:
-        if self._copy_follows:
-            line = self._joined(line, b'"', (b"COPY ",), _PG_COPY)
-        if line.startswith(b"-- "):
-            self._comment(line)
-        elif line.startswith(b"COPY "):
-            self._copy(line)
-        elif line.startswith(b"\\connect "):
-            self._connect(line)
-        elif not self._databases and (found := _PG_TABLESPACE.match(line)):
-            self._tablespaces.append(_text(found[1]))
-        elif not self._databases and (found := _PG_ROLE.match(line)):
-            name = found[1][1:-1].replace(b'""', b'"') if found[1][:1] == b'"' else found[1]
-            self._roles.append(_text(name))
-        elif self._extension_follows and line.startswith(PG_TIMESCALE):
-            self._timescale.append(self._database)
-            self._extension_follows = False
-
-    def _comment(self, line: bytes) -> None:
-        if line.startswith(b"-- Name: "):
-            self._extension_follows = b"; Type: EXTENSION;" in line
-        elif line.startswith(b"-- Data for Name: "):
-            # Only behind this line: a function may hold a line that looks like COPY.
-            self._copy_follows = PG_TABLE_DATA in line
-        elif line == b"-- PostgreSQL database dump":
-            self._open_databases += 1
-        elif line == b"-- PostgreSQL database dump complete":
-            self._open_databases -= 1
-        elif line == PG_END:
-            self._complete = True
-        elif not self._version and (found := _PG_VERSION.match(line)):
-            self._version = _text(found[1])
-
-    def _copy(self, line: bytes) -> None:
-        found = _PG_COPY_NAME.match(line, len(b"COPY ")) if self._copy_follows else None
-        if found and line.endswith(b" FROM stdin;"):
-            self._copy_follows = False
-            self._table = SqlTable(self._database, _text(found[1]))
-            self._rows.setdefault(self._table, 0)
-
-    def _connect(self, line: bytes) -> None:
-        found = _PG_CONNECT.match(line)
-        if not found:
-            return
-        name = _text(found[2] or b"")
-        if found[1] is not None:
-            inner = _PG_DBNAME.search(_text(found[1]).replace('""', '"'))
-            name = re.sub(r"\\(.)", r"\1", inner[1]) if inner else ""
-        self._database = name
-        if name not in self._databases:
-            self._databases.append(name)
-
-    def report(self) -> SqlReport:
-        """Return what the dump was."""
-        self.add(b"\n")  # the last line may have no end
-        problems = []
-        if self._table is not None:
-            problems.append(f"it ends in the middle of the rows of {self._table.name}")
-        if not self._complete:
-            problems.append(f"line `{PG_END.decode()}` is missing")
-        elif self._open_databases:
-            problems.append("one of its databases has no end")
-        return SqlReport(
-            tuple(problems),
-            tuple(self._databases),
-            self._rows,
-            self._version,
-            tuple(self._timescale),
-            apart=tuple(self._tablespaces),
-            users=tuple(self._roles),
-        )
-
-
-READERS: Mapping[str, Callable[[], SqlReader]] = {
-    "mariadb": MariaReader,
-    "postgres": PostgresReader,
-}
-"""By the engine whose dumps they read."""
-
-
-def _text(name: bytes) -> str:
-    return name.decode("utf-8", "surrogateescape")
+    def read(self, size: int) -> bytes:
+        data = self._source.take(size)
+        self._reader.add(data)
+        return data

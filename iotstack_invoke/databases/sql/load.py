@@ -24,8 +24,8 @@ from ...hosts.local import read_chunk
 from ...stack.isolated import OUR_LABEL, remove_ours
 from ...stack.stop_start import STOP_LIMIT_S
 from ..inventory import STAYS
-from .dump import SqlReport, SqlTable, in_memory_told
-from .pack import wait_for_server
+from .dump import wait_for_server
+from .read_dump import SqlReport, SqlTable, in_memory_told
 from .servers import ENGINES, NOT_LET_IN, SqlServer, count_words, run_in
 
 SQL_PROVEN = "The whole dump is in "

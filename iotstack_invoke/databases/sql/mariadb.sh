@@ -73,7 +73,7 @@ case $1 in
 dump | keep)
   which="NOT IN $ours" databases= users=
   [ "$1" = dump ] || databases=$2 users=$3 which="IN ($2)"
-  # Two programs write it: what ends between them looks whole but for this (sql_dump.py).
+  # Two programs write it: what ends between them looks whole but for this (read_dump.py).
   echo '-- This dump ends with FLUSH PRIVILEGES;'
   dump=$(command -v mariadb-dump || command -v mysqldump)
   set --

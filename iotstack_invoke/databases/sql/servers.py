@@ -22,7 +22,7 @@ from ...stack.compose import InspectedContainer
 from ...stack.inside import path_on_host
 
 if TYPE_CHECKING:
-    from .dump import SqlReader, SqlReport, SqlTable
+    from .read_dump import SqlReader, SqlReport, SqlTable
 
 ASK_LIMIT_S = 600.0
 WHERE_LIMIT_S = 30.0
@@ -67,7 +67,7 @@ class Engine:
 
     def reader(self) -> SqlReader:
         """Return what takes a dump of it in pieces, and tells whether it is whole."""
-        from .dump import READERS
+        from .read_dump import READERS
 
         return READERS[self.name]()
 

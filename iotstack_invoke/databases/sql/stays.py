@@ -14,9 +14,9 @@ from ...engine.steps import HostStep, StepContext
 from ...hosts.base import Command, Host, sh
 from ...hosts.json_answers import read_json
 from ..inventory import EXACT_HINT, Held, came_meanwhile
-from .dump import SqlReport
+from .dump import SAYS_LEFT_OUT
 from .load import ReadSql, SqlDump
-from .pack import SAYS_LEFT_OUT
+from .read_dump import SqlReport
 from .servers import NOT_LET_IN, SqlServer, run_in
 
 SQL_OLD = "iotstack-sql-old"

@@ -23,7 +23,7 @@ from iotstack_invoke.commands.catalog.listing import gather_rows, list_backups
 from iotstack_invoke.commands.catalog.verify import Wanted, verify
 from iotstack_invoke.commands.restore.request import Source, choose_set
 from iotstack_invoke.core.errors import NotFound, UsageError
-from iotstack_invoke.databases.sql.dump import MariaReader
+from iotstack_invoke.databases.sql.read_dump import MariaReader
 from iotstack_invoke.environment.environment import Environment
 from iotstack_invoke.hosts import local as hosts
 from iotstack_invoke.hosts.local import LocalHost

@@ -13,7 +13,7 @@ from sample_sets import Shelf, old_form
 
 from iotstack_invoke.backups.manifest import read_manifest
 from iotstack_invoke.commands.catalog.verify import Wanted, verify
-from iotstack_invoke.databases.sql.dump import MariaReader, PostgresReader
+from iotstack_invoke.databases.sql.read_dump import MariaReader, PostgresReader
 from iotstack_invoke.reporting.report import Report
 
 SQL = folders.FIXTURES / "sql"

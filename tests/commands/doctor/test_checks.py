@@ -10,8 +10,8 @@ from iotstack_invoke.backups.manifest import Manifest
 from iotstack_invoke.backups.sets import BackupSet, State
 from iotstack_invoke.commands.shared import checks as findings
 from iotstack_invoke.commands.shared.checks import Severity
-from iotstack_invoke.databases.influxdb.part import BACKUP_INSIDE
-from iotstack_invoke.databases.influxdb2.part import Influx2Facts, Influx2Look
+from iotstack_invoke.databases.influxdb.dump import BACKUP_INSIDE
+from iotstack_invoke.databases.influxdb2.dump import Influx2Facts, Influx2Look
 from iotstack_invoke.databases.sql.servers import SqlServer
 from iotstack_invoke.environment.environment import Newest
 from iotstack_invoke.hosts.base import Result

@@ -23,8 +23,8 @@ from iotstack_invoke.commands.restore.stays import (
 )
 from iotstack_invoke.commands.undo.gone import fates_of, fates_of_owed
 from iotstack_invoke.core.errors import OldDataGone, Refused, StepFailed
-from iotstack_invoke.databases.influxdb.dump import Dump
 from iotstack_invoke.databases.influxdb.meta import read_meta, with_databases
+from iotstack_invoke.databases.influxdb.read_dump import Dump
 from iotstack_invoke.databases.influxdb.server import Server
 from iotstack_invoke.databases.influxdb.stays import (
     CopyStays,

@@ -9,7 +9,7 @@ import pytest
 
 from iotstack_invoke.backups.bundles import RECIPES
 from iotstack_invoke.commands.undo import bounds
-from iotstack_invoke.commands.undo.owed import Owing
+from iotstack_invoke.commands.undo.interrupted import Owing
 from iotstack_invoke.core.errors import StepFailed
 from iotstack_invoke.databases.sql.servers import SqlServer
 from iotstack_invoke.engine.journal import WORDS, name_of, written

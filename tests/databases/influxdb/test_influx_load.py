@@ -14,10 +14,10 @@ from ports import free_port
 from iotstack_invoke.archives.pack import tar_words
 from iotstack_invoke.core.errors import StepFailed
 from iotstack_invoke.databases.influxdb import load as influx_load
-from iotstack_invoke.databases.influxdb.dump import Dump
+from iotstack_invoke.databases.influxdb.dump import PING_OK, DumpInflux, SweepInflux
 from iotstack_invoke.databases.influxdb.load import LoadInflux
 from iotstack_invoke.databases.influxdb.meta import _fields, _last_bytes
-from iotstack_invoke.databases.influxdb.part import PING_OK, DumpInflux, SweepInflux
+from iotstack_invoke.databases.influxdb.read_dump import Dump
 from iotstack_invoke.databases.influxdb.server import Server
 from iotstack_invoke.engine.plan import resolve
 from iotstack_invoke.engine.steps import File, HostAccess

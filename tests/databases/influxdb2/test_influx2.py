@@ -16,9 +16,9 @@ from contexts import PlainContext
 
 from iotstack_invoke.archives.pack import tar_words
 from iotstack_invoke.core.errors import StepFailed
-from iotstack_invoke.databases.influxdb.part import reading_words
+from iotstack_invoke.databases.influxdb.dump import reading_words
 from iotstack_invoke.databases.influxdb2.check import EXPERIMENTAL
-from iotstack_invoke.databases.influxdb2.part import (
+from iotstack_invoke.databases.influxdb2.dump import (
     Influx2Facts,
     SweepInflux2,
     dump_of,

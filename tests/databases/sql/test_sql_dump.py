@@ -1,203 +1,352 @@
-"""Dumps of SQL: what is whole, and how many rows each table has."""
+"""The part of database servers: what a whole dump becomes, and what is none."""
 
-import re
+import gzip
+import io
+import os
+import shutil
+import subprocess
+import tarfile
+import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import folders
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
+from contexts import PlainContext
 
-from iotstack_invoke.databases.sql.dump import MariaReader, PostgresReader, SqlTable
+from iotstack_invoke.archives.pack import CompareUnpacked, tar_words
+from iotstack_invoke.core.errors import StepFailed
+from iotstack_invoke.databases.sql import dump as sql_dump
+from iotstack_invoke.databases.sql.dump import PackDumps
+from iotstack_invoke.databases.sql.servers import SqlServer, located, server_of
+from iotstack_invoke.engine.steps import File, HostAccess
+from iotstack_invoke.hosts.local import LocalHost
+from iotstack_invoke.parts.verify_archive import read_members, read_whole
+from iotstack_invoke.services.containers import Container
+from iotstack_invoke.stack.compose import InspectedContainer, Mount
+from iotstack_invoke.stack.folders import Unpack
 
 FIXTURES = folders.FIXTURES / "sql"
-MARIA = (FIXTURES / "mariadb-10.11.sql").read_bytes()
-POSTGRES = (FIXTURES / "postgres-15.sql").read_bytes()
-ODD = "od`d ü"
+MARIA, POSTGRES = FIXTURES / "mariadb-10.11.sql", FIXTURES / "postgres-15.sql"
 
 
-def report(reader, *pieces):
-    for piece in pieces:
-        reader.add(piece)
-    return reader.report()
+@pytest.fixture
+def docker(tmp_path):
+    """Return a function that makes a `docker` which answers a dump with what a script says."""
+
+    def made(script):
+        path = tmp_path / "docker"
+        # docker exec NAME sh -c SCRIPT sh WORD …
+        path.write_text(f'#!/bin/sh\nname=$2\n[ "$7" = dump ] || exit 0\n{script}\n')
+        path.chmod(0o755)
+        return (str(path),)
+
+    return made
 
 
-def cut(content, size):
-    return [content[at : at + size] for at in range(0, len(content), size)]
+def pack(tmp_path, engine, docker, *names, tar=()):
+    ending = {"mariadb": "mariadb-backup.tar.gz", "postgres": "postgres-backup.sql.gz.tar"}[engine]
+    output = File("pi", f"x.{ending}", str(tmp_path))
+    servers = tuple(SqlServer(name, engine, f"{tmp_path}/volumes/{name}") for name in names)
+    context = PlainContext({"pi": LocalHost(str(tmp_path))})
+    PackDumps(output, servers, 60, docker, tar).do(context)
+    return Path(output.partial), context.recorded[str(output)]
 
 
-def test_a_whole_dump_of_mariadb():
-    """Every table has its rows, one without any has 0; views and sequences are no tables."""
-    found = report(MariaReader(), MARIA)
-    assert found.problems == ()
-    assert found.databases == ("test", ODD, "plain", "mysql")
-    assert found.version.startswith("10.11.")
-    counted = {table: rows for table, rows in found.rows.items() if table.database != "mysql"}
-    assert counted == {
-        SqlTable(ODD, "`ar`"): 2,
-        SqlTable(ODD, "`e`"): 0,
-        SqlTable(ODD, "`g`"): 2,
-        SqlTable(ODD, "`t ``a(1)`"): 3,
-        SqlTable("plain", "`old`"): 2,
+def test_what_no_restore_takes_of_a_service_is_told(tmp_path, docker):
+    """A device is left out, and what lies where no restore puts it is warned of."""
+    path = tmp_path / "volumes/html"
+    path.mkdir(parents=True)
+    (path / "a").write_text("x")
+    (path.parent / "odd").write_text("x")
+    try:
+        os.mknod(path / "device", 0o020600, os.makedev(1, 5))
+    except PermissionError:
+        pytest.skip("only root makes a device")
+    tar = ("tar", "--create", "--directory", str(path.parent), "./html", "./odd")
+    output = File("pi", "2026-11-29_0700.nextcloud-backup.tar.gz", str(tmp_path))
+    server = SqlServer("nextcloud_db", "mariadb")
+    context = PlainContext({"pi": LocalHost(str(tmp_path))})
+    PackDumps(output, (server,), 60, docker(f"cat {MARIA}"), tar, "db_backup").do(context)
+    assert set(members(output.partial)) == {"./db_backup/backup.sql", "./html/a", "./odd"}
+    assert [each.partition(":")[0] for each in context.warned] == [
+        "left out, because it cannot be restored",
+        "a restore will refuse this backup",
+    ]
+    assert "html/device" in context.warned[0]
+    assert "odd" in context.warned[1]
+    reading = read_whole(LocalHost(str(tmp_path)), output.partial, "nextcloud")
+    assert "odd" in " ".join(reading.problems)
+
+
+def test_dates_of_a_service_come_through(tmp_path, docker):
+    """Photographs of long ago have them."""
+    (tmp_path / "volumes/html").mkdir(parents=True)
+    (tmp_path / "volumes/html/photo").write_text("x")
+    os.utime(tmp_path / "volumes/html/photo", (-(10**9), -(10**9)))
+    output = File("pi", "2026-11-29_0700.nextcloud-backup.tar.gz", str(tmp_path))
+    server = SqlServer("nextcloud_db", "mariadb")
+    context = PlainContext({"pi": LocalHost(str(tmp_path))})
+    tar = (*tar_words((), str(tmp_path / "volumes")), "./html")
+    PackDumps(output, (server,), 60, docker(f"cat {MARIA}"), tar, "db_backup").do(context)
+    with tarfile.open(output.partial) as archive:
+        assert archive.getmember("./html/photo").mtime == -(10**9)
+    assert read_whole(LocalHost(str(tmp_path)), output.partial, "nextcloud").problems == ()
+
+
+def members(path):
+    with tarfile.open(path) as archive:
+        return {each.name: archive.extractfile(each).read() for each in archive if each.isreg()}
+
+
+def test_a_part_of_mariadb_is_what_iotstackbackup_restores(tmp_path, docker):
+    """The dump of container mariadb is ./backup.sql, others have a folder of their own."""
+    path, facts = pack(tmp_path, "mariadb", docker(f"cat {MARIA}"), "mariadb", "gitea_db")
+    assert members(path) == {
+        "./backup.sql": MARIA.read_bytes(),
+        "./gitea_db/backup.sql": MARIA.read_bytes(),
     }
-    assert found.rows[SqlTable("mysql", "`global_priv`")] == len(found.users) == 8
-    assert {"anna@%", "r1@", "@vm", "root@localhost"} < {*found.users}
+    assert facts["size_bytes"] == path.stat().st_size
+    first, second = facts["servers"]
+    assert (first["container"], second["container"]) == ("mariadb", "gitea_db")
+    assert first["data"] == "volumes/mariadb"
+    assert first["rows"]["plain"] == {"`old`": 2}
+    assert read_whole(LocalHost("/"), str(path), "mariadb").problems == ()
 
 
-def test_a_whole_dump_of_postgresql():
-    """Every table of every database has its rows, whatever its name or the database's."""
-    found = report(PostgresReader(), POSTGRES)
-    assert found.problems == ()
-    assert found.databases == ("template1", 'o\'dd "x" \\ db', "postdb", "postgres")
-    assert found.users == ("anna", "postuser")
-    assert found.version.startswith("15.")
-    assert found.rows == {
-        SqlTable('o\'dd "x" \\ db', "public.z"): 1,
-        SqlTable("postdb", 'public."T ""q (x"'): 0,
-        SqlTable("postdb", "public.par1"): 2,
-        SqlTable("postdb", "public.t"): 3,
-        SqlTable("postdb", '"s p".e'): 0,
-    }
+def test_a_part_of_postgresql_is_what_iotstackbackup_restores(tmp_path, docker):
+    """`tar -xzf` opens it, as its script does; in it lies ./postgres_backup.sql.gz for gunzip."""
+    path, facts = pack(tmp_path, "postgres", docker(f"cat {POSTGRES}"), "postgres")
+    there = tmp_path / "there"
+    there.mkdir()
+    subprocess.run(["tar", "-x", "-z", "-f", path, "-C", there], check=True)
+    found = gzip.decompress((there / "postgres_backup.sql.gz").read_bytes())
+    assert found == POSTGRES.read_bytes()
+    assert facts["servers"][0]["rows"]["postdb"]["public.t"] == 3
 
 
-@pytest.mark.parametrize("size", [1, 2, 7, 1000])
-@pytest.mark.parametrize(("reader", "content"), [(MariaReader, MARIA), (PostgresReader, POSTGRES)])
-def test_how_it_comes_in_pieces_does_not_matter(reader, content, size):
-    """A dump cut anywhere into pieces is the same dump."""
-    assert report(reader(), *cut(content, size)) == report(reader(), content)
+def test_a_part_of_postgresql_is_read_whatever_is_around_it(tmp_path, docker):
+    """A plain tar, as we made it before, is read as the compressed one by all that read it."""
+    path, _ = pack(tmp_path, "postgres", docker(f"cat {POSTGRES}"), "postgres")
+    plain = tmp_path / "old.postgres-backup.sql.gz.tar"
+    plain.write_bytes(gzip.decompress(path.read_bytes()))
+    for each in (path, plain):
+        reading = read_whole(LocalHost("/"), str(each), "postgres")
+        assert (reading.problems, list(reading.sql)) == ((), ["./postgres_backup.sql.gz"])
+        with each.open("rb") as stream:
+            assert "./postgres_backup.sql.gz" in [m.name for m in read_members(stream)]
+        stage = tmp_path / f"stage-{each.name}"
+        context = PlainContext({"pi": LocalHost(str(tmp_path))})
+        Unpack(HostAccess("pi", guard=str(tmp_path / ".lock")), str(each), str(stage)).do(context)
+        CompareUnpacked(HostAccess("pi"), str(each), str(stage)).do(context)
+        assert gzip.decompress((stage / "postgres_backup.sql.gz").read_bytes())
+        by_hand = ["tar", "-xOf", each, "./postgres_backup.sql.gz"]  # as RESTORE.txt has it
+        told = subprocess.run(by_hand, check=True, capture_output=True).stdout
+        assert gzip.decompress(told) == POSTGRES.read_bytes()
+    cut = tmp_path / "cut.postgres-backup.sql.gz.tar"
+    cut.write_bytes(path.read_bytes()[:-20])
+    assert read_whole(LocalHost("/"), str(cut), "postgres").problems
 
 
-OURS = b"-- This dump ends with FLUSH PRIVILEGES;\n" + MARIA
+def test_files_follow_the_dumps(tmp_path, docker):
+    """What GNU tar reads comes behind the dumps, in one archive with one end."""
+    (tmp_path / "html").mkdir()
+    (tmp_path / "html/index.php").write_text("<?php\n")
+    tar = ("tar", "--create", "--file=-", f"--directory={tmp_path}", "./html")
+    path, _ = pack(tmp_path, "mariadb", docker(f"cat {MARIA}"), "mariadb", tar=tar)
+    assert set(members(path)) == {"./backup.sql", "./html/index.php"}
+    assert read_whole(LocalHost("/"), str(path), "mariadb").problems == ()
 
 
-@given(st.integers(0, len(OURS)))
-@example(OURS.index(b"USE `mysql`;"))
-def test_a_cut_dump_of_mariadb_is_not_whole(at):
-    """Whatever is missing before its very end is found, also between the two programs."""
-    assert bool(report(MariaReader(), OURS[:at]).problems) == (at < len(OURS.rstrip()))
-
-
-@given(st.integers(0, len(MARIA)))
-def test_a_cut_dump_that_names_no_end_is_not_whole(at):
-    """One of another program, or of ours from before, ends with the marker of that program."""
-    markers = [each.start() for each in re.finditer(b"-- Dump completed", MARIA)]
-    begun = MARIA.index(b"\nUSE `mysql`;") + len(b"\nUSE `mysql`;")
-    whole = markers[0] + len(b"-- Dump completed") <= at < begun
-    whole = whole or at >= markers[1] + len(b"-- Dump completed")
-    assert bool(report(MariaReader(), MARIA[:at]).problems) == (not whole)
-
-
-@given(st.integers(0, len(POSTGRES)))
-def test_a_cut_dump_of_postgresql_is_not_whole(at):
-    """Whatever is missing before the end of its last marker is found."""
-    end = POSTGRES.rindex(b"cluster dump complete") + len(b"cluster dump complete")
-    assert bool(report(PostgresReader(), POSTGRES[:at]).problems) == (at < end)
-
-
-def test_a_database_without_its_end_is_found():
-    """A dump whose last marker is there and that of one database is not is not whole."""
-    broken = POSTGRES.replace(b"-- PostgreSQL database dump complete\n", b"", 1)
-    assert report(PostgresReader(), broken).problems
-
-
-def test_rows_on_one_line_are_counted():
-    """Older programs write all rows of a statement on one line, with any text in them."""
-    rows = rb"(1,'a'),(2,'),('),(3,'it\'s \\'),(4,'double '' quote'),(5,0x00FF)"
-    told = b"USE `a`;\nINSERT INTO `t` VALUES " + rows + b";\n-- Dump completed on 2020\n"
-    assert report(MariaReader(), told).rows == {SqlTable("a", "`t`"): 5}
-
-
-def test_users_on_one_line_are_told():
-    """An older program has all on one line, and a server before 10.4 a table `user`."""
-    rows = b"('%','o\\'dd, (x),(y)','Y'),('localhost','','N'),('','role''s','N')"
-    insert = b"INSERT INTO `user` (`Host`, `User`, `Super_priv`) VALUES " + rows + b";\n"
-    for before, users in (
-        (b"USE `mysql`;\n", ("o'dd, (x),(y)@%", "@localhost", "role's@")),
-        (b"", ()),
+def test_logs_apart_from_the_data():
+    """Linuxserver's MariaDB keeps binary logs beside its data; what has none is told as ''."""
+    volume = "/stack/volumes/gitea/db"
+    server = SqlServer("gitea_db", "mariadb", f"{volume}/databases", "/config/databases")
+    assert server.logs == f"{volume}/log/mysql"
+    assert server.logs_inside == "/config/log/mysql"
+    for other in (
+        SqlServer("mariadb", "mariadb", "/stack/db", "/var/lib/mysql"),
+        SqlServer("postgres", "postgres", "/stack/db", "/var/lib/postgresql/data"),
+        SqlServer("mariadb", "mariadb"),
     ):
-        assert report(MariaReader(), before, insert).users == users
+        assert other.logs == ""
 
 
-def test_roles_are_those_before_the_databases():
-    """A function may hold a line that makes one; a name may need quotes."""
-    head = b'CREATE ROLE "o\'d""d";\nCREATE ROLE plain;\n\\connect x\nCREATE ROLE no;\n'
-    assert report(PostgresReader(), head).users == ("o'd\"d", "plain")
+BROKEN = {
+    "it fails": ("echo 'Lost connection' >&2; exit 2", "exit 2.: Lost connection"),
+    "it fails at the end": (f"cat {MARIA}; exit 3", "exit 3"),
+    "it says nothing": ("exit 0", "is incomplete"),
+    "it is cut": (f"head -c 9000 {MARIA}", "is incomplete"),
+    "it is killed": ("kill -9 $$", "failed"),
+}
 
 
-def test_what_a_routine_says_is_no_row():
-    """A body that looks like statements of the dump is passed over."""
-    body = b"DELIMITER ;;\nINSERT INTO `t` VALUES\n(1);\nUSE `b`;\n;;\nDELIMITER ;\n"
-    found = report(MariaReader(), b"USE `a`;\n" + body + b"-- Dump completed")
-    assert (found.rows, found.databases) == ({}, ("a",))
+@pytest.mark.parametrize("what", BROKEN)
+def test_what_is_no_whole_dump_is_no_part(tmp_path, docker, what):
+    """A dump that fails, or is not whole whatever its exit code, fails with its last words."""
+    script, words = BROKEN[what]
+    with pytest.raises(StepFailed, match=words) as failure:
+        pack(tmp_path, "mariadb", docker(script), "mariadb")
+    assert failure.value.again
+    assert [each.name for each in tmp_path.iterdir() if "sql" in each.name] == []
 
 
-def test_a_function_with_copy_in_it_is_no_table():
-    """Only behind its comment a COPY of pg_dump begins."""
-    found = report(PostgresReader(), b"\\connect a\nCOPY public.t (a) FROM stdin;\n1\n\\.\n")
-    assert found.rows == {}
+def test_a_wrong_password_is_not_tried_again(tmp_path, docker):
+    """Where no password of the environment is right, it is said what to do."""
+    script = "echo 'the login of root was refused: ERROR 1045' >&2; exit 77"
+    with pytest.raises(StepFailed, match=r"set the right one in docker-compose\.yml") as failure:
+        pack(tmp_path, "mariadb", docker(script), "mariadb")
+    assert not failure.value.again
 
 
-def test_a_row_may_be_longer_than_what_is_kept_of_a_line():
-    """A row of many megabytes is one row, and the next one another."""
-    pieces = [b"USE `a`;\nINSERT INTO `t` VALUES\n('", *[b"x" * (1 << 20)] * 9, b"'),\n(2);\n"]
-    found = report(MariaReader(), *pieces, b"-- Dump completed")
-    assert found.rows == {SqlTable("a", "`t`"): 2}
+def test_a_stopped_server_is_not_waited_for(tmp_path):
+    """What Docker says of a container that is stopped is told at once, with its last words."""
+    docker = tmp_path / "docker"
+    docker.write_text(
+        "#!/bin/sh\n"
+        "[ $1 = exec ] || { echo 'mariadbd: Shutdown complete'; exit 0; }\n"
+        "echo 'Error response from daemon: Container 0123 is not running' >&2; exit 1\n"
+    )
+    docker.chmod(0o755)
+    with pytest.raises(StepFailed, match=r"mariadb is stopped.*Shutdown complete"):
+        pack(tmp_path, "mariadb", (str(docker),), "mariadb")
 
 
-def test_a_dump_of_one_database_names_none():
-    """What IOTstackBackup saves of MariaDB has tables without a database."""
-    found = report(MariaReader(), (FIXTURES / "mariadb-unnamed.sql").read_bytes())
-    assert found.problems == ()
-    assert found.databases == ()
-    assert found.rows == {SqlTable("", "`old`"): 2}
-
-
-TIMESCALE = (
-    b"\\connect %s\n"
-    b"-- Name: timescaledb; Type: EXTENSION; Schema: -; Owner: -\n--\n\n"
-    b"CREATE EXTENSION IF NOT EXISTS timescaledb WITH SCHEMA public;\n"
+@pytest.mark.parametrize(
+    ("engine", "shell", "words"),
+    [
+        ("mariadb", True, "is not MariaDB: it has no program mariadb-dump or mysqldump"),
+        ("postgres", True, "is not PostgreSQL: it has no program pg_dumpall"),
+        ("mariadb", False, "is not MariaDB: .*executable file not found"),
+    ],
 )
+def test_another_image_is_told_at_once(tmp_path, engine, shell, words):
+    """A container without the programs of its engine is not waited for, nor one without a shell."""
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    if shell:
+        (inside / "sh").symlink_to(shutil.which("sh"))
+    docker = tmp_path / "docker"
+    # docker exec NAME sh -c SCRIPT sh ready
+    docker.write_text(
+        f"#!/bin/sh\n[ -e {inside}/$3 ] || {{\n"
+        """echo 'exec: "sh": executable file not found in $PATH: unknown' >&2; exit 127\n}\n"""
+        f'shift 2\nexec env -i PATH={inside} "$@"\n'
+    )
+    docker.chmod(0o755)
+    began = time.monotonic()
+    with pytest.raises(StepFailed, match=f"Container grafana {words}") as failure:
+        pack(tmp_path, engine, (str(docker),), "grafana")
+    assert "hosts.toml" in str(failure.value)
+    assert not failure.value.again
+    assert time.monotonic() - began < 10
 
 
-def test_timescaledb_is_told_by_its_database():
-    """A database with the extension is named; one that only writes of it, in a row or not, no."""
-    line = b"CREATE EXTENSION IF NOT EXISTS timescaledb WITH SCHEMA public;\n"
-    begin = b"\\connect other\n-- Data for Name: t; Type: TABLE DATA; Schema: public; Owner: x\n"
-    row = begin + b"COPY public.t (a) FROM stdin;\n" + line + b"\\.\n" + line
-    assert report(PostgresReader(), TIMESCALE % b"iot", row).timescale == ("iot",)
-    assert report(PostgresReader(), POSTGRES).timescale == ()
+def test_a_damaged_part_is_found(tmp_path, docker):
+    """A dump inside of a whole archive that lacks its end is a problem of the part."""
+    cut = MARIA.read_bytes()[:9000]
+    path = tmp_path / "part"
+    with tarfile.open(path, "w:gz") as archive:
+        info = tarfile.TarInfo("./backup.sql")
+        info.size = len(cut)
+        archive.addfile(info, io.BytesIO(cut))
+    assert "Dump completed" in read_whole(LocalHost("/"), str(path), "mariadb").problems[0]
+    with tarfile.open(path, "w:gz"):
+        pass
+    assert read_whole(LocalHost("/"), str(path), "mariadb").problems == ("it has no dump.",)
 
 
-NEWLINES_MARIA = b"""USE `a
-b`;
-CREATE TABLE `t
+class Rotting(io.BufferedRandom):
+    """The file in which a dump waits: when it is read back, the disk has changed it."""
 
-x` (
-  `c` int(11)
-);
-/*!40000 ALTER TABLE `t
+    def __init__(self, path, damage):
+        super().__init__(path.open("w+b", buffering=0))
+        self.damage = damage
 
-x` DISABLE KEYS */;
-INSERT INTO `t
-
-x` (`c
-d`, `s`) VALUES
-(1,'`'),
-(2,'z');
-INSERT INTO `old` VALUES (1,'odd: `'),(2,'');
--- Dump completed on 2026
-"""
+    def seek(self, *words):
+        damage, self.damage = self.damage, None
+        if damage:
+            super().seek(0)
+            content = damage(self.read())
+            super().seek(0)
+            self.truncate()
+            self.write(content)
+        return super().seek(*words)
 
 
-def test_names_with_newlines_in_a_dump_of_mariadb():
-    """Databases, tables and columns may have a newline in their name: their rows are counted."""
-    found = report(MariaReader(), NEWLINES_MARIA)
-    assert found.problems == ()
-    assert found.databases == ("a\nb",)
-    assert found.rows == {SqlTable("a\nb", "`t\n\nx`"): 2, SqlTable("a\nb", "`old`"): 2}
+def another_dump(content):
+    plain = gzip.decompress(content)
+    at = plain.rindex(b"INSERT INTO" if b"MariaDB" in plain else b"\n-- ")
+    return gzip.compress(plain[:at] + b"#" * (len(plain) - at))
 
 
-def test_names_with_newlines_in_a_dump_of_postgresql():
-    """The line that begins a table's rows is several where a name in it has a newline."""
-    begin = b"\\connect a\n-- Data for Name: t x; Type: TABLE DATA; Schema: public; Owner: x\n"
-    copy = b'COPY public."t\n-- x" ("c\nd") FROM stdin;\n1\n2\n\\.\n'
-    assert report(PostgresReader(), begin + copy).rows == {SqlTable("a", 'public."t\n-- x"'): 2}
+DAMAGES = {
+    "another dump": another_dump,
+    "a bit": lambda content: content[:-6] + bytes([content[-6] ^ 1]) + content[-5:],
+    "many bits": lambda content: content[:50] + bytes(len(content) - 50),
+    "its end": lambda content: content[:-9],
+    "half": lambda content: content[: len(content) // 2],
+    "all": lambda _content: b"",
+    "more": lambda content: gzip.compress(gzip.decompress(content) + b"-- more\n"),
+}
+
+
+@pytest.mark.parametrize("engine", ["mariadb", "postgres"])
+@pytest.mark.parametrize("what", DAMAGES)
+def test_a_dump_is_read_again_from_the_disk_on_which_it_waited(
+    tmp_path, docker, monkeypatch, engine, what
+):
+    """What was proven while it came is proven once more: a disk may give other bytes back."""
+    dump = {"mariadb": MARIA, "postgres": POSTGRES}[engine]
+    damaged = SimpleNamespace(
+        TemporaryFile=lambda **_given: Rotting(tmp_path / "spool", DAMAGES[what])
+    )
+    monkeypatch.setattr(sql_dump, "tempfile", damaged)
+    with pytest.raises(StepFailed, match="Could not write all of the dump") as failure:
+        pack(tmp_path, engine, docker(f"cat {dump}"), engine)
+    assert failure.value.again
+
+
+def asked(tmp_path, answer, code=0, *, running=True, engine="postgres", mounts=()):
+    """Return where a server's data are taken to lie that answers so."""
+    docker = tmp_path / "docker"
+    docker.write_text(f"#!/bin/sh\nprintf '%s\\n' '{answer}'; exit {code}\n")
+    docker.chmod(0o755)
+    found = InspectedContainer(Container("db", engine, "", "", running), tuple(mounts), 0, "", "")
+    server = located(LocalHost("/"), server_of(found, engine), found, (str(docker),))
+    return server.data, server.inside
+
+
+PG = Mount("/stack/pg", "/var/lib/postgresql/data")
+
+
+@pytest.mark.parametrize(
+    ("answer", "mounts", "place"),
+    [
+        ("/var/lib/postgresql/data", [PG], ("/stack/pg", "/var/lib/postgresql/data")),
+        ("/var/lib/postgresql/data/in/", [PG], ("/stack/pg/in", "/var/lib/postgresql/data/in")),
+        ("/data/pg", [PG, Mount("/stack/x", "/data/pg")], ("/stack/x", "/data/pg")),
+        ("/data/pg", [Mount("/stack/x", "/data")], ("/stack/x/pg", "/data/pg")),
+        (
+            "/var/lib/postgresql/18/docker",
+            [Mount("/stack/pg", "/var/lib/postgresql")],
+            ("/stack/pg/18/docker", "/var/lib/postgresql/18/docker"),
+        ),
+        ("/data/pg", [PG], ("", "")),  # in the container alone: what is mapped is something else
+    ],
+)
+def test_where_its_data_lie_is_asked_of_the_server(tmp_path, answer, mounts, place):
+    """It is mapped through its mounts, however deep, and not guessed from them."""
+    assert asked(tmp_path, answer, mounts=mounts) == place
+
+
+@pytest.mark.parametrize("answer", ["", "no path", "/a\n/b"])
+def test_one_that_does_not_tell_has_its_data_where_its_image_has_them(tmp_path, answer):
+    """Nor is one asked that does not run."""
+    usual = ("/stack/pg", "/var/lib/postgresql/data")
+    assert asked(tmp_path, answer, mounts=[PG]) == usual
+    assert asked(tmp_path, "/data/pg", 1, mounts=[PG]) == usual
+    assert asked(tmp_path, "/data/pg", running=False, mounts=[PG]) == usual
+    config = [Mount("/stack/m", "/config")]
+    found = asked(tmp_path, "/config/databases/", engine="mariadb", mounts=config)
+    assert found == ("/stack/m/databases", "/config/databases")

@@ -22,9 +22,9 @@ from iotstack_invoke.commands.backup.coverage import live_files
 from iotstack_invoke.core.errors import StepFailed
 from iotstack_invoke.databases.inventory import Held
 from iotstack_invoke.databases.sql.config import CompareConfig
-from iotstack_invoke.databases.sql.dump import MariaReader
+from iotstack_invoke.databases.sql.dump import PackDumps, mark_of
 from iotstack_invoke.databases.sql.load import LoadSql, SqlDump, UnpackSql
-from iotstack_invoke.databases.sql.pack import PackDumps, mark_of
+from iotstack_invoke.databases.sql.read_dump import MariaReader
 from iotstack_invoke.databases.sql.servers import ENGINES, SqlServer, located, run_in
 from iotstack_invoke.databases.sql.stays import lists_of
 from iotstack_invoke.engine.steps import File, HostAccess

@@ -26,7 +26,7 @@ from ...hosts.base import ANY_EXIT, Command, Host, sh
 from ...services.known import NO_BACKUP_OF_3
 from ...stack.compose import InspectedContainer
 from ...stack.inside import path_on_host
-from ..influxdb.part import DumpStep, influx_version, seen_on_host, sweep
+from ..influxdb.dump import DumpStep, influx_version, seen_on_host, sweep
 from .check import EXPERIMENTAL, Influx2Check, facts_of, judge_lines, shard_of
 
 DATA_INSIDE = "/var/lib/influxdb2"
