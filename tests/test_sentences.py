@@ -1,6 +1,7 @@
 """Messages are plain English; what a program said last has its full stop before our advice."""
 
 import ast
+import io
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from iotstack_invoke.core.errors import Refused, StepFailed, ended
 from iotstack_invoke.hosts.inspect import root_words
 from iotstack_invoke.hosts.local import LocalHost
 from iotstack_invoke.stack.compose import inspect_all
+from iotstack_invoke.vaults import encrypted
 
 
 @pytest.fixture
@@ -27,6 +29,9 @@ def test_sudo(here):
     here.tool("id", "echo 1000")
     here.tool("sudo", "echo 'sudo: a password is required' >&2; exit 1")
     with pytest.raises(Refused, match=r"a password is required\. Allow it"):
+        root_words(here.host, "pi", sudo=True)
+    here.tool("sudo", "exit 127")  # as a shell and env(1) end that do not find it
+    with pytest.raises(Refused, match=r"^On pi the program sudo is missing; install it there"):
         root_words(here.host, "pi", sudo=True)
 
 
@@ -44,6 +49,16 @@ def test_tar(here):
     assert told.returncode == 1
     said = " ".join(told.stderr.split())
     assert "Cannot open: Permission denied." + _advice(["Permission denied"]) in said
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "missing"), [(5, "1 byte is missing."), (1204, "1,200 bytes are missing.")]
+)
+def test_bytes_that_are_missing(size_bytes, missing):
+    """One alone is named as one."""
+    whole = encrypted._Whole(io.BytesIO(b"four"), size_bytes, "x")
+    with pytest.raises(StepFailed, match=f"^Reading x stopped early: {missing}$"):
+        list(iter(whole.read, b""))
 
 
 def test_what_has_its_end_gets_no_other():

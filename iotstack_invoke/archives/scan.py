@@ -346,7 +346,7 @@ def refuse_size(
     if size_bytes > left:
         told = f"{free:,} are free"
         if left < free:
-            told = f"{free:,} are free, of which other parts leave {left:,}"
+            told = f"only {left:,} are left ({free:,} are free; other parts need the rest)"
         raise StepFailed(
             f"{what} needs {'at least ' if at_least else ''}{size_bytes:,} bytes when unpacked, "
             f"but {told} in {folder} on {host.name}. Nothing was unpacked, and the stack was not "

@@ -42,6 +42,10 @@ def root_words(host: Host, name: str, *, sudo: bool) -> tuple[str, ...]:
     as_root: tuple[str, ...] = ()
     if host.run(Command(("id", "-u"))).out.strip() != "0" and sudo:
         told = host.run(Command(("sudo", "-n", "true"), ANY_EXIT, 15))
+        if told.exit_code == NO_PROGRAM_EXIT:
+            raise Refused(
+                f"On {name} the program sudo is missing; install it there, or log in as root."
+            )
         if told.exit_code:
             raise Refused(
                 f"On {name} sudo needs a password for this user: "

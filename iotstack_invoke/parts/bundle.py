@@ -91,8 +91,8 @@ class EndQuiet(HostStep):
 
     def _warn(self, context: StepContext, why: str) -> None:
         context.warn(
-            f"Container {self.container} {why}, and its restored files are in the quiet state. "
-            f"When it is running: {Command(self.leave)}"
+            f"Container {self.container} {why}, and its restored files are from while it was "
+            f"paused for the backup. When it is running, resume it: {Command(self.leave)}"
         )
 
 

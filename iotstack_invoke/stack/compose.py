@@ -188,7 +188,7 @@ def _told_of(
     source = f"`{' '.join(words)}` on {host.name}"
     found = read_json(told.out or "[]", source).items()
     if not told.exit_code and len(found) < len(asked):
-        raise StepFailed(f"{source} listed {len(found)} of {len(asked)}.")
+        raise StepFailed(f"{source} listed only {len(found)} of the {len(asked)} asked for.")
     return found
 
 

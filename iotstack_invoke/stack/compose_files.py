@@ -715,7 +715,7 @@ class _Walk:
             try:
                 self.made[key] = self._volume(key)
             except NotRead as why:
-                self._tell(f"Could not find volume {key}: {why}.")
+                self._tell(f"Could not find out which volume {key} is: {why}.")
                 self.made[key] = Volume(f"{self.project}_{key}", "", key=key)
         volume = self.made[key]
         source = volume.device if volume.is_folder else ""

@@ -315,12 +315,10 @@ def unused_told(unused: tuple[str, ...]) -> tuple[str, ...]:
     more = len(unused) - MOST_UNUSED_TOLD
     names += f" and {more:,} more" if more > 0 else ""
     told = (
-        f"Not in the backup, because the stack does not use it: {names}. A row "
-        "[[stack.include]] in "
+        f"Not in the backup, because the stack does not use it: {names}. A row [[stack.include]] "
+        "in hosts.toml adds it; a row [[stack.exclude]] with a reason hides this message."
     )
-    return (
-        f"{told}hosts.toml adds it; a row [[stack.exclude]] with a reason hides this message.",
-    )
+    return (told,)
 
 
 def is_system(path: str) -> bool:

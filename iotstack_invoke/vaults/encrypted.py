@@ -110,10 +110,9 @@ class _Whole:
         content = self._source.read(size)
         self._left_bytes -= len(content)
         if not content and self._left_bytes > 0:
-            raise StepFailed(
-                f"Reading {self._what} stopped early: {self._left_bytes:,} bytes are missing.",
-                again=True,
-            )
+            left = self._left_bytes
+            missing = "1 byte is missing" if left == 1 else f"{left:,} bytes are missing"
+            raise StepFailed(f"Reading {self._what} stopped early: {missing}.", again=True)
         return content
 
 

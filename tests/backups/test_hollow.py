@@ -263,7 +263,10 @@ def test_nights_of_a_hollow_stack_push_out_nothing(pi):
         assert "1 database damaged before it was copied" in status.stdout
     told = pi.run("restore --runtag latest --from here --dry-run")
     said = " ".join((told.stdout + told.stderr).split())
-    assert "It lacks what an older backup has: .env of the general part, services/zig of" in said
+    assert (
+        "It is missing data that an older backup has: .env of the general part, services/zig of"
+        in said
+    )
     assert [pi.run(f"verify --runtag {e}").returncode for e in ("good", "n2")] == [0, 3]
     gone = " ".join(f"--allow-missing {spelled(path)}" for path in WAYS)
     assert pi.run(f"prune --at all --yes {gone}").returncode == 0

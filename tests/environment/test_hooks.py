@@ -320,7 +320,7 @@ def test_a_second_ctrl_c_does_not_break_off_a_hook_after_the_first(backed_up):
     assert ended.exists(), said
     assert run.returncode == 130
     assert "stopped by Ctrl-C" in said
-    assert "as it was before" in said
+    assert "The stack is in its previous state." in said
 
 
 def test_hooks_enclose_the_switch(backed_up):
@@ -350,7 +350,9 @@ def test_a_stage_that_lost_something_meanwhile_is_not_restored(backed_up, lost):
     set_hooks(backed_up, before_restore=[["rm", "-r", f"{backed_up.folder}/restore/{TAG}/{lost}"]])
     told = backed_up.run(RESTORE)
     assert told.returncode == 1, told.stdout
-    assert "does not hold any more all that was unpacked into it" in " ".join(told.stderr.split())
+    said = " ".join(told.stderr.split())
+    assert "no longer has all unpacked data" in said
+    assert "The stack was not changed." in said
     assert (backed_up.folder / "volumes/nodered/flows.json").read_text() == "changed"
     backed_up.settings.write_text(settings)
     assert backed_up.run(RESTORE).returncode == 0
@@ -374,12 +376,12 @@ def test_hooks_after_a_restore_that_failed(backed_up):
     backed_up.tool("docker", 'case "$*" in *" up "*) exit 1;; esac')
     told = backed_up.run(RESTORE)
     assert told.returncode == 1
-    assert "The stack is as it was before." in told.stderr
+    assert "The stack is in its previous state." in told.stderr
     archive = backed_up.backups / f"{TAG}.general-backup.tar.gz"
     archive.write_bytes(bytes(archive.stat().st_size))
     told = backed_up.run(RESTORE)
     assert told.returncode == 1
-    assert "Nothing of the stack was touched." in told.stderr
+    assert "The stack was not changed." in told.stderr
     assert backed_up.seen.read_text() == "1 undone changed\n1 failed changed\n"
 
 
@@ -388,7 +390,7 @@ def test_a_failure_after_says_that_the_restore_is_done(backed_up):
     set_hooks(backed_up, after_restore=[may_fail("false"), ["false"]])
     told = backed_up.run(RESTORE)
     assert told.returncode == 1
-    assert f"{TAG} is restored. Back to before" in told.stdout  # nothing ran: nothing was away
+    assert f"{TAG} is restored. To undo: inv undo" in told.stdout  # nothing ran: nothing was away
     assert "The restore is done, but a hook after it failed: after_restore `false`" in told.stderr
     assert backed_up.flows.read_text() == "[]\n"
 
@@ -421,7 +423,7 @@ def test_ctrl_c_before_the_switch(backed_up):
     run = backed_up.start(RESTORE)
     until(lambda: pid.read_text().endswith("\n"))
     run.send_signal(signal.SIGINT)
-    assert "The stack is as it was before." in run.communicate(timeout=60)[1]
+    assert "The stack is in its previous state." in run.communicate(timeout=60)[1]
     assert run.returncode == 130
     until(lambda: not alive(int(pid.read_text())))
     assert backed_up.seen.read_text() == "1 failed changed\n"

@@ -264,7 +264,7 @@ def test_a_newer_backup_beside_the_stack_is_told(little_stack, tmp_path):
     line = "restore --runtag latest --dry-run"
     told = little_stack.run(line)
     said = " ".join((told.stdout + told.stderr).split())
-    assert "A NEWER BACKUP lies on this machine itself: newer" in said
+    assert "A NEWER BACKUP exists on this machine itself: newer" in said
     assert "--from here" in said
     for quiet in (f"{line} --from nas", line.replace("latest", "older"), f"{line} --from here"):
         told = little_stack.run(quiet)

@@ -206,7 +206,7 @@ def test_where_an_answer_is_odd_is_told_and_no_secret():
 
 def test_a_list_that_lacks_some_is_no_answer():
     """Docker says which container is gone; what it passes over without a word is not left out."""
-    with pytest.raises(StepFailed, match="tells of 0 of 1"):
+    with pytest.raises(StepFailed, match="listed only 0 of the 1 asked for"):
         inspect_all(Answering("inspect --type container", "[]"))
 
 

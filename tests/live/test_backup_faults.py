@@ -216,7 +216,7 @@ def test_dump_folder_full(owner, pi):
         compose(pi, "restart", "-t", "1", "influxdb", user=USER)
         wait_ping(pi)
     assert time.monotonic() - started < 30
-    assert "no room for the dump" in said
+    assert "Not enough space for the dump" in said
     owner.assert_set("no room", kinds=GENERAL_ONLY)
     assert_finishes(owner, "no room", {})
 
@@ -245,7 +245,7 @@ def test_container_of_a_similar_name(owner, pi):
         said = owner.backup("--runtag", "other name", code=3)
     finally:
         pi.run(["docker", "rename", "influxdb2", "influxdb"])
-    assert "there is no container named influxdb" in said
+    assert ": no container named influxdb" in said
     owner.assert_set("other name", kinds=GENERAL_ONLY)
     assert any(e["what"] == "InfluxDB" for e in owner.manifest("other name")["left_out"])
 
@@ -254,7 +254,7 @@ def test_engine_down(owner, pi):
     """Without the Docker engine all is copied as it lies, with a warning (3)."""
     pi.run(["mv", "/run/docker.sock", "/run/away.sock"])
     try:
-        assert_copied_as_files(owner, "engine down", "Docker cannot be asked")
+        assert_copied_as_files(owner, "engine down", "Docker does not answer")
     finally:
         pi.run(["mv", "/run/away.sock", "/run/docker.sock"])
     assert_finishes(owner, "engine up", {})
@@ -339,7 +339,7 @@ def test_vault_full(owner, nas):
     nas.run(["mount", "-t", "tmpfs", "-o", "size=40k", "tmpfs", owner.vault])
     try:
         made = assert_not_delivered(
-            owner, "full", ("are free", ", and the file needs", "Make room")
+            owner, "full", ("are free", ", and the file needs", "Free some space there")
         )
         names = nas.run(["ls", owner.vault]).stdout.split("\n")
         assert not [name for name in names if "influx" in name]
@@ -387,7 +387,7 @@ def test_vault_killed_during_the_transfer(owner, nas):
 
 
 def test_archive_damaged_before_it_was_copied(owner):
-    """A local archive that is no longer what was written does not reach the vault."""
+    """A local archive that is changed since it was written does not reach the vault."""
     owner.set(vaults={})
     owner.backup("--runtag", "rotten")
     path = owner.here("rotten", "general")
@@ -396,7 +396,7 @@ def test_archive_damaged_before_it_was_copied(owner):
         stream.write(b"rotten")
     owner.set()
     said = owner.backup("--runtag", "rotten", code=1)
-    assert "no longer what was written" in said
+    assert "changed since it was written" in said
     assert "inv verify --runtag 'rotten' --at here" in said
     assert "general" not in owner.kinds_there("rotten")
     owner.backup("--runtag", "rotten", "--force")

@@ -205,7 +205,7 @@ def test_a_drive_in_the_folder_of_the_stack(posted, pi, place):
         pi.run(["dd", "if=/dev/urandom", f"of={drive}/big", "bs=1M", "count=3", "status=none"])
         assert posted.run("backup", "--runtag", "t3")[0] == 0
         code, said = posted.run("restore", "--runtag", "t3", "--from", "here", "--yes")
-        assert f" are free in {drive}, and this restore needs" in said
+        assert f" are free in {drive}, but this restore needs" in said
         assert code == 13
     finally:
         pi.run(["sh", "-c", 'docker rm -f box; umount "$1"', "sh", drive])

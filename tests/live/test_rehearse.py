@@ -77,7 +77,7 @@ def test_damaged_backup(context, manifest):
         code, said = rehearse(context)
     assert code == FAILED, said
     assert "damaged" in said
-    assert "the stack was not touched" in said
+    assert "The stack was not changed" in said
     assert checked(context) == [("read", False, "here")]
 
 
@@ -92,7 +92,7 @@ def test_another_dump_than_the_manifest_describes(context):
     with other_file(context.top / f"backups/{RUNTAG}.manifest.json", changed):
         code, said = rehearse(context)
     assert code == FAILED, said
-    assert "differ in databases" in said
+    assert "The dump differs from the manifest in databases" in said
 
 
 def test_command_that_fails(context, saboteur):
@@ -109,7 +109,7 @@ def test_command_that_fails(context, saboteur):
             (context.top / "backups/.checks.jsonl").unlink()
             continue
         assert code == FAILED, f"{call}: {said}"
-        assert "the stack was not touched" in said
+        assert "The stack was not changed" in said
         assert checked(context) == []
         assert context.leftovers() == []
         assert REHEARSAL not in running(context.target)
@@ -135,7 +135,7 @@ def test_stopped(context, saboteur, number):
     code, said = context.end(process)
     if number != signal.SIGKILL:
         assert code == 128 + number, said
-        assert "not touched" in said
+        assert "The stack was not changed" in said
         assert REHEARSAL not in running(context.target)
         assert context.leftovers() == []
     saboteur.disarm()

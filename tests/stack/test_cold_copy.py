@@ -168,7 +168,7 @@ def left_down(stack):
     once = list(dict.fromkeys(calls(stack)))  # the watcher of bolt may have tried again meanwhile
     assert once == ["stop bolt", "start bolt", "stop prom", "start prom"]
     manifest = json.loads((stack.folder / f"backups/{TAG}.manifest.json").read_text())
-    (warning,) = (each for each in manifest["warnings"] if "DOES NOT GO ON" in each)
+    (warning,) = (each for each in manifest["warnings"] if " did not resume (" in each)
     assert warning in told.stderr
     return warning
 
@@ -238,5 +238,5 @@ def test_what_does_not_fit_stops_nobody(tmp_path, monkeypatch):
     )
     CheckSpace(copy).do(context)
     monkeypatch.setattr(at_rest, "FREE_BYTES", 1 << 60)
-    with pytest.raises(StepFailed, match=r"needs 1\d\d,\d\d\d bytes .* Nobody was stopped"):
+    with pytest.raises(StepFailed, match=r"needs 1\d\d,\d\d\d bytes .* No container was stopped"):
         CheckSpace(copy).do(context)

@@ -266,7 +266,7 @@ def test_an_entering_that_is_late_ends_in_its_container(tmp_path, context, monke
         with pytest.raises(StepFailed, match=r"`.*--on` did not end within 1 s and was stopped"):
             quiet.do(context)
         (tmp_path / "slower").touch()
-        with pytest.raises(StepFailed, match=r"GO ON .*--off` did not end within 1 s"):
+        with pytest.raises(StepFailed, match=r"did not resume .*--off` did not end within 1 s"):
             quiet.undo(context.host("pi"))
         (tmp_path / "slower").unlink()
         quiet.undo(context.host("pi"))
@@ -295,8 +295,8 @@ def test_a_leaving_that_fails_tells_what_to_type(service, context):
         quiet.do(context)
         Resume(quiet).do(context)
         (told,) = context.warned
-        assert told.startswith("Nextcloud DOES NOT GO ON")
-        assert f"Type: {shlex.join(quiet.leave)} Its files were saved before." in told
+        assert told.startswith("Nextcloud did not resume (")
+        assert f"Run: {shlex.join(quiet.leave)} Its files were saved before." in told
         assert os.path.exists(quiet.mark)
         with open(f"{service.folder}/mended", "w"):
             pass

@@ -381,7 +381,7 @@ def test_what_may_not_be_read_is_named(machine):
     assert (found.included, found.outside) == ((), ())
     whats = ["volume:data", "closed", "one.json", "volumes/films", str(locked)]
     assert told(found) == whats
-    reason = "the user who makes the backup may not read it; with sudo = true in hosts.toml"
+    reason = "the user who runs the backup may not read it; with sudo = true in hosts.toml"
     texts = [each.warning for each in found.uncovered]
     assert all(reason in each for each in (*texts, *found.warnings))
     assert [each.split(",")[0] for each in found.warnings] == [f"NOT COVERED: {alone}/below"]
@@ -416,7 +416,7 @@ def test_live_files_of_a_database_are_in_no_archive(machine):
     path = str(machine.base / "pg")
     os.makedirs(f"{path}/data")
     found = machine.look((path, "/var/lib"), databases=Databases({f"{path}/data": "postgres"}))
-    assert "what lies beside the database" in found.uncovered[0].warning
+    assert "other files beside the database" in found.uncovered[0].warning
 
 
 def test_what_nobody_wants_of_a_container_is_left_out(machine):

@@ -323,7 +323,7 @@ def test_a_container_that_was_removed_keeps_no_other_down(tmp_path):
     step = StopContainers(
         HostAccess("pi", docker=(str(script),), guard=str(tmp_path / "guard")), ("a", "b")
     )
-    assert "not running as before: a (" in step.undo(HOST)
+    assert "Not running as before, because they were removed: a (" in step.undo(HOST)
     assert "stop --time 60 b\nstart b\n" in calls.read_text()
     assert containers._those_there(HOST, (str(script),), ("a",)) == ()
 

@@ -81,12 +81,19 @@ def test_a_container_that_stays_up_is_up(context, docker):
     assert context.warned == []
 
 
-@pytest.mark.parametrize("answers", [(UP, UP, DOWN), (UP, AGAIN), (DOWN,)])
+@pytest.mark.parametrize(
+    ("answers", "said"),
+    [
+        ((UP, UP, DOWN), r"did not keep running: it ended with exit 1\."),
+        ((UP, AGAIN), "keeps stopping: it ended with exit 1, and Docker keeps restarting it"),
+        ((DOWN,), r"did not keep running: it ended with exit 1\."),
+    ],
+)
 @pytest.mark.parametrize("how", [{"vital": ("a",)}, {"strict": True}])
-def test_a_container_that_ends_after_its_start_is_down(context, docker, answers, how):
+def test_a_container_that_ends_after_its_start_is_down(context, docker, answers, said, how):
     """One that was up for a moment is a failure, whether it ended or is started over and over."""
     wait, _ = docker(*answers, **how)
-    with pytest.raises(StepFailed, match="not stay up: it ended with exit 1"):
+    with pytest.raises(StepFailed, match=f"Container a {said}"):
         wait.do(context)
 
 
@@ -151,7 +158,7 @@ def test_one_that_was_sick_before_is_not_waited_for(context, docker, clock):
     assert (clock.now_s, context.warned) == (up.SETTLE_S, [])
     wait, _ = docker(state("exited", Health={"Status": "unhealthy"}), sick=("a",))
     wait.do(context)
-    assert "Container a did not stay up" in context.warned[0]
+    assert "Container a did not keep running" in context.warned[0]
 
 
 def test_a_docker_that_does_not_answer_says_nothing_of_containers(context, tmp_path):
@@ -296,14 +303,14 @@ def test_one_service_that_cannot_be_made_keeps_no_other_from_it(
     ups = [each.rpartition(" ")[2] for each in calls if "--no-deps" in each]
     assert ups[:3] == ["net", "user", "stick"]
     said = "Service stick is not running: ERROR: for stick  Cannot start service: no device."
-    assert [each.partition(" When")[0] for each in context.warned] == [said]
+    assert [each.partition(" After fixing it")[0] for each in context.warned] == [said]
     context.warned.clear()
     replace(step, waited_for=("db",)).do(context)  # who waits for it tells why it is not up
     assert len(context.warned) == (made == "no")
     step = ComposeUp(
         HostAccess("pi", docker=words, guard=str(tmp_path / "guard")), words, (), vital=("other",)
     )
-    with pytest.raises(StepFailed, match="Container other could not be made") as caught:
+    with pytest.raises(StepFailed, match="Container other could not be created") as caught:
         step.do(context)
     assert "stick: ERROR: for stick  Cannot start service: no device" in str(caught.value)
     with pytest.raises(StepFailed, match="exit 1"):
@@ -311,7 +318,7 @@ def test_one_service_that_cannot_be_made_keeps_no_other_from_it(
             context
         )
     script.write_text(f"#!/bin/sh\n{COMPOSE}".replace("net\\nuser\\nstick\\n", ""))
-    with pytest.raises(StepFailed, match="could not bring up anything: ERROR: for stick"):
+    with pytest.raises(StepFailed, match="could not start anything: ERROR: for stick"):
         step.do(context)
 
 
@@ -321,5 +328,7 @@ def test_a_service_that_is_not_up_is_not_waited_for_to_go_on(tmp_path, context, 
     ask = ("sh", "-c", f'echo "Error response from daemon: Container 1f {said}" >&2; exit 1')
     EndQuiet(HostAccess("pi"), "nextcloud", ask, "disabled", ("occ", "off")).do(context)
     (warning,) = context.warned
-    assert warning.startswith("Container nextcloud is not up, and what was restored says that it")
-    assert warning.endswith("When it runs: occ off")
+    assert warning.startswith(
+        "Container nextcloud is not up, and its restored files are from while it was paused"
+    )
+    assert warning.endswith("When it is running, resume it: occ off")

@@ -117,7 +117,7 @@ def test_a_vault_that_reads_otherwise_the_second_time_restores_nothing(nas):
     assert f"{ARCHIVE}.partial on this machine differs from what was sent" in told
     assert "nas, or the connection to it, returned different bytes" in told
     assert "Use another copy or another backup: inv list" in told
-    assert "Nothing of the stack was touched" in told
+    assert "The stack was not changed" in told
     assert flows.read_text() == "changed"
     assert content_of(nas.vault) == there
     nas.twice.mend()
@@ -139,7 +139,7 @@ def test_a_host_that_hashes_otherwise_the_second_time_restores_nothing(tmp_path,
     for why in ("was changed while it was being read", "is damaged: its SHA-256 is"):
         told = said(laptop.run(f"restore --host pi --runtag {TAG} --from here --yes"), 1)
         assert f"{archive} {why}" in told
-        assert "Nothing of the stack was touched" in told
+        assert "The stack was not changed" in told
         assert flows.read_text() == "changed"
         assert content_of(pi.backups) == there
     twice.mend()

@@ -79,7 +79,7 @@ def rehearse(settings: Settings, runtag: str, at: str, report: Report) -> int:
             with _scratch_folder(environment) as scratch:
                 return _Rehearsal(environment, copy, scratch, report).run()
     except Interrupted as error:
-        report.fail(f"The rehearsal was {error}. The stack was not touched.")
+        report.fail(f"The rehearsal was {error}. The stack was not changed.")
         return error.exit_code
     finally:
         environment.close()
@@ -307,7 +307,7 @@ class _Rehearsal:
                 f"{size_text(size)} for {what}" for what, size in needed.items() if size
             )
             raise Refused(
-                f"{size_text(facts.free_bytes)} are free in {os.path.dirname(self.scratch)}, and "
+                f"{size_text(facts.free_bytes)} are free in {os.path.dirname(self.scratch)}, but "
                 f"a rehearsal needs about {size_text(total)}: {listed}. Everything is removed "
                 "afterwards."
             )

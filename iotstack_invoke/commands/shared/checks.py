@@ -25,6 +25,7 @@ from ...engine.journal import owed_in
 from ...environment.environment import Newest
 from ...environment.hooks import shown
 from ...hosts.base import Result
+from ...hosts.inspect import NO_PROGRAM_EXIT
 from ...reporting.report import age_text, size_text
 from ...services.known import Cover
 from ...settings.model import Hook
@@ -144,6 +145,9 @@ def judge_sudo(user_id: str, told: Result | None) -> Finding:
         return good("sudo", "not used (sudo = false)")
     if told.exit_code == 0:
         return good("sudo", "works without a password")
+    if told.exit_code == NO_PROGRAM_EXIT:
+        fix = "install it, or set sudo = false if every file is yours"
+        return failed("sudo", f"is not installed: {told.last_line}", fix)
     fix = "allow it with NOPASSWD in /etc/sudoers.d, or set sudo = false if every file is yours"
     return failed("sudo", f"needs a password for this user: {told.last_line}", fix)
 

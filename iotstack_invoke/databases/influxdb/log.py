@@ -279,8 +279,8 @@ def judge_restore(
         skipped.append(SkippedShards(database, ids))
         if wanted := sorted(expected.intersection(ids)):
             problems.add(
-                f"In the dump but NOT restored: {_shards(wanted)} of database {database}. The "
-                f"dump's catalogue lacks it (made while the dump ran?). Use another backup."
+                f"In the dump but NOT restored: {_shards(wanted)} of database {database}, not "
+                f"listed in the dump's catalogue (made while the dump ran?). Use another backup."
             )
         if older := sorted(set(ids) - expected):
             warnings.add(

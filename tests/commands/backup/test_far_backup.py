@@ -99,7 +99,7 @@ def test_a_dry_run_of_a_bare_restore_makes_no_folder(laptop, pi):
 @pytest.mark.parametrize(
     ("key", "flags", "code", "said"),
     [
-        ('role = "live"', "--runtag x --yes", 13, "is live in hosts.toml"),
+        ('role = "live"', "--runtag x --yes", 13, "is marked live in hosts.toml"),
         ("", "--runtag x", 13, "No terminal to confirm on; add"),
         ("", "--runtag other --yes", 10, "Backup other not found in"),
     ],
@@ -139,7 +139,10 @@ def test_a_home_that_takes_nothing_costs_a_restore_its_log_alone(laptop, pi, rea
     laptop.environment["HOME"] = str(home)
     told = laptop.run("restore --host pi --runtag x --yes")
     assert told.returncode == 3, told.stderr
-    assert "x is restored, but afterwards: Its log lacks lines: its file system is" in told.stderr
+    assert (
+        "x is restored, but a later step failed: Its log is incomplete: its file system is"
+        in told.stderr
+    )
     assert flows.read_text() == "[]\n"
     told = laptop.run("undo --host pi --last-restore --yes")
     assert told.returncode == 0, told.stderr
@@ -147,7 +150,7 @@ def test_a_home_that_takes_nothing_costs_a_restore_its_log_alone(laptop, pi, rea
     for line, code in (("rehearse --runtag x", 13), ("verify --runtag x --at shelf", 1)):
         told = laptop.run(line)
         assert told.returncode == code, told.stderr
-        assert ".local/state/iotstack cannot be made: its file system is" in told.stderr
+        assert f"Cannot create {home}/.local/state/iotstack: its file system is" in told.stderr
 
 
 @pytest.mark.parametrize("key", ['role = "live"', ""])

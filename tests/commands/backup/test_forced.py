@@ -174,7 +174,7 @@ def test_a_copy_that_no_start_could_see_is_compared_when_its_vault_is_back(pi, p
         told = pi.run(line)
         assert told.returncode == (13 if pinned and line != "sync" else 3), told.stderr
         words = " ".join(told.stderr.split())
-        assert pinned or "f in nas holds volumes/nodered of the general part, which" in words
+        assert pinned or "f in nas has volumes/nodered of the general part, which" in words
         assert archives(pi.nas) == before
         assert pi.run("verify --runtag f --at nas").returncode == 0
         assert not list(pi.nas.glob("*.unfinished.jsonl"))
@@ -199,7 +199,7 @@ def test_a_dump_stays_that_holds_what_the_new_one_lacks(stack, is_cut):
         assert not path.exists()
     done = stack.run(f"backup --runtag f {'' if is_cut else '--force'}")
     assert done.returncode == 1, done.stderr
-    assert "f holds database diary of container" in " ".join(done.stderr.split())
+    assert "f has database diary of container" in " ".join(done.stderr.split())
     assert "mariadb" in {part.kind for part in manifest(backups, "f").made}
     assert archives(backups)["f.mariadb-backup.tar.gz"] == before
     assert archives(backups) == archives(disk)

@@ -146,7 +146,7 @@ def test_what_a_dump_passes_over_is_told_when_the_set_is_used(stack):
         {"home_db": None, "mariadb": ["view `a`.`v`, which is gone"]},
     )
     assert "left out view `a`.`v`, which is gone" in stack.run(f"show {TAG}").stdout
-    told = "Not in the dump of container mariadb, and so not restored: view `a`.`v`, which is gone"
+    told = "Not restored, because it is missing in the dump of container mariadb: view `a`.`v`, which is gone"
     assert told in " ".join(stack.run(f"restore --runtag {TAG} --dry-run").stderr.split())
     ended = stack.run(f"restore --runtag {TAG} --yes --only nodered")
     assert ended.returncode == 0, ended.stderr
@@ -183,7 +183,7 @@ def test_an_archive_that_could_not_be_made_anew(stack, is_whole):
     disk = stack.folder.parent / "disk"
     if not is_whole:  # the copy there holds what no other does
         assert stack.run(f"verify --runtag {TAG} --at disk").returncode == 0
-        assert f"{TAG} in disk holds the general part, which the backup here is" in told.stderr
+        assert f"{TAG} in disk has the general part, which the local one does not" in told.stderr
     for folder in (stack.folder / "backups", *([disk] if is_whole else [])):
         content = json.loads((folder / f"{TAG}.manifest.json").read_text())
         part = content["parts"]["general"]
@@ -260,4 +260,4 @@ def test_what_the_backup_warned_of_is_told_by_all_who_use_it(little_stack):
     assert "The backup warned: NOT COVERED" in preview
     told = little_stack.run("restore --runtag t1 --from here --yes")
     assert (told.returncode, damaged in told.stderr) == (3, True), told.stdout + told.stderr
-    assert "NOT COVERED by the backup, and so not restored: 1" in told.stdout
+    assert "NOT COVERED by the backup, so not restored: 1" in told.stdout

@@ -275,7 +275,7 @@ def test_what_a_container_without_data_wrote_is_told(little_stack, image, wrote,
     little_stack.runs(web=image, mounts=mounts, wrote={"web": wrote})
     said = little_stack.run("services")
     assert (said.returncode, said.stderr) == (0, "")
-    assert ("Container web: it mounts no data, and wrote" in said.stdout) == bool(told)
+    assert ("Container web: it mounts no data, but wrote" in said.stdout) == bool(told)
     assert told in said.stdout
     if not told:
         return
@@ -293,7 +293,7 @@ def test_without_docker_the_folders_are_told(little_stack):
     (little_stack.folder / "volumes/influxdb").mkdir()
     told = little_stack.run("services")
     assert told.returncode == 3
-    assert "Docker cannot be asked: " in told.stderr
+    assert "Docker does not answer: " in told.stderr
     assert told.stdout.splitlines() == [
         f"volumes/nodered/data/node_modules/*: left out: {MODULES}",
         "volumes/influxdb: NOT COVERED: cannot tell whether InfluxDB runs; copied as files",
@@ -898,7 +898,7 @@ def test_the_only_influxdb_of_a_stack_is_the_one_that_is_dumped(little_stack):
     little_stack.runs(weather="influxdb:1.8", mounts={"weather": [("./volumes/weather", DATA)]})
     assert listed(little_stack)["weather"] == "dumped into the influx part"
     told = little_stack.run(f"backup --runtag {TAG}")
-    assert "Container weather does not tell the version" in told.stderr  # it was asked
+    assert "Cannot read the influxd version of container weather" in told.stderr  # it was asked
 
 
 @pytest.mark.parametrize(
@@ -1352,7 +1352,7 @@ def test_what_nothing_of_the_stack_uses_is_named_by_all(little_stack):
     assert little_stack.run("backup --runtag first").returncode == 0
     manifest = json.loads((little_stack.folder / "backups/first.manifest.json").read_text())
     assert (manifest["state"], manifest["unused"]) == ("complete", ["zigbee"])
-    words = "Nothing of the stack uses zigbee: not in the backup."
+    words = "Not in the backup, because the stack does not use it: zigbee. A row"
     assert words in (little_stack.folder / "backups/first.backup-log.txt").read_text()
     assert "  zigbee\n" in little_stack.run("show first").stdout
     assert "\n- zigbee\n" in (little_stack.folder / "backups/first.RESTORE.txt").read_text()

@@ -191,7 +191,9 @@ def test_a_set_that_holds_nothing_is_not_restored(little_stack):
     for flag in ("--yes", "--dry-run"):
         told = little_stack.run(f"restore --runtag {BAD} {flag}")
         assert told.returncode == 13, told.stderr
-        assert f"{BAD} in this machine:backups holds no archive" in " ".join(told.stderr.split())
+        assert f"{BAD} in this machine:backups has no archives, so" in " ".join(
+            told.stderr.split()
+        )
     assert not list((little_stack.folder / "restore").glob("previous-*"))
     told = " ".join(little_stack.run("restore --runtag latest --dry-run").stderr.split())
     assert f"If no run is active, finish it: inv backup --runtag '{BAD}'." in told

@@ -65,8 +65,8 @@ def test_where_all_are_damaged_there_is_no_latest(pi):
     swapped(pi)
     told = [pi.run(f"restore --runtag latest --from usb {e}") for e in ("--dry-run", "--yes")]
     assert told[0].returncode == told[1].returncode != 0
-    assert "There is no backup in usb" in told[0].stderr
-    assert "that is not damaged: new, old" in told[0].stderr
+    assert "No backups found in usb" in told[0].stderr
+    assert "except damaged ones: new, old." in told[0].stderr
 
 
 def test_latest_passes_over_what_is_damaged_by_its_size(pi):
@@ -90,7 +90,7 @@ def test_a_dry_run_of_a_set_with_an_archive_of_another_size_is_refused(pi):
         pi.run(f"restore --runtag {NEW} --from here {each}") for each in ("--dry-run", "--yes")
     ]
     assert [each.returncode for each in told] == [13, 13]
-    assert "new.general-backup.tar.gz has 100 bytes, and its manifest says" in told[0].stderr
+    assert "new.general-backup.tar.gz has 100 bytes, but its manifest has" in told[0].stderr
     assert told[0].stderr == told[1].stderr
 
 

@@ -95,7 +95,7 @@ def test_a_restore_of_the_latest_says_what_it_lacks(pi):
     old = put(pi.backups, 1, HOME)
     nights(pi, 1)
     told = pi.run("restore --runtag latest --from here --dry-run")
-    lacking = f"It lacks what an older backup has: the influx part (newest in {old})."
+    lacking = f"It is missing data that an older backup has: the influx part (newest in {old})."
     assert lacking in told.stdout + told.stderr
     told = pi.run("restore --runtag night1 --from here --dry-run")
     assert lacking not in told.stdout + told.stderr

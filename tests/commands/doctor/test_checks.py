@@ -122,18 +122,22 @@ def test_without_any_compose_only_a_restore_fails():
 
 
 @pytest.mark.parametrize(
-    ("user_id", "told", "expected"),
+    ("user_id", "told", "expected", "found"),
     [
-        ("0", None, GOOD),
-        ("1000", None, GOOD),
-        ("1000", Result(0, "", ""), GOOD),
-        ("1000", Result(1, "", "sudo: a password is required\n"), FAILED),
-        ("1000", MISSING, FAILED),
+        ("0", None, GOOD, "not needed by root"),
+        ("1000", None, GOOD, "not used (sudo = false)"),
+        ("1000", Result(0, "", ""), GOOD, "works without a password"),
+        (
+            *("1000", Result(1, "", "sudo: a password is required\n"), FAILED),
+            "needs a password for this user: sudo: a password is required",
+        ),
+        ("1000", MISSING, FAILED, "is not installed: bash: line 1: x: command not found"),
     ],
 )
-def test_sudo_is_needed_by_whoever_wants_it(user_id, told, expected):
-    """Root and a stack of one's own need none; whoever does must be let in unasked."""
-    assert verdict(findings.judge_sudo(user_id, told)) is expected
+def test_sudo_is_needed_by_whoever_wants_it(user_id, told, expected, found):
+    """Root and a stack of one's own need none; others must have it, and without a password."""
+    finding = findings.judge_sudo(user_id, told)
+    assert (verdict(finding), finding.found) == (expected, found)
 
 
 @pytest.mark.parametrize(

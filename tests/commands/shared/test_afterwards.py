@@ -48,13 +48,13 @@ def assert_restored(pi, code, told, words):
     """It is restored, says so, names what is left, and the hooks were told."""
     out, err = told
     assert flows(pi).read_text() == "[1]\n"
-    assert f"{TAG} is restored. Back to before: inv undo" in out
-    assert f"{TAG} is restored, but afterwards: {words}" in err
+    assert f"{TAG} is restored. To undo: inv undo" in out
+    assert f"{TAG} is restored, but a later step failed: {words}" in err
     assert "not restored" not in err
     assert pi.seen.read_text() == "restored\n"
     assert code
     log = "".join(each.read_text() for each in (pi.folder / "backups").glob("*.restore-*"))
-    assert f"{TAG} is restored" in log or words.startswith("Its log")
+    assert f"{TAG} is restored" in log or words.startswith("Could not finish its log")
 
 
 def test_a_stage_that_cannot_be_removed(pi):
@@ -62,7 +62,7 @@ def test_a_stage_that_cannot_be_removed(pi):
     stage = pi.folder / "restore" / TAG
     pi.tool("rm", CLEARING.replace("STAGE", str(stage)).replace("ACT", "exit 1"))
     told = pi.run(RESTORE)
-    words = f"Not all of {stage} was removed"
+    words = f"Could not remove all of {stage} (the next restore will)"
     assert_restored(pi, told.returncode, (told.stdout, told.stderr), words)
     assert told.returncode == 3
     (pi.tools / "rm").unlink()
@@ -74,7 +74,7 @@ def test_a_stage_that_cannot_be_removed(pi):
 @pytest.mark.parametrize(
     ("tool", "script", "words"),
     [
-        ("rm", CLEARING, "Not all of"),
+        ("rm", CLEARING, "Could not remove all of"),
         ("first", "ACT", "A hook after it did not end: stopped by SIGTERM"),
     ],
 )
@@ -181,7 +181,7 @@ def test_a_log_that_is_gone(pi):
     """Somebody tidied up in backups/ meanwhile, or its disk is full or read-only."""
     pi.tool("first", f"/bin/rm {pi.folder}/backups/*.log.partial")
     told = pi.run(RESTORE)
-    words = "Its log was not finished"
+    words = "Could not finish its log"
     assert_restored(pi, told.returncode, (told.stdout, told.stderr), words)
     assert told.returncode == 3
 

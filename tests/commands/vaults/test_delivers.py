@@ -100,7 +100,7 @@ def test_what_sync_finds_damaged_here_is_judged_so_from_then_on(three):
     told = three.run("sync")
     assert told.returncode == 3
     said = " ".join(told.stderr.split())
-    assert f"{tag} is not copied to usb: it is damaged here: {three.backups}/{tag}.gen" in said
+    assert f"{tag} was not copied to usb: it is damaged here: {three.backups}/{tag}.gen" in said
     assert f"{tag} is damaged here, but good in nas, box" in said
     assert f"cp {three.nas}/{tag}.*" in said
     assert "--force" not in said
@@ -175,7 +175,7 @@ def test_what_is_not_known_to_be_ours_is_not_promised(three):
     told = three.run("sync")
     assert told.returncode == 3
     assert (
-        "one is not copied to usb: one.general-backup.tar.gz, one.manifest.json there differ from the copy here, and no readable manifest there says whose"
+        "one was not copied to usb: one.general-backup.tar.gz, one.manifest.json there differ from the copy here, and no readable manifest there says whose"
     ) in told.stderr
     assert "inv verify --runtag one --at usb" in told.stderr
     assert "replace it: inv backup --runtag one." in told.stderr

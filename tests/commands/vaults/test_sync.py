@@ -115,8 +115,8 @@ def test_a_set_of_another_machine_is_never_replaced(pi):
     before = contents(pi.usb)
     told = pi.run("sync --vault usb")
     assert told.returncode == 3
-    assert f"{one} is not copied to usb: another backup of that name" in told.stderr
-    assert f"{two} is not copied to usb: {two}.general-backup.tar.gz there" in told.stderr
+    assert f"{one} was not copied to usb: another backup of that name" in told.stderr
+    assert f"{two} was not copied to usb: {two}.general-backup.tar.gz there" in told.stderr
     assert contents(pi.usb) == before
 
 
@@ -161,7 +161,7 @@ def test_damaged_and_unfinished_sets_are_not_delivered(pi):
     (pi.backups / f"{half}.unfinished.jsonl").write_text("{}\n")
     told = pi.run("sync --vault usb")
     assert told.returncode == 3
-    assert f"{bad} is not copied to usb: it is damaged here." in told.stderr
+    assert f"{bad} was not copied to usb: it is damaged here." in told.stderr
     assert "unfinished (to resume: inv backup --runtag): " + half in told.stdout
     assert pi.run("sync --vault usb --dry-run").returncode == 3
     assert set(contents(pi.usb)) == set(contents(pi.backups, good))
@@ -293,7 +293,7 @@ def test_what_a_vault_still_lacks_is_not_removed_here(pi):
     archive.mkdir()
     told = pi.run("backup --runtag new")
     assert told.returncode == 3
-    assert f"{owed} is not copied to usb: {owed}.general" in told.stderr
+    assert f"{owed} was not copied to usb: {owed}.general" in told.stderr
     assert contents(pi.backups, owed)
     assert not contents(pi.backups, gone)
     assert f"also copied to usb: {owed}" in pi.run("backup --dry-run").stdout
