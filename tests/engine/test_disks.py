@@ -143,7 +143,7 @@ def test_two_archives_that_fit_one_by_one_are_not_unpacked_both(tmp_path, disk_o
     name = whole.rstrip("/")
     assert (disk_of_8_mib / name / "volumes" / name / "x").stat().st_size == 5 * MIB
     assert ends[refused][0] is JobStatus.FAILED
-    told = "5,242,880 bytes when unpacked, and only 3,145,728 are left"
+    told = "5,242,880 bytes when unpacked, but only 3,145,728 are left"
     assert f"{told} (8,388,608 are free; other parts need the rest) in " in ends[refused][1]
     assert [each.name for each in disk_of_8_mib.iterdir()] == [name]
 
@@ -170,8 +170,8 @@ def test_a_dump_is_not_unpacked_into_what_an_archive_takes(tmp_path, disk_of_8_m
     assert ends["a/"] == (JobStatus.DONE, "")
     end, told = ends["sql"]
     assert end is JobStatus.FAILED
-    assert told.startswith("The dumps of PostgreSQL: 6,291,")
-    assert "and only 3,1" in told
+    assert told.startswith("The dump of PostgreSQL needs 6,291,")
+    assert "but only 3,1" in told
     assert dump.read_bytes() == before
     assert sorted(each.name for each in disk_of_8_mib.iterdir()) == ["a", dump.name]
 

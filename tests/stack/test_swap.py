@@ -12,7 +12,7 @@ from iotstack_invoke.core.errors import StepFailed
 from iotstack_invoke.engine.journal import Journal
 from iotstack_invoke.engine.steps import HostAccess
 from iotstack_invoke.hosts.local import LocalHost
-from iotstack_invoke.stack import containers
+from iotstack_invoke.stack import stop_start
 from iotstack_invoke.stack.stop_start import StopContainers
 from iotstack_invoke.stack.swap import MoveAside, PutAway, SwapItem
 
@@ -325,7 +325,7 @@ def test_a_container_that_was_removed_keeps_no_other_down(tmp_path):
     )
     assert "Not running as before, because they were removed: a (" in step.undo(HOST)
     assert "stop --time 60 b\nstart b\n" in calls.read_text()
-    assert containers._those_there(HOST, (str(script),), ("a",)) == ()
+    assert stop_start._those_there(HOST, (str(script),), ("a",)) == ()
 
 
 # A swap below another one, as earlier versions planned it
