@@ -1,1 +1,1 @@
-"""Tar archives: packed, measured, and what may be in them."""
+"""Tar archives: packing them, measuring them, checking their members."""

@@ -1,7 +1,7 @@
-"""Links in what is packed that lead to what is in no part: tar keeps the link, and nothing behind.
+"""Symlinks in packed folders whose targets are in no part: tar keeps the link, not the target.
 
-They are seen in the archive on its way, so nothing is walked twice. Not for: links that containers
-or compose follow (holdings.py), which are packed with what they lead to.
+They are found in the archive while it is written, so no folder is read twice. Not for: links that
+containers or compose follow (stack_holdings.py), whose targets are packed too.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ from ..stack.stack_holdings import (
 MOST_LOOKED_AT = 2000
 MOST_TOLD = 3
 NOTHING_KEPT = (".", "/tmp", *WATCHED)  # noqa: S108 - never written to
-"""What links lead to as a whole, and nobody means to keep."""
+"""Link targets that need no backup as a whole."""
 
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """What is in the archives of a set, and what is left out of it on purpose."""
+    """What the archives of a set contain, and what is left out on purpose."""
 
     folder: str
-    """The stack's, links followed."""
+    """The folder of the stack, with links resolved."""
     paths: tuple[str, ...]
-    """Absolute."""
+    """Absolute paths."""
     left_out: tuple[str, ...] = ()
-    """Patterns, of paths of the stack or from /."""
+    """Patterns, of paths in the stack or from /."""
 
     def answers_for(self, path: str) -> bool:
-        """Tell whether an absolute path is packed, left out on purpose, or nothing to keep."""
+        """Return whether an absolute path is packed, left out on purpose, or not worth keeping."""
         if any(is_in(path, each) for each in self.paths):
             return True
         place = posixpath.relpath(path, self.folder) if is_in(path, self.folder) else path
@@ -55,16 +55,16 @@ class Packed:
 
 
 class LinksOut:
-    """Collects the links of one archive that lead to what `packed` does not answer for."""
+    """Collects the links of one archive whose targets `packed` does not answer for."""
 
     def __init__(self, packed: Packed, base: str) -> None:
         self._packed = packed
         self._base = base
         self._links: dict[str, str] = {}
-        """The first link, from /, to each place."""
+        """The first link, from /, to each target."""
 
     def take(self, name: str, target: str) -> None:
-        """Take a link, by the name of its member and by what it says."""
+        """Add a link: the name of its member and its target."""
         if not (target.startswith("/") or ".." in target) or len(self._links) >= MOST_LOOKED_AT:
             return
         link = posixpath.normpath(posixpath.join(self._base, name))
@@ -73,7 +73,7 @@ class LinksOut:
             self._links[to] = link
 
     def warn(self, context: StepContext, host: Host, as_root: tuple[str, ...]) -> None:
-        """Warn of those that lead to something: one to nothing may mean a path in a container."""
+        """Warn of links with existing targets: a broken one may mean a path in a container."""
         if not self._links:
             return
         try:
@@ -99,7 +99,7 @@ class LinksOut:
             context.warn(f"NOT COVERED: {more}.")
 
     def _holds_more(self, host: Host, path: str, as_root: tuple[str, ...]) -> bool:
-        """Tell whether something lies at a path beside what of it is packed, or we cannot look."""
+        """Return whether a path holds more than what is packed of it, or cannot be examined."""
         known = (*self._packed.paths, self._packed.folder)
         inner = [each for each in known if is_in(each, path)]
         if not inner:

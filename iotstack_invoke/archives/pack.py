@@ -1,7 +1,7 @@
-"""The general part: GNU tar reads the stack, we compress and hash in the same pass.
+"""The general part: GNU tar reads the stack; this module compresses and hashes in the same pass.
 
-GNU tar, because the walk and the reading in C cost a tenth of Python's, and because it tells
-which files changed while they were read (exit 1), which tarfile does not. Not for unpacking.
+GNU tar, because its C code takes a tenth of Python's time to walk and read, and because it
+reports files that changed while they were read (exit 1); tarfile does not. Not for unpacking.
 """
 
 from __future__ import annotations
@@ -30,37 +30,37 @@ from .passing import Passing, stack_judge
 from .sizes import Sizes
 
 TAR_END_BYTES = 1024
-"""A whole tar ends with two blocks of zeros."""
+"""A complete tar ends with two blocks of zeros."""
 COMPARE_LIMIT_S = 24 * 3600.0
 FIND_LIMIT_S = 600.0
 MOST_NAMES = 200
 BESIDE = ("-wal", "-shm", "-journal")
-"""What lies beside a live database by these names belongs to no copy of it."""
+"""The endings of files beside a live database that do not belong to a copy of it."""
 
 LISTED_BYTES = 500_000
-"""Names of more bytes are given to tar in files: Linux takes 2 MB of words at most."""
+"""Names of more bytes are passed to tar in files: Linux allows 2 MB of arguments at most."""
 WHOLE_SECONDS = "--pax-option=delete=atime,delete=ctime,delete=mtime"
-"""No member has a header for its dates: 1 KiB each, and 30 bytes when compressed."""
+"""No member has an extended header for its dates: 1 KiB each, 30 bytes when compressed."""
 ALL_DATES = "--pax-option=delete=atime,delete=ctime"
 DATES = (-1, 8**11 - 1)
-"""Between these, in seconds, lie the dates that a member can have without a header of its own."""
+"""The dates, in seconds, that fit into a member's basic header."""
 TAR_WORDS = (
     "env",
-    "LC_ALL=C.UTF-8",  # English messages, and names as they are
+    "LC_ALL=C.UTF-8",  # English messages, and names unchanged
     "tar",
     "--create",
     "--file=-",
     "--format=posix",
     WHOLE_SECONDS,
-    "--numeric-owner",  # containers know numbers: on another host the names mean other users
+    "--numeric-owner",  # containers use numbers: on another host the names mean other users
     "--xattrs",
     "--acls",
     "--sort=name",
-    "--warning=no-file-ignored",  # a socket cannot be saved, and need not
+    "--warning=no-file-ignored",  # a socket cannot be saved and need not be
 )
 
 _EMPTIED = re.compile(r"--exclude=(\./.+)/\*")
-"""A folder of which only the empty folder is packed."""
+"""A folder that is packed without its content."""
 _CHANGED = re.compile(
     r"tar: (?P<file>.*?): (?P<what>file changed as we read it|File removed before we read it"
     r"|File shrank by \d+ bytes; padding with zeros|Cannot stat: No such file or directory)"
@@ -83,18 +83,18 @@ class HashedFile:
         return len(data)
 
     def flush(self) -> None:
-        """Do nothing: the file is synced when it is whole."""
+        """Do nothing: the file is synced when it is complete."""
 
 
 class Messages:
-    """Keeps what a program says, besides putting it into the log."""
+    """Keeps the output lines of a program, and writes them to the log."""
 
     def __init__(self, context: StepContext) -> None:
         self.context = context
         self.lines: list[str] = []
 
     def __call__(self, stream: str, line: str) -> None:
-        """Take one line."""
+        """Add one line."""
         self.lines.append(line)
         self.context.log_output(stream, line)
 
@@ -103,9 +103,10 @@ class Messages:
 class PackStack:
     """Pack files of the stack into one compressed archive.
 
-    `tar` is the command up to its members; `expected_bytes` is a guess, for the progress. The
-    files below `copies` are packed in place of the live ones of their names; so is each of the
-    paths `at_rest` there, as a whole, and each of the files `linked`. `told` goes into the record.
+    `tar` is the command up to its members; `expected_bytes` is a guess, for the progress display.
+    The files below `copies` are packed in place of the live files of their names; so is each of
+    the paths `at_rest` there, as a whole, and each of the files `linked`. `told` goes into the
+    record.
     """
 
     output: File
@@ -117,15 +118,15 @@ class PackStack:
     as_root: tuple[str, ...] = ()
     at_rest: tuple[str, ...] = ()
     sized: tuple[str, ...] | None = None
-    """What the size of is written down besides each entry of `tops`; None: nothing."""
+    """Paths whose sizes are recorded besides each entry of `tops`; None: no sizes."""
     tops: tuple[str, ...] = FOLDERS
     linked: tuple[str, ...] = ()
     packed: Packed | None = None
-    """What all parts hold: of links to anything else it is told."""
+    """The contents of all parts: links to anything else cause a warning."""
     told: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     def commands(self) -> tuple[str, ...]:
-        """Return the pipe as a person would type it."""
+        """Return the pipe as a user would type it."""
         read = Command((*self.tar, *self.members))
         pipe = f"{read} | {gzip_streams.PROGRAM} -{gzip_streams.LEVEL} > '{self.output.partial}'"
         if not self.copies:
@@ -133,7 +134,7 @@ class PackStack:
         return (f"{pipe}  # each file below '{self.copies}' in place of the live one",)
 
     def do(self, context: StepContext) -> None:
-        """Write the archive under its partial name; raises StepFailed where tar failed."""
+        """Write the archive under its partial name; raises StepFailed if tar failed."""
         host = context.host(self.output.role)
         said = Messages(context)
         context.set_total(self.expected_bytes)
@@ -170,7 +171,7 @@ class PackStack:
             folders |= {found[1] for found in emptied if found}
             judge_tar(pipe.finish(), said.lines, context, folders)
             if end != bytes(TAR_END_BYTES) or unpacked_bytes % 512:
-                # sudo that asks for a password ends with 1, as tar does when a file changed.
+                # sudo exits with 1 if it needs a password, like tar if a file changed.
                 why = f": {ended(said.lines[-1])}{_advice(said.lines)}" if said.lines else "."
                 raise StepFailed(f"tar did not finish its archive{why}", again=True)
         context.record(
@@ -204,7 +205,7 @@ class PackStack:
     def _words(
         self, host: Host, copies: Lying, apart: tuple[str, ...]
     ) -> Iterator[tuple[str, ...]]:
-        """Yield the command; names that are too many for it lie in files beside the copies."""
+        """Yield the command; names that are too many for it are in files beside the copies."""
         tar = keeping_dates(host, (*self.tar, *self.members), self.limit_s)[: len(self.tar)]
         if not (copies.sizes_bytes or apart):
             yield (*tar, *self.members)
@@ -225,26 +226,26 @@ class PackStack:
                     stream.write(os.fsencode(text))
             yield words_with_copies(tar, self.members, self.copies, copies, apart, lists)
         finally:
-            with contextlib.suppress(StepFailed):  # the next backup writes them anew
+            with contextlib.suppress(StepFailed):  # the next backup overwrites them
                 host.remove(texts)
 
 
 @dataclass(frozen=True, slots=True)
 class Lists:
-    """Files with what tar leaves out, a line each, and with what it takes, each with a NUL."""
+    """Files with the names that tar excludes, one per line, and those it adds, each with a NUL."""
 
     left_out: str
     taken: str
 
 
 def _is_odd(name: str) -> bool:
-    """Tell whether a name cannot be a line of --exclude-from, which loses blanks at its end."""
+    """Return whether a name cannot be a line of --exclude-from, which strips trailing spaces."""
     return "\n" in name or name != name.rstrip()
 
 
 @dataclass(frozen=True, slots=True)
 class Lying:
-    """What lies below a folder: files with their sizes, and folders, by their paths in it."""
+    """The content of a folder: files with their sizes, and folders, by relative path."""
 
     sizes_bytes: Mapping[str, int]
     """Sorted."""
@@ -252,7 +253,7 @@ class Lying:
 
     @property
     def names_beside(self) -> frozenset[str]:
-        """The names that SQLite has for its own files beside each file."""
+        """The names that SQLite's own files would have beside each file."""
         return frozenset(name + ending for name in self.sizes_bytes for ending in BESIDE)
 
 
@@ -284,15 +285,15 @@ def words_with_copies(
     whole: tuple[str, ...] = (),
     lists: Lists | None = None,
 ) -> tuple[str, ...]:
-    r"""Return the tar command that takes copies in place of the live files of their names.
+    r"""Return the tar command that adds copies in place of the live files of their names.
 
-    Each of the paths `whole` is taken with all that lies below it. `lists`: the names are there.
+    Each of the paths `whole` is added with everything below it. `lists`: files with the names.
 
-    They come before these, so that a plain `tar -x` gives their folders the right dates, and
-    behind the top files, which are looked for at the begin of an archive. They lie in another
-    folder, whose name they lose: `r` and `h` are the members' names and those that hard links
-    lead to; what a symlink holds stays. Without --no-unquote tar would take `\1` in the name of a
-    member for a character.
+    The copies come before other members, so that a plain `tar -x` gives their folders the right
+    dates, and after the top files, which readers expect at the beginning of an archive. They are
+    in another folder, whose name is removed: `r` and `h` transform the names of members and the
+    targets of hard links; targets of symlinks stay. Without --no-unquote tar would read `\1` in
+    the name of a member as a character code.
     """
     above, own = posixpath.split(folder)
     tops = tuple(each for each in members if _is_top(each))
@@ -325,10 +326,10 @@ def _is_top(member: str) -> bool:
 def names_with_copies(
     folder: str, copies: Lying, whole: tuple[str, ...]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return which members tar leaves out, and which it takes of the folder of the copies.
+    """Return the members that tar excludes, and those it adds from the folder of the copies.
 
-    What has a name of SQLite's own files and is none lies there too; a folder of such a name is
-    taken as it lies in the stack.
+    Files there may have names like SQLite's own files without being such; a folder with such a
+    name is packed from the stack.
     """
     own, names = posixpath.basename(folder), tuple(copies.sizes_bytes)
     beside = sorted(copies.names_beside - {*names} - copies.folders)
@@ -339,7 +340,7 @@ def names_with_copies(
 
 @dataclass(frozen=True, slots=True)
 class CompareUnpacked(HostStep):
-    """Compare every member of an archive with what was unpacked: tar's own comparison."""
+    """Compare every member of an archive with what was unpacked, with tar's own comparison."""
 
     archive: str
     folder: str
@@ -358,7 +359,7 @@ class CompareUnpacked(HostStep):
         return (str(self._command()),)
 
     def do(self, context: StepContext) -> None:
-        """Raise StepFailed with the first of what differs."""
+        """Raise StepFailed with the first difference."""
         host = self.access.host(context)
         told = host.run(self._command(here=isinstance(host, LocalHost)))
         if told.exit_code:
@@ -384,7 +385,7 @@ def tar_words(
 def keeping_dates(host: Host, words: tuple[str, ...], limit_s: float) -> tuple[str, ...]:
     """Return a tar command that keeps all dates if it reads a file of before 1970 or after 2242.
 
-    GNU tar takes such a date for 1970 otherwise, without a word.
+    Otherwise GNU tar silently stores such a date as 1970.
     """
     members = [each for each in words if each == "." or each.startswith("./")]
     if WHOLE_SECONDS not in words or not members:
@@ -393,18 +394,18 @@ def keeping_dates(host: Host, words: tuple[str, ...], limit_s: float) -> tuple[s
     as_root = words[: words.index(TAR_WORDS[0])]
     early, late = (("-newermt", f"@{each}") for each in DATES)
     find = ("find", *places, "(", "!", *early, "-o", *late, ")", "-printf", "x", "-quit")
-    command = Command((*as_root, *find), frozenset({0, 1}), limit_s)  # tar tells what is not there
+    command = Command((*as_root, *find), frozenset({0, 1}), limit_s)  # tar reports missing files
     odd = host.run(command).out
     return tuple(ALL_DATES if odd and each == WHOLE_SECONDS else each for each in words)
 
 
 def warn_of_nothing(context: StepContext, host: Host, base: str) -> None:
-    """Warn of an archive that holds nothing of the folders of a stack, if these hold something."""
+    """Warn if an archive holds nothing of the folders of a stack although they have content."""
     there = []
     for top in FOLDERS:
         try:
             names = host.listdir(f"{base}/{top}")
-        except StepFailed:  # another user's: what is in it is not known
+        except StepFailed:  # another user's: its content is unknown
             there.append(top)
         else:
             there += [top] if any(not is_of_restores(f"{top}/{each}") for each in names) else []
@@ -417,28 +418,28 @@ def warn_of_nothing(context: StepContext, host: Host, base: str) -> None:
 
 
 def _base(tar: tuple[str, ...]) -> str:
-    """Return the folder that members are named from."""
+    """Return the folder that member names are relative to."""
     return next(e.partition("=")[2] for e in tar if e.startswith("--directory="))
 
 
 def literal(path: str) -> str:
-    """Return a path as an exclusion that means this path alone."""
+    """Return a path as an exclusion that matches this path alone."""
     return re.sub(r"([*?\[\\])", r"\\\1", path)
 
 
 def judge_tar(
     exit_code: int, said: list[str], context: StepContext, may_change: Container[str] = ()
 ) -> None:
-    """Warn of each file that changed while tar read it; raise StepFailed where tar failed.
+    """Warn of each file that changed while tar read it; raise StepFailed if tar failed.
 
-    `may_change` are folders of databases that were copied, in which a -journal comes and goes, and
-    those that are packed empty, into which a dump may be written meanwhile.
+    `may_change`: folders of databases that were copied, in which a -journal comes and goes, and
+    folders that are packed empty, into which a dump may be written meanwhile.
     tar(1): exit 1, some files differ or changed; exit 2, a fatal error.
     """
     changed = [found for line in said if (found := _CHANGED.match(line))]
     others = [line for line in said if not _CHANGED.match(line) and is_telling(line)]
     gone = [found for found in changed if found["what"].startswith("Cannot stat")]
-    # A file that is listed and then gone is "Cannot stat" with exit 2 in older versions of tar.
+    # Older versions of tar report a file removed after listing as "Cannot stat", with exit 2.
     if exit_code not in (0, 1) and (others or not gone):
         telling = [line for line in others if line.startswith(("tar:", "sudo:"))]
         last_words = (telling or others or said or ["no message"])[0]
@@ -467,11 +468,11 @@ def _advice(lines: list[str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class RemoveFolder(CommandStep):
-    """Remove a folder that nobody needs any more."""
+    """Remove a folder that is no longer needed."""
 
     path: str
 
     @property
     def command(self) -> Command:
-        """What removes it."""
+        """The command that removes it."""
         return Command((*self.access.as_root, "rm", "-rf", "--", self.path), timeout_s=600)

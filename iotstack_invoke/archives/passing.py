@@ -1,8 +1,8 @@
-"""The headers of a tar that passes: each member is judged, and what no restore takes is left out.
+"""Filters a tar while it is written: members that no restore accepts are left out.
 
-GNU tar packs devices and paths of any length, and a restore of ours refuses the whole archive for
-one of them. Looked at in passing nothing is read a second time. Not for: archives that may be
-damaged or hostile (members.py asks the tar that unpacks them); this one is made beside us.
+GNU tar packs devices and paths of any length, and a restore refuses the whole archive because of
+one of them. Filtering in the stream reads nothing twice. Not for: archives that may be damaged or
+hostile (scan.py asks the tar that unpacks them); this one is being written on this machine.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _LETTERS = {
 _WITHOUT_CONTENT = frozenset("hlcbdp")
 _ZEROS = bytes(BLOCK_BYTES)
 _MORE = b"xgLK"
-"""The kinds of a header that says more of the next one."""
+"""The types of a header that extends the next one."""
 
 
 class Passing:
@@ -43,7 +43,7 @@ class Passing:
         self.left_out: dict[str, list[str]] = {}
         """Names by why they are left out."""
         self.refused: dict[str, list[str]] = {}
-        """The same of what a restore will refuse, and the archive holds all the same."""
+        """The same for members that a restore will refuse although the archive holds them."""
         self._waiting = b""
         self._content_bytes = 0
         self._keeps = True
@@ -51,7 +51,7 @@ class Passing:
         self.is_tar = True
 
     def take(self, piece: bytes) -> list[bytes]:
-        """Return what goes on of a piece; what belongs to a header that is not whole waits."""
+        """Return the output for a piece; part of an incomplete header is held back."""
         data = self._waiting + piece if self._waiting else piece
         self._waiting = b""
         kept: list[bytes] = []
@@ -66,7 +66,7 @@ class Passing:
                 continue
             try:
                 found = _next_header(data, at)
-            except ValueError:  # no tar: whoever looks at its end tells
+            except ValueError:  # not a tar: the check of its end reports that
                 self.is_tar, self._ended = False, True
                 break
             if found is None:
@@ -88,7 +88,7 @@ class Passing:
         return kept
 
     def end(self) -> bytes:
-        """Return what still waits: the beginning of a header that never came."""
+        """Return what is held back: the beginning of an incomplete header."""
         return self._waiting
 
     def warn(self, context: StepContext) -> None:
@@ -112,7 +112,7 @@ class Passing:
 
 
 def stack_judge(members: Iterable[str]) -> Judge:
-    """Return a judge of a general part that is made of these members."""
+    """Return a judge for a general part made of these members."""
     paths = (posixpath.normpath(each) for each in members)
     return Judge(
         shape_of("general", [e for e in paths if e not in FOLDERS and not _is_top_file(e)])
@@ -129,9 +129,9 @@ def _listed(names: list[str]) -> str:
 
 
 def _next_header(data: bytes, at: int) -> tuple[str, bytes, bytes, int, int] | None:
-    """Return kind, name, link, size and end of a header; None where it is not all there.
+    """Return type, name, link, size and end of a header; None if it is incomplete.
 
-    The kind is '' at the end of the tar.
+    The type is '' at the end of the tar.
     """
     more: dict[bytes, bytes] = {}
     while True:
@@ -167,14 +167,14 @@ def _next_header(data: bytes, at: int) -> tuple[str, bytes, bytes, int, int] | N
 
 
 def _number(field: bytes) -> int:
-    """Return a number of a header: octal digits, or bytes where these are too few."""
+    """Return a number of a header: octal digits, or binary if these are too few."""
     if field[0] & 0x80:
         return int.from_bytes(bytes([field[0] & 0x7F]) + field[1:], "big")
     return int(field.strip(b" \0") or b"0", 8)
 
 
 def _records(body: bytes) -> dict[bytes, bytes]:
-    """Return the records of an extended header: `30 path=…` and a line feed each."""
+    """Return the records of an extended header: each is `30 path=…` and a newline."""
     found = {}
     while body:
         digits, _, _ = body.partition(b" ")

@@ -1,9 +1,9 @@
-"""What an archive may hold, and what of it is refused: one judgement for all who ask.
+"""What an archive may hold, and which members are refused: one rule for all callers.
 
-A restore and a rehearsal ask GNU tar, the program that will unpack it, and judge its own listing:
-no second reading of the headers can differ from what is done. Its names are C strings: one line
-is one member, whatever the name holds. A backup judges what it packs, and a verification what it
-reads, by the same function.
+A restore and a rehearsal ask GNU tar, the program that will unpack it, and judge its own listing,
+so that no second reading of the headers can differ from what is unpacked. Its names are C strings:
+one line is one member, whatever the name holds. A backup judges what it packs, and a verification
+what it reads, by the same function.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from ..stack.compose import is_top_file
 
 LIST_WORDS = (
     *("env", "LC_ALL=C", "tar", "--list", "--verbose", "--numeric-owner", "--full-time"),
-    # It goes on behind the end, and tells of each block of zeros: whether there is an end.
+    # It reads past the end, and reports each block of zeros: this shows whether there is an end.
     *("--quoting-style=c", "--block-number", "--ignore-zeros"),
 )
 _, VOLUMES = FOLDERS
 MOST_MEMBERS = 5_000_000
 LONGEST_PATH_BYTES = 4000
-"""Below PATH_MAX (4096), with room for the folder that it is unpacked into."""
+"""Below PATH_MAX (4096), leaving room for the folder that it is unpacked into."""
 LONGEST_NAME_BYTES = 255
 MOST_TOLD = 5
 MOST_NAMES = 200
 """How many members a warning names."""
 MOST_ZEROS = 100_000
-"""Blocks behind the end: tar writes up to 20, whoever copies to a tape some thousand."""
+"""Blocks after the end: tar writes up to 20, a copy to a tape some thousand."""
 BLOCK_BYTES = 512
 NO_END = "it does not end with two blocks of zeros, so it is cut"
 SKIPPING = "Skipping to next header"
@@ -46,12 +46,12 @@ NOTHING = "it is empty"
 NOTHING_OF_A_STACK = "it has only empty folders: no service, no volume and no file of a stack"
 TOO_LONG = "its name is too long for a file system"
 NO_TOPS = frozenset({"/"})
-"""For an archive whose members must all be named: no path begins so."""
+"""For an archive whose members must all be listed: no path begins like this."""
 BEHIND_END = "there is data after the end of the tar"
 
 _LINE = re.compile(
-    r"(?:block \d+: )*"  # one more for each thing that tar says meanwhile
-    r"(?P<kind>.)\S+ \S+ +(?P<size>\d+|\d+,\d+) \S+ \S+ +"  # a time of parts of a second is padded
+    r"(?:block \d+: )*"  # repeated for each message that tar prints meanwhile
+    r"(?P<kind>.)\S+ \S+ +(?P<size>\d+|\d+,\d+) \S+ \S+ +"  # fractional times are padded
     r'(?P<name>"(?:[^"\\]|\\.)*")(?: -> "(?:[^"\\]|\\.)*"| link to (?P<link>"(?:[^"\\]|\\.)*"))?'
 )
 _ESCAPE = re.compile(r"\\([0-7]{3}|.)")
@@ -62,7 +62,7 @@ _KINDS = {
     "l": "symlink",
     "h": "hard link",
     "p": "pipe",
-    "C": "file",  # contiguous, which every system takes as a file
+    "C": "file",  # contiguous: every system treats it as a file
 }
 _REFUSED_KINDS = {"b": "a block device", "c": "a character device", "V": "a volume header"}
 _IN_A_DUMP = frozenset({"file", "folder", "hard link"})
@@ -70,18 +70,18 @@ _IN_A_DUMP = frozenset({"file", "folder", "hard link"})
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What an archive of one kind may have at its top."""
+    """What an archive of one kind may have at its top level."""
 
     tops: frozenset[str] = frozenset()
-    """Folders; without any, it is a dump: files and folders of any name."""
+    """Folders; if empty, it is a dump: files and folders of any name."""
     top_files: bool = False
-    """Compose files and those of their environment as well."""
+    """Compose files and their environment files as well."""
     included: frozenset[str] = frozenset()
-    """What else a general part holds, as its manifest says; relative paths."""
+    """What else a general part holds, according to its manifest; relative paths."""
 
 
 def shape_of(kind: str, included: Collection[str] = ()) -> Shape:
-    """Return what an archive of one kind of part may have at its top."""
+    """Return what an archive of one kind of part may have at its top level."""
     if kind == "general":
         return Shape(frozenset(FOLDERS), True, frozenset(included))
     if kind == "outside":
@@ -91,32 +91,32 @@ def shape_of(kind: str, included: Collection[str] = ()) -> Shape:
 
 @dataclass(slots=True)
 class Contents:
-    """What the members of one archive come to."""
+    """The sums and names of the members of one archive."""
 
     unpacked_bytes: int = 0
     volumes_bytes: int = 0
-    """Of these, what lies below volumes/."""
+    """The part of that below volumes/."""
     count: int = 0
     items: set[str] = field(default_factory=set)
-    """`services/x`, `volumes/y`: what a restore puts in place, each as a whole."""
+    """`services/x`, `volumes/y`: what a restore replaces, each as a whole."""
     top_files: set[str] = field(default_factory=set)
     tops_known: bool = True
-    """Whether these are all: without reading it to its end they may not be."""
+    """Whether `top_files` is complete: it may not be if the archive was not read to its end."""
     included: set[str] = field(default_factory=set)
-    """What it holds of the paths that were named besides services/, volumes/ and top files."""
+    """The named paths besides services/, volumes/ and top files that it holds."""
     refusals: list[str] = field(default_factory=list)
-    """Why the archive is not unpacked, each naming a member; the first few of them."""
+    """Why the archive is refused, each naming a member; the first few only."""
 
 
 class Judge:
-    """Goes through the members of an archive in the order in which tar would unpack them."""
+    """Judges the members of an archive in the order in which tar would unpack them."""
 
     def __init__(self, shape: Shape, most_told: int = MOST_TOLD) -> None:
         self.shape = shape
         self.most_told = most_told
         self.contents = Contents()
         self.around = {above for path in shape.included for above in _above(path)}
-        """The folders that hold what is included."""
+        """The parent folders of what is included."""
         self._kinds: dict[str, str] = {}
         self._folders_implied: set[str] = set()
 
@@ -131,9 +131,9 @@ class Judge:
         self.judge(found["kind"], unquote(found["name"]), size, link)
 
     def judge(self, letter: str, name: str, size_bytes: int, link: str = "") -> str:
-        """Return why a member must not be unpacked, '' where it may.
+        """Return why a member must not be unpacked, '' if it may.
 
-        `letter`: its kind as `ls -l` writes it, `h` for a hard link to `link`.
+        `letter`: its type as `ls -l` writes it, `h` for a hard link to `link`.
         """
         why = self._why_not(letter, name, link)
         if why:
@@ -157,11 +157,11 @@ class Judge:
 
     @property
     def is_empty(self) -> bool:
-        """Whether no member came, or none but the folder itself."""
+        """Whether there were no members, or only the folder itself."""
         return not (self.contents.refusals or self._kinds.keys() - {"."})
 
     def _included_in(self, path: str) -> frozenset[str]:
-        """Return which of the included paths a member is, or lies below."""
+        """Return the included paths that a member is, or lies below."""
         included = self.shape.included
         return included & {path, *_above(path)} if included else included
 
@@ -237,13 +237,13 @@ class Judge:
 
 
 def _above(path: str) -> Iterator[str]:
-    """Return the folders that a relative path lies in, the nearest first."""
+    """Yield the parent folders of a relative path, the nearest first."""
     while path := posixpath.dirname(path):
         yield path
 
 
 def unquote(text: str) -> str:
-    """Return the name that a C string stands for; bytes that are no UTF-8 are escaped."""
+    """Return the name that a C string stands for; bytes that are not UTF-8 are escaped."""
 
     def byte(found: re.Match[str]) -> str:
         code = found[1]
@@ -263,10 +263,10 @@ def list_archive(
     kind: str = "general",
     included: Collection[str] = (),
 ) -> Contents:
-    """Return what an archive on a host holds, read whole by the tar that will unpack it.
+    """Return the contents of an archive on a host, read whole by the tar that will unpack it.
 
-    `kind`: which part it is. `included`: what a general part holds besides, as its manifest says.
-    Raises StepFailed where tar cannot read it to its end, or where its end is none.
+    `kind`: which part it is. `included`: what else a general part holds, according to its
+    manifest. Raises StepFailed if tar cannot read it completely, or it has no valid end.
     """
     here = isinstance(host, LocalHost)
     packed = _is_packed(host, archive)
@@ -293,12 +293,12 @@ def list_archive(
             code = 0 if zeros > MOST_ZEROS else pipe.finish()
     except StepFailed as error:
         raise StepFailed(f"{archive} cannot be read: {error}") from error
-    # Of absolute names and `..` tar says something as well: what names the member comes first.
+    # tar also complains about absolute names and `..`: the message with the name comes first.
     if contents.refusals:
         return contents
     if zeros > MOST_ZEROS or behind or (zeros and any(SKIPPING in line for line in said)):
         raise _damaged(f"{archive} is damaged: {BEHIND_END}.")
-    # What it says with exit 0 is no damage: sudo that looks for its host, an unknown keyword.
+    # Messages with exit 0 are no damage: sudo cannot resolve its host, an unknown keyword.
     if code:
         told = [each for each in said if is_telling(each)] or said
         words_said = "; ".join(each.rstrip(".") for each in told[:3]) or "no message"
@@ -306,7 +306,7 @@ def list_archive(
     if zeros < 2:  # noqa: PLR2004 - two blocks
         raise _damaged(f"{archive} is damaged: {NO_END}.")
     fact = host.stat([archive]).get(archive)
-    if not packed and fact and fact.size_bytes % BLOCK_BYTES:  # tar passes over that
+    if not packed and fact and fact.size_bytes % BLOCK_BYTES:  # tar accepts that
         raise _damaged(f"{archive} is damaged: {BEHIND_END}.")
     if judge.is_empty:
         contents.refusals.append(NOTHING)
@@ -316,13 +316,13 @@ def list_archive(
 
 
 def _is_packed(host: Host, archive: str) -> bool:
-    """Tell whether an archive is a gzip: IOTstackBackup calls some that are plain .tar."""
+    """Return whether an archive is a gzip: some of IOTstackBackup are plain .tar files."""
     if archive.endswith(".gz"):
         return True
     try:
         with host.read(archive) as stream:
             return stream.read(2) == b"\x1f\x8b"
-    except StepFailed:  # not for us, but for root
+    except StepFailed:  # readable only by root
         return False
 
 
@@ -336,10 +336,10 @@ def refuse_size(
     at_least: bool = False,
     for_all: bool = False,
 ) -> None:
-    """Keep room for what something takes where a folder lies, or will; others see it as taken.
+    """Reserve space for something that is written to a folder, which need not exist yet.
 
-    Raises StepFailed where there is less. `at_least`: it was not counted to its end. `for_all`: it
-    is written by another job of the run.
+    Raises StepFailed if there is less. `at_least`: its size was not counted completely. `for_all`:
+    another job of the run writes it.
     """
     space = reserve(context, host, folder, size_bytes, for_all=for_all) or Space()
     free, left = space.free_bytes, space.left_bytes
@@ -355,7 +355,7 @@ def refuse_size(
 
 
 def refuse_members(archive: str, contents: Contents) -> None:
-    """Raise StepFailed, naming the members, where an archive must not be unpacked."""
+    """Raise StepFailed, naming the members, if an archive must not be unpacked."""
     if contents.refusals:
         listed = "\n".join(f"  {each}" for each in contents.refusals)
         raise StepFailed(f"{archive} was not unpacked, and nothing was changed:\n{listed}")
@@ -363,25 +363,25 @@ def refuse_members(archive: str, contents: Contents) -> None:
 
 @dataclass(frozen=True, slots=True)
 class ScanArchive:
-    """Look at every member of an archive before anything of it is written."""
+    """Check every member of an archive before any of it is written."""
 
     archive: File
     as_root: tuple[str, ...]
     folder: str
-    """Where it is to be unpacked."""
+    """Where it will be unpacked."""
     kind: str = "general"
     """Which part it is."""
     included: tuple[str, ...] = ()
     """What a general part holds besides services/, volumes/ and top files."""
     volumes: str = ""
-    """Where its volumes are unpacked, if they lie on another file system."""
+    """Where its volumes will be unpacked, if that is another file system."""
 
     def commands(self) -> tuple[str, ...]:
         """Return the listing."""
         return (str(Command((*self.as_root, *LIST_WORDS, f"--file={self.archive.absolute}"))),)
 
     def do(self, context: StepContext) -> None:
-        """Raise StepFailed, naming the members, where one must not be unpacked, or has no room."""
+        """Raise StepFailed, naming the members, if one is refused or there is too little space."""
         context.status("checking every member")
         host = context.host(self.archive.role)
         path = self.archive.absolute

@@ -1,6 +1,6 @@
-"""How much a tar holds of each folder of a stack, counted while it goes by.
+"""How much a tar holds of each folder of a stack, counted while it is written.
 
-Of the headers that GNU tar itself wrote, for a record: nothing is judged or unpacked by it.
+Reads headers that GNU tar itself wrote, for a record: nothing is judged or unpacked by it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 BLOCK = 512
 _WITH_DATA = frozenset({0, *b"07xgLKS"})
-"""The kinds of members behind whose headers data lie (POSIX.1-2001, GNU tar)."""
+"""The types of members whose headers are followed by data (POSIX.1-2001, GNU tar)."""
 _LONGEST_NOTE = 1 << 20
 """A pax header holds a name and a few attributes."""
 _NO_MEMBER = frozenset(b"xgLK")
@@ -18,9 +18,9 @@ _LINKS = frozenset(b"12")
 
 
 class Sizes:
-    """Counts the bytes and the files of each entry of some folders, and of other paths.
+    """Counts bytes and files of each entry of some folders, and of other paths.
 
-    `found`: the bytes and the files by path; a folder that is there and empty has none of both.
+    `found`: bytes and files by path; both are 0 for an existing empty folder.
     """
 
     def __init__(self, paths: Iterable[str] = (), tops: Iterable[str] = ()) -> None:
@@ -37,7 +37,7 @@ class Sizes:
         self._is_any = False
 
     def take(self, chunk: bytes) -> None:
-        """Count what comes next of the tar; what it cannot read ends its counting."""
+        """Count the next piece of the tar; unreadable content ends the counting."""
         if self._broken:
             return
         try:
@@ -52,7 +52,7 @@ class Sizes:
         return not self._broken and not self._is_any
 
     def told(self) -> dict[str, list[int]]:
-        """Return what was found, by paths that any text file takes."""
+        """Return the counts, with paths that any text file can hold."""
         raw = {_raw(path): counts for path, counts in self.found.items()}
         return {path.decode("utf-8", "backslashreplace"): raw[path] for path in sorted(raw)}
 
@@ -71,7 +71,7 @@ class Sizes:
             padded = -(-size // BLOCK) * BLOCK
             if kind == _PAX and size <= _LONGEST_NOTE:
                 if len(data) - at < BLOCK + padded:
-                    break  # its text is to come
+                    break  # the rest of its content is to come
                 self._note = data[at + BLOCK : at + BLOCK + size]
             elif data[at] and kind not in _NO_MEMBER:
                 name = b""
@@ -94,7 +94,7 @@ class Sizes:
         if kind == _FOLDER:
             return
         if kind in _LINKS:
-            size = 1  # not nothing: what it leads to may be in another folder
+            size = 1  # not 0: the link target may be in another folder
         for each in self._counted:
             each[0] += size
             each[1] += 1
@@ -104,7 +104,7 @@ class Sizes:
             each[1] += 1
 
     def _items(self, folder: bytes) -> Iterable[list[int]]:
-        """Yield the counts of all that a folder is, or lies in."""
+        """Yield the counts of all items that contain a path."""
         parts = folder.split(b"/")
         path = parts[0]
         for depth in range(max(self._deepest, 1) + 1):
@@ -117,7 +117,7 @@ class Sizes:
 
 
 def _number(field: bytes) -> int:
-    """Return the number that a header holds: octal digits, or binary where it is too large."""
+    """Return the number in a header: octal digits, or binary if it is too large."""
     if field[0] & 0x80:
         return int.from_bytes(field[1:], "big")
     return int(field.rstrip(b" \0") or b"0", 8)
@@ -131,7 +131,7 @@ def _name(header: bytes) -> bytes:
 
 
 def _noted(note: bytes, key: bytes) -> bytes:
-    """Return what a pax header says of one key, b'' where it says nothing."""
+    """Return the value of a key in a pax header, b'' if it has none."""
     at, found = 0, b""
     while at < len(note):
         length = int(note[at : note.index(b" ", at)])

@@ -1,4 +1,4 @@
-"""What lies in the folder of the backups: names, manifests, sets; which stay, and what one lacks.
+"""The contents of the backup folder: names, manifests, sets; which sets stay, what a set lacks.
 
-Judges what is listed or handed in; `transfer` copies one file.
+Works on listings and values passed in; only `transfer` copies a file.
 """

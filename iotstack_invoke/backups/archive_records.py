@@ -1,4 +1,4 @@
-"""What a manifest says of its archives, as records of jobs. Pure."""
+"""The archives in a manifest, as records of jobs. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .manifest import Manifest
 
 
 def records_in(manifest: Manifest | None, runtag: str) -> dict[str, Record]:
-    """Return what a manifest says of its archives, wherever a restore reads them."""
+    """Return the records of a manifest's archives, wherever a restore reads them."""
     found = {}
     for part in manifest.made if manifest else ():
         folders = ("from:", f"pi:{BACKUPS}/", f"pi:{RESTORE}/{runtag}/")

@@ -1,4 +1,4 @@
-"""Services saved with their database in a part of their own: which they are. Pure."""
+"""The services that are saved with their database as separate parts. Pure."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from .names import PARTS
 DUMP_FOLDER = "db_backup"
 
 RECIPES = {name: each for name, each in packaged_recipes().items() if name in PARTS}
-"""The recipes by the name of their service, which is that of their part."""
+"""The recipes by the name of their service, which is also that of their part."""
 
 
 def tops_of(recipe: Recipe) -> frozenset[str]:
-    """Return the folders that may be at the top of the part."""
+    """Return the folders allowed at the top level of the part."""
     return frozenset({DUMP_FOLDER, *(each.partition("/")[0] for each in recipe.paths)})

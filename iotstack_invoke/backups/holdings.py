@@ -1,7 +1,7 @@
-"""What a set holds, part by part and database by database, and what another one lacks of it.
+"""What a set holds, part by part and database by database, and what it lacks that another holds.
 
-Pure. A set replaces another only if it holds all that the other holds, but for what the owner
-said is gone.
+Pure. A set replaces another only if it holds everything that the other holds, except what the
+owner declared gone.
 """
 
 from __future__ import annotations
@@ -20,38 +20,38 @@ from .names import PARTS
 from .sets import GOOD, BackupSet, State, newest_first
 
 Holding = tuple[str, ...]
-"""A part, or what is in it: ("influx",), ("influx", "home"), ("mariadb", "db", "nextcloud").
+"""A part, or something in it: ("influx",), ("influx", "home"), ("mariadb", "db", "nextcloud").
 
-One more word tells what of that is meant: ("influx", "home", "data").
+One more word names an aspect of it: ("influx", "home", "data").
 """
 Holdings = frozenset[Holding]
 
 FINISHED = frozenset({*GOOD, State.INCOMPLETE})
 GENERAL = "general"
 DATA = "data"
-"""Of a database: that it holds any. One that was made anew replaces none that did."""
+"""Of a database: that it holds any data. A newly created one replaces none that did."""
 WHOLE = "whole"
-"""Of a file of SQLite: that it is neither damaged nor torn."""
+"""Of a SQLite file: that it is neither damaged nor torn."""
 HOLLOW = "no bytes"
-"""Of a path: that files lie in it, and none has a byte."""
+"""Of a path: that it has files, and all are empty."""
 _DEPTHS = {GENERAL: 2, OUTSIDE: 2, "influx": 2}
 _DEEPEST = 3
 INTERNAL = "_internal"
-"""InfluxDB's database about itself, which is restored by nobody."""
+"""InfluxDB's database about itself, which is never restored."""
 MOST_TOLD = 3
 _ORDER = {kind: number for number, kind in enumerate(PARTS)}
 _ALIASES = {"influxdb": "influx", "postgresql": "postgres"}
 _WHOLE = frozenset(PARTS) - {"mariadb", "postgres"}
-"""The parts of one service each."""
+"""The parts that hold one service each."""
 _SPLIT = re.compile(r"[:/]")
 
 
 @dataclass(frozen=True, slots=True)
 class Gone:
-    """What the owner said is gone for good: a part, a container or a database, by its name.
+    """A part, a container or a database that the owner declared gone for good, by its name.
 
-    `host`: of which machine's sets, of all if it is empty. `said`: what a later set holds counts
-    anew; None: whenever it was made. `service`: no database is meant, though it may bear the name.
+    `host`: the machine whose sets are meant, '' for all. `said`: what a later set holds counts
+    again; None: for sets of any time. `service`: the name is not that of a database.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Gone:
     service: bool = False
 
     def excuses(self, holding: Holding) -> bool:
-        """Tell whether a set may lack it: it is what the name says, or in it."""
+        """Return whether a set may lack it: the name means it, or something that contains it."""
         named = _thing(holding)
         part = _ALIASES.get(self.name, self.name)
         if self.service:
@@ -69,7 +69,7 @@ class Gone:
         return any(True for _ in _heads(self.name, named))
 
     def is_about(self, backup: BackupSet) -> bool:
-        """Tell whether it was said of such a set: of its machine, in a later second."""
+        """Return whether it applies to a set: of its machine, made before `said`."""
         host = backup.manifest.host if backup.manifest else self.host
         made = backup.made()
         return self.host in ("", host) and (
@@ -78,12 +78,12 @@ class Gone:
 
 
 def _thing(holding: Holding) -> Holding:
-    """Return what has a name of its own, without the word that tells what of it is meant."""
+    """Return the named thing itself, without the word for an aspect of it."""
     return holding[: _DEPTHS.get(holding[0], _DEEPEST)]
 
 
 def _heads(name: str, thing: Holding) -> Iterable[Holding]:
-    """Yield what a name of --allow-missing may mean by which a thing is, or is in, that."""
+    """Yield the things that contain `thing` and that a name of --allow-missing may mean."""
     kind = _ALIASES.get(name, name)
     if kind in PARTS:
         if thing[0] == kind:
@@ -105,9 +105,9 @@ def _heads(name: str, thing: Holding) -> Iterable[Holding]:
 
 
 def meanings(name: str, holdings: Iterable[Holding]) -> tuple[str, ...]:
-    """Return what a name of --allow-missing may mean of what is held, by names that mean one.
+    """Return what a name of --allow-missing may mean among holdings, as unambiguous names.
 
-    A container with all that it holds is one, though a database in it bears its name.
+    A container with its contents counts as one, even if a database in it has the same name.
     """
     things = {*map(_thing, holdings)}
     if any(name == _spelled(each) for each in things):
@@ -141,18 +141,18 @@ def _held(kind: str, path: str, size: int) -> Holding:
 
 
 def answers_for(backup: BackupSet, needed: Iterable[Holding]) -> Holdings:
-    """Return what a set holds, and what of the needed it need not hold.
+    """Return what a set holds, and which of the needed holdings it need not hold.
 
-    That is what it says that it leaves out, folders that only became small, what lies in a path
-    outside of the stack that it holds as a whole, and files of SQLite that it does not say to be
-    damaged or torn.
+    Those are: what it declares left out, folders that only shrank, anything in a path outside of
+    the stack that it holds as a whole, and SQLite files that it does not report as damaged or
+    torn.
     """
     held, manifest = holdings_of(backup), backup.manifest
     if manifest is None:
         return held
     open_ = [each for each in needed if len(each) > 1 and each[0] in (GENERAL, OUTSIDE)]
     out = [each.what.removeprefix(VOLUME) for each in manifest.left_out]
-    # Of a volume that is left out but for its folder the pattern is that of its path.
+    # For a volume that is left out except for its folder, the pattern is that of its path.
     rows = manifest.outside
     emptied = {_outside_name(e) for e in rows if any(fits_all_of(o, f"{e['path']}/") for o in out)}
     whole = _places(held, OUTSIDE)
@@ -181,7 +181,7 @@ def _in_part(part: Part) -> Iterable[Holding]:
     sizes: Mapping[str, Any] = facts.get(SIZES, {})
     for each in rows:
         size, files = sizes.get(each["path"].lstrip("/"), (1, 1))
-        if files:  # an emptied one replaces none that holds something
+        if files:  # an emptied one replaces none with content
             yield _held(part.kind, _outside_name(each), size)
     full = {each["database"] for each in facts.get("shards", ())}
     for name in facts.get("databases", ()):
@@ -191,7 +191,7 @@ def _in_part(part: Part) -> Iterable[Holding]:
                 yield (part.kind, name, DATA)
     for each in facts.get("buckets", ()):
         yield (part.kind, each["organization"], each["bucket"])
-        # Those of InfluxDB itself drop all of theirs within days.
+        # InfluxDB's own buckets lose all of theirs within days.
         if each["shards"] and not each["bucket"].startswith("_"):
             yield (part.kind, each["organization"], each["bucket"], DATA)
     for server in facts.get("servers", ()):
@@ -209,8 +209,8 @@ def _outside_name(row: Mapping[str, Any]) -> str:
 def lost_databases(before: Manifest, after: Manifest) -> tuple[str, ...]:
     """Return a warning for each part of which a later set lacks what an earlier one has.
 
-    Databases and containers; not of a part that the later one does not have at all, nor of a
-    container of which it says that it could not be dumped.
+    Covers databases and containers; not a part that the later set does not have at all, nor a
+    container that it reports as not dumped.
     """
     now = {part.kind: part for part in after.made}
     found = []
@@ -229,7 +229,7 @@ def lost_databases(before: Manifest, after: Manifest) -> tuple[str, ...]:
 def needed_of(backup: BackupSet, gone: Iterable[Gone]) -> Holdings:
     """Return what a set must hold to replace this one: what it holds and is not gone.
 
-    With all that was in a part or a container, that is gone as well.
+    If everything in a part or container is gone, that is gone as well.
     """
     return _without(holdings_of(backup), tuple(each for each in gone if each.is_about(backup)))
 
@@ -261,8 +261,8 @@ def lacks(
 ) -> tuple[tuple[Holdings, BackupSet], ...]:
     """Return what a set lacks that earlier ones of its machine hold, with the newest that has it.
 
-    Only what a run has finished counts, and no set that is damaged. `here`: all lie beside their
-    stack, so they are of one machine, whatever it was called.
+    Only finished sets count, and no damaged one. `here`: all sets are stored beside their stack,
+    so they are of one machine, whatever its name was.
     """
     made, host = one.made(), one.manifest.host if one.manifest else ""
     gone, known = tuple(gone), holdings_of(one)
@@ -286,12 +286,12 @@ def lacks(
 
 
 def lacks_told(found: Iterable[tuple[Holdings, BackupSet]]) -> str:
-    """Return what a set lacks in words, with who has it; '' where it lacks nothing."""
+    """Return as a phrase what a set lacks and which set has it; '' if it lacks nothing."""
     return "; ".join(f"{told(missing)} (newest in {each.runtag})" for missing, each in found)
 
 
 def lacks_cured(found: Iterable[tuple[Holdings, BackupSet]], at: str = "") -> str:
-    """Return the same with how its owner says that it is gone for good.
+    """Return the same, with how the owner declares it gone for good.
 
     `at`: as in way_out.
     """
@@ -300,23 +300,23 @@ def lacks_cured(found: Iterable[tuple[Holdings, BackupSet]], at: str = "") -> st
 
 
 def lacking_words(found: Iterable[tuple[Holdings, BackupSet]]) -> list[str]:
-    """Return the words of --allow-missing for what a set lacks."""
+    """Return the arguments of --allow-missing for what a set lacks."""
     return _outermost_words(frozenset[Holding]().union(*(each for each, _ in found)))
 
 
 def _outermost_words(holdings: Iterable[Holding]) -> list[str]:
-    """Return the words of --allow-missing for holdings, as Gone reads them."""
+    """Return the arguments of --allow-missing for holdings, as Gone reads them."""
     return list(dict.fromkeys(map(_spelled, _outermost(holdings))))
 
 
 def spelled_all(holdings: Iterable[Holding]) -> list[str]:
-    """Return the names of all that is held, as --allow-missing takes them, part by part."""
+    """Return the names of all holdings, as --allow-missing takes them, part by part."""
     ordered = sorted(holdings, key=lambda each: (_ORDER.get(each[0], len(_ORDER)), each))
     return list(dict.fromkeys(map(_spelled, ordered)))
 
 
 def _spelled(holding: Holding) -> str:
-    """Return the name of a thing that means nothing else."""
+    """Return an unambiguous name of a holding."""
     kind, *names = _thing(holding)
     if kind == GENERAL and names:
         return spelled(names[0])
@@ -326,7 +326,7 @@ def _spelled(holding: Holding) -> str:
 
 
 def _outermost(holdings: Iterable[Holding]) -> list[Holding]:
-    """Return holdings in the order of their parts, but for what lies in another of them."""
+    """Return holdings in the order of their parts, without those inside another one."""
     known = set(holdings)
     paths = {kind: _places(known, kind) for kind in (GENERAL, OUTSIDE)}
     return sorted(
@@ -345,7 +345,7 @@ def _places(holdings: Iterable[Holding], kind: str) -> tuple[str, ...]:
 
 
 def told(holdings: Iterable[Holding], most: int = MOST_TOLD) -> str:
-    """Return holdings in words: `the influx part`, `database home of the influx part`."""
+    """Return holdings as a phrase: `the influx part`, `database home of the influx part`."""
     ordered = _outermost(holdings)
     words = [_words(each) for each in ordered[:most]]
     more = len(ordered) - most

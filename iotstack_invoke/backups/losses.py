@@ -1,6 +1,6 @@
-"""What a set holds less of than an earlier one, as when a drive is not mounted. Pure.
+"""What a set holds less of than an earlier one, for instance if a drive was not mounted. Pure.
 
-Not for: what a backup could not save; that it knows and tells by itself.
+Not for: what a backup could not save; it reports that itself.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ from .sets import GOOD, BackupSet, newest_first
 
 FLOOR_BYTES = 1 << 20
 FLOOR_ROWS = 100
-"""What held less than these may shrink: only that nothing is left of it is told."""
+"""Anything smaller may shrink: it is reported only if nothing is left."""
 MOST_TOLD = 10
 SHARE = 0.5
-"""Of what was there: so much must be there still."""
+"""The share of the earlier amount that must still be there."""
 _WILD = re.compile(r"[*?\[]")
 
 
 def way_out(names: Iterable[str], at: str = "") -> str:
-    """Return how the owner says that something is gone for good, as a command to paste.
+    """Return how the owner declares something gone for good, as a command to paste.
 
-    Else each backup that had it stays, and `status` and `list` tell that newer ones lack it.
-    `at`: the place whose backups hold it, if they are not here.
+    Otherwise each backup that had it stays, and `status` and `list` report that newer ones lack
+    it. `at`: the vault whose backups hold it, if they are not here.
     """
     words = " ".join(f"--allow-missing {shlex.quote(each)}" for each in names)
     return f"If it is gone for good: inv prune {words}{f' --at {shlex.quote(at)}' if at else ''}"
 
 
 def reference(sets: Iterable[BackupSet], runtag: str, host: str) -> Manifest | None:
-    """Return what a set of a host is compared with: the newest good one that it does not replace.
+    """Return the set to compare a new one with: the newest good one that it does not replace.
 
-    One of another host where there is none of its own: beside a stack that is its earlier name.
-    None where there is no other.
+    One of another host if this host has none: beside a stack that is its earlier name.
+    None if there is no other.
     """
     good = (each for each in newest_first(sets) if each.state in GOOD and each.runtag != runtag)
     found = [each.manifest for each in good if each.manifest]
@@ -54,7 +54,7 @@ def reference(sets: Iterable[BackupSet], runtag: str, host: str) -> Manifest | N
 
 
 def losses(before: Manifest, after: Manifest) -> tuple[str, ...]:
-    """Return what a set holds less of than an earlier one, a warning each."""
+    """Return a warning for each thing that a set holds less of than an earlier one."""
     return (
         *_lesser_parts(before, after),
         *_lesser_databases(before, after),
@@ -64,12 +64,12 @@ def losses(before: Manifest, after: Manifest) -> tuple[str, ...]:
 
 
 def _lesser_parts(before: Manifest, after: Manifest) -> Iterator[str]:
-    """Yield which parts are missing, or much smaller; of the general one what it holds is told."""
+    """Yield the parts that are missing or much smaller; for the general part, its contents."""
     now = {part.kind: part for part in after.parts}
     for part in before.made:
         was = f"{before.runtag} has one of {part.size_bytes:,} bytes"
         if part.kind not in now:
-            if part.kind != OUTSIDE or not before.outside_sizes:  # else what it held is told
+            if part.kind != OUTSIDE or not before.outside_sizes:  # else its contents are reported
                 cure = way_out([part.kind])
                 yield f"The {part.kind} part is missing: {was}, this backup has none. {cure}."
             continue
@@ -85,12 +85,12 @@ BYTES, FILES = 0, 1
 
 
 def is_hollow(had: Count, has: Count) -> bool:
-    """Tell whether nothing is left of what was held: no byte, or no file where none had any."""
+    """Return whether nothing is left: no byte, or no file if none had any byte."""
     return not has[BYTES] if had[BYTES] else bool(had[FILES]) and not has[FILES]
 
 
 def gone_from(after: Manifest, paths: Iterable[str], what: int = BYTES) -> frozenset[str]:
-    """Return the paths of which a set holds nothing and does not say that it leaves them out.
+    """Return the paths of which a set holds nothing without declaring them left out.
 
     `what`: no byte, or no file.
     """
@@ -104,12 +104,12 @@ def gone_from(after: Manifest, paths: Iterable[str], what: int = BYTES) -> froze
 
 
 def _is_meant(out: Iterable[str], path: str) -> bool:
-    """Tell whether what is left out on purpose is a path, or a part of it."""
+    """Return whether a path, or a part of it, is left out on purpose."""
     return any(fits_all_of(each, path) or each.startswith(f"{path}/") for each in out)
 
 
 def _lesser_databases(before: Manifest, after: Manifest) -> Iterator[str]:
-    """Yield which databases hold much less than they did; those that hold nothing are missing."""
+    """Yield the databases that hold much less than before; empty ones count as missing."""
     now = {part.kind: part for part in after.made}
     for part in before.made:
         has = _amounts(now[part.kind]) if part.kind in now else {}
@@ -123,7 +123,7 @@ def _lesser_databases(before: Manifest, after: Manifest) -> Iterator[str]:
 
 
 def _amounts(part: Part) -> Mapping[str, tuple[int, str, int]]:
-    """Return how much each database of a part holds, of what, and what is little of it."""
+    """Return how much each database of a part holds: amount, unit, smallest that counts."""
     found = {
         f"Database {database} of container {server['container']}": (
             sum(tables.values()),
@@ -142,12 +142,12 @@ def _amounts(part: Part) -> Mapping[str, tuple[int, str, int]]:
 
 
 def _shrunk(before: Manifest, after: Manifest) -> Iterator[str]:
-    """Yield which paths hold nothing any more, or much less than they did, the innermost first."""
-    if not after.sizes:  # its general part is of an earlier version, or could not be made
+    """Yield the paths that hold nothing any more, or much less than before, innermost first."""
+    if not after.sizes:  # the general part is of an earlier version, or failed
         return
     out = tuple({*map(_place, after.left_out)} - {*map(_place, before.left_out)})
     told: dict[str, tuple[int, int, int, int]] = {}
-    """Bytes and files of before and after, by the outermost paths that were told of."""
+    """Bytes and files before and after, by the outermost paths that were reported."""
     lines = []
     paths = [path for path in before.sizes if not _meets(path, out)]
     hollow = {
@@ -155,7 +155,7 @@ def _shrunk(before: Manifest, after: Manifest) -> Iterator[str]:
     }
     for path in sorted(paths, key=lambda each: (-each.count("/"), each)):
         if any(path.startswith(f"{each}/") for each in hollow):
-            continue  # the folder around it is told of
+            continue  # its parent folder is reported
         whole = (*before.sizes[path], *after.sizes.get(path, (0, 0)))
         inner = [each for each in told if each.startswith(f"{path}/")]
         had, files, has, left = (
@@ -176,9 +176,9 @@ def _shrunk(before: Manifest, after: Manifest) -> Iterator[str]:
 
 
 def _shrunk_outside(before: Manifest, after: Manifest) -> Iterator[str]:
-    """Yield which volumes and paths outside of the stack hold nothing, or much less."""
+    """Yield volumes and paths outside of the stack that hold nothing, or much less."""
     if any(part.kind == OUTSIDE and part.error for part in after.parts):
-        return  # the part is told of
+        return  # the part is reported
     now = after.outside_sizes
     paths = {outside_title(row): row["path"] for row in after.outside}
     out = {each.what for each in after.left_out} - {each.what for each in before.left_out}
@@ -199,7 +199,7 @@ def spelled(path: str) -> str:
 
 
 def _less_told(what: str, now: Count | None, runtag: str, had: Count) -> str:
-    """Return the words for what holds less; pairs of bytes and files, `now` None: it is gone."""
+    """Return the text for a loss; pairs of bytes and files, `now` None: it is gone."""
     told = "is missing now"
     if now:
         told = f"holds {now[0]:,} bytes in {_files(now[1])} now" if now[1] else "is empty now"
@@ -216,11 +216,11 @@ def _files(count: int) -> str:
 
 
 def _place(left_out: LeftOut) -> str:
-    """Return the folder in which all lies that a pattern means."""
+    """Return the folder that contains everything a pattern matches."""
     plain, *rest = _WILD.split(left_out.what, maxsplit=1)
     return plain.rpartition("/")[0] if rest else plain
 
 
 def _meets(path: str, places: Iterable[str]) -> bool:
-    """Tell whether a path is one of some places, holds one, or lies in one."""
+    """Return whether a path is one of some places, contains one, or is inside one."""
     return any(f"{path}/".startswith(f"{e}/") or f"{e}/".startswith(f"{path}/") for e in places)

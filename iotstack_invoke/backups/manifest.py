@@ -1,8 +1,8 @@
 """The manifest of a set, and the records it is made of. Pure: text in, values out.
 
-A set without a manifest is unfinished. The records of an unfinished set lie beside it as JSON
-lines, one for each finished output, written before the output got its final name: they tell a
-run that goes on after a crash what is whole.
+A set without a manifest is unfinished. Its records are in a file of JSON lines beside it, one for
+each finished output, written before the output got its final name: they show a run that resumes
+after a crash what is complete.
 """
 
 from __future__ import annotations
@@ -26,50 +26,50 @@ from ..services.containers import Container
 from .names import KINDS, PARTS
 
 FORMAT = "iotstack-invoke manifest 2"
-"""From the second on, a manifest ends with the SHA-256 of all that is before it."""
+"""Since format 2 a manifest ends with the SHA-256 of all text before it."""
 KNOWN_FORMATS = ("iotstack-invoke manifest 1", FORMAT)
 SUM = "sha256"
 CHANGED = "it was changed since it was written"
 RECORDS_ENDING = "unfinished.jsonl"
 REMOVING_ENDING = "removing"
 INCLUDED = "included"
-"""The fact of the general part: what it holds besides services/, volumes/ and the top files."""
+"""Fact of the general part: what it holds besides services/, volumes/ and the top files."""
 STAYS = "stays"
-"""The fact of the general part: what its owner left out, as patterns; a restore lets it lie."""
+"""Fact of the general part: patterns that its owner left out; a restore leaves these in place."""
 SIZES = "sizes"
-"""The fact of the general and the outside part: bytes and files of its items, by their paths."""
+"""Fact of the general and the outside part: bytes and files of its items, by path."""
 SQLITE = "sqlite"
-"""The fact of the same: the files of SQLite that were copied, damaged ones as well."""
+"""Fact of the same: the SQLite files that were copied, including damaged ones."""
 IS_UNCOVERED = ") is not covered: "
-"""In the warning of a container of which nothing is saved."""
+"""In the warning about a container of which nothing is saved."""
 IS_DAMAGED = " is a damaged database ("
-"""In the warning of a file of SQLite that was damaged before it was packed."""
+"""In the warning about a SQLite file that was damaged before it was packed."""
 IS_LOCKED = " stayed locked for "
 IS_NO_COPY = " cannot be copied by SQLite ("
-"""In the warnings of files of SQLite that were packed while somebody may have written them."""
+"""In the warnings about SQLite files that were packed while a program may have written them."""
 MAY_BE_TORN = ", which may be torn"
-"""In the same: what comes of it."""
+"""In the same warnings: the consequence."""
 IS_LESS_MEANT = "If this is intended, do nothing: the next backup is compared with this one."
-"""In the warning of data that are less than half of what the backup before had."""
+"""In the warning about data of less than half its size in the previous backup."""
 _IS_LESS_MEANT_BEFORE = "If that is meant, nothing is to be done"
 """The same in manifests of earlier versions."""
 IS_A_DRIVE_AWAY = "Is a drive not mounted?"
 IS_MISSING = "Missing: "
-"""Begins the warning of databases that an earlier backup has."""
+"""The beginning of the warning about databases that an earlier backup has."""
 VOLUME = "volume:"
-"""Before the name of a volume, where a path may stand as well."""
+"""The prefix of a volume's name, where a path is possible too."""
 OUTSIDE = "outside"
-"""A part, and its fact: what of the stack it holds that lies outside of its folder."""
+"""A part, and its fact: what it holds of the stack from outside of the stack's folder."""
 LEFT_OUT = "left_out"
-"""The fact of a server: what of it is not in its dump, and why, a sentence each."""
+"""Fact of a server: what its dump leaves out, and why, a sentence each."""
 VOLUME_OPTIONS = ("type", "device", "o")
-"""What Docker's driver for local volumes takes, in the order in which people write it."""
+"""The options of Docker's driver for local volumes, in the usual order."""
 PIN_ENDING = "pin.txt"
-"""Of the file beside a set that keeps it from being removed, and holds a note why."""
+"""The file beside a set that protects it from removal; it holds a note why."""
 UTC_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 MOST_QUOTED = 60
 MOST_BYTES = 16 << 20
-"""A thousand times what a manifest has."""
+"""A thousand times the size of a manifest."""
 _SUM_BEGINS = b',\n "sha256": "'
 _SUM_ENDS = b'"\n}\n'
 _UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
@@ -89,23 +89,23 @@ class Part:
 
     @property
     def lacking(self) -> Mapping[str, str]:
-        """The containers whose dumps it should hold and does not, each with why.
+        """The containers whose dumps are missing in it, each with why.
 
-        Or itself, as older_part calls it, where it could not be made again.
+        Or the part itself, under the name older_part, if it could not be made again.
         """
         told = self.facts.get(LACKING)
         return {str(k): str(v) for k, v in told.items()} if isinstance(told, dict) else {}
 
     @property
     def left_out(self) -> tuple[tuple[str, str], ...]:
-        """What its dumps pass over, and why: pairs of a container and a sentence."""
+        """What its dumps leave out, and why: pairs of a container and a sentence."""
         servers = self.facts.get("servers", ())
         return tuple((s["container"], each) for s in servers for each in s.get(LEFT_OUT, ()))
 
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """Something of the stack that is in no part, and why."""
+    """Something of the stack that no part holds, and why."""
 
     what: str
     reason: str
@@ -126,34 +126,34 @@ class Manifest:
     left_out: tuple[LeftOut, ...] = ()
     warnings: tuple[str, ...] = ()
     folder: str = ""
-    """Where the stack lay; '' where an earlier version wrote it."""
+    """The folder of the stack; '' if an earlier version wrote it."""
     unused: tuple[str, ...] = ()
-    """What lies in the folder of the stack and is in no part, because nothing of it uses it."""
+    """Contents of the stack's folder that are in no part, because no service uses them."""
     volumes: tuple[Mapping[str, Any], ...] = ()
-    """The local volumes whose driver was told options, such as a device: `name`, `key`, `options`
-    and `left_out`, the names of options that are not told since they may hold a secret."""
+    """The local volumes with driver options, such as a device: `name`, `key`, `options`
+    and `left_out`, the names of options that are omitted since they may hold a secret."""
     rows: tuple[str, ...] = ()
-    """The lines of hosts.toml that said what it is to hold."""
+    """The lines of hosts.toml that defined its contents."""
     machine: str = ""
-    """What tells its machine from others of its name, as machine_mark returns it; '' of none."""
+    """What distinguishes its machine from others of that name, by machine_mark; '' if unknown."""
 
     @property
     def state(self) -> str:
-        """`complete`, `warnings`, or `incomplete` where a part or a dump could not be made."""
+        """`complete`, `warnings`, or `incomplete` if a part or a dump could not be made."""
         if self.lacking:
             return "incomplete"
         return "warnings" if self.warnings else "complete"
 
     @property
     def made(self) -> tuple[Part, ...]:
-        """The parts that there are."""
+        """The parts that were made."""
         return tuple(part for part in self.parts if not part.error)
 
     def included(self, kind: str) -> tuple[str, ...]:
         """Return which paths a part holds besides those that all of its kind hold.
 
-        Of the general part, besides services/, volumes/ and the top files; of the outside part
-        all, as its members are named.
+        For the general part, besides services/, volumes/ and the top files; for the outside part
+        all, by the names of its members.
         """
         facts = next((part.facts for part in self.made if part.kind == kind), {})
         return (
@@ -163,13 +163,13 @@ class Manifest:
 
     @property
     def outside(self) -> tuple[Mapping[str, Any], ...]:
-        """What the outside part holds: `path`, and what else is known of it."""
+        """The entries of the outside part: `path`, and what else is known of it."""
         found = (part.facts.get(OUTSIDE, ()) for part in self.made if part.kind == OUTSIDE)
         return tuple(each for rows in found for each in rows)
 
     @property
     def stays(self) -> tuple[str, ...]:
-        """What was left out because no backup needs it: patterns, of absolute paths outside."""
+        """Patterns left out because no backup needs them; absolute outside of the stack."""
         return tuple(
             f"/{each}" if part.kind == OUTSIDE else each
             for part in self.made
@@ -178,13 +178,13 @@ class Manifest:
 
     @property
     def sizes(self) -> Mapping[str, tuple[int, int]]:
-        """The bytes and the files of what is in the stack, by path; {} of an earlier version."""
+        """Bytes and files of the stack's contents, by path; {} of an earlier version."""
         told = (part.facts.get(SIZES, {}) for part in self.made if part.kind != OUTSIDE)
         return {path: (size, files) for sizes in told for path, (size, files) in sizes.items()}
 
     @property
     def outside_sizes(self) -> Mapping[str, tuple[int, int]]:
-        """The bytes and the files of what is outside, by title; {} of an earlier version."""
+        """Bytes and files of what is outside, by title; {} of an earlier version."""
         facts: Iterable[Mapping[str, Any]] = (e.facts for e in self.made if e.kind == OUTSIDE)
         told = {path: pair for each in facts for path, pair in each.get(SIZES, {}).items()}
         titles = {each["path"].lstrip("/"): outside_title(each) for each in self.outside}
@@ -192,27 +192,27 @@ class Manifest:
 
     @property
     def uncovered(self) -> tuple[str, ...]:
-        """The warnings of what a container of the stack keeps and no part holds."""
+        """The warnings about container data that no part holds."""
         return tuple(e for e in self.warnings if e.startswith("NOT COVERED") or IS_UNCOVERED in e)
 
     @property
     def damaged(self) -> tuple[str, ...]:
-        """The warnings of databases that are damaged in it, since they were on its machine."""
+        """The warnings about databases that it holds damaged, as they were on its machine."""
         return tuple(each for each in self.warnings if IS_DAMAGED in each)
 
     @property
     def torn(self) -> tuple[str, ...]:
-        """The warnings of databases that may be torn in it: nobody could copy them whole."""
+        """The warnings about databases that may be torn in it: no consistent copy was possible."""
         return tuple(each for each in self.warnings if MAY_BE_TORN in each)
 
     @property
     def unsound(self) -> frozenset[str]:
-        """The files of SQLite that it holds and says not to be whole, by path; outside from /."""
+        """The SQLite files that it reports as damaged or torn, by path; outside ones from /."""
         return frozenset(map(file_warned_of, (*self.damaged, *self.torn)))
 
     @property
     def sqlite(self) -> Iterator[tuple[str, str]]:
-        """The files of SQLite that are whole in it, each with its part; a few hundred at most."""
+        """The intact SQLite files in it, each with its part; a few hundred at most."""
         unsound = self.unsound
         for part in self.made:
             for name in part.facts.get(SQLITE, ()):
@@ -221,7 +221,7 @@ class Manifest:
 
     @property
     def of_data(self) -> tuple[str, ...]:
-        """The warnings of data that it does not hold as they should be; the damaged come first."""
+        """The warnings about data that is missing or damaged in it; damaged data comes first."""
         signs = (IS_A_DRIVE_AWAY, IS_LESS_MEANT, _IS_LESS_MEANT_BEFORE)
         lesser = tuple(
             each
@@ -243,11 +243,11 @@ class Manifest:
 
     @property
     def lacks(self) -> tuple[str, ...]:
-        """What it lacks and why, a sentence each."""
+        """What is missing in it and why, a sentence each."""
         return tuple(f"It has no {what}: {why}" for what, why in self.lacking)
 
     def to_json(self) -> str:
-        """Return the text of the manifest file; bytes of names that are no UTF-8 are escaped."""
+        """Return the text of the manifest file; bytes of names that are not UTF-8 are escaped."""
         content = asdict(self)
         content["parts"] = {part.pop("kind"): part for part in content["parts"]}
         ordered = {"format": FORMAT, "runtag": self.runtag, "state": self.state, **content}
@@ -256,21 +256,21 @@ class Manifest:
 
 
 def older_part(kind: str) -> str:
-    """Return what a set lacks whose part is that of an earlier run, in the place of a container.
+    """Return the entry, in place of a container, for a part that is left from an earlier run.
 
-    No container bears such a name.
+    No container can have this name.
     """
     return f"newer {kind} part"
 
 
 def file_warned_of(warning: str) -> str:
-    """Return the file of SQLite that a warning says not to be whole."""
+    """Return the SQLite file that a warning reports as damaged or torn."""
     signs = (IS_DAMAGED, IS_LOCKED, IS_NO_COPY)
     return min((warning.partition(sign)[0] for sign in signs), key=len)
 
 
 def outside_title(row: Mapping[str, Any]) -> str:
-    """Return what people call something of the outside part: its path, or `volume:NAME`."""
+    """Return the title of an entry of the outside part: its path, or `volume:NAME`."""
     volume = row.get("volume") or row.get("anonymous")
     return f"{VOLUME}{volume}" if volume else str(row["path"])
 
@@ -282,18 +282,18 @@ def with_sum(text: str) -> bytes:
 
 
 def has_sum(content: bytes) -> bool:
-    """Tell whether a manifest says its own SHA-256, whatever that is worth."""
+    """Return whether a manifest contains its SHA-256, correct or not."""
     told = _parse(content)
     return told["format"] != KNOWN_FORMATS[0] or SUM in told
 
 
 def check_sum(content: bytes) -> None:
-    """Raise ValueError where a manifest is not what was written; the first format had no sum."""
+    """Raise ValueError if a manifest's checksum is wrong; format 1 has none."""
     _compare_sum(content, _parse(content))
 
 
 def check_size(size_bytes: int) -> None:
-    """Raise ValueError where a file is larger than any manifest is, so that nobody reads it."""
+    """Raise ValueError if a file is too large for a manifest, so that it is never read."""
     if size_bytes > MOST_BYTES:
         raise ValueError(f"it has {size_bytes:,} bytes, the most is {MOST_BYTES:,}")
 
@@ -301,14 +301,14 @@ def check_size(size_bytes: int) -> None:
 def read_manifest(
     content: bytes | str, runtag: str = "", *, outline: bool = False, changed: bool = False
 ) -> Manifest:
-    """Return the manifest that a file holds; raises ValueError where it holds none.
+    """Return the manifest in a file; raises ValueError if it is invalid.
 
-    With `runtag` also where it is the manifest of another set. What it says of a file, a folder
-    or a container can be worked with: whoever wrote it leads nobody out of a folder.
+    With `runtag` also if it is the manifest of another set. Its names of files, folders and
+    containers are safe to use: none of them leads out of a folder, whoever wrote it.
 
-    Keys of a later version are passed over. As an `outline` it is checked all the same, and of
-    the facts of its parts only what they lack is kept: a list holds thousands, of many shards.
-    With `changed` it is read though it is not what was written.
+    Keys of a later version are ignored. An `outline` is checked just as strictly, but keeps of
+    its parts' facts only what they lack: a list holds thousands of sets, with many shards.
+    With `changed` it is read even if its checksum differs.
     """
     raw = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content
     told = _parse(raw)
@@ -353,7 +353,7 @@ def read_manifest(
 
 
 def _parse(content: bytes) -> dict[str, Any]:
-    """Return what the text of a manifest holds; raises ValueError where it is none of ours."""
+    """Return the table in a manifest's text; raises ValueError if it is not ours."""
     try:
         told = json.loads(content.decode())
     except UnicodeDecodeError as error:
@@ -364,7 +364,7 @@ def _parse(content: bytes) -> dict[str, Any]:
     except RecursionError as error:
         raise ValueError("it is not a manifest") from error
     if not isinstance(told, dict) or not isinstance(told.get("format"), str):
-        raise ValueError("it has no format")  # noqa: TRY004 - damage, as all of these
+        raise ValueError("it has no format")  # noqa: TRY004 - damage, like all of these
     if told["format"] not in KNOWN_FORMATS:
         known = " and ".join(each.rpartition(" ")[2] for each in KNOWN_FORMATS)
         raise ValueError(
@@ -407,7 +407,7 @@ _TYPES_OF_VALUES: Mapping[str, tuple[type, ...]] = {
 
 
 class _Shape:
-    """The fields of one of our dataclasses, asked of it once and not for each of 10,000 sets."""
+    """The fields of a dataclass, computed once rather than for each of 10,000 sets."""
 
     def __init__(self, kind: type) -> None:
         self.what = kind.__name__.lower()
@@ -419,10 +419,10 @@ class _Shape:
         }
         self.pick = itemgetter(*self.types)
         self.good = frozenset(product(*self.types.values()))
-        """All that the types of its values may be, in their order."""
+        """All valid combinations of the types of its values, in order."""
 
     def values(self, content: Any) -> tuple[Any, ...]:
-        """Return the values of its fields, in order; ValueError where one is missing or odd."""
+        """Return the values of its fields, in order; raises ValueError if one is invalid."""
         if not isinstance(content, dict):
             raise ValueError(f"it has {_quoted(content)} instead of a {self.what}")  # noqa: TRY004
         known = {**self.defaults, **content} if self.defaults else content
@@ -431,7 +431,7 @@ class _Shape:
         except KeyError as error:
             raise ValueError(f"a {self.what} has no {error.args[0]}") from None
         if tuple(map(type, found)) not in self.good:
-            # Damage must not come to light later, as a size that is a text.
+            # Report damage now, not later as a size that is a string.
             for (name, types), value in zip(self.types.items(), found, strict=True):
                 if type(value) not in types:
                     raise _odd(f"of a {self.what} ", name, value)
@@ -443,15 +443,16 @@ _MANIFEST, _PART, _CONTAINER, _LEFT_OUT, _RECORD = map(
 )
 
 _LATER = frozenset({"unused", "volumes", "rows", "machine"})
-"""What earlier versions did not write: sets of theirs are as good."""
+"""Fields that earlier versions did not write: their sets are as good."""
 _LATER_THAN_1 = frozenset({"folder"})
-"""What only those of the second format all wrote."""
+"""Fields that only sets of format 2 always have."""
 
 _Fit = Callable[[Collection[Any]], bool]
-"""Tells whether all of several values are what they must be.
+"""Returns whether all of several values are valid.
 
-Of all at once: to ask it of each of a hundred shards took three times as long. And as soon as a
-manifest is read, though a list uses few of them: the list tells of damage, not the restore.
+All in one call: one call for each of a hundred shards took three times as long. Checked when the
+manifest is read, though a list uses few of the values: damage shows in the list, not only in a
+restore.
 """
 
 
@@ -477,17 +478,17 @@ def _are_images(values: Collection[Any]) -> bool:
 
 
 def _are_inside(values: Collection[Any]) -> bool:
-    """Tell whether all values are folders that a container may map, or ''."""
+    """Return whether all values are folders that a container may map, or ''."""
     return _are_texts(values) and all(
         _INSIDE.fullmatch(each) and ".." not in each.split("/") for each in filter(None, values)
     )
 
 
 def is_included_path(path: str) -> bool:
-    """Tell whether a general part may hold a path besides services/, volumes/ and the top files.
+    """Return whether a general part may hold a path besides services/, volumes/ and the top files.
 
-    One that leads nowhere else from the stack's folder, is written in one way only, is no option
-    of a command, and is neither among the backups nor among what restores left.
+    It must stay in the stack's folder, be normalised, not look like an option, and be neither
+    among the backups nor in the folder of restores.
     """
     parts = path.split("/")
     return (
@@ -499,7 +500,7 @@ def is_included_path(path: str) -> bool:
 
 
 def is_outside_path(path: str) -> bool:
-    """Tell whether an outside part may hold an absolute path: one that is written in one way."""
+    """Return whether an outside part may hold an absolute path: it must be normalised."""
     return path.startswith("/") and {"", ".", ".."}.isdisjoint(path[1:].split("/"))
 
 
@@ -516,7 +517,7 @@ def _are_volumes(values: Collection[Any]) -> bool:
 
 
 def _are_anonymous(values: Collection[Any]) -> bool:
-    """Tell whether texts are CONTAINER:PATH, or ''."""
+    """Return whether texts are CONTAINER:PATH, or ''."""
     pairs = [each.partition(":") for each in values if each] if _are_texts(values) else [("",) * 3]
     return _are_names([name for name, _, _ in pairs]) and _are_outside([e for *_, e in pairs])
 
@@ -526,7 +527,7 @@ def _are_included(values: Collection[Any]) -> bool:
 
 
 def _are_patterns(values: Collection[Any]) -> bool:
-    """Tell whether all values are patterns of paths below the stack's folder."""
+    """Return whether all values are patterns of paths below the stack's folder."""
     return _are_texts(values) and not any(
         each.startswith("/") or "\0" in each or ".." in each.split("/") for each in values
     )
@@ -543,7 +544,7 @@ def _each_is(fit: _Fit) -> _Fit:
 
 
 def _are_sizes(values: Collection[Any]) -> bool:
-    """Tell whether all values tell bytes and files by path."""
+    """Return whether all values are bytes and files by path."""
     return (
         _lists_of(_are_numbers)([e for value in values for e in value.values()])
         and all(len(e) == 2 for value in values for e in value.values())  # noqa: PLR2004
@@ -570,11 +571,11 @@ def _tables_of(needed: Mapping[str, _Fit], others: Mapping[str, _Fit] | None = N
 
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-"""As Docker takes it: it becomes the name of a folder."""
+"""As Docker allows it: it becomes the name of a folder."""
 _IMAGE = re.compile(r"[A-Za-z0-9\[][A-Za-z0-9_.:/@+\[\]-]*")
-"""A name, an id or a digest: it becomes a word of a command, and must be no option."""
+"""A name, an id or a digest: it becomes an argument of a command, and must not be an option."""
 _INSIDE = re.compile(r"(?:/[A-Za-z0-9_.-]+)+/?")
-"""It becomes half of `--volume FROM:TO`, where another colon begins options."""
+"""It becomes half of `--volume FROM:TO`, where another colon would begin options."""
 _FACTS: Mapping[str, _Fit] = {
     "databases": _lists_of(_are_texts),
     "shards": _lists_of(
@@ -640,18 +641,18 @@ _FACTS: Mapping[str, _Fit] = {
     ),
     LACKING: _each_is(_are_texts),
 }
-"""What each fact of a part must be for whoever reads it; others may be anything."""
+"""The check for each fact of a part that is used; other facts may be anything."""
 
 
 def _read_part(kind: str, content: Any, runtag: str, *, outline: bool) -> Part:
-    """Return a part; raises ValueError where it says something that no reader could use."""
+    """Return a part; raises ValueError if a value in it is unusable."""
     told = {**content, "kind": kind} if isinstance(content, dict) else content
     part = Part(*_PART.values(told))
     for name, value in part.facts.items():
         if name in _FACTS and not _FACTS[name]((value,)):
             raise _odd(f"of its {kind} part ", name, value)
     fits = {
-        "file": part.file == f"{runtag}.{PARTS[kind]}",  # a restore writes and removes by it
+        "file": part.file == f"{runtag}.{PARTS[kind]}",  # a restore writes and removes this path
         "size_bytes": 0 <= part.size_bytes < 1 << 63,
         "seconds": 0 <= part.seconds < float("inf"),
     }
@@ -665,9 +666,9 @@ def _read_part(kind: str, content: Any, runtag: str, *, outline: bool) -> Part:
 
 @lru_cache(1 << 12)
 def _container(*values: Any) -> Container:
-    """Return a container; raises ValueError where Docker could not know it by these names.
+    """Return a container; raises ValueError if Docker cannot have one of these names.
 
-    Kept, for a stack has the same ones for thousands of nights.
+    Cached, because a stack has the same containers for thousands of nights.
     """
     found = Container(*values)
     fits = {
@@ -689,7 +690,7 @@ def _texts(found: Any) -> tuple[str, ...]:
 
 
 def _are_options(values: Collection[Any]) -> bool:
-    """Tell whether all values are options of Docker's driver: each becomes a word of a command."""
+    """Return whether all values are options of Docker's driver: they become arguments."""
     return (
         _each_is(_are_texts)(values)
         and {*VOLUME_OPTIONS}.issuperset(key for value in values for key in value)
@@ -726,11 +727,11 @@ def records_of(manifest: Manifest, role: str, folder: str) -> dict[str, Record]:
 
 def record_line(record: Record) -> str:
     """Return a record as one line of JSON."""
-    return json.dumps(asdict(record))  # ASCII: a warning may quote a name that is no UTF-8
+    return json.dumps(asdict(record))  # ASCII: a warning may quote a name that is not UTF-8
 
 
 def read_records(lines: Iterable[str]) -> dict[str, Record]:
-    """Return the records of an unfinished set, by output; a torn line is no record."""
+    """Return the records of an unfinished set, by output; a torn line is skipped."""
     found = {}
     for line in lines:
         try:
@@ -745,9 +746,9 @@ def read_records(lines: Iterable[str]) -> dict[str, Record]:
 
 @lru_cache(1 << 15)
 def read_utc(text: str) -> datetime:
-    """Return the time that `utc_text` wrote, aware; raises ValueError where it wrote no such text.
+    """Return the aware time in a text by `utc_text`; raises ValueError for any other text.
 
-    By strptime it took ten times as long, and a list of 10,000 sets asks 50,000 times.
+    strptime took ten times as long, and a list of 10,000 sets needs 50,000 calls.
     """
     if not _UTC.fullmatch(text):
         raise ValueError(f"{text!r} is not a valid time in a manifest")

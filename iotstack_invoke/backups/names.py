@@ -1,4 +1,4 @@
-"""The names of what lies in the folder of the backups: sets, their files, the folders. Pure."""
+"""The names in the backup folder: sets, their files, the folders. Pure."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from ..core.runtag import is_runtag
 from ..engine.rules import Wildcard
 
 LOCK = ".lock"
-"""In the folder of the backups: which run works on the stack."""
+"""In the backup folder: the lock of the run that works on the stack."""
 
 BADGE = ".badge"
-"""In the folder of the backups: a random word, by which it is known wherever it is seen."""
+"""In the backup folder: a random word that identifies it, even under another path."""
 
 PARTS = {
     "general": "general-backup.tar.gz",
@@ -22,10 +22,10 @@ PARTS = {
     "nextcloud": "nextcloud-backup.tar.gz",
     "wordpress": "wordpress-backup.tar.gz",
 }
-"""What the parts of a set are called behind their runtag, as the seed and IOTstackBackup do."""
+"""The names of the parts of a set after the runtag, as in the seed and IOTstackBackup."""
 
 TEXTS = {"restore": "RESTORE.txt", "log": "backup-log.txt"}
-"""What people read: a set is as good without them."""
+"""Files for users: a set is complete without them."""
 
 KINDS = {**PARTS, "manifest": "manifest.json", **TEXTS}
 """The same for all files of a set."""
@@ -34,9 +34,9 @@ _BY_ENDING = {f".{ending}": kind for kind, ending in KINDS.items()}
 
 
 def split_set_name(name: str) -> tuple[str, str] | None:
-    """Return (runtag, kind) of a file of a set, or None for a name that is none."""
+    """Return (runtag, kind) of a file of a set, or None for any other name."""
     at = name.find(".")
-    while at >= 0:  # a runtag may have dots as well
+    while at >= 0:  # a runtag may contain dots
         kind = _BY_ENDING.get(name[at:])
         if kind and is_runtag(name[:at]):
             return name[:at], kind
@@ -51,6 +51,6 @@ WILDCARDS = {
         shown=lambda name: (split_set_name(name) or ("", name))[1],
     ),
 }
-"""What the patterns of our rules may have for names that differ: a `{part}` is a file of a set."""
+"""The wildcards of this package's patterns: a `{part}` is a file of a set."""
 
 COMMANDS_LOCK = ".commands"

@@ -1,6 +1,6 @@
-"""What the owner said of old backups: what is gone for good, and what of other tools is adopted.
+"""The owner's declarations about old backups: data gone for good, adopted sets of other tools.
 
-A file of JSON lines that only grows, beside the backups. Not for: what hosts.toml says.
+An append-only file of JSON lines, beside the backups. Not for: settings in hosts.toml.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from .sets import BackupSet
 OWNER_FILE = ".retention.jsonl"
 
 Sizes = Mapping[str, int]
-"""How large the archives of a set were, by their kinds: with others it is another set."""
+"""The sizes of a set's archives by kind: with other sizes it is another set."""
 
 
 @dataclass(frozen=True, slots=True)
 class OwnerNotes:
-    """All that was said."""
+    """All declarations."""
 
     gone: tuple[Gone, ...]
     sizes: Mapping[tuple[str, str], Sizes]
-    """Of what was adopted, by place and runtag."""
+    """The adopted sets, by place and runtag."""
 
     def adopted(self, at: str, sets: Iterable[BackupSet]) -> frozenset[str]:
-        """Return which sets of a place are adopted, and are still what they were then."""
+        """Return the sets of a place that are adopted and have not changed since."""
         return frozenset(
             each.runtag
             for each in sets
@@ -49,16 +49,17 @@ def sizes_of(backup: BackupSet) -> dict[str, int]:
 
 
 class OwnerFile:
-    """The file of what was said, on the host of the backups."""
+    """The file of declarations, on the host of the backups."""
 
     def __init__(self, host: Host, path: str) -> None:
         self._host = host
         self._path = path
 
     def read(self) -> OwnerNotes:
-        """Return what was said; what is no whole line is passed over.
+        """Return the declarations; an incomplete line is skipped.
 
-        So is what was said in the future: a clock was ahead, and nobody knows of which sets.
+        So is one dated in the future: the clock was ahead, and the sets that it applies to are
+        unknown.
         """
         now = datetime.now(UTC)
         gone: list[Gone] = []
@@ -68,7 +69,7 @@ class OwnerFile:
             with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):
                 told = json.loads(line)
                 said = read_utc(told["utc"])
-                if "about" in told:  # those of earlier versions were about all sets until then
+                if "about" in told:  # in earlier versions they applied to all sets up to then
                     said = min(said, read_utc(told["about"]) + timedelta(seconds=1))
                 if "gone" in told and said <= now:
                     gone += [Gone(str(each), str(told["host"]), said) for each in told["gone"]]
@@ -79,20 +80,20 @@ class OwnerFile:
     def add_gone(
         self, names: Iterable[str], host: str, about: datetime | None, now: datetime
     ) -> None:
-        """Write down what is gone of a machine's sets that were made until `about`.
+        """Record what is gone from a machine's sets that were made until `about`.
 
-        That is the newest that was there: what is made later counts anew, whatever a clock says.
+        `about` is the newest set that existed: later sets count again, whatever the clock says.
         """
         told = {"about": utc_text(about)} if about else {}
         self._add({"utc": utc_text(now), **told, "gone": list(names), "host": host})
 
     def add_adopted(self, at: str, backup: BackupSet, now: datetime) -> None:
-        """Write down that a set of another tool is ours to remove."""
+        """Record that a set of another tool may be removed by this one."""
         told = {"adopted": backup.runtag, "at": at, "sizes": sizes_of(backup)}
         self._add({"utc": utc_text(now), **told})
 
     def _add(self, told: Mapping[str, object]) -> None:
         if isinstance(self._host, LocalHost):
             os.makedirs(os.path.dirname(self._path), mode=0o700, exist_ok=True)
-        # A line that was torn before has no end of its own.
+        # A torn line before has no newline.
         self._host.append(self._path, f"\n{json.dumps(told)}")

@@ -1,7 +1,7 @@
-"""Which sets stay and which go, and why. Pure: the clock is an argument.
+"""Which sets stay and which are removed, and why. Pure: the clock is an argument.
 
 A set stays if any rule of the policy keeps it. Only good sets count that hold all that it holds,
-so neither a run of failures nor one of sets without a database pushes one out that has it; a set
+so neither failed backups nor ones without a database displace a set that has it; a set
 that is not good stays wherever a good one in its place would.
 """
 
@@ -17,22 +17,22 @@ from .holdings import Gone, Holding, Holdings, answers_for, holdings_of, needed_
 from .sets import GOOD, BackupSet, State, newest_first
 
 UNFINISHED_GRACE = timedelta(days=1)
-"""A younger set without a manifest may still be finished by who makes or copies it."""
+"""A younger set without a manifest may still be in the making, by a backup or a copy."""
 NO_MANIFEST = frozenset({State.UNFINISHED, State.UNPROVEN})
 OF_ANOTHER_TOOL = "no manifest, and not adopted: inv prune --adopt"
 LOST = f"{OF_ANOTHER_TOOL} adopts it if it can be read; if not, remove it by hand"
 OF_NO_MACHINE = "of an unknown machine: its manifest cannot be read"
 
 MOST_SETS = 999_999_999
-"""Of which a policy speaks: more than anybody has, and a number that all programs take."""
+"""The largest number in a policy: more than anyone has, and valid in all programs."""
 _UNITS = ("y", "mo", "w", "d", "h")
 _SPAN = re.compile("".join(rf"(?:([0-9]{{1,4}}){unit})?" for unit in ("y", "mo?", *_UNITS[2:])))
-"""Months as `mo`, or as `m`: hosts.toml of earlier versions has them so."""
+"""Months as `mo`, or as `m`, which hosts.toml of earlier versions has."""
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A stretch of the calendar: 30 days, or one year and two months."""
+    """A calendar period: 30 days, or one year and two months."""
 
     years: int = 0
     months: int = 0
@@ -48,7 +48,7 @@ class Span:
         return any(self._numbers)
 
     def before(self, moment: datetime) -> datetime:
-        """Return the (aware) time so long before a moment, by the local clock and calendar."""
+        """Return the (aware) time that is one span before a moment, by the local calendar."""
         from dateutil.relativedelta import relativedelta
 
         span = relativedelta(
@@ -60,7 +60,7 @@ class Span:
         )
         try:
             return cast("datetime", _local(moment).replace(tzinfo=None) - span).astimezone()
-        except (ValueError, OverflowError):  # before the first year that Python knows
+        except (ValueError, OverflowError):  # before the first year that Python supports
             return datetime.min.replace(tzinfo=UTC)
 
     @property
@@ -81,7 +81,7 @@ def read_span(text: str) -> Span:
 class Policy:
     """How many good sets stay: the newest, and the newest of so many days, weeks and so on.
 
-    Periods without a good set are passed over. `within` is counted back from the newest good set
+    Periods without a good set are skipped. `within` is counted back from the newest good set
     and not from now, so that a long pause removes nothing. The `at_least` newest good sets stay
     whatever the rules say.
     """
@@ -103,12 +103,12 @@ RULE_KEYS: Mapping[str, type] = {
     "keep_yearly": int,
     "keep_within": str,
 }
-"""What the rules of a policy are called in hosts.toml, and the types of their values."""
+"""The rules of a policy by their keys in hosts.toml, with the types of their values."""
 POLICY_KEYS: Mapping[str, type] = {**RULE_KEYS, "keep_at_least": int}
 
 
 def policy_mistakes(given: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return the keys of a policy with a wrong value, and how it should be.
+    """Return the keys of a policy with a wrong value, and what is allowed.
 
     The values have the types of POLICY_KEYS. A policy that would keep nothing is a mistake.
     """
@@ -130,7 +130,7 @@ def policy_mistakes(given: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def read_policy(given: Mapping[str, Any]) -> Policy:
-    """Return the policy of such keys and values as have no mistakes."""
+    """Return the policy of keys and values without mistakes."""
     return Policy(
         keep=given.get("keep", 0),
         daily=given.get("keep_daily", 0),
@@ -143,7 +143,7 @@ def read_policy(given: Mapping[str, Any]) -> Policy:
 
 
 def policy_text(policy: Policy) -> str:
-    """Return a policy as hosts.toml has it: `keep = 2, keep_daily = 7`."""
+    """Return a policy in the syntax of hosts.toml: `keep = 2, keep_daily = 7`."""
     numbers = (policy.keep, policy.daily, policy.weekly, policy.monthly, policy.yearly)
     given: dict[str, int | str] = dict(zip(RULE_KEYS, numbers, strict=False))
     given |= {"keep_within": f'"{policy.within}"' if policy.within else 0}
@@ -167,11 +167,11 @@ def judge_each_host(
     gone: Iterable[Gone] = (),
     adopted: Container[str] = (),
 ) -> tuple[KeepDecision, ...]:
-    """Return a verdict for each set of a place that several machines may share.
+    """Return a decision for each set of a place that several machines may share.
 
-    Each machine's sets are judged alone: what one made keeps none of another's from staying. What
-    no manifest tells of may be the only copy of any machine, so it stays; but what was adopted is
-    that of the one machine, where no other's sets are there.
+    Each machine's sets are judged alone: one machine's sets never displace another's. A set
+    without a manifest may be the only copy of any machine, so it stays; but an adopted one is
+    assigned to the single machine whose sets are there, if only one has any.
     """
     known, gone = list(sets), tuple(gone)
     hosts = sorted({each.manifest.host for each in known if each.manifest})
@@ -191,7 +191,7 @@ def judge_each_host(
 
 
 def _of_no_machine(verdict: KeepDecision) -> KeepDecision:
-    """Return the verdict on a set that stays, as nothing tells whose it is."""
+    """Return the decision on a set that stays, as its machine is unknown."""
     if verdict.backup.is_foreign:
         return verdict
     pinned = "pinned; " if verdict.backup.pinned else ""
@@ -205,11 +205,11 @@ def judge(
     gone: Iterable[Gone] = (),
     adopted: Container[str] = (),
 ) -> tuple[KeepDecision, ...]:
-    """Return a verdict for each set, newest first; `now` is aware.
+    """Return a decision for each set, newest first; `now` is aware.
 
-    A pinned set stays and counts like any other. One that tells no time, one dated in the future
+    A pinned set stays and counts like any other. A set without a time, one dated in the future
     and one without a manifest that is younger than a day stay. So do archives of other tools,
-    but for those of `adopted`, by runtag. `gone`: what newer sets need not hold.
+    except those of `adopted`, by runtag. `gone`: what newer sets need not hold.
     """
     verdicts = []
     known, gone, sets = _NewerSets(), tuple(gone), tuple(sets)
@@ -249,7 +249,7 @@ def _verdict(each: BackupSet, reasons: list[str], newer: _Newer) -> KeepDecision
 
 
 class _Newer:
-    """Good sets that are newer than the one that is judged."""
+    """The good sets that are newer than the one being judged."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -258,7 +258,7 @@ class _Newer:
         self.periods = dict[str, set[object]]()
 
     def add(self, made: datetime, periods: Mapping[str, object], *, stays: bool) -> None:
-        """Count one more, older than all before."""
+        """Add a set, older than all before."""
         self.count += 1
         self.staying += stays
         self.newest = self.newest or made
@@ -268,7 +268,7 @@ class _Newer:
 
 @dataclass(frozen=True, slots=True)
 class _Good:
-    """A good set that was judged; `bits` is what it holds, a bit for each thing."""
+    """A good set that was judged; `bits` is what it holds, one bit for each holding."""
 
     made: datetime
     held: Holdings
@@ -278,7 +278,7 @@ class _Good:
 
 
 class _NewerSets:
-    """All good sets that are newer than the one that is judged, and those that replace it."""
+    """All good sets newer than the one being judged, and those that can replace it."""
 
     def __init__(self) -> None:
         self.all = _Newer()
@@ -286,17 +286,17 @@ class _NewerSets:
         self._numbers = dict[Holding, int]()
         self._bits = dict[Holdings, int]()
         self._with = dict[int, _Newer]()
-        """Of those that hold all of something, for each that was asked for."""
+        """The sets that hold all of some holdings, for each combination asked for."""
 
     def _bits_of(self, holdings: Holdings) -> int:
-        """Return a number with a bit for each thing: of 10,000 sets all pairs may be compared."""
+        """Return holdings as a bit mask: with 10,000 sets all pairs may be compared."""
         if holdings not in self._bits:
             numbers = (self._numbers.setdefault(e, len(self._numbers)) for e in holdings)
             self._bits[holdings] = sum(1 << each for each in numbers)
         return self._bits[holdings]
 
     def with_all(self, needed: Holdings) -> _Newer:
-        """Return the sets that hold all that is needed."""
+        """Return the sets that hold everything needed."""
         bits = self._bits_of(needed)
         if bits not in self._with:
             newer = self._with[bits] = _Newer()
@@ -306,7 +306,7 @@ class _NewerSets:
         return self._with[bits]
 
     def add(self, made: datetime, held: Holdings, *, stays: bool) -> None:
-        """Count one more, older than all before."""
+        """Add a set, older than all before."""
         good = _Good(made, held, self._bits_of(held), _periods(made), stays)
         self._sets.append(good)
         self.all.add(made, good.periods, stays=stays)
@@ -316,7 +316,7 @@ class _NewerSets:
                 newer.add(made, good.periods, stays=stays)
 
     def why_not_replaced(self, needed: Holdings, newer: _Newer, reasons: list[str]) -> str:
-        """Return why a set stays that would go if all newer ones held as much as it does."""
+        """Return why a set stays that would be removed if all newer ones held as much."""
         lacking = next(needed - e.held for e in self._sets if not needed <= e.held)
         if newer.count:
             return f"{'; '.join(reasons)} with {told(lacking)}"
@@ -343,7 +343,7 @@ def _reasons(made: datetime, newer: _Newer, policy: Policy) -> list[str]:
 
 
 def _gaps(made: datetime, newer: _Newer, policy: Policy) -> list[str]:
-    """Return why a set that is not good stays: what a good one in its place would stay for."""
+    """Return why a set that is not good stays: the reasons for a good one in its place."""
     if newer.newest is None:
         return ["no newer good set"]
     found = []
@@ -387,5 +387,5 @@ def _periods(made: datetime) -> dict[str, object]:
 def _local(moment: datetime) -> datetime:
     try:
         return moment.astimezone()
-    except (ValueError, OverflowError):  # in the first or the last year that Python knows
+    except (ValueError, OverflowError):  # in the first or last year that Python supports
         return moment

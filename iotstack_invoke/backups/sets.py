@@ -1,6 +1,6 @@
-"""The sets that a listing of names holds, each with its state. Pure: it looks at nothing.
+"""The sets in a listing of names, each with its state. Pure: it reads no disk.
 
-A name that no run could have written belongs to no set and is left alone by everybody.
+A name that no run could have written belongs to no set and is never touched.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .manifest import MOST_BYTES, PIN_ENDING, RECORDS_ENDING, REMOVING_ENDING, M
 from .names import KINDS, PARTS, TEXTS, split_set_name
 
 _LOG_OF_CHANGE = re.compile(r"(\.restore|^reload-influxdb)-\d{8}T\d{6}Z\.log$")
-"""The log of a restore or reload: of no set, and no stranger either."""
+"""The log of a restore or reload: neither part of a set nor an unknown file."""
 
 MARKS = (RECORDS_ENDING, REMOVING_ENDING, PIN_ENDING)
 
@@ -32,13 +32,13 @@ class State(Enum):
     COMPLETE = "complete"
     WARNINGS = "warnings"
     INCOMPLETE = "incomplete"
-    """A part could not be made; the others are whole."""
+    """A part could not be made; the others are complete."""
     UNFINISHED = "unfinished"
-    """The run that made it did not end; the same command finishes it."""
+    """The run that made it did not end; the same command resumes it."""
     UNPROVEN = "unproven"
     """Archives without a manifest, as the seed's scripts made them."""
     DAMAGED = "damaged"
-    """A part that the manifest names is not there or has another size, an archive is there that it
+    """A part in the manifest is missing or has another size, an archive exists that the manifest
     does not name, or the last verification found something wrong."""
 
 
@@ -55,31 +55,31 @@ class BackupSet:
     state: State
     manifest: Manifest | None = None
     pinned: bool = False
-    """A pin lies beside it: it is never removed."""
+    """It has a pin file: it is never removed."""
     is_marked: bool = False
-    """Records lie beside it: a run makes it, or copies it, or died, or has not reached a vault."""
+    """It has a record file: a run makes or copies it, crashed, or could not reach a vault."""
 
     @property
     def size_bytes(self) -> int:
-        """What it takes on the disk."""
+        """Its size on disk."""
         return sum(fact.size_bytes for fact in self.files.values())
 
     @property
     def is_foreign(self) -> bool:
-        """Whether it is another tool's, or lost its manifest: nothing says what it must be."""
+        """Whether it is another tool's, or lost its manifest: nothing describes its contents."""
         bare = bool(self.files) and "manifest" not in self.files
         return self.state is State.UNPROVEN or (self.state is State.DAMAGED and bare)
 
     @property
     def archives(self) -> tuple[str, ...]:
-        """The kinds of its archives, whatever its manifest says of them."""
+        """The kinds of its archives, whether its manifest names them or not."""
         return tuple(kind for kind in PARTS if kind in self.files)
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """The kinds of its archives that are of this set: those that its manifest says were made.
+        """The kinds of archives that belong to the set: those that its manifest lists as made.
 
-        Without a manifest all that bear its name.
+        Without a manifest all with its runtag.
         """
         if self.manifest is None:
             return self.archives
@@ -96,7 +96,7 @@ class BackupSet:
 
     @property
     def differing(self) -> tuple[str, ...]:
-        """How its files differ from its manifest by their names and sizes, a sentence each."""
+        """How its files differ from its manifest by name and size, a sentence each."""
         if self.manifest is None:
             return ()
         found = []
@@ -114,8 +114,8 @@ class BackupSet:
     def made(self, zone: object = None) -> datetime | None:
         """Return when it was made (aware): by its manifest, or else by its runtag.
 
-        A runtag tells local time, so `zone` (a tzinfo) says whose; None without either: a file's
-        date tells when it was copied, not when it was made.
+        A runtag holds local time, so `zone` (a tzinfo) says whose; None without either: a file's
+        date is that of the copy, not of the backup.
         """
         if self.manifest:
             return read_utc(self.manifest.started_utc)
@@ -124,20 +124,20 @@ class BackupSet:
             return None
         try:
             return local.astimezone() if zone is None else local.replace(tzinfo=zone)  # type: ignore[arg-type]
-        except (ValueError, OverflowError):  # in the first or the last year that Python knows
+        except (ValueError, OverflowError):  # in the first or last year that Python supports
             return None
 
 
 def unnamed_told(runtag: str, kind: str) -> str:
-    """Return that there is an archive of a part that the manifest of its set does not name."""
+    """Return a sentence: an archive exists that the manifest of its set does not name."""
     return f"{runtag}.{PARTS[kind]} exists, but the manifest has no {kind} part."
 
 
 def judged(backup: BackupSet, manifest: Manifest | None, *, failed_made: str | None) -> BackupSet:
-    """Return a set that was listed without its manifest as that, read now, makes it.
+    """Return a set that was listed without its manifest, with the manifest now read.
 
-    None: it is there, and cannot be read. `failed_made`: when the set was finished that failed its
-    last verification there; None where none did.
+    None: it exists, but cannot be read. `failed_made`: the finish time of the set that failed its
+    last verification there; None if none failed.
     """
     state = _state(
         backup.files,
@@ -150,13 +150,13 @@ def judged(backup: BackupSet, manifest: Manifest | None, *, failed_made: str | N
 
 
 def runtags_in(names: Mapping[str, FileFact]) -> frozenset[str]:
-    """Return the runtags that have a manifest in a listing, of a size that can be read."""
+    """Return the runtags that have a manifest of a readable size in a listing."""
     small = {name: fact for name, fact in names.items() if fact.size_bytes <= MOST_BYTES}
     return _marked(small, KINDS["manifest"])
 
 
 def removals_in(names: Mapping[str, FileFact]) -> frozenset[str]:
-    """Return the runtags whose removal was begun and not ended in a listing."""
+    """Return the runtags in a listing whose removal began and did not end."""
     return _marked(names, REMOVING_ENDING)
 
 
@@ -166,14 +166,14 @@ def pins_in(names: Mapping[str, FileFact]) -> frozenset[str]:
 
 
 def marked_in(names: Mapping[str, FileFact]) -> frozenset[str]:
-    """Return the runtags with records beside them in a listing."""
+    """Return the runtags that have a record file in a listing."""
     return _marked(names, RECORDS_ENDING)
 
 
 def by_runtag(names: Mapping[str, FileFact]) -> dict[str, dict[str, FileFact]]:
-    """Return the files of a listing by the set that they are of, with its marks and partial files.
+    """Return the files of a listing by their set, including its marks and partial files.
 
-    What is of no set is left out.
+    Files of no set are left out.
     """
     found: dict[str, dict[str, FileFact]] = {}
     for name, fact in names.items():
@@ -184,7 +184,7 @@ def by_runtag(names: Mapping[str, FileFact]) -> dict[str, dict[str, FileFact]]:
 
 
 def _runtag_of(name: str) -> str:
-    """Return which set a file is of, '' for none."""
+    """Return the set that a file belongs to, '' for none."""
     told = split_set_name(name)
     if told:
         return told[0]
@@ -193,7 +193,7 @@ def _runtag_of(name: str) -> str:
 
 
 def _marked(names: Mapping[str, FileFact], ending: str) -> frozenset[str]:
-    """Return the runtags that a file of that ending marks."""
+    """Return the runtags that have a file with that ending."""
     ending = f".{ending}"
     found = (
         name.removesuffix(ending)
@@ -204,7 +204,7 @@ def _marked(names: Mapping[str, FileFact], ending: str) -> frozenset[str]:
 
 
 def strangers_in(names: Mapping[str, FileFact]) -> tuple[str, ...]:
-    """Return what no run of ours wrote of a listing, but for folders and hidden files."""
+    """Return the names in a listing that no run of ours wrote, except folders and hidden files."""
     whole = {name.removesuffix(PARTIAL): fact for name, fact in names.items()}
     ours = {f"{runtag}.{ending}" for ending in MARKS for runtag in _marked(whole, ending)}
     return tuple(
@@ -225,10 +225,10 @@ def gather_sets(
     manifests: Mapping[str, Manifest] | None,
     failed: Mapping[str, str] | None = None,
 ) -> tuple[BackupSet, ...]:
-    """Return the sets of a listing, newest first; those that tell no time come last.
+    """Return the sets of a listing, newest first; those without a time come last.
 
-    `manifests` by runtag: those that could be read; None where none was opened, and a set that
-    has one is taken for complete. `failed`: the runtags whose last verification there found
+    `manifests` by runtag: those that could be read; None if none was opened: then a set that
+    has one counts as complete. `failed`: the runtags whose last verification there found
     something wrong, and when that set was finished: damaged, unless it was made again since.
     """
     read = manifests or {}
@@ -266,9 +266,9 @@ def gather_sets(
 def newest_first(
     things: Iterable[Item], set_of: Callable[[Any], BackupSet] = lambda each: each
 ) -> tuple[Item, ...]:
-    """Return sets, or what has one, by when they were made; those that tell no time come last.
+    """Return sets, or things that have one, newest first; those without a time come last.
 
-    Of one second the later runtag is the newer; of one runtag the order stays.
+    Within one second the later runtag is the newer; for one runtag the order is kept.
     """
     dated = [(set_of(each).made(), set_of(each).runtag, each) for each in things]
     known = sorted((d for d in dated if d[0]), key=lambda d: d[:2], reverse=True)
@@ -286,17 +286,17 @@ def _state(
 ) -> State:
     if "manifest" not in files and unfinished:
         return State.UNFINISHED
-    # Two clocks are never compared: a set made anew has another time in its manifest.
+    # Clocks are never compared: a set that was made again has another time in its manifest.
     if failed_made is not None and (manifest is None or manifest.finished_utc == failed_made):
         return State.DAMAGED
     if "manifest" not in files:
         return State.UNPROVEN
-    if manifest is None:  # it is there and cannot be read
+    if manifest is None:  # it exists, but cannot be read
         return State.DAMAGED if opened else State.COMPLETE
     for part in manifest.made:
         fact = files.get(part.kind)
         if fact is None or fact.size_bytes != part.size_bytes:
-            # A set that is being made again has its old manifest until the new one is written.
+            # A set that is being made again keeps its old manifest until the new one is written.
             return State.UNFINISHED if unfinished else State.DAMAGED
     named = {part.kind for part in manifest.parts}
     if any(kind in PARTS and kind not in named for kind in files):

@@ -1,4 +1,4 @@
-"""Copying a finished file from one place to another, proven on the far side."""
+"""Copies a finished file from one storage to another, and verifies the copy there."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ OTHER_COPY = "Use another copy or another backup: inv list"
 
 
 def can_hash(storage: Storage) -> bool:
-    """Tell whether a place reckons the SHA-256 of its files itself, without their being read."""
+    """Return whether a storage computes the SHA-256 of its files itself."""
     return hasattr(storage, "run")
 
 
 def hash_there(storage: Storage, path: str) -> str:
-    """Return the SHA-256 of a file: reckoned where it lies, or read from there.
+    """Return the SHA-256 of a file: computed where it is, or by reading it from there.
 
     If it is encrypted in a vault, it is the hash from before that. Raises StepFailed.
     """
@@ -46,7 +46,7 @@ def hash_there(storage: Storage, path: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class SeenFile:
-    """A file that was seen: where it lies, and what is recorded of it."""
+    """An existing file: where it is, and what is recorded of it."""
 
     storage: Storage
     file: File
@@ -55,9 +55,9 @@ class SeenFile:
 
 
 def is_copy(copy: SeenFile, original: SeenFile) -> bool:
-    """Tell whether one file is the copy of another: it was sent as such, or has the same hash.
+    """Return whether a file is the copy of another: it was sent as such, or has the same hash.
 
-    Raises StepFailed where either cannot be read: then nobody knows.
+    Raises StepFailed if either cannot be read: then that is unknown.
     """
     if copy.fact.size_bytes != original.fact.size_bytes:
         return False
@@ -74,12 +74,12 @@ def _megabytes(size_bytes: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Copy a file to another place, going on where an earlier try was cut.
+    """Copy a file to another storage, resuming an interrupted attempt.
 
-    It goes on only where the file's hash is known beforehand: the beginning of another file is
-    found, and all of it is sent anew.
-    `after` are copies that must have arrived before, each with the file that it is a copy of: a
-    copy whose original could not be made is not waited for.
+    It resumes only if the file's hash is known in advance: if the partial file belongs to another
+    version, that shows at the end, and the whole file is sent again.
+    `after` lists copies that must have arrived before, each with its original: a copy whose
+    original could not be made is not waited for.
     """
 
     source: File
@@ -87,14 +87,14 @@ class Send:
     after: tuple[tuple[File, File], ...] = ()
 
     def commands(self) -> tuple[str, ...]:
-        """Return what is copied where."""
+        """Return the source and target of the copy."""
         target = self.target.absolute
-        of_rclone = ":" in target.partition("/")[0]  # whose address says where
+        of_rclone = ":" in target.partition("/")[0]  # whose address includes the place
         where = "" if of_rclone else f"{self.target.role}:"
         return (f"copy '{self.source.absolute}' to {where}'{target}'",)
 
     def do(self, context: StepContext) -> None:
-        """Write the copy under its partial name; raises StepFailed where it is not the same."""
+        """Write the copy under its partial name; raises StepFailed if it differs."""
         failures = context.failures()
         for original, copy in self.after:
             if str(copy) in failures and str(original) not in failures:
@@ -137,14 +137,14 @@ class Send:
         context.record(self.target, size_bytes=received.size_bytes, sha256=received.sha256)
 
     def _known(self, context: StepContext) -> str:
-        """Return the SHA-256 that is recorded of the file, "" where none is."""
+        """Return the recorded SHA-256 of the file, "" if there is none."""
         record = context.records().get(str(self.source))
         return record.sha256 if record else ""
 
     def _why_not_proven(
         self, context: StepContext, received: Received, sent: Received, start: int
     ) -> StepFailed:
-        """Return the failure of a copy that is not what was to be sent; none of it is left."""
+        """Return the failure of a copy that differs from its original; the copy is removed."""
         source, target = context.storage(self.source), context.storage(self.target)
         target.remove([self.target.partial])
         if start:
@@ -179,9 +179,9 @@ class Send:
         )
 
     def _arrived(self, target: Storage, fact: FileFact) -> int:
-        """Return how many bytes an earlier try left there to go on with.
+        """Return how many bytes of an earlier attempt can be resumed.
 
-        What is no file goes: to write into a pipe would wait for its other end.
+        Anything but a regular file is removed: writing into a pipe would wait for its other end.
         """
         partial = target.stat([self.target.partial]).get(self.target.partial)
         if partial and partial.other:
@@ -192,10 +192,10 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Mark a set in a vault as this run's, before anything is copied there.
+    """Claim a set in a vault for this run, before anything is copied there.
 
-    Two machines may back up in the same minute into one folder: the mark is made by one of them,
-    and lies there until its manifest does. So no set is replaced, or mixed with another.
+    Two machines may back up in the same minute into one folder: one of them creates the mark,
+    which stays until its manifest exists. So no set is replaced, or mixed with another.
     """
 
     file: File
@@ -206,13 +206,13 @@ class Claim:
     replaces: bool
 
     def commands(self) -> tuple[str, ...]:
-        """Return what is marked."""
+        """Return the set that is claimed."""
         return (f"claim {self.file}",)
 
     def do(self, context: StepContext) -> None:
-        """Make the mark, or find it; raises StepFailed where the name is another machine's.
+        """Create the mark, or find it; raises StepFailed if the name is another machine's.
 
-        While it lies there no other run makes one, so a run asks once for several of its jobs.
+        While it exists no other run creates one, so a run asks once for several of its jobs.
         """
         context.once(f"claim {self.file}", lambda: self._make(context.storage(self.file)))
 
@@ -240,9 +240,9 @@ ADVICE = 'Give each machine a folder of its own in a vault (layout = "by-host" i
 
 
 def manifest_there(storage: Storage, folder: str, runtag: str) -> Manifest | None:
-    """Return the manifest of a set in a place, None where there is none, or a damaged one.
+    """Return the manifest of a set in a storage, None if it is missing or damaged.
 
-    Raises StepFailed where it cannot be read. One that is larger than any manifest is stays shut:
+    Raises StepFailed if it cannot be read. A file too large for a manifest is not opened:
     over SFTP it would take minutes.
     """
     name = f"{runtag}.{KINDS['manifest']}"
@@ -261,9 +261,9 @@ def _host_in(line: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class CheckHash:
-    """Compare a file that is used where it lies with its record.
+    """Compare a file that is used in place with its record.
 
-    A file without a record is unproven: whoever reads it must read it whole.
+    A file without a record is unverified: its reader must read it whole.
     """
 
     file: File
@@ -278,7 +278,7 @@ class CheckHash:
         return (self._command.shown,)
 
     def do(self, context: StepContext) -> None:
-        """Raise StepFailed where it is no longer what was written."""
+        """Raise StepFailed if the file has changed since it was written."""
         context.record(self.file, seen=_seen(context, self.file, self.as_root))
         record = context.records().get(str(self.file))
         if record is None or not record.sha256:
@@ -295,10 +295,10 @@ class CheckHash:
 
 @dataclass(frozen=True, slots=True)
 class CheckSame:
-    """See that a file that was read where it lies is still the one that was compared before.
+    """Check that a file that was read in place is still the one that was compared before.
 
-    Somebody may have put another in its place meanwhile, as what synchronises folders does. By its
-    dates and inode; where these differ, or were not seen, by its hash.
+    Another program, such as a folder synchroniser, may have replaced it. Compares dates and inode;
+    if these differ or are unknown, the hash.
     """
 
     file: File
@@ -309,7 +309,7 @@ class CheckSame:
         return (_seen_command(self.file, self.as_root).shown,)
 
     def do(self, context: StepContext) -> None:
-        """Raise StepFailed where it is another file, or gone: what was read of it is unproven."""
+        """Raise StepFailed if the file was replaced or removed: what was read is unverified."""
         before = context.recorded.get(str(self.file), {}).get("seen")
         now = _seen(context, self.file, self.as_root)
         if now and now == before:
@@ -332,7 +332,7 @@ def _seen_command(file: File, as_root: tuple[str, ...]) -> Command:
 
 
 def _seen(context: StepContext, file: File, as_root: tuple[str, ...]) -> str:
-    """Return what changes with each change of a file, '' where it is not seen."""
+    """Return a value that changes with each change of a file, '' if it is unknown."""
     return context.host(file.role).run(_seen_command(file, as_root)).out.strip()
 
 
@@ -346,7 +346,7 @@ class _Shown:
 
     @property
     def stream(self) -> IO[bytes]:
-        """Itself, for whoever reads it."""
+        """The stream itself, for its reader."""
         return cast("IO[bytes]", self)
 
     def read(self, size: int = CHUNK_BYTES) -> bytes:
@@ -358,9 +358,9 @@ class _Shown:
 
 
 def drop_unnamed(storage: Storage, folder: str, manifest: Manifest) -> tuple[str, ...]:
-    """Remove what the set before has left that the new manifest of its name does not name.
+    """Remove files of the previous set of this name that the new manifest does not name.
 
-    Returns the files. Raises StepFailed.
+    Returns the removed files. Raises StepFailed.
     """
     kinds = {part.kind for part in manifest.parts}
     files = [f"{manifest.runtag}.{PARTS[kind]}" for kind in PARTS if kind not in kinds]

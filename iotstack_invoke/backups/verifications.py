@@ -1,7 +1,7 @@
-"""What verifications found: a file of JSON lines that only grows, one line a verified copy.
+"""The results of verifications: an append-only file of JSON lines, one per verified copy.
 
-The newest line of a set in one place counts, and one that ends early is no line. Written under a
-lock of its own: a verification of hours must keep no backup waiting.
+The newest line of a set in one place counts; an incomplete line is ignored. The file has a
+separate lock: a verification of hours must not block backups.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from .manifest import read_utc, utc_text
 PROGRAM = f"iotstack-invoke {__version__}"
 CHECKS_FILE = ".checks.jsonl"
 HERE = "here"
-"""Where a set of this machine's own backups is, in the place of a vault's name."""
+"""The place of this machine's own backups, instead of a vault's name."""
 MOST_LINES_EACH = 10
-"""With more lines than so many for each that counts, the file is written anew."""
+"""With more lines than this for each that counts, the file is rewritten."""
 LOCK_LIMIT_S = 10.0
-"""The lock is held for one line, or for one writing anew."""
+"""The lock is held for one line, or for rewriting the file once."""
 
 
 def in_places(where: str) -> str:
-    """Return in words where something is; of places as they are listed here is the first."""
+    """Return a phrase for places; they are given in the order of lists, this machine first."""
     first, _, others = where.partition(", ")
     if first != HERE:
         return f"in {where}"
@@ -43,12 +43,12 @@ def in_places(where: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What one verification of a set in one place found; good where there are no problems.
+    """The result of verifying one set in one place; good if there are no problems.
 
-    `how`: `read`, every archive to its end; `hash`, by the SHA-256 that the vault reckoned;
-    `restore`, by a rehearsal; `unpack`, by one that had no engine to load InfluxDB's dump.
-    `made`: when that set was finished, by its manifest; '' where it had none that can be read.
-    Without one a set may be read to its end, and there is nothing to prove it by.
+    `how`: `read`, every archive to its end; `hash`, by the SHA-256 that the vault computed;
+    `restore`, by a rehearsal; `unpack`, by one without an engine to load InfluxDB's dump.
+    `made`: when that set was finished, by its manifest; '' if it had no readable one.
+    Without one a set can be read to its end, but there is nothing to compare it with.
     """
 
     runtag: str
@@ -62,7 +62,7 @@ class Verification:
 
     @property
     def verdict(self) -> str:
-        """`good`, `damaged`, or `unproven` where there was nothing to compare with."""
+        """`good`, `damaged`, or `unproven` if there was nothing to compare with."""
         if not self.good:
             return "damaged"
         return "good" if self.made or self.how == "restore" else "unproven"
@@ -73,12 +73,12 @@ Checks = Mapping[tuple[str, str], Verification]
 
 
 def read_checks(lines: Iterable[str]) -> dict[tuple[str, str], Verification]:
-    """Return the newest check of each set in each place; what is no whole line is passed over."""
+    """Return the newest check of each set in each place; an incomplete line is skipped."""
     found: dict[tuple[str, str], Verification] = {}
     for line in lines:
         with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):
             check = _read(json.loads(line))
-            found.pop((check.runtag, check.at), None)  # the newest come last
+            found.pop((check.runtag, check.at), None)  # moves it to the end, where the newest are
             found[check.runtag, check.at] = check
     return found
 
@@ -99,7 +99,7 @@ def _read(content: Mapping[str, object]) -> Verification:
 
 def check_line(check: Verification) -> str:
     """Return a check as one line of JSON."""
-    return json.dumps(asdict(check))  # ASCII: a problem may quote a name that is no UTF-8
+    return json.dumps(asdict(check))  # ASCII: a problem may quote a name that is not UTF-8
 
 
 def failed_at(checks: Checks, at: str) -> dict[str, str]:
@@ -110,7 +110,7 @@ def failed_at(checks: Checks, at: str) -> dict[str, str]:
 
 
 def damage_found(runtag: str, at: str, made: str, damages: tuple[str, ...]) -> Verification:
-    """Return that a restore, or a rehearsal of one, found a set in a place to be damaged."""
+    """Return the check of a set that a restore, or a rehearsal, found to be damaged."""
     now = utc_text(datetime.now(UTC))
     return Verification(
         runtag, at, now, "read", good=False, problems=damages, program=PROGRAM, made=made
@@ -124,19 +124,19 @@ class VerificationLog:
         self.path = path
         self._host = LocalHost(os.path.dirname(path))
         self._known_bytes: int | None = None
-        """How large the file is of which is known what follows: it is read whole once, not for
-        each of thousands of checks."""
+        """The file size for which the next two fields hold: the file is read once, not for each of
+        thousands of checks."""
         self._count = 0
-        """How many lines it has."""
+        """The number of its lines."""
         self._kept: set[tuple[str, str]] = set()
-        """Which sets in which places have a check in it."""
+        """The sets and places that have a check in it."""
 
     def newest(self) -> dict[tuple[str, str], Verification]:
-        """Return the checks that count; none where there is no file yet."""
+        """Return the checks that count; {} if there is no file yet."""
         return read_checks(self._lines())
 
     def add(self, check: Verification) -> None:
-        """Write one more, through a power cut; raises StepFailed where that cannot be done."""
+        """Append a check so that it survives a power cut; raises StepFailed if that fails."""
         folder = os.path.dirname(self.path)
         try:
             os.makedirs(folder, mode=0o700, exist_ok=True)
@@ -147,7 +147,7 @@ class VerificationLog:
             if before != self._known_bytes:
                 lines = self._lines()
                 self._count, self._kept = len(lines), set(read_checks(lines))
-            # What is added to a last line that has no end would be lost with it.
+            # A line appended to an incomplete one would be lost with it.
             torn = "\n" if before != self._known_bytes and self._is_torn() else ""
             self._host.append(self.path, torn + check_line(check))
             self._count += 1
@@ -172,12 +172,12 @@ class VerificationLog:
             ) from error
 
     def _size_bytes(self) -> int:
-        """Return how large the file is, -1 where there is none."""
+        """Return the size of the file, -1 if it does not exist."""
         fact = self._host.stat([self.path]).get(self.path)
         return fact.size_bytes if fact else -1
 
     def _is_torn(self) -> bool:
-        """Tell whether the last line has no end."""
+        """Return whether the last line is incomplete."""
         lines = self._lines()
         return bool(lines) and not lines[-1].endswith("\n")
 
@@ -189,7 +189,7 @@ class VerificationLog:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        """Hold the lock of the file; raises Busy only where its holder hangs."""
+        """Hold the lock of the file; raises Busy only if its holder hangs."""
         deadline = time.monotonic() + LOCK_LIMIT_S
         with contextlib.ExitStack() as held:
             while True:

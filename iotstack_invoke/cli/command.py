@@ -1,4 +1,4 @@
-"""What a shell starts: `iotstack`, and `python -m iotstack_invoke`."""
+"""The entry points: `iotstack`, and `python -m iotstack_invoke`."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def main() -> None:
 
 @contextlib.contextmanager
 def _mock_left_out() -> Iterator[None]:
-    """Let Invoke be imported without `unittest.mock`, which brings in asyncio and TLS.
+    """Import Invoke without `unittest.mock`, which imports asyncio and TLS.
 
-    That takes a fifth of a short command. Invoke needs it for its MockContext alone, which is
+    That takes a fifth of a short command. Invoke needs it only for its MockContext, which is
     for tests.
     """
     if MOCK in sys.modules:

@@ -1,7 +1,7 @@
 """One task on several hosts at once: a process for each, one table, one exit code.
 
-What a process says is shown line by line with its host in front, and written to a log of its
-own. A host that does not answer stops no other. Not for: what is done on a host.
+Each process's output is shown line by line after its host's name, and written to its own log.
+A host that does not answer stops no other. Not for: the work on a host.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from ..settings.validation import ROLES
 EVERY = "all"
 MOST_AT_ONCE = 64
 LOG_DAYS = 30
-"""How long the logs of earlier runs stay."""
+"""How long the logs of earlier runs are kept."""
 ENDING_LIMIT_S = 300.0
-"""How long a process may take to undo what it began, after a signal."""
+"""How long a process may take to undo its work after a signal."""
 PACKAGE_PARENT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 BEST_FIRST = (
@@ -59,9 +59,9 @@ _CALLED = {
 
 
 def choose_hosts(settings: Settings, names: Iterable[str], role: str) -> tuple[str, ...]:
-    """Return the hosts that are named, then those of a role, each once.
+    """Return the named hosts, then those of a role, each once.
 
-    Raises UsageError for a name or role that nobody has.
+    Raises UsageError for an unknown name, or a role without hosts.
     """
     chosen = [find_machine(settings, name).name for name in names]
     if role and role not in (*ROLES, EVERY):
@@ -73,14 +73,14 @@ def choose_hosts(settings: Settings, names: Iterable[str], role: str) -> tuple[s
 
 
 def read_at_once(text: str) -> int:
-    """Return how many hosts at once are meant; raises UsageError."""
+    """Return the number of hosts at once; raises UsageError."""
     if text not in map(str, range(1, MOST_AT_ONCE + 1)):
         raise UsageError(f"--at-once {text}: must be a number from 1 to {MOST_AT_ONCE}.")
     return int(text)
 
 
 def worst_of(codes: Iterable[int]) -> int:
-    """Return the worst of some exit codes; one that is not in the order is the worst."""
+    """Return the worst of some exit codes; an unknown one is the worst."""
     return max(codes, key=lambda code: (_rank(code), code))
 
 
@@ -99,7 +99,7 @@ class HostResult:
     log: str = ""
 
     def called(self, task: str) -> str:
-        """Return how it ended, in a word."""
+        """Return the result as a word."""
         if task == "status" and self.exit_code == ExitCode.USAGE:
             return "critical"
         if self.exit_code not in BEST_FIRST:
@@ -112,8 +112,8 @@ def run_fleet(
 ) -> int:
     """Run `iotstack WORDS --host HOST` for each host, and return the worst of the exit codes.
 
-    At the end there is a table; off a terminal none where all is good and nobody said anything.
-    Left on disk: a log for each host, which this user alone can read.
+    Prints a table at the end; without a terminal not if all is well and no host printed anything.
+    Left on disk: a log for each host, readable by this user only.
     """
     run = _Fleet(settings, words, report)
     stopped_by = 0
@@ -216,7 +216,7 @@ class _Fleet:
         return (code if code >= 0 else 128 - code), one_line(last)
 
     def _start(self, host: str) -> subprocess.Popen[bytes]:
-        """Start it as the leader of a session: a Ctrl-C reaches it through us, and once."""
+        """Start it as a session leader: it gets a Ctrl-C only through this process, and once."""
         own = os.environ.get("PYTHONPATH", "")
         environment = {
             **os.environ,
@@ -225,7 +225,7 @@ class _Fleet:
             "IOTSTACK_SETTINGS": self.file,
         }
         named = (f"--settings={self.file}",) if self.report.settings_file else ()
-        # -P: from the current folder nothing is imported.
+        # -P: nothing is imported from the current folder.
         python = (sys.executable, "-P", "-m", __package__.partition(".")[0])
         return subprocess.Popen(
             (*python, *self.words, *named, f"--host={host}"),
@@ -237,7 +237,7 @@ class _Fleet:
         )
 
     def stop(self, number: int) -> None:
-        """Pass a signal on to every process, and start no other; one that never ends is killed."""
+        """Pass a signal on to every process, and start no more; one that never ends is killed."""
         with self._lock:
             self._stopped_by = number
             running = list(self._running)

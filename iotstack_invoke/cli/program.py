@@ -22,14 +22,14 @@ from ..core.errors import ExitCode, Interrupted, ended
 from .tasks_and_flags import namespace
 
 NEAR = 0.75
-"""How alike what was typed and what was probably meant are."""
+"""The similarity from which a known word is suggested for an unknown one."""
 MOST_NEAR = 3
 _UNKNOWN = re.compile(r"No idea what (?P<quote>['\"])(?P<word>.*)(?P=quote) is!", re.DOTALL)
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class IotstackProgram(Program):
-    """Invoke's Program, which tells a wrong command line with what to write, and our exit code.
+    """Invoke's Program with suggestions for a wrong command line, and our exit code.
 
     The `inv` of a checkout becomes one when it has read tasks.py, which is after `parse_core`.
     """
@@ -51,21 +51,21 @@ class IotstackProgram(Program):
                 raise Exit from None
 
     def parse_cleanup(self) -> None:
-        """Do what the flags before the task ask for: `--help backup`, `--list`."""
+        """Handle the flags before the task: `--help backup`, `--list`."""
         task = self.args.list.value
-        if isinstance(task, str):  # Invoke lists what is below a word, and nothing of ours is
+        if isinstance(task, str):  # Invoke would list a namespace, and there is none
             _end_usage(f"--list {task}: this task has no subtasks. Its options: inv --help {task}")
         with _until_enough():
             self._or_usage(super().parse_cleanup)
 
     def no_tasks_given(self) -> None:
-        """List the tasks: whoever types nothing wants to know what there is."""
+        """List the tasks if none is given."""
         with _until_enough():
             self.list_tasks()
             raise Exit
 
     def update_config(self, merge: bool = True) -> None:
-        """Read the file of `--config`, which is one of Invoke's and not of ours."""
+        """Read the file of `--config`, which is Invoke's, not hosts.toml."""
         try:
             super().update_config(merge)
         except Exception as error:
@@ -86,7 +86,7 @@ class IotstackProgram(Program):
 
 
 def _end_usage(text: str) -> NoReturn:
-    """Say what is wrong with a command line, and end."""
+    """Print what is wrong with a command line, and exit."""
     from ..reporting.report import as_called
 
     sys.stderr.write(f"{as_called(text)}\n")
@@ -94,11 +94,11 @@ def _end_usage(text: str) -> NoReturn:
 
 
 class _HelpAsked(Exception):
-    """The help of a task is asked for, amid its words."""
+    """A task's help was requested among its arguments."""
 
 
 def usage_text(error: ParseError, tasks: Collection[str]) -> str:
-    """Return what Invoke says of a command line, and what to write in its place."""
+    """Return Invoke's message about a command line, with a correction."""
     import difflib
     import shlex
 
@@ -127,14 +127,14 @@ def usage_text(error: ParseError, tasks: Collection[str]) -> str:
 
 
 def _unknown_text(word: str, task: str | None, called: str) -> str:
-    """Return what is wrong with a word that stands where none of it can."""
+    """Return what is wrong with an unexpected word."""
     if word.startswith("-"):
         return f"{called} has no option {word}."
     return f"{called} takes no argument {word!r} here." if task else f"There is no task {word!r}."
 
 
 def _missing_text(context: ParserContext) -> str:
-    """Return what to write where a task lacks what it is about, with what is known of that."""
+    """Return what to add if a task lacks a required argument, with suggestions."""
     lacking = context.missing_positional_args
     words = " ".join(str(each.name).upper() for each in lacking)
     said = " ".join(f"{str(each.name).upper()}: {ended(str(each.help))}" for each in lacking)
@@ -145,7 +145,7 @@ def _missing_text(context: ParserContext) -> str:
 
 
 def _runtag_before(context: ParserContext | None) -> str:
-    """Return how the runtag, which another word follows, would be begun with a quote."""
+    """Return the beginning of a quoted runtag, if another word follows a runtag."""
     args = context.args if context else {}
     given = [(name, args[name]) for name in ("after", "before", "runtag") if name in args]
     for name, each in given:
@@ -172,15 +172,15 @@ _NAMING = (
     ("a vault", "--from"),
     ("a host", "--host"),
 )
-"""What is named without its flag, and the flag."""
+"""Kinds of names given without their flag, and the flag."""
 
 
 def _complete_flag(machine: ParseMachine) -> None:
-    """Refuse a flag that no value came behind, or a blank one, each time; raises ParseError.
+    """Refuse a flag without a value, or with a blank one, each time; raises ParseError.
 
-    Invoke takes such a flag for one that is left out where it may be given several times: a
-    restore `--only` nothing would be one of all, and `--host` nothing this machine. A blank value
-    is what a script gives whose variable is not set: most flags take it for their default.
+    Invoke treats such a flag as omitted if it may be given several times: a restore with an empty
+    `--only` would be one of everything, and an empty `--host` this machine. Scripts pass a blank
+    value if a variable is not set: most flags would take it for their default.
     """
     flag = machine.flag
     if flag and flag.takes_value and not flag.optional and not machine.flag_got_value:
@@ -195,7 +195,7 @@ ParseMachine.complete_flag = _complete_flag  # type: ignore[assignment, method-a
 
 
 def _help_for(context: ParserContext, flag: str) -> tuple[str, str]:
-    """Return a flag and its help; one that may be given several times takes a value each time."""
+    """Return a flag and its help; a repeatable flag takes a value each time."""
     name, told = _invokes_help_for(context, flag)
     return (f"{name}=STRING" if context.flags[flag].kind is list else name), told
 
@@ -205,7 +205,7 @@ ParserContext.help_for = _help_for  # type: ignore[assignment, method-assign]
 
 
 def _handle(machine: ParseMachine, token: str) -> None:
-    """Take `--help` behind a task for a wish, not for the runtag or value that is due there."""
+    """Treat `--help` after a task as a request for help, not as an expected value."""
     if token in {"--help", "-h"} and machine.context and machine.context.name:
         raise _HelpAsked(machine.context.name)
     _invokes_handle(machine, token)
@@ -219,10 +219,10 @@ program = IotstackProgram(name="iotstack", namespace=namespace, version=__versio
 
 
 def tell_stops() -> None:
-    """Let a signal that asks us to stop end us with our exit code, also while no task runs.
+    """Exit with our exit code if a signal asks to stop, even while no task runs.
 
-    A task has handlers of its own and gives these back. Once Python takes itself apart, all is
-    done and told: a signal changes nothing any more.
+    A task has its own handlers and restores these. Once Python shuts down, all work and output
+    are complete: a signal changes nothing any more.
     """
     for number in STOP_SIGNALS:
         signal.signal(number, _end)
@@ -230,7 +230,7 @@ def tell_stops() -> None:
 
 
 def _end(number: int, _frame: FrameType | None) -> None:
-    with contextlib.suppress(Exception):  # it may be in the midst of being written to
+    with contextlib.suppress(Exception):  # it may be in use by an interrupted write
         sys.stdout.flush()
     with contextlib.suppress(OSError):
         os.write(2, f"{Interrupted(number)}\n".encode())
@@ -251,7 +251,7 @@ def main() -> None:
 
 @contextlib.contextmanager
 def _until_enough() -> Iterator[None]:
-    """Let Invoke print until nobody reads it any more: `| head` has enough."""
+    """Ignore a closed pipe while Invoke prints: `| head` stops reading."""
     try:
         try:
             yield

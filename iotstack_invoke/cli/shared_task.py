@@ -35,7 +35,7 @@ Exit codes: 0 success; 1 failed; 2 wrong usage or settings; 3 finished with warn
 """
 
 CRITICAL = 2
-"""What Nagios and its kin take for an alarm."""
+"""The exit code that Nagios and similar monitors take for an alarm."""
 
 SETTINGS_FLAG = Argument(
     name="settings", kind=str, default="", help="Use this settings file instead of hosts.toml."
@@ -87,7 +87,7 @@ FLEET_FLAGS = (
         help="With several hosts: run for this many at once.",
     ),
 )
-"""Those of a task that is done on one host, or on several at once."""
+"""The flags of a task that runs for one host, or for several at once."""
 IDENTITY_FLAG = Argument(
     name="identity", kind=str, default="", help="Decrypt copies with the key in this file."
 )
@@ -105,7 +105,7 @@ class SharedTask(Task):  # type: ignore[type-arg]
         """Return the task's own flags and the shared ones."""
         shared = (*self._shared(), SETTINGS_FLAG, DEBUG_FLAG)
         own = super().get_arguments(ignore_unknown_help)
-        if self.fleet:  # the body is given one host
+        if self.fleet:  # the body gets one host
             own = [each for each in own if each.name != "host"]
         return own + [deepcopy(each) for each in shared]
 
@@ -119,7 +119,7 @@ class SharedTask(Task):  # type: ignore[type-arg]
 
     def __call__(self, context: Context, **given: Any) -> Any:
         """Run the body with settings, report and options in place of the shared flags."""
-        # Invoke keeps Python from writing bytecode, so that each run would compile all of us anew.
+        # Invoke prevents Python from writing bytecode: each run would compile the package again.
         sys.dont_write_bytecode = bool(sys.flags.dont_write_bytecode)
         from ..core.processes import signals_raised
         from ..hosts.trust import warn_with
@@ -137,7 +137,7 @@ class SharedTask(Task):  # type: ignore[type-arg]
             except Interrupted as error:
                 report.fail(str(error))
                 code = error.exit_code
-        if came and code != 128 + came[0]:  # it came when all was done, or was passed over
+        if came and code != 128 + came[0]:  # it came after all work, or was ignored
             report.fail(str(Interrupted(came[0])))
             code = 128 + came[0]
         elif troubles and code in {None, ExitCode.GOOD, ExitCode.WARNINGS}:
@@ -147,7 +147,7 @@ class SharedTask(Task):  # type: ignore[type-arg]
         return code
 
     def _do(self, context: Context, given: dict[str, Any], report: Report, *, debug: bool) -> Any:
-        """Run the body and return the exit code; raises Interrupted, or what nobody expects."""
+        """Run the body and return the exit code; raises Interrupted, or an unexpected error."""
         settings_file = report.settings_file = given.pop("settings", "")
         try:
             if {"--help", "-h"} & {value for value in given.values() if isinstance(value, str)}:
@@ -163,7 +163,7 @@ class SharedTask(Task):  # type: ignore[type-arg]
                 code = self.body(TaskContext(settings, report, options), **given)
             self.times_called += 1
             report.flush()
-        except BrokenPipeError:  # `| head` has enough
+        except BrokenPipeError:  # `| head` stops reading
             report.pass_over_output()
             code = 128 + signal.SIGPIPE
         except Interrupted:
@@ -184,7 +184,7 @@ class SharedTask(Task):  # type: ignore[type-arg]
     def _known(
         self, given: dict[str, Any], file: str, checkout: str, *, dry: bool
     ) -> tuple[Settings, Options]:
-        """Return the settings, and the flags that all runs share, which are taken out."""
+        """Return the settings, and the flags that all runs share, removed from `given`."""
         from ..settings.model import Options, load_settings
 
         options = _options(given, dry=dry) if self.runs else Options(dry_run=dry)
@@ -231,7 +231,7 @@ class SharedTask(Task):  # type: ignore[type-arg]
         return tuple(words)
 
     def _tell(self, error: Exception, report: Report, code: int) -> int:
-        """Say what went wrong, and return the exit code; a monitor reads one line, and 2."""
+        """Print an error, and return the exit code; for a monitor, one line, and 2."""
         if not self.monitored:
             report.fail(str(error))
             return code
@@ -270,7 +270,7 @@ def shared_task(
     def make(body: Callable[..., Any]) -> SharedTask:
         if runs:
             body.__doc__ = f"{(body.__doc__ or '').rstrip()}\n{EXIT_CODES}"
-        # Short flags are handed out by the order of parameters: a new one would rename others.
+        # Short flags are assigned in the order of parameters: a new one would rename others.
         made = SharedTask(body, auto_shortflags=False, **keywords)
         made.runs = runs
         made.monitored = monitored
@@ -283,7 +283,7 @@ def shared_task(
 
 @contextlib.contextmanager
 def _threads_told(report: Report, *, debug: bool) -> Iterator[list[BaseException]]:
-    """Yield a list that takes what leaves a thread; each is told in a line, as it comes."""
+    """Yield a list of the exceptions that end threads; each is reported in a line at once."""
     troubles: list[BaseException] = []
     before = threading.excepthook
 
@@ -298,7 +298,7 @@ def _threads_told(report: Report, *, debug: bool) -> Iterator[list[BaseException
     try:
         yield troubles
     finally:
-        # A thread that is left behind ends with us, and may fail until then.
+        # A thread that was left behind runs until the process ends, and may fail until then.
         is_raw = before is threading.__excepthook__
         threading.excepthook = _tell_late if is_raw and not debug else before
 
@@ -315,7 +315,7 @@ def _tell_of_thread(error: BaseException, report: Report) -> None:
 
 
 def _refuse_blank(given: Mapping[str, Any]) -> None:
-    """Refuse a blank name, as a script gives whose variable is not set; raises UsageError."""
+    """Refuse a blank name, as a script passes if a variable is not set; raises UsageError."""
     for flag in ("runtag", "before", "after"):
         if isinstance(given.get(flag), str) and not given[flag].strip():
             from ..core.runtag import read_runtag
@@ -327,9 +327,9 @@ def _refuse_blank(given: Mapping[str, Any]) -> None:
 
 
 def _refuse_joined(given: Mapping[str, Any]) -> None:
-    """Refuse several names in one, as other programs take them, or none; raises UsageError.
+    """Refuse several names in one value, as other programs take them, or none; raises UsageError.
 
-    The name of a database, behind `influxdb:`, may hold a comma.
+    The name of a database, after `influxdb:`, may contain a comma.
     """
     for flag in ("host", "live", "only", "vault"):
         for value in given.get(flag) or () if isinstance(given.get(flag), list) else ():

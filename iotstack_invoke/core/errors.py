@@ -1,4 +1,4 @@
-"""Every error that a person can meet, with its exit code. Nothing is printed here.
+"""Every error that a user can meet, with its exit code. Nothing is printed here.
 
 IotstackError               1    it failed
 ├── UsageError              2    the command line is wrong
@@ -7,13 +7,13 @@ IotstackError               1    it failed
 │   └── RuleError                two rules for a file, a cycle, a missing input
 ├── NotFound               10    no such backup
 ├── Busy                   11    another run holds the lock
-├── Refused                13    a check said no, and nothing was changed
-├── StepFailed              1    something we asked for was not done
-│   ├── OldDataGone              what it would put back was removed by others
+├── Refused                13    a check before the run failed; nothing was changed
+├── StepFailed              1    a step failed
+│   ├── OldDataGone              the data to put back was removed by another program
 │   └── Unreachable              a host did not answer
-│       ├── WrongFolder          a vault's folder is one in which no second copy can be
-│       ├── TimedOut             what was asked of it did not end in time
-│       └── KeyRefused           its host key is not known, or is another one
+│       ├── WrongFolder          a vault's folder cannot hold a second copy
+│       ├── TimedOut             a request did not finish in time
+│       └── KeyRefused           its host key is unknown or has changed
 └── Interrupted         128+n    Ctrl-C, SIGTERM, a closed terminal
 """
 
@@ -24,7 +24,7 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """What a script can learn from how we ended."""
+    """What a script can learn from the exit code."""
 
     GOOD = 0
     FAILED = 1
@@ -36,19 +36,19 @@ class ExitCode(IntEnum):
 
 
 def ended(told: object) -> str:
-    """Return a text, or what an error says, with its full stop, as programs often say none."""
+    """Return a text, or the message of an error, with its full stop: many programs print none."""
     text = str(told)
     return text if text.endswith((".", "?", "!")) else f"{text}."
 
 
 class IotstackError(Exception):
-    """A failure with a message for people: what failed, where, what is left, what to do next."""
+    """A failure with a message for users: what failed, where, what is left, what to do next."""
 
     exit_code: int = ExitCode.FAILED
 
 
 class UsageError(IotstackError):
-    """The command line asks for something that cannot be."""
+    """The command line asks for something impossible."""
 
     exit_code = ExitCode.USAGE
 
@@ -78,18 +78,18 @@ class Busy(IotstackError):
 
 
 class Refused(IotstackError):
-    """A check before the run said no; nothing was changed."""
+    """A check before the run failed; nothing was changed."""
 
     exit_code = ExitCode.REFUSED
 
 
 class StepFailed(IotstackError):
-    """A step was not done.
+    """A step failed.
 
-    `again` tells that the same step may well succeed when it is done once more; `damage`, what is
-    wrong with an archive that was read. That is recorded, and told by other commands later: it is
-    the message without what became of this run and what to do now. Where one thing mends it, `fix`
-    is that, a command if there is one, and `why` the message without it.
+    `again`: the same step may well succeed when it is repeated. `damage`: what is wrong with an
+    archive that was read. It is recorded, and other commands print it later: the message without
+    the state of this run and without advice. If one thing repairs it, `fix` is that, a command if
+    there is one, and `why` is the message without it.
     """
 
     def __init__(
@@ -109,33 +109,33 @@ class StepFailed(IotstackError):
 
 
 class OldDataGone(StepFailed):
-    """What was moved aside is not there any more, so that it cannot be put back."""
+    """Data that was moved aside is gone, so it cannot be put back."""
 
 
 class Unreachable(StepFailed):
-    """A host did not answer, or did not let us in."""
+    """A host did not answer, or refused the login."""
 
 
 class FolderMissing(Unreachable):
-    """A host answered, and has no such folder; the message says how to make it."""
+    """A host answered, but the folder does not exist; the message says how to make it."""
 
 
 class WrongFolder(Unreachable):
-    """A vault is in a folder in which no second copy can be; it is used as little as one away."""
+    """A vault's folder cannot hold a second copy; the vault is treated as unreachable."""
 
 
 class TimedOut(Unreachable):
-    """What a place was asked, or sent, did not end within its limit."""
+    """A request to a host or vault, or an upload, did not finish within its limit."""
 
 
 class KeyRefused(Unreachable):
-    """A host showed a key that is not known, or another one than is known."""
+    """A host showed a key that is unknown, or differs from the known one."""
 
     exit_code = ExitCode.REFUSED
 
 
 class Interrupted(IotstackError):
-    """A signal asked us to stop; `left` tells what is left, where that is not as it was before."""
+    """A signal asked the run to stop; `left` names what is not as before."""
 
     left: str = ""
 

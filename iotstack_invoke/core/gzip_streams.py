@@ -37,7 +37,7 @@ THREADS = 2
 _CHUNK: Final = 256 * 1024
 PADDED: Final = "--padded"
 _PADDING: Final = 511
-"""One byte less than a block of a tar."""
+"""One byte less than a tar block."""
 
 
 def open_writer(target: IO[bytes]) -> IO[bytes]:
@@ -50,10 +50,10 @@ def open_writer(target: IO[bytes]) -> IO[bytes]:
 
 
 def open_reader(source: IO[bytes]) -> io.BufferedIOBase:
-    """Return a stream of what is compressed in `source`; closing it leaves `source` open.
+    """Return a stream that decompresses `source`; closing it leaves `source` open.
 
-    Raises on reading: EOFError where the stream is cut; where it is damaged gzip.BadGzipFile,
-    zlib.error, or isal's own error, which is neither. Both readers pass over zeros behind the end.
+    Reading raises EOFError if the stream is truncated; if it is damaged gzip.BadGzipFile,
+    zlib.error, or isal's own error, which is neither. Both readers skip zeros after the end.
     """
     if PROGRAM == "igzip":
         return cast("io.BufferedIOBase", igzip.IGzipFile(fileobj=source, mode="rb"))
@@ -61,10 +61,10 @@ def open_reader(source: IO[bytes]) -> io.BufferedIOBase:
 
 
 def reading_words(archive: str, *, here: bool) -> tuple[str, ...]:
-    """Return the options by which tar reads an archive; `here`, on this machine, with ISA-L.
+    """Return the options with which tar reads an archive; `here`: on this machine, with ISA-L.
 
-    That takes a third of the processor time of `gzip -d` (measured). Of a name that does not say
-    whether it is compressed tar finds it out itself: in a file, though not in a pipe.
+    ISA-L takes a third of the processor time of `gzip -d` (measured). If the name does not show
+    whether a file is compressed, tar detects it, but not in a pipe.
     """
     if not archive.endswith(".gz"):
         return ()
@@ -75,10 +75,10 @@ def reading_words(archive: str, *, here: bool) -> tuple[str, ...]:
 
 
 def padded_words(*, here: bool) -> tuple[str, ...]:
-    """Return the options by which tar sees all bytes of a packed archive, to the last.
+    """Return the options with which tar sees every byte of a packed archive.
 
-    It passes over what is no whole block at the end. 511 bytes behind make a block of whatever
-    is there, and none where nothing is.
+    tar skips an incomplete block at the end. 511 more bytes turn any rest into a whole block,
+    and add none if there is no rest.
     """
     words = reading_words(".gz", here=here)
     if words == ("--gzip",):
@@ -92,7 +92,7 @@ class Damaged(Exception):
 
 
 class Content:
-    """What a .gz holds, taken in pieces; whatever is wrong with it raises Damaged."""
+    """The content of a .gz, read in pieces; raises Damaged if anything is wrong with it."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._source = _Counted(stream)
@@ -101,7 +101,7 @@ class Content:
         self.at = 0
 
     def pieces(self, size: int) -> Iterator[memoryview]:
-        """Return exactly `size` bytes, piece by piece; a piece stays valid."""
+        """Yield exactly `size` bytes, piece by piece; a piece is valid until the next one."""
         while size > 0:
             if not self._piece and not self._refill():
                 raise Damaged("it is incomplete: the tar inside has no end")
@@ -116,7 +116,7 @@ class Content:
         return b"".join(self.pieces(size))
 
     def skip(self, size: int) -> None:
-        """Pass over exactly `size` bytes."""
+        """Skip exactly `size` bytes."""
         for _ in self.pieces(size):
             pass
 
@@ -130,10 +130,10 @@ class Content:
         return bytes(part)
 
     def end(self) -> None:
-        """Make sure that nothing follows, neither inside nor behind the compressed data."""
+        """Check that nothing follows, neither inside nor after the compressed data."""
         if self._piece or self._refill():
             raise Damaged("there are extra data after the end of the tar inside")
-        # Zeros after the end, as a crash leaves them, are skipped by the reader without a word.
+        # The reader silently skips zeros after the end, which a crash can leave.
         if self._source.last[4:] != struct.pack("<I", self.at % 2**32):
             raise Damaged("there are extra data after the end of the compressed data")
 
@@ -150,7 +150,7 @@ class Content:
 
 
 class _Counted(io.RawIOBase):
-    """A stream that remembers how much was read of it and the last bytes."""
+    """A stream that counts the bytes read and keeps the last ones."""
 
     def __init__(self, source: IO[bytes]) -> None:
         self._source = source
@@ -170,7 +170,7 @@ class _Counted(io.RawIOBase):
 
 
 def main() -> None:
-    """Decompress standard input to standard output; PADDED: with more behind."""
+    """Decompress standard input to standard output; with the argument PADDED, add the padding."""
     unreadable: tuple[type[Exception], ...] = (EOFError, OSError, *_DEFLATE_ERRORS)
     try:
         with open(0, "rb") as source, open(1, "wb") as target:

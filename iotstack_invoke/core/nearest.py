@@ -1,4 +1,4 @@
-"""What was probably meant by a name that is not known. Pure."""
+"""Suggestions for an unknown name. Pure."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Iterable
 
 
 def nearest(word: str, known: Iterable[str], most: int = 1, alike: float = 0.6) -> list[str]:
-    """Return the names that are most like a word, the likeliest first, whatever their case.
+    """Return the known names that are most like a word, best first, ignoring case.
 
-    Of a path its last name counts as well: `volumes/nodered` means nodered.
+    The last name of a path counts as well: `volumes/nodered` matches nodered.
     """
     import difflib
 

@@ -6,6 +6,6 @@ from fnmatch import fnmatchcase
 
 
 def fits_all_of(pattern: str, path: str) -> bool:
-    """Tell whether a pattern fits a path and all that lies below; `*` means `/` too, as tar's."""
+    """Return whether a pattern matches a path and all below it; `*` matches `/` too, as in tar."""
     whole = fnmatchcase(path, pattern) or fnmatchcase(path, f"{pattern}/*")
     return whole or fnmatchcase(f"{path}/\0", pattern)

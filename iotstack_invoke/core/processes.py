@@ -1,8 +1,8 @@
-"""The programs that are running for us, so that they end when we do. Starts none itself.
+"""The child processes of this program, so that they end when it does. Starts none itself.
 
-Each is the leader of its own process group: a Ctrl-C at the terminal reaches only us, and we
-end the group. SIGTERM to Invoke's own runner would leave the child running (measured). What runs
-as root, behind sudo, takes no signal of another user's: sudo sends it.
+Each leads its own process group: Ctrl-C at the terminal reaches only this program, which then
+ends the group. SIGTERM to Invoke's own runner would leave the child running (measured). A child
+that runs as root under sudo cannot be signalled by another user: sudo sends the signal.
 """
 
 from __future__ import annotations
@@ -20,44 +20,44 @@ from .errors import Interrupted
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SIGNAL_LOOK_S = 0.2
-"""How often the main thread, while it waits for others, looks whether it was asked to stop."""
+"""How often the main thread, while it waits for others, checks whether to stop."""
 GRACE_S = 3.0
-"""How long a program may take to end by itself after SIGTERM."""
+"""How long a process may take to end by itself after SIGTERM."""
 END_LIMIT_S = 4 * GRACE_S
-"""How long end() takes at the most, with sudo twice."""
+"""How long end() takes at most, with sudo twice."""
 
 _lock = threading.Lock()
 _running: set[subprocess.Popen[bytes]] = set()
 _ending = threading.Event()
 _came: list[list[int]] = []
-"""While signals_raised() holds: the signals that came since, the first of which was raised."""
+"""Inside signals_raised(): the signals received so far, the first of which was raised."""
 _held: list[list[int]] = []
-"""For each block of signals_held(), the signals that came meanwhile."""
+"""For each block of signals_held(), the signals received meanwhile."""
 _committed = threading.Event()
-"""From now on signals are put off, but in blocks of signals_let_in()."""
+"""Once set, signals are put off, except in blocks of signals_let_in()."""
 _let_in = threading.Event()
 _put_off: list[int] = []
-"""The signals that came while they were."""
+"""The signals that were put off."""
 
 
 def ending() -> bool:
-    """Tell whether everything is to end."""
+    """Return whether everything is to end."""
     return _ending.is_set()
 
 
 def pause(seconds: float) -> None:
-    """Wait a moment between two looks; raises Interrupted, at once, where everything is to end."""
+    """Wait a moment between two checks; raises Interrupted at once if everything is to end."""
     if _ending.wait(seconds):
         raise Interrupted(signal.SIGTERM)
 
 
 @contextlib.contextmanager
 def watched(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]:
-    """Keep a process on the list while the block runs; one still running afterwards is ended."""
+    """Keep a process on the list during the block; end it if it still runs afterwards."""
     with _lock:
         _running.add(process)
     try:
-        if ending():  # it was started while the others were being ended
+        if ending():  # started while the others were being ended
             end(process)
         yield process
     finally:
@@ -71,7 +71,7 @@ def watched(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes
 def signals_held() -> Iterator[None]:
     """Put off what interrupt() raises until the block ends.
 
-    Between its start and its place on the list a program would be lost: nobody would end it.
+    Otherwise a process that was started but is not yet on the list would be left running.
     """
     if threading.current_thread() is not threading.main_thread():  # signals are handled there
         yield
@@ -87,9 +87,9 @@ def signals_held() -> Iterator[None]:
 
 @contextlib.contextmanager
 def signals_raised() -> Iterator[list[int]]:
-    """Turn the first signal that asks us to stop into Interrupted, in the main thread.
+    """Turn the first signal that asks to stop into Interrupted, in the main thread.
 
-    Yields the signals that came. Within another such block it is that one's.
+    Yields the list of signals received; a nested block yields that of the outer one.
     """
     if _came or threading.current_thread() is not threading.main_thread():
         yield _came[-1] if _came else []
@@ -99,7 +99,7 @@ def signals_raised() -> Iterator[list[int]]:
 
     def stop(number: int, _frame: FrameType | None) -> None:
         came.append(number)
-        if len(came) > 1 or over:  # another would break off the cleaning up
+        if len(came) > 1 or over:  # a second one would interrupt the cleanup
             return
         if _committed.is_set() and not _let_in.is_set():
             _put_off.append(number)
@@ -122,14 +122,14 @@ def signals_raised() -> Iterator[list[int]]:
 def put_signals_off() -> None:
     """Let signals_raised() raise only within signals_let_in() from now on, until it ends.
 
-    After a commit all that follows is done, whatever moment a signal comes at.
+    Whatever follows a commit is completed, no matter when a signal arrives.
     """
     _committed.set()
 
 
 @contextlib.contextmanager
 def signals_let_in() -> Iterator[None]:
-    """Let a signal end what the block does, also after a commit."""
+    """Let a signal interrupt the block, even after a commit."""
     _let_in.set()
     try:
         yield
@@ -138,17 +138,17 @@ def signals_let_in() -> Iterator[None]:
 
 
 def signals_put_off() -> tuple[int, ...]:
-    """Return the signal that came since a commit and ended nothing, if one did."""
+    """Return the signal that came after a commit and interrupted nothing, if any."""
     return tuple(_put_off)
 
 
 @contextlib.contextmanager
 def signals_noted() -> Iterator[list[int]]:
-    """Return a list that takes the signals that ask us to stop.
+    """Yield a list that collects the signals that ask to stop.
 
-    An exception out of a wait for threads would be a gamble: a signal that comes just before it
-    does not end it (3 of 24 runs hung), and a second one breaks its lock. For signals_raised()
-    around it the first of these counts as raised: none breaks off the cleaning up that follows.
+    Raising an exception out of a wait for threads is unreliable: a signal just before the wait
+    does not end it (3 of 24 runs hung), and a second one breaks its lock. For an enclosing
+    signals_raised() the first of these counts as raised: none interrupts the cleanup that follows.
     """
     noted: list[int] = []
 
@@ -175,14 +175,14 @@ def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]
 
 
 def interrupt(number: int) -> None:
-    """Raise Interrupted, now or when the program that is being started is on the list."""
+    """Raise Interrupted, now or as soon as the process being started is on the list."""
     if not _held:
         raise Interrupted(number)
     _held[-1].append(number)
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """End a process, its group and what of it is root's: SIGTERM, a grace, SIGKILL."""
+    """End a process, its group and its children that run as root: SIGTERM, a grace, SIGKILL."""
     others = _others_below(process.pid)
     signal_group(process, signal.SIGTERM)
     deadline = time.monotonic() + GRACE_S
@@ -206,12 +206,12 @@ def end_all() -> None:
 
 
 def resume() -> None:
-    """Allow programs to be started again: the undo of an interrupted run needs some."""
+    """Allow processes to be started again: rolling back an interrupted run needs some."""
     _ending.clear()
 
 
 def signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    """Send a signal to a process and its group, and what runs as root below, if they are there."""
+    """Send a signal to a process, its group, and its children that run as root, if any."""
     if process.returncode is None:
         others = _others_below(process.pid)
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -220,7 +220,7 @@ def signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> No
 
 
 def kill_group(process: subprocess.Popen[bytes]) -> None:
-    """Kill a process and its group; where the leader has ended, what is left of the group."""
+    """Kill a process and its group; if the leader has ended, the rest of the group."""
     if process.returncode is None or not _is_there(process.pid):
         others = _others_below(process.pid)
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -229,21 +229,21 @@ def kill_group(process: subprocess.Popen[bytes]) -> None:
 
 
 def _others_below(leader: int) -> dict[int, int]:
-    """Return what runs in a session of ours, or was started there, and is another user's: root's.
+    """Return the processes below `leader` that belong to another user: root.
 
-    By its number, each with when it began: a number may be given anew. {} for root, and where no
-    /proc tells.
+    Those that run in its session or were started there: process ID to start time, because an ID
+    may be reused. {} if this program runs as root or there is no /proc.
     """
     if os.geteuid() == 0:
         return {}
     known: dict[int, tuple[int, int, int]] = {}
-    with contextlib.suppress(FileNotFoundError):  # a Mac
+    with contextlib.suppress(FileNotFoundError):  # macOS has no /proc
         for name in filter(str.isdecimal, os.listdir("/proc")):
-            with contextlib.suppress(OSError):  # it has ended since
+            with contextlib.suppress(OSError):  # ended meanwhile
                 known[int(name)] = _parent_session_begin(name)
     below = {pid for pid, (_, session, _) in known.items() if leader in (pid, session)}
     while more := {p for p, (parent, _, _) in known.items() if parent in below} - below:
-        below |= more  # sudo gives what it starts a session of its own (use_pty)
+        below |= more  # sudo starts its command in a separate session (use_pty)
     others = {}
     for pid in below:
         with contextlib.suppress(OSError):
@@ -253,14 +253,14 @@ def _others_below(leader: int) -> dict[int, int]:
 
 
 def _parent_session_begin(pid: int | str) -> tuple[int, int, int]:
-    """Return three numbers that proc_pid_stat(5) tells of a process; raises OSError."""
+    """Return three numbers of a process from proc_pid_stat(5); raises OSError."""
     with open(f"/proc/{pid}/stat", "rb") as stream:
         told = stream.read().rpartition(b")")[2].split()
     return int(told[1]), int(told[3]), int(told[19])
 
 
 def _signal_others(others: Mapping[int, int], number: signal.Signals) -> None:
-    """Let sudo send a signal to what is still there of other users' processes."""
+    """Let sudo send a signal to those processes of other users that still run."""
     there = []
     for pid, began in others.items():
         with contextlib.suppress(OSError):
@@ -280,7 +280,7 @@ def _signal_others(others: Mapping[int, int], number: signal.Signals) -> None:
 
 
 def _is_there(pid: int) -> bool:
-    """Tell whether a process has that number; of a group that has members, none is given it."""
+    """Return whether a process has that ID; the ID of a group with members is not reused."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -1,7 +1,7 @@
-"""The name of one backup: its grammar, its default and the time it tells.
+"""The name of one backup: its grammar, its default and its time.
 
-One grammar for what a person types and for every name read from a disk or a listing.
-Not for: looking for backups.
+One grammar for what a user types and for every name read from a disk or a listing.
+Not for: finding backups.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ TIME_FORMAT = "%Y-%m-%d_%H%M"
 LATEST = "latest"
 
 _PLAIN = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,98}[A-Za-z0-9_-])?")
-"""Part of the grammar, for speed: a listing of 10,000 sets asks of 40,000 names."""
+"""Part of the grammar, for speed: a listing of 10,000 sets checks 40,000 names."""
 _DATED = re.compile(r"(\d{4}-\d\d-\d\d_\d{4})(?:-[1-9]\d{0,3})?(?:\..+)?", re.ASCII | re.DOTALL)
 
 
@@ -32,9 +32,9 @@ def default_runtag(now: datetime) -> Runtag:
 
 
 def free_runtag(runtag: Runtag, names: Iterable[str]) -> Runtag:
-    """Return a runtag of the clock, or the first of `…-2`, `…-3` … that no file bears.
+    """Return a runtag of the clock, or the first of `…-2`, `…-3` … that no file has.
 
-    `names`: the files of every folder in which it must be free. Also what a dead run left counts.
+    `names`: the files of every folder in which it must be free. Files of a crashed run count too.
     """
     taken = {name.partition(".")[0] for name in names if name.startswith(runtag)}
     number = 1
@@ -48,7 +48,7 @@ def free_runtag(runtag: Runtag, names: Iterable[str]) -> Runtag:
 def read_runtag(text: str) -> Runtag:
     """Return `text` as a runtag.
 
-    Raises RuntagError, which names the character that is wrong and offers a cleaned name.
+    Raises RuntagError, which names the wrong character and suggests a valid name.
     """
     mistake = _find_mistake(text)
     if not mistake:
@@ -59,12 +59,12 @@ def read_runtag(text: str) -> Runtag:
 
 
 def is_runtag(text: str) -> bool:
-    """Tell whether `text` follows the grammar."""
+    """Return whether `text` follows the grammar."""
     return bool(_PLAIN.fullmatch(text)) or not _find_mistake(text)
 
 
 def clean_runtag(text: str) -> str:
-    """Return the nearest name that follows the grammar, or '' where nothing is left of it."""
+    """Return the nearest name that follows the grammar, or '' if nothing is left of it."""
     kept = "".join(c if _allowed(c) else "-" for c in unicodedata.normalize("NFC", text))
     kept = re.sub(r"-{2,}", "-", kept).strip("-. ")
     while len(kept.encode()) > LONGEST_BYTES:
@@ -73,13 +73,13 @@ def clean_runtag(text: str) -> str:
 
 
 def runtag_time(runtag: str) -> datetime | None:
-    """Return the local time that a runtag tells (naive, in minutes); None for a free name."""
+    """Return the local time in a runtag (naive, in minutes); None for a name without one."""
     dated = _DATED.fullmatch(runtag)
     if not dated:
         return None
     try:
         return datetime.strptime(dated[1], TIME_FORMAT)  # noqa: DTZ007 - a runtag has no zone
-    except ValueError:  # the 31st of February
+    except ValueError:  # February 31, for instance
         return None
 
 

@@ -1,4 +1,4 @@
-"""The folders of a stack, by what is in them."""
+"""The folders of a stack, by what they hold."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ BACKUPS = "backups"
 """The folder of the backups in a stack's folder, as the seed named it."""
 
 RESTORE = "restore"
-"""The folder in a stack's folder with what restores stage and keep."""
+"""The folder of a stack in which restores stage new data and keep old data."""
 
 KEPT_OUT = (BACKUPS, RESTORE)
-"""The folders of a stack that no backup of it holds."""
+"""The folders of a stack that its backups leave out."""
 
 FOLDERS = ("services", "volumes")

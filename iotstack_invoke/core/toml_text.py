@@ -1,4 +1,4 @@
-"""A text in TOML that others wrote, read: whatever is odd in it is said in one way. Pure."""
+"""Read TOML that users wrote; every mistake in it becomes one kind of error. Pure."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ _BITS = 63
 
 
 class NotToml(ValueError):
-    """A text is not valid TOML, or holds what no program can use; the message says why."""
+    """A text is not valid TOML, or holds a value that no program can use; the message says why."""
 
 
 def read_toml(text: str) -> dict[str, Any]:
-    """Return what a text holds; raises NotToml."""
+    """Return the table that a text holds; raises NotToml."""
     try:
         content = tomllib.loads(text)
         is_large = _has_large(content)
@@ -21,7 +21,7 @@ def read_toml(text: str) -> dict[str, Any]:
         raise NotToml(str(error)) from error
     except RecursionError as error:
         raise NotToml("its lists or tables are nested too deep") from error
-    except ValueError as error:  # int() takes 4,300 digits
+    except ValueError as error:  # int() refuses more than 4,300 digits
         raise NotToml("a number in it has too many digits") from error
     if is_large:
         raise NotToml("a whole number in it has more than 64 bits")
@@ -29,7 +29,7 @@ def read_toml(text: str) -> dict[str, Any]:
 
 
 def _has_large(value: object) -> bool:
-    """Tell whether there is a whole number that TOML has none of (v1.0.0, "Integer")."""
+    """Return whether a value contains an integer too large for TOML (v1.0.0, "Integer")."""
     if isinstance(value, dict):
         return any(map(_has_large, value.values()))
     if isinstance(value, list):

@@ -1,6 +1,6 @@
-"""Durations and rates as a person types them: `26h`, `90min`; `2M`, `08:00,500K 23:00,off`. Pure.
+"""Durations and rates as a user types them: `26h`, `90min`; `2M`, `08:00,500K 23:00,off`. Pure.
 
-Not for: telling them to a person (report.py).
+Not for: printing them (report.py).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _RATE = re.compile(r"(\d{1,9})([KMG]?)", re.ASCII)
 
 
 def ambiguity_in(text: str) -> str:
-    """Return why a span with the unit `m`, minutes or months, is refused; '' for one without."""
+    """Return why a span with the unit `m`, minutes or months, is refused; '' for any other."""
     found = _BARE_M.search(text)
     if not found:
         return ""
@@ -31,9 +31,9 @@ def ambiguity_in(text: str) -> str:
 
 
 def read_duration(text: str) -> timedelta:
-    """Return the duration that a text tells; raises UsageError, with what it may be.
+    """Return a duration from its text; raises UsageError, which says what is allowed.
 
-    `m` means minutes, like `min`: there are no months here, and crontabs have it.
+    `m` means minutes, like `min`: there are no months here, and crontabs use `m`.
     """
     told = _DURATION.fullmatch(text.strip())
     if not told or not int(told[1]):
@@ -45,7 +45,7 @@ def read_duration(text: str) -> timedelta:
 
 
 def read_rate(text: str) -> int:
-    """Return the bytes a second that a text tells; raises ValueError, with what it may be."""
+    """Return the bytes per second of a text; raises ValueError, which says what is allowed."""
     told = _RATE.fullmatch(text)
     if not told or not int(told[1]):
         raise ValueError(
@@ -57,15 +57,15 @@ def read_rate(text: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class TimeTable:
-    """How many bytes a second may pass at which time of the week; 0: as many as can.
+    """How many bytes per second are allowed at which time of the week; 0: no limit.
 
-    `slots` are of a minute since Monday's midnight and of the rate from then on, by the minute.
+    `slots`: pairs of the minute since Monday 00:00 and the rate from then on, by minute.
     """
 
     slots: tuple[tuple[int, int], ...]
 
     def rate_at(self, when: struct_time) -> int:
-        """Return the rate at a time that a clock on the wall shows; the last of a week goes on."""
+        """Return the rate at a local time; before the first slot, that of the week's last one."""
         minute = when.tm_wday * _DAY_MINUTES + when.tm_hour * 60 + when.tm_min
         rate = self.slots[-1][1]
         for begin, each in self.slots:
@@ -76,9 +76,9 @@ class TimeTable:
 
 
 def read_rates(text: str) -> TimeTable:
-    """Return the time table that a text tells, or the one rate; the grammar is rclone's.
+    """Return the time table, or the single rate, of a text; the grammar is rclone's.
 
-    https://rclone.org/docs/#bwlimit. Raises ValueError, with what it may be.
+    https://rclone.org/docs/#bwlimit. Raises ValueError, which says what is allowed.
     """
     if "," not in text:
         return TimeTable(((0, 0 if text == "off" else read_rate(text)),))

@@ -1,1 +1,1 @@
-"""Rules, plans, the journal, and what carries a plan out. Knows no backup, and no service."""
+"""Rules, plans, the journal, and the executor of plans. Knows no backup, and no service."""

@@ -1,8 +1,8 @@
-"""A plan, done: jobs in parallel, their outputs whole or not at all, their steps undone if not.
+"""Runs a plan: jobs in parallel, outputs complete or absent, steps of failed jobs undone.
 
-A job's steps write under partial names. When the last is done, each output is recorded, and then
-renamed. When one fails, what the job journaled is undone and its partial files are removed.
-Not for: deciding what runs (plan.py), or what people see (report.py).
+A job's steps write under partial names. After the last step each output is recorded, then
+renamed. If a step fails, what the job journaled is undone and its partial files are removed.
+Not for: deciding what runs (plan.py), or what users see (report.py).
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from .steps import ClaimingStep, Commit, File, LeavingStep, Record, Space, Step,
 
 RETRY_WAIT_S = 2.0
 SLOW_S = 60.0
-"""How long a job that writes elsewhere holds a slot: then others run beside it."""
+"""How long a job that writes elsewhere occupies a slot; after that others run beside it."""
 SLOW_TOLD = "it takes long, so nothing else waits for it"
 ONCE_S = 600.0
-"""How long what was done once in a run is believed to hold."""
+"""How long an action that was done once for a run remains valid."""
 
 
 class JobStatus(Enum):
@@ -47,7 +47,7 @@ class JobStatus(Enum):
 
 @dataclass(frozen=True, slots=True)
 class JobResult:
-    """How one job ended, how long it took, and what it warned of."""
+    """How one job ended, its duration and its warnings."""
 
     job: Job
     end: JobStatus
@@ -55,16 +55,16 @@ class JobResult:
     message: str = ""
     warnings: tuple[str, ...] = ()
     damage: str = ""
-    """What is wrong with an archive, if it failed because of that."""
+    """What is wrong with an archive, if that made the job fail."""
 
     @property
     def is_done(self) -> bool:
-        """Whether its outputs are there, whole."""
+        """Whether its outputs exist, complete."""
         return self.end is JobStatus.DONE
 
     @property
     def was_started(self) -> bool:
-        """Whether it was begun at all."""
+        """Whether it was started."""
         return self.end is not JobStatus.SKIPPED
 
 
@@ -81,32 +81,32 @@ class RunResult:
 
     @property
     def damages(self) -> tuple[str, ...]:
-        """What was found to be damaged, a sentence each."""
+        """The damage that was found, a sentence each."""
         return tuple(each.damage for each in self.failed if each.damage)
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """All that was warned of."""
+        """The warnings of all jobs."""
         return tuple(text for each in self.jobs for text in each.warnings)
 
     def __add__(self, other: RunResult) -> RunResult:
-        """Return both runs as one."""
+        """Return the results of both runs as one."""
         return RunResult(self.jobs + other.jobs)
 
 
 class Reporter(Protocol):
-    """Whoever wants to know what happens; called from several threads."""
+    """Receives the events of a run; called from several threads."""
 
     def started(self, planned: PlannedJob) -> None:
         """A job starts."""
         ...
 
     def heard(self, job: Job, stream: str, line: str) -> None:
-        """A program said a line."""
+        """A program printed a line."""
         ...
 
     def said(self, job: Job, text: str) -> None:
-        """A job tells what it is doing."""
+        """A job reports its current activity."""
         ...
 
     def stepped(self, job: Job, number: int, step: Step) -> None:
@@ -127,22 +127,22 @@ class Reporter(Protocol):
 
 
 class RecordStore(Protocol):
-    """Where records of finished outputs are kept; what is added survives a power cut."""
+    """Where records of finished outputs are kept; an added record survives a power cut."""
 
     def known(self) -> Mapping[str, Record]:
         """Return the records by output."""
         ...
 
     def add(self, record: Record) -> None:
-        """Keep one more."""
+        """Add a record."""
         ...
 
 
 class Disks:
     """What the jobs of a run have yet to write on each disk: no two of them take the same space.
 
-    What is free is remembered while anything is kept: amid their writing nobody knows how much of
-    it the others have taken already.
+    The free space is remembered while any is reserved: while jobs write, it is unknown how much
+    of their reservations they have used.
     """
 
     def __init__(self) -> None:
@@ -151,7 +151,7 @@ class Disks:
         self._lock = threading.Lock()
 
     def keep(self, who: object, look: Callable[[], Disk | None], size_bytes: int) -> Space | None:
-        """Keep space for somebody, if as much is left; return what there was."""
+        """Reserve space for an owner, if that much is left; return what there was."""
         with self._lock:
             disk = look()
             if disk is None:
@@ -165,7 +165,7 @@ class Disks:
             return Space(disk.free_bytes, max(0, left))
 
     def release(self, who: object, *, written: bool) -> None:
-        """Keep nothing any more for somebody, who has written it or will not."""
+        """Release the space of an owner, which has written it or will not."""
         with self._lock:
             for name, kept in self._kept.items():
                 size_bytes = kept.pop(id(who), 0)
@@ -175,7 +175,7 @@ class Disks:
 
 @dataclass(slots=True)
 class _StepContext:
-    """What the steps of one attempt at one job may use."""
+    """What the steps may use during one attempt at a job."""
 
     run: Run
     job: Job
@@ -184,9 +184,9 @@ class _StepContext:
     warnings: list[str] = field(default_factory=list)
     recorded: dict[str, dict[str, Any]] = field(default_factory=dict)
     owns_partials: bool = False
-    """A step has begun that may write them."""
+    """A step that may write partial files has begun."""
     step: Step | None = None
-    """The one that was begun last."""
+    """The step begun last."""
 
     def storage(self, file: File) -> Storage:
         return self.run.storages[file.role]
@@ -199,7 +199,7 @@ class _StepContext:
 
     def status(self, text: str) -> None:
         self.run.reporter.said(self.job, text)
-        if processes.ending():  # whoever waits for something tells so again and again
+        if processes.ending():  # a job that waits calls this again and again
             raise Interrupted(signal.SIGTERM)
 
     def warn(self, text: str) -> None:
@@ -234,7 +234,7 @@ class _StepContext:
 
 
 class _Once:
-    """What the jobs of a run do once for all of them, while that is believed to hold."""
+    """Actions that the jobs of a run do once for all of them, for as long as one remains valid."""
 
     def __init__(self) -> None:
         self._done_s: dict[str, float] = {}
@@ -242,18 +242,18 @@ class _Once:
         self._lock = threading.Lock()
 
     def do(self, what: str, act: Callable[[], None]) -> None:
-        """Do it, unless another job has; who comes meanwhile waits. What failed is done again."""
+        """Do it, unless another job has; others wait meanwhile. A failed action is repeated."""
         with self._lock:
             lock = self._locks.setdefault(what, threading.Lock())
         with lock:
-            now_s = time.time()  # which goes on while the machine sleeps
+            now_s = time.time()  # wall-clock time, which continues while the machine sleeps
             if abs(now_s - self._done_s.get(what, 0.0)) > ONCE_S:
                 act()
                 self._done_s[what] = now_s
 
 
 class _Slow:
-    """Which jobs have written elsewhere for so long that they hold no slot any more."""
+    """Jobs that have written elsewhere for so long that they no longer occupy a slot."""
 
     def __init__(self, reporter: Reporter) -> None:
         self._watcher = reporter
@@ -261,11 +261,11 @@ class _Slow:
         self._told: set[int] = set()
 
     def begins(self, planned: PlannedJob) -> None:
-        """Note when a job begins."""
+        """Record when a job begins."""
         self._began_s[id(planned)] = time.monotonic()
 
     def among(self, running: Iterable[PlannedJob]) -> list[PlannedJob]:
-        """Return those of the running jobs, each being told of once."""
+        """Return the slow ones among the running jobs, and announce each once."""
         late_s = time.monotonic() - SLOW_S
         found = [e for e in running if e.job.rule.elsewhere and self._began_s[id(e)] < late_s]
         for each in found:
@@ -276,12 +276,12 @@ class _Slow:
 
 
 def _place_of(planned: PlannedJob) -> str:
-    """Return the role of the place that a job writes to."""
+    """Return the role that a job writes to."""
     return planned.job.outputs[0].role
 
 
 class Run:
-    """One plan, the places its roles are bound to, and all that the run writes to."""
+    """One plan, the storage that its roles are bound to, and the outputs of the run."""
 
     def __init__(
         self,
@@ -311,7 +311,7 @@ class Run:
         self._lock = threading.Lock()
 
     def do(self) -> RunResult:
-        """Do the plan and return how each job ended.
+        """Run the plan and return how each job ended.
 
         Raises Interrupted after a signal, when every program has ended, every journaled step is
         undone and no partial file is left.
@@ -332,7 +332,7 @@ class Run:
             try:
                 while sorter.is_active():
                     ready += sorter.get_ready()
-                    # None waits in the pool, where a failure could no longer keep it back.
+                    # No job queues in the pool, where a failure could no longer hold it back.
                     at_work = [planned[key] for key in running.values()]
                     while key := self._next(ready, planned, slow.among(at_work), len(running)):
                         ready.remove(key)
@@ -352,7 +352,7 @@ class Run:
                         raise Interrupted(noted[0])
             finally:
                 pool.shutdown(wait=True)
-            if noted:  # it came when the last job had ended
+            if noted:  # it came after the last job had ended
                 raise Interrupted(noted[0])
         return RunResult(tuple(results[key] for key in planned))
 
@@ -363,9 +363,9 @@ class Run:
         slow: Collection[PlannedJob],
         running: int,
     ) -> int | None:
-        """Return the job that starts now, None where there is no slot for any.
+        """Return the job that starts now, None if no slot is free for any.
 
-        What is slow elsewhere takes no slot from other places' jobs, and comes after them.
+        A job for a slow target takes no slot from jobs of other targets, and comes after them.
         """
         places = {_place_of(each) for each in slow}
         others = [key for key in ready if _place_of(planned[key]) not in places]
@@ -374,7 +374,7 @@ class Run:
         return next(iter(ready), None) if running < self.jobs_at_once else None
 
     def _stop(self, pool: ThreadPoolExecutor, running: Mapping[Future[JobResult], int]) -> None:
-        """End what runs, then undo what it journaled; further signals are only noted."""
+        """Stop running jobs, then undo what they journaled; further signals are only recorded."""
         processes.end_all()
         for storage in self.storages.values():
             storage.close()
@@ -395,7 +395,7 @@ class Run:
                 self._discard(context)
 
     def _blocked(self, planned: PlannedJob, results: Mapping[int, JobResult]) -> JobResult | None:
-        """Return why a job is not started, or None when it may be."""
+        """Return why a job is not started, or None if it may be."""
         bad = [
             results[id(n)].job
             for n in planned.needs
@@ -419,7 +419,7 @@ class Run:
         self.reporter.ended(result)
 
     def _attempts(self, planned: PlannedJob) -> JobResult:
-        """Do one job, again where that may help; return how it ended."""
+        """Do one job, with retries if they may help; return how it ended."""
         job = planned.job
         self.reporter.started(planned)
         started = time.monotonic()
@@ -472,7 +472,7 @@ class Run:
             step.do(context)
 
     def _finish(self, context: _StepContext, seconds: float) -> None:
-        """Record the outputs, give them their final names, and forget the job's journal."""
+        """Record the outputs, rename them to their final names, and forget the job's journal."""
         job = context.job
         for output in () if job.rule.transaction else job.outputs:
             facts = context.recorded.get(str(output), {})
@@ -491,29 +491,29 @@ class Run:
         self.journal.forget(job.identity)
 
     def _clean(self, context: _StepContext, message: str, *, passing: bool = False) -> str:
-        """Undo and remove what a failed attempt left; return the message, and if that failed.
+        """Undo and remove what a failed attempt left; return the message, extended if that fails.
 
         `passing`: the reason may pass, so a rule that resumes keeps its partial file.
         """
         if processes.ending():
-            # Nothing can be run now; the main thread undoes the steps when all have ended.
+            # Nothing can run now; the main thread undoes the steps when all jobs have ended.
             self._unended.append(context)
             if context.job.rule.resumes:
                 return message
             try:
                 self._discard(context)
-            except IotstackError:  # the line was closed under it
+            except IotstackError:  # its connection was closed
                 self._undiscarded.append(context)
             return message
         try:
-            if context.job.rule.transaction:  # others work on while a job that makes files fails
+            if context.job.rule.transaction:  # other jobs continue when one that makes files fails
                 if self.journal.owes(context.job.identity):
                     context.status("it failed: undoing its steps, newest first")
                 self.journal.settle()
             self.journal.undo(context.job.identity)
         except IotstackError as error:
             return f"{message}\n{error}"
-        # Over a line that broke it cannot be removed: the next attempt, or a later run, does it.
+        # Over a lost connection it cannot be removed: the next attempt, or a later run, does it.
         if not (passing and context.job.rule.resumes):
             with contextlib.suppress(IotstackError):
                 self._discard(context)

@@ -1,8 +1,8 @@
-"""What to undo, written before it is done. The file lies on the host that is changed.
+"""How to undo each step, written before the step runs, in a file on the host that is changed.
 
-JSON lines, each synced before its step acts: a torn last line never acted. They hold the names of
-steps, paths and names, and no word of a program: those the target says when it is undone. A step
-that needs no undo any more is forgotten by its job's name. While undo is owed, no run starts.
+JSON lines, each synced before its step runs: the step of a torn last line never ran. They hold
+the names of steps, paths and names, but no program's command: the target supplies those for the
+undo. A line with the job's name marks its steps as done. While an undo is pending, no run starts.
 """
 
 from __future__ import annotations
@@ -20,31 +20,31 @@ from ..hosts.base import Host
 from .steps import HostAccess, UndoableStep
 
 WORDS = frozenset({"as_root", "docker", "compose", "guard", "lock"})
-"""What the target says of a step: how a program is called there, and its locks. They are never
-written, and those that earlier versions wrote are never read."""
+"""The fields of a step that the target supplies: how it calls a program, and its locks. They are
+never written, and those that earlier versions wrote are never read."""
 
 BY_HAND = "with the version that wrote it, or by hand, as docs/recovery.md says"
 
 
 class Bound(Protocol):
-    """What the target itself says of the steps in a journal."""
+    """What the target supplies for the steps in a journal."""
 
     def access(self, role: str) -> HostAccess:
-        """Return how steps reach the host that has a role."""
+        """Return how steps reach the host of a role."""
         ...
 
     def word(self, field: str) -> Any:
-        """Return the value of one of WORDS that a step has as a field of its own."""
+        """Return the value of a step's field that is one of WORDS."""
         ...
 
     def refuse(self, steps: Iterable[UndoableStep]) -> None:
-        """Raise StepFailed where a step would act on what such a step never acts on."""
+        """Raise StepFailed if a step would change something that its kind never changes."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Owed:
-    """A step that is to be undone, as the file tells it."""
+    """A step still to be undone, as the file describes it."""
 
     job: str
     step: str
@@ -52,7 +52,7 @@ class Owed:
 
 
 def owed_in(lines: Iterable[str]) -> tuple[Owed, ...]:
-    """Return what the lines of a journal owe, oldest first; a line that is torn is passed over."""
+    """Return the steps still to be undone, oldest first; a torn line is skipped."""
     owed: list[Owed] = []
     for line in lines:
         try:
@@ -62,12 +62,12 @@ def owed_in(lines: Iterable[str]) -> tuple[Owed, ...]:
             else:
                 owed.append(Owed(str(entry["job"]), str(entry["step"]), {**entry["fields"]}))
         except (ValueError, KeyError, TypeError, RecursionError):
-            continue  # torn: its step never acted
+            continue  # torn: its step never ran
     return tuple(owed)
 
 
 def is_told(line: str) -> bool:
-    """Tell whether a line of a journal was written to its end."""
+    """Return whether a line of a journal is complete."""
     try:
         json.loads(line)
     except (ValueError, RecursionError):
@@ -76,17 +76,17 @@ def is_told(line: str) -> bool:
 
 
 def name_of(kind: type[Any]) -> str:
-    """Return what a step is called in journals: the name of its class, or `journaled_as` there.
+    """Return the name of a step class in journals: its own, or its `journaled_as`.
 
-    That stays as it is when the class gets another name: a journal of before names it so.
+    Set `journaled_as` when a class is renamed: existing journals have the old name.
     """
     return str(vars(kind).get("journaled_as", kind.__name__))
 
 
 def written(step: UndoableStep) -> dict[str, Any]:
-    """Return what a journal holds of a step: neither words of programs, nor what makes them.
+    """Return what a journal holds of a step: neither program commands, nor their parts.
 
-    Of how it reaches its host that is the role alone.
+    Of the way to its host, only the role.
     """
     told: Mapping[str, Any] = getattr(step, "journaled", lambda: _fields_of(step))()
     own = {name: value for name, value in told.items() if name not in WORDS}
@@ -94,7 +94,7 @@ def written(step: UndoableStep) -> dict[str, Any]:
 
 
 def _fields_of(step: UndoableStep) -> dict[str, Any]:
-    """Return the fields of a step, but for how it reaches its host."""
+    """Return the fields of a step, without its way to the host."""
     assert is_dataclass(step)  # noqa: S101 - steps are frozen dataclasses
     names = (each.name for each in fields(step))
     return {name: getattr(step, name) for name in names if name != "access"}
@@ -115,21 +115,21 @@ class Journal:
     ) -> None:
         self.host = host
         self.hold = hold
-        """Hold the lock still, or anew, before anything is undone; raises Busy."""
+        """Acquire the lock, or verify that it is held, before anything is undone; raises Busy."""
         self.settle = settle
-        """Wait until no command of a step is at work: one may outlive the line it came by."""
+        """Wait until no command of a step runs: one may outlive its connection."""
         self.told: list[str] = []
-        """What a person should know of steps that were undone: what could not be as before."""
+        """What a user should know of undone steps: what could not be restored."""
         self.bind = bind
-        """Ask the target for the words of its programs, which no journal holds."""
+        """Ask the target for its program commands, which no journal holds."""
         self.put_aside = put_aside
-        """Note where steps that were undone put aside what was live; return what is to be told.
+        """Record where undone steps moved live data; return sentences for the user.
 
-        It is told whether nothing is owed any more as well: then what they emptied may go."""
+        The flag says that nothing is left to undo: then the folders that they emptied may go."""
         self.leave_gone = False
-        """Let what cannot be put back be as it is now, instead of stopping there."""
+        """Skip data that cannot be put back, instead of stopping there."""
         self.gone = False
-        """Something could not be put back, and was left."""
+        """Something could not be put back, and was skipped."""
         self.path = path
         self._steps: Mapping[str, type[Any]] = {name_of(each): each for each in steps}
         self._owed: list[tuple[str, UndoableStep]] = []
@@ -139,7 +139,7 @@ class Journal:
         self.kept = ""
         """The file that the journal became by a commit, '' before that."""
         self._renamed = ""
-        """Where the journal may be instead: nobody said whether its rename was done."""
+        """Where the journal may be instead, if the result of its rename is unknown."""
 
     def at(self, path: str) -> Journal:
         """Return another journal of the same host."""
@@ -150,17 +150,17 @@ class Journal:
         return other
 
     def write(self, job: str, step: UndoableStep) -> None:
-        """Note a step that is about to act."""
+        """Record a step that is about to run."""
         line = {"job": job, "step": name_of(type(step)), "fields": written(step)}
         with self._lock:
             self._append(line)
             self._owed.append((job, step))
 
     def forget(self, job: str, *, keep: str = "") -> None:
-        """Note that the steps of a job need no undo any more.
+        """Record that the steps of a job need no undo any more.
 
-        `keep` names a file that the journal becomes by one rename: reading that file into
-        `recover` undoes all of it later.
+        `keep` names a file that the journal is renamed to: passing its lines to `recover` undoes
+        all of it later.
         """
         with self._lock:
             if not any(owner == job for owner, _ in self._owed):
@@ -175,7 +175,7 @@ class Journal:
             self._remove_if_empty()
 
     def stands(self) -> bool:
-        """Tell whether the commit was done, also where its answer was lost; False if unknown."""
+        """Return whether the commit was done, even if its answer was lost; False if unknown."""
         if self._renamed and not self.kept:
             with contextlib.suppress(IotstackError):
                 there = self.host.stat([self.path, self._renamed])
@@ -184,13 +184,13 @@ class Journal:
         return bool(self.kept)
 
     def owes(self, job: str) -> bool:
-        """Tell whether steps of a job are to be undone."""
+        """Return whether steps of a job are still to be undone."""
         return any(owner == job for owner, _ in self._owed)
 
     def undo(self, job: str | None = None) -> tuple[str, ...]:
         """Undo the steps of a job, or of all jobs, newest first; return what was undone.
 
-        Raises StepFailed where an undo fails; what is still owed stays in the file.
+        Raises StepFailed if an undo fails; the pending steps stay in the file.
         """
         with self._lock:
             if self._owed:
@@ -201,7 +201,7 @@ class Journal:
                 except Unreachable:
                     raise
                 except StepFailed:
-                    pass  # the first rename was not done
+                    pass  # the first rename did not happen
                 self._renamed = ""
             undone = []
             for owner, step in reversed(list(self._owed)):
@@ -243,10 +243,10 @@ class Journal:
             return tuple(undone)
 
     def recover(self, lines: Iterable[str]) -> tuple[str, ...]:
-        """Undo what a dead run left in the journal; return what was undone.
+        """Undo what a crashed run left in the journal; return what was undone.
 
-        Raises StepFailed for a step that this version does not know, and for one that would act
-        where no such step acts: then nothing is undone.
+        Raises StepFailed for a step that this version does not know, or that would change
+        something that its kind never changes: then nothing is undone.
         """
         self._owed = self.read(lines)
         undone = self.undo()
@@ -254,7 +254,7 @@ class Journal:
         return undone
 
     def read(self, lines: Iterable[str]) -> list[tuple[str, UndoableStep]]:
-        """Return the steps that lines of the journal owe, with the jobs that they are of.
+        """Return the pending steps in lines of the journal, with their jobs.
 
         Raises StepFailed as `recover` does. Changes nothing.
         """
@@ -264,7 +264,7 @@ class Journal:
             try:
                 entry = json.loads(line)
             except (ValueError, RecursionError):
-                continue  # torn: its step never acted
+                continue  # torn: its step never ran
             try:
                 if "done" in entry:
                     owed = [(o, s) for o, s in owed if o != entry["done"]]
@@ -300,7 +300,7 @@ class Journal:
         return step
 
     def _append(self, entry: Mapping[str, Any]) -> None:
-        # ASCII, for names that are no UTF-8. What a full disk tore must not swallow the next line.
+        # ASCII, for names that are not UTF-8. A line torn by a full disk must not hide the next.
         line = json.dumps(entry)
         before, self._torn = "\n" if self._torn else "", True
         self.host.append(self.path, before + line)

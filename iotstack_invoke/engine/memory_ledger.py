@@ -8,7 +8,7 @@ from .steps import Record
 
 
 class MemoryRecords:
-    """Records in memory: what a restore stages is found again by looking at it."""
+    """Records in memory: data that a restore stages is found again by examining it."""
 
     def __init__(self, records: Mapping[str, Record]) -> None:
         self._records = dict(records)
@@ -18,5 +18,5 @@ class MemoryRecords:
         return self._records
 
     def add(self, record: Record) -> None:
-        """Keep one more."""
+        """Add a record."""
         self._records[record.output] = record

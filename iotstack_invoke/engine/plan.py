@@ -1,7 +1,7 @@
-"""What has to run, in which order, and why. Pure: it neither looks at a disk nor changes one.
+"""What has to run, in which order, and why. Pure: it neither reads nor changes a disk.
 
-First the graph: which jobs and files hang on the targets (`resolve`). Then, with what exists,
-the plan: which of the jobs run, each with all its reasons (`decide`).
+First the graph: the jobs and files that the targets depend on (`resolve`). Then, from the files
+that exist, the plan: which of the jobs run, each with all its reasons (`decide`).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Why(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """One reason, with the file that it speaks of."""
+    """One reason, with the file that it is about."""
 
     why: Why
     file: str = ""
@@ -46,7 +46,7 @@ class Reason:
 
 @dataclass(frozen=True)
 class Graph:
-    """All jobs that the targets hang on, those needed first coming first."""
+    """All jobs that the targets depend on, dependencies first."""
 
     jobs: tuple[Job, ...]
     makers: Mapping[File, Job]
@@ -55,14 +55,14 @@ class Graph:
 
     @property
     def files(self) -> frozenset[File]:
-        """Every file that somebody has to look at before the plan can be made."""
+        """The files whose facts are needed to make the plan."""
         named = (f for job in self.jobs for f in (*job.outputs, *job.inputs, *job.ancient))
         return frozenset((*named, *self.targets))
 
 
 @dataclass(frozen=True)
 class PlannedJob:
-    """A job with the reasons why it runs (none: it need not), and those it waits for."""
+    """A job with the reasons why it runs (none: it need not), and the jobs that it waits for."""
 
     job: Job
     reasons: tuple[Reason, ...]
@@ -76,7 +76,7 @@ class PlannedJob:
 
 @dataclass(frozen=True)
 class Plan:
-    """The jobs of a graph in order, those that run with their reasons."""
+    """The jobs of a graph in order, with the reasons of those that run."""
 
     planned: tuple[PlannedJob, ...]
 
@@ -97,11 +97,11 @@ def resolve(
 ) -> Graph:
     """Return the graph of all that the targets (`role:path`) are made from.
 
-    Raises RuleError for two rules that make one file, a cycle, a role nobody bound.
+    Raises RuleError for two rules that make one file, a cycle, an unbound role.
     """
     makers: dict[File, Job] = {}
     jobs: dict[tuple[int, tuple[tuple[str, str], ...]], Job] = {}
-    bound = cache(lambda name: bind(name, roots))  # one object each: dicts look no further
+    bound = cache(lambda name: bind(name, roots))  # one object each: dict lookups stop at identity
     waiting = [bound(target) for target in targets]
     wanted = tuple(waiting)
     seen: set[File] = set()
@@ -114,7 +114,7 @@ def resolve(
         if found is None:
             continue
         rule, values = found
-        key = (id(rule), tuple(sorted(values.items())))  # rules made in a loop share a name
+        key = (id(rule), tuple(sorted(values.items())))  # rules made in a loop have one name
         if key not in jobs:
             jobs[key] = Job(
                 rule=rule,
@@ -138,7 +138,7 @@ def resolve(
 
 
 def bind(name: str, roots: Mapping[str, str]) -> File:
-    """Return the file that `role:path` names; raises RuleError for a role that nobody bound."""
+    """Return the file that `role:path` names; raises RuleError for an unbound role."""
     role, colon, path = name.partition(":")
     if not colon or role not in roots:
         known = ", ".join(f"{each}:" for each in sorted(roots))
@@ -161,7 +161,7 @@ def _in_order(jobs: Collection[Job], makers: Mapping[File, Job]) -> tuple[Job, .
 
 
 def _needs(job: Job, makers: Mapping[File, Job]) -> list[Job]:
-    """Return the jobs that make what a job is made from, each once."""
+    """Return the jobs that make the inputs of a job, each once."""
     found = (makers.get(file) for file in (*job.inputs, *job.ancient))
     return list({id(needed): needed for needed in found if needed}.values())
 
@@ -174,14 +174,14 @@ def decide(
     force: Collection[str] = (),
     unlike: Collection[File] = (),
 ) -> Plan:
-    """Return the plan for what exists.
+    """Return the plan for the files that exist.
 
-    `records` tells which outputs are finished, with what they were made with; an output that
-    exists without one is taken as finished, since no unfinished file bears a final name; one
-    whose size differs from its record is not, nor is one of `unlike`, which were compared and
-    are something else. `force` lists rule names, or "all".
+    `records` lists the finished outputs, with the parameters they were made with. An output
+    without one counts as finished, since no unfinished file has a final name; not so one whose
+    size differs from its record, nor one of `unlike`, which were compared and differ. `force`
+    lists rule names, or "all".
 
-    Raises RuleError for an input that is missing and that no rule makes.
+    Raises RuleError for a missing input that no rule makes.
     """
     return _Decision(graph, files, records or {}, frozenset(force), frozenset(unlike)).plan()
 
@@ -246,12 +246,12 @@ class _Decision:
             raise RuleError(f"Missing, and no rule makes it:\n{lines}\n{hint}")
 
     def _own_reasons(self, job: Job, ages: dict[File, float]) -> None:
-        """Collect the reasons that lie in a job's own files, and how old its outputs count."""
+        """Collect the reasons in a job's own files, and the effective age of its outputs."""
         found = self.reasons[id(job)]
         newest_input = max((ages.get(f, self._age(f)) for f in job.inputs), default=0.0)
         for output in job.outputs:
             fact = self.files.get(output)
-            # A missing intermediate is as old as what it is made from: pruning it costs no work.
+            # A missing intermediate is as old as its inputs: pruning it causes no work.
             ages[output] = fact.modified_s if fact else newest_input
             if job.rule.transaction:
                 continue
@@ -284,7 +284,7 @@ class _Decision:
         return []
 
     def _spread(self, job: Job) -> list[Job]:
-        """Let a running job wake those it needs and those that use it; return the newly woken."""
+        """Mark the jobs that a running job needs, and those that use it; return the new ones."""
         woken: list[Job] = []
         for needed in self.needs[id(job)]:
             named = (*job.inputs, *job.ancient)

@@ -1,7 +1,7 @@
-"""Rules: patterns of files, what they are made from, and the steps that make them.
+"""Rules: patterns of files, their inputs, and the steps that make them.
 
 A rule is a plain value; a RuleBook lists the rules of one task and finds the one for a file.
-Not for: deciding what has to run (plan.py) or running it (engine.py).
+Not for: deciding what has to run (plan.py) or running it (executor.py).
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from .steps import File, Step
 
 Body = Callable[["Job"], Iterator[Step]]
 Inputs = Callable[[Mapping[str, str], Any], Iterable[str]]
-"""Given the wildcards and the facts: the inputs of a rule that depend on what there is."""
+"""Called with the wildcards and the facts: returns the inputs of a rule that depend on these."""
 
 
 @dataclass(frozen=True)
 class Wildcard:
-    """One kind of name in patterns: it matches what its grammar takes and nothing else."""
+    """One kind of name in patterns: it matches its grammar and nothing else."""
 
     takes: Callable[[str], bool]
     shown: Callable[[str], str] = str
@@ -44,11 +44,11 @@ class Pattern:
     expression: str
     wildcards: Mapping[str, Wildcard]
     ending: str
-    """What comes behind the last wildcard: it tells most patterns apart."""
+    """The text after the last wildcard: it distinguishes most patterns."""
 
     @cached_property
     def regex(self) -> re.Pattern[str]:
-        """What takes the names that look like it."""
+        """The regular expression of matching names."""
         return re.compile(self.expression, re.DOTALL)
 
     @classmethod
@@ -85,7 +85,7 @@ class Pattern:
         return values if taken else None
 
     def refused_wildcard(self, name: str) -> str:
-        """Return which wildcard keeps `name` from matching ('' where the shape differs too)."""
+        """Return which wildcard keeps `name` from matching ('' if the shape differs too)."""
         found = self.regex.fullmatch(name)
         values = found.groupdict() if found else {}
         return next((k for k, v in values.items() if not self.wildcards[k].takes(v)), "")
@@ -95,13 +95,13 @@ class Pattern:
 class Rule:
     """How one kind of file is made.
 
-    `inputs` are files that must be there first; a newer one makes the rule run again.
-    `ancient` ones only have to exist. `retries`: how often a step that failed for a passing
-    reason is tried again. `always`: runs when its inputs are settled, made or not. A
-    `transaction` changes state: it makes no file and runs whenever its output is asked for.
-    `resumes`: a later try goes on with the partial file that a cut line or a signal left.
-    `elsewhere`: it writes to a place whose slowness is to cost nobody else: others' jobs run
-    beside it when it takes long. `title`: what people read while it runs, with wildcards as
+    `inputs` are files that must exist first; a newer one makes the rule run again.
+    `ancient` ones only have to exist. `retries`: how often a step that failed for a temporary
+    reason is retried. `always`: runs when its inputs are settled, made or not. A
+    `transaction` changes state: it makes no file and runs whenever its output is requested.
+    `resumes`: a later attempt continues the partial file left by a lost connection or a signal.
+    `elsewhere`: it writes to a target whose slowness must not delay others: their jobs run
+    beside it when it takes long. `title`: what users read while it runs, with wildcards as
     they are shown.
     """
 
@@ -127,7 +127,7 @@ class Rule:
 
     @property
     def sentence(self) -> str:
-        """What it does, in one sentence: the first line of its body's docstring."""
+        """Its purpose in one sentence: the first line of its body's docstring."""
         return (self.body.__doc__ or self.name).strip().splitlines()[0]
 
 
@@ -145,7 +145,7 @@ def rule(
 ) -> Callable[[Body], Rule]:
     """Return a decorator that makes a Rule of a body; it registers nothing.
 
-    Without a `name` it has that of the body.
+    Without a `name` the rule has the name of the body.
     """
 
     def make(body: Body) -> Rule:
@@ -172,7 +172,7 @@ def _listed(text: str | Iterable[str]) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Job:
-    """A rule with its wildcards bound: what the body of a rule is given."""
+    """A rule with its wildcards bound: the argument of the rule's body."""
 
     rule: Rule
     wildcards: Mapping[str, str]
@@ -180,19 +180,19 @@ class Job:
     inputs: tuple[File, ...]
     ancient: tuple[File, ...] = ()
     facts: Any = None
-    """What was found out before the plan was made; its shape is the rulebook's own."""
+    """Facts gathered before the plan was made; the rulebook defines their type."""
     title: str = ""
-    """What a person reads for it while it runs: `copy the general part to nas`."""
+    """What a user reads while it runs: `copy the general part to nas`."""
 
     @property
     def name(self) -> str:
-        """How people call it: the rule's name with its wildcards."""
+        """Its name for users: the rule's name with its wildcards."""
         values = " ".join(self.wildcards.values())
         return f"{self.rule.name} {values}".rstrip()
 
     @property
     def identity(self) -> str:
-        """What tells it from every other job of a plan: a file that no other makes."""
+        """A file that no other job makes; it identifies the job in a plan."""
         return str(self.outputs[0])
 
     @property
@@ -214,12 +214,12 @@ class Job:
 
     @cached_property
     def steps(self) -> tuple[Step, ...]:
-        """What it does, in order; the body is pure, so asking changes nothing."""
+        """Its steps, in order; the body is pure, so asking changes nothing."""
         return tuple(self.rule.body(self))
 
 
 def _refuse_unbound(each: Rule, patterns: Iterable[Pattern], known: Wildcards) -> None:
-    """Raise RuleError where one output does not tell the wildcards of the other files."""
+    """Raise RuleError if one output does not determine the wildcards of the other files."""
     inputs = () if callable(each.inputs) else each.inputs
     for pattern in patterns:
         for text in (*each.outputs, *inputs, *each.ancient):
@@ -233,7 +233,7 @@ def _refuse_unbound(each: Rule, patterns: Iterable[Pattern], known: Wildcards) -
 
 @dataclass(frozen=True)
 class RuleBook:
-    """The rules of one task, in the order of the file that a reader sees."""
+    """The rules of one task, in the order of the source file."""
 
     rules: tuple[Rule, ...]
     wildcards: Wildcards
@@ -259,7 +259,7 @@ class RuleBook:
     def find(self, name: str) -> tuple[Rule, dict[str, str]] | None:
         """Return the rule that makes `role:path`, with its wildcards, or None.
 
-        Raises RuleError where two rules make the same file.
+        Raises RuleError if two rules make the same file.
         """
         found: list[tuple[Rule, dict[str, str]]] = [(r, {}) for r in self._literal.get(name, ())]
         for pattern, each in self._wild:
@@ -275,7 +275,7 @@ class RuleBook:
         return found[0] if found else None
 
     def title(self, each: Rule, values: Mapping[str, str]) -> str:
-        """Return what a person reads for a rule with its wildcards bound while it runs."""
+        """Return what a user reads while a rule with these wildcards runs."""
         title = each.title or each.name
         for name, value in values.items():
             title = title.replace(f"{{{name}}}", self.wildcards[name].shown(value))
@@ -289,7 +289,7 @@ class RuleBook:
         raise RuleError(f"There is no rule '{name}'; there are: {', '.join(self._names())}.")
 
     def nearest(self, name: str) -> str:
-        """Return a sentence on the rule that nearly makes `name`, or on all that there are."""
+        """Return a sentence on the rule that nearly makes `name`, or on all rules."""
         for pattern, each in self._wild:
             refused = pattern.refused_wildcard(name)
             if refused:

@@ -1,4 +1,4 @@
-"""Space on a disk, kept for what a job is to write."""
+"""Disk space reserved for what a job will write."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from .steps import Space, StepContext
 def reserve(
     context: StepContext, storage: Storage, folder: str, size_bytes: int, *, for_all: bool = False
 ) -> Space | None:
-    """Keep space where a folder lies, or will, for what a job is to write there.
+    """Reserve space at a folder, which need not exist yet, for what a job will write there.
 
-    Nothing is kept where less is left, or where nobody can say (None).
+    Reserves nothing if less is left, or if that is unknown (None).
     """
     return context.reserve(lambda: _disk(storage, folder), size_bytes, for_all=for_all)
 
 
 def _disk(storage: Storage, folder: str) -> Disk | None:
-    """Return the disk of a folder; one for all of a place that cannot tell which it is."""
+    """Return the disk of a folder; one for the whole storage if the disk is unknown."""
     look: Callable[[str], Disk | None] | None = getattr(storage, "disk", None)
     if look is None:
         free = storage.free_bytes(folder)

@@ -1,7 +1,7 @@
-"""What a step is, and what it may use while it acts. Holds no step of any service.
+"""What a step is, and what it may use while it runs. Contains no step of any service.
 
-A step is a frozen value: it says the commands that it will run, and does them when it is told.
-One that changes state also knows its undo. The dry run prints steps, the engine does them.
+A step is a frozen value: it lists the commands that it will run, and runs them on request. One
+that changes state also has an undo. The dry run prints steps, the engine runs them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ..hosts.base import PARTIAL, Command, Disk, Host, Storage
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """One file or folder of a role: `pi:backups/x.tar` with the root that the role is bound to.
+    """One file or folder of a role: `pi:backups/x.tar`, with the root that the role is bound to.
 
     The path of a folder ends with a slash.
     """
@@ -39,7 +39,7 @@ class File:
 
     @property
     def is_folder(self) -> bool:
-        """Whether it is a folder; the undo of what made it removes it, not the engine."""
+        """Whether it is a folder; it is removed by the undo of its step, not by the engine."""
         return self.path.endswith("/")
 
     @property
@@ -50,19 +50,19 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """What is free on a disk, and what of it no other job is about to write."""
+    """The free space of a disk, and the part of it that no other job is about to write."""
 
     free_bytes: int = 0
     left_bytes: int = 0
 
 
 LACKING = "failed"
-"""The fact of an output that lacks something: what, and why."""
+"""The fact of an incomplete output: what is missing, and why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What is known of a finished output: written before the file gets its final name."""
+    """The facts of a finished output: written before the file gets its final name."""
 
     output: str
     size_bytes: int = 0
@@ -74,20 +74,20 @@ class Record:
 
     @property
     def incomplete(self) -> bool:
-        """Whether something is lacking in it, so that a later run makes it again."""
+        """Whether something is missing in it, so that a later run makes it again."""
         return bool(self.facts.get(LACKING))
 
 
 class StepContext(Protocol):
-    """What a step may use while it acts."""
+    """What a step may use while it runs."""
 
     @property
     def recorded(self) -> Mapping[str, Mapping[str, Any]]:
-        """What the steps of this attempt noted, by file."""
+        """The facts recorded by the steps of this attempt, by file."""
         ...
 
     def storage(self, file: File) -> Storage:
-        """Return the place of a file's role."""
+        """Return the storage of a file's role."""
         ...
 
     def host(self, role: str) -> Host:
@@ -95,41 +95,41 @@ class StepContext(Protocol):
         ...
 
     def log_output(self, stream: str, line: str) -> None:
-        """Put one line that a program said into the log."""
+        """Write one line of a program's output to the log."""
         ...
 
     def status(self, text: str) -> None:
-        """Tell a person what is going on now; raises Interrupted when the run is to end."""
+        """Show the current activity to the user; raises Interrupted if the run is to end."""
         ...
 
     def warn(self, text: str) -> None:
-        """Note a warning: it goes to the log, the manifest, the summary and the exit code."""
+        """Record a warning: it goes to the log, the manifest, the summary and the exit code."""
         ...
 
     def set_total(self, size_bytes: int) -> None:
-        """Tell how many bytes there are to move, for the progress."""
+        """Set the number of bytes to transfer, for the progress display."""
         ...
 
     def advance(self, size_bytes: int) -> None:
-        """Tell that so many more bytes were moved; raises Interrupted when the run is to end."""
+        """Add to the number of transferred bytes; raises Interrupted if the run is to end."""
         ...
 
     def reserve(
         self, look: Callable[[], Disk | None], size_bytes: int, *, for_all: bool = False
     ) -> Space | None:
-        """Keep space on a disk for what the job will write there, until it ends.
+        """Reserve space on a disk for what the job will write there, until it ends.
 
-        Nothing is kept where less is left, or where nobody can say (None). `for_all`: it is kept
-        until the run ends, since another job writes it.
+        Reserves nothing if less is left, or if that is unknown (None). `for_all`: reserved until
+        the run ends, since another job writes it.
         """
         ...
 
     def record(self, output: File, **facts: Any) -> None:
-        """Note facts of an output for its record: `size_bytes`, `sha256`, and others."""
+        """Record facts of an output: `size_bytes`, `sha256`, and others."""
         ...
 
     def records(self) -> Mapping[str, Record]:
-        """Return the records of all outputs that are finished, by output."""
+        """Return the records of all finished outputs, by output."""
         ...
 
     def failures(self) -> Mapping[str, str]:
@@ -137,7 +137,7 @@ class StepContext(Protocol):
         ...
 
     def once(self, what: str, act: Callable[[], None]) -> None:
-        """Do something that holds for all jobs of a run, unless another has; not for hours."""
+        """Do something once for all jobs of a run, unless another has; not for work of hours."""
         ...
 
 
@@ -146,15 +146,15 @@ STEP_LIMIT_S = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class HostAccess:
-    """How a step reaches its host: the role of that, and how commands are run there."""
+    """How a step reaches its host: the host's role, and the prefixes of commands there."""
 
     role: str
     as_root: tuple[str, ...] = ()
-    """The words before a command that needs root."""
+    """The prefix of a command that needs root."""
     docker: tuple[str, ...] = ("docker",)
-    """The words before a command of Docker."""
+    """The prefix of a Docker command."""
     guard: str = ""
-    """The lock that commands hold which change something; '' where no undo waits for them."""
+    """The lock that changing commands hold; '' if no undo waits for them."""
 
     def host(self, context: StepContext) -> Host:
         """Return the host itself."""
@@ -163,7 +163,7 @@ class HostAccess:
     def guarded(self, *argv: str, timeout_s: float = STEP_LIMIT_S) -> Command:
         """Return a command that holds the host's shared lock while it runs.
 
-        One that outlives the program that sent it is waited for before anything is undone.
+        An undo waits for a command that outlives the program that sent it.
         """
         lock = ("flock", "--shared", self.guard) if self.guard else ()
         return Command((*lock, *argv), timeout_s=timeout_s)
@@ -173,20 +173,20 @@ class HostAccess:
         return self.guarded(*self.as_root, *argv, timeout_s=timeout_s)
 
     def guarded_docker(self, *argv: str, timeout_s: float = STEP_LIMIT_S) -> Command:
-        """Return the same for a command of Docker."""
+        """Return the same for a Docker command."""
         return self.guarded(*self.docker, *argv, timeout_s=timeout_s)
 
     def removal(self, folder: str) -> Command:
-        """Return the command that removes a folder with all that is in it, if it is there."""
+        """Return the command that removes a folder with its content, if it exists."""
         return self.guarded_root("rm", "-rf", "--", folder)
 
 
 @runtime_checkable
 class Step(Protocol):
-    """One thing to do."""
+    """One action of a job."""
 
     def commands(self) -> tuple[str, ...]:
-        """Return what will be run, as a person could type it."""
+        """Return the commands that it will run, as a user could type them."""
         ...
 
     def do(self, context: StepContext) -> None:
@@ -196,33 +196,33 @@ class Step(Protocol):
 
 @runtime_checkable
 class UndoableStep(Step, Protocol):
-    """One thing to do that can be undone; all its other fields are plain strings and numbers.
+    """A step that can be undone; all its other fields are plain strings and numbers.
 
-    The undo must be right whether the step acted, acted half or did not act, and must not mind
-    being done twice.
+    The undo must be right whether the step was completed, interrupted or not started, and may run
+    twice.
     """
 
     access: HostAccess
 
     def undo(self, host: Host) -> str | None:
-        """Put back what was before; return what a person is to be told of it, if anything."""
+        """Restore the previous state; return a sentence for the user, if any."""
         ...
 
 
 @runtime_checkable
 class LeavingStep(Step, Protocol):
-    """One thing to do that may go on when all programs of ours have ended: in a container."""
+    """A step whose effect may continue after all our programs have ended: in a container."""
 
     def end_left(self, context: StepContext) -> None:
-        """End what goes on of it; where that cannot be done, a later run does it."""
+        """End what still runs of it; if that fails, a later run does it."""
         ...
 
 
 @runtime_checkable
 class ClaimingStep(Step, Protocol):
-    """One thing that makes sure that the job's outputs are ours, before any other step acts.
+    """A step that claims the job's outputs, before any other step runs.
 
-    Until it is done, what lies under their partial names may be another machine's.
+    Until then, partial files under their names may be another machine's.
     """
 
     claim: str
@@ -230,12 +230,12 @@ class ClaimingStep(Step, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class HostStep:
-    """What all steps have that act on one host."""
+    """The base of steps that act on one host."""
 
     access: HostAccess
 
     def commands(self) -> tuple[str, ...]:
-        """Return nothing: a step that runs no command, or none that a person would type."""
+        """Return nothing: the step runs no command, or none that a user would type."""
         return ()
 
 
@@ -249,7 +249,7 @@ class CommandStep(HostStep):
         raise NotImplementedError
 
     def commands(self) -> tuple[str, ...]:
-        """Return the command as a person would type it."""
+        """Return the command as a user would type it."""
         return (str(self.command),)
 
     def do(self, context: StepContext) -> None:
@@ -263,7 +263,7 @@ class UndoneByCommand(HostStep):
 
     @property
     def undo_command(self) -> Command:
-        """The command that puts back what was before."""
+        """The command that restores the previous state."""
         raise NotImplementedError
 
     def undo(self, host: Host) -> None:
@@ -273,19 +273,20 @@ class UndoneByCommand(HostStep):
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """The point of no return of a transaction: what came before is no longer undone.
+    """The point of no return of a transaction: earlier steps are no longer undone.
 
-    `keep` names a file that the journal becomes, so that all of it can still be undone later.
+    `keep` names a file that the journal is renamed to, so that all of it can still be undone
+    later.
     """
 
     keep: str = ""
 
     def commands(self) -> tuple[str, ...]:
-        """Return nothing: it is no command."""
+        """Return nothing: it runs no command."""
         return ()
 
     def do(self, context: StepContext) -> None:
-        """Do nothing: the engine forgets the journal here."""
+        """Do nothing: the engine clears the journal here."""
 
 
 COMMIT = Commit()

@@ -1,4 +1,4 @@
-"""Machines and places for files: this one, others over SSH or SFTP, and what is asked of each.
+"""Hosts and storage: this machine, others over SSH or SFTP, and how each is asked for facts.
 
 Knows no backup.
 """

@@ -1,4 +1,4 @@
-"""Hosts and places: what each must do, a command and its outcome. Holds no machine."""
+"""The interfaces of hosts and storage, a command and its result. Contains no implementation."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from typing import IO, Protocol
 from ..core.dataclass import dataclass
 
 PARTIAL = ".partial"
-"""Behind the name of a file that is being made: what bears it is not whole."""
+"""The suffix of a file that is being written: a file with it is incomplete."""
 
 
 @dataclass(frozen=True, slots=True)
 class FileFact:
-    """What a look at one file found."""
+    """The facts of one file."""
 
     size_bytes: int
     modified_s: float
     is_folder: bool = False
     other: str = ""
-    """What it is where it is neither a file nor a folder; nobody opens it: a pipe never ends."""
+    """Its kind if neither file nor folder. Such a path is never opened: a pipe never ends."""
 
     @property
     def is_file(self) -> bool:
@@ -43,7 +43,7 @@ _OTHERS = {
 
 
 def fact_of(mode: int, size_bytes: int, modified_s: float) -> FileFact:
-    """Return the fact that a file's mode, size and date are."""
+    """Return the facts of a file with this mode, size and date."""
     if stat.S_ISREG(mode):
         return FileFact(size_bytes, modified_s)
     other = _OTHERS.get(stat.S_IFMT(mode), "")
@@ -51,48 +51,48 @@ def fact_of(mode: int, size_bytes: int, modified_s: float) -> FileFact:
 
 
 MOST_BYTES = 32 << 20
-"""No answer that is read at once is longer: find(1) over a quarter of a million files."""
+"""The longest answer that is read into memory: find(1) over a quarter of a million files."""
 
 ANY_EXIT = frozenset(range(256))
-"""All exit codes: who runs the command looks at its result."""
+"""All exit codes: the caller checks the result."""
 
 LONG_SCRIPT = 60
-"""A script of more letters is not shown: what it is told behind it says more."""
+"""A script of more characters is not shown: its arguments say more."""
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
     """One program to run: its arguments, never a shell line.
 
-    `accept` lists the exit codes that are no failure; `timeout_s` is the longest that it may take.
+    `accept` lists the exit codes that are not failures; `timeout_s` is its time limit.
     """
 
     argv: tuple[str, ...]
     accept: frozenset[int] = frozenset({0})
     timeout_s: float = 120.0
     label: str = ""
-    """How people are shown it, if its arguments are a script that nobody would want to read."""
+    """How messages name the command, if its arguments are a script that is hard to read."""
     read_on_s: float | None = None
-    """How long its output is read after its own end, where something that it started holds it
-    open; None: until nobody does."""
+    """How long to read its output after it has ended, if a child process holds the output open;
+    None: until all have closed it."""
     most_bytes: int = MOST_BYTES
-    """What says more is stopped."""
+    """A command with more output is stopped."""
 
     def __str__(self) -> str:
         return shlex.join(self.argv)
 
     def accepting(self, *exit_codes: int) -> Command:
-        """Return the same command, of which these exit codes are no failure."""
+        """Return the same command, with these exit codes accepted."""
         return replace(self, accept=frozenset(exit_codes))
 
     @property
     def shown(self) -> str:
-        """It for people: without the text of a script that it hands to a shell."""
+        """The command for messages: without the text of a script that it passes to a shell."""
         return self.label or shlex.join(self.argv).replace(*self._script)
 
     @property
     def _script(self) -> tuple[str, str]:
-        """Return a long script among the arguments as it is quoted, and what stands for it."""
+        """Return a long script among the arguments, quoted, and the text to show for it."""
         for shell, flag, script in zip(self.argv, self.argv[1:], self.argv[2:], strict=False):
             if (shell, flag) == ("sh", "-c") and len(script) > LONG_SCRIPT:
                 return shlex.quote(script), "…"
@@ -100,7 +100,7 @@ class Command:
 
 
 def sh(script: str, *arguments: str) -> tuple[str, ...]:
-    """Return the words that run a script of the shell, which has its arguments as "$1" and on."""
+    """Return the argv that runs a shell script, with the arguments as "$1", "$2" and so on."""
     return ("sh", "-c", script, "sh", *arguments)
 
 
@@ -108,11 +108,11 @@ _ASIDE = re.compile(
     r"sudo: (?!.*password)|.*\bsetlocale\b|tar: Exiting with failure|tar: Error is not recoverable"
     r"|tar: Removing leading|tar: Ignoring unknown extended header"
 )
-"""What programs say besides, of which no command fails. sudo speaks the language of its user."""
+"""Output that never explains a failure. sudo prints in the language of its user."""
 
 
 def is_telling(line: str) -> bool:
-    """Tell whether a line may say why a command failed."""
+    """Return whether a line may say why a command failed."""
     return bool(line.strip()) and not _ASIDE.match(line.strip())
 
 
@@ -125,7 +125,7 @@ MOST_DENIED = 3
 
 
 def denied_told(err: str) -> str:
-    """Return what du or find could not read, in words; '' where that is not all it failed of."""
+    """Return what du or find could not read, as a phrase; '' if it failed otherwise."""
     lines = [line for line in err.splitlines() if is_telling(line)]
     found = [_DENIED.fullmatch(line.strip()) for line in lines]
     if not found or not all(found):
@@ -140,33 +140,33 @@ def denied_told(err: str) -> str:
 
 
 def telling_first(lines: Iterable[str]) -> list[str]:
-    """Return the lines of a command that failed, those first that may say why."""
+    """Return the output lines of a failed command, those first that may say why."""
     return sorted(lines, key=lambda line: not is_telling(line))
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How a command ended, and what it said."""
+    """How a command ended, and its output."""
 
     exit_code: int
     out: str
     err: str
     held: bool = False
-    """Something that it started still held its output when that was read no further."""
+    """A child process still held the output open when reading stopped."""
 
     @property
     def ended(self) -> str:
-        """How it ended: `exit 3`, or `killed by SIGKILL` where Popen tells of a signal."""
+        """How it ended: `exit 3`, or `killed by SIGKILL` if Popen reports a signal."""
         if self.exit_code >= 0:
             return f"exit {self.exit_code}"
         try:
             return f"killed by {signal.Signals(-self.exit_code).name}"
-        except ValueError:  # one of the real-time ones
+        except ValueError:  # a real-time signal
             return f"killed by signal {-self.exit_code}"
 
     @property
     def last_line(self) -> str:
-        """The last line it said, on the error stream if there is one."""
+        """The last line of output, of the error stream if it has any."""
         lines = (self.err.strip() or self.out.strip()).splitlines()
         if not any(map(is_telling, lines)):
             lines = [*lines, *self.out.strip().splitlines()[-1:]]
@@ -175,15 +175,15 @@ class Result:
 
 
 Heard = Callable[[str, str], None]
-"""Told each line a command says: the stream ("out" or "err") and the line without its end."""
+"""Called with each line of output: the stream ("out" or "err") and the line without its end."""
 
 
 @dataclass(slots=True)
 class Pipe:
     """A running command whose output is read as bytes.
 
-    `finish()` waits for its end, once the output was read, and returns the exit code; its error
-    stream went line by line to whoever asked.
+    `finish()` waits for its end after the output was read, and returns the exit code; each line of
+    its error stream was passed to the caller's `heard`.
     """
 
     stdout: IO[bytes]
@@ -192,40 +192,40 @@ class Pipe:
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """What a place holds under a partial name after it took a file in."""
+    """What a storage holds under a partial name after an upload."""
 
     size_bytes: int
     sha256: str
-    """Hash of what lies there, reckoned on the far side or read back from it."""
+    """Hash of the stored file, computed on that machine or by reading it back."""
 
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """A file system, by what tells it from others, and what is free on it."""
+    """A file system: what identifies it, and the free space on it."""
 
     name: str
     free_bytes: int
 
 
 class Storage(Protocol):
-    """Where the files of a role live. Paths are absolute on that machine."""
+    """Where the files of a role are. Paths are absolute on that machine."""
 
     name: str
     root: str
     resumes: bool
-    """It can go on with a file that was cut: it writes behind what lies there."""
+    """Whether it can resume a partial file, by appending to it."""
 
     def stat(self, paths: Iterable[str]) -> dict[str, FileFact]:
-        """Return what is there, in one round trip; a path that is not there has no entry.
+        """Return the facts of the paths that exist, in one round trip; others have no entry.
 
-        Raises StepFailed where that cannot be told: what nobody can look at may be there.
+        Raises StepFailed if a path cannot be examined: it may exist.
         """
         ...
 
     def listdir(self, folder: str) -> dict[str, FileFact]:
-        """Return the entries of a folder by name; {} where there is no such folder.
+        """Return the entries of a folder by name; {} if the folder does not exist.
 
-        Raises StepFailed where it cannot be read to its end.
+        Raises StepFailed if it cannot be read completely.
         """
         ...
 
@@ -234,17 +234,16 @@ class Storage(Protocol):
         ...
 
     def read_many(self, folder: str, names: Iterable[str]) -> dict[str, bytes]:
-        """Return small files of a folder, in one round trip.
+        """Return the contents of small files of a folder by name, in one round trip.
 
-        What is not there, or is no file, has no entry. Raises StepFailed where one that is there
-        cannot be read.
+        Missing files and non-files have no entry. Raises StepFailed if one cannot be read.
         """
         ...
 
     def create_exclusive(self, path: str, line: str) -> str:
-        """Make a file of one line where there is none, and return the line that is in it then.
+        """Create a file of one line unless it exists, and return the line it then holds.
 
-        Of several who do so at once, one makes it.
+        If several processes try at once, one of them creates it.
         """
         ...
 
@@ -256,67 +255,67 @@ class Storage(Protocol):
         start: int = 0,
         size_bytes: int | None = None,
     ) -> Received:
-        """Write a stream to `path`, synced, behind the first `start` bytes that lie there.
+        """Write a stream to `path`, synced, after the `start` bytes that it already holds.
 
-        The caller names the partial path; size and hash returned are those of the whole file.
-        `size_bytes`: how many the stream gives, where that is known: clouds want to be told first.
+        The caller passes the partial path; size and hash returned are those of the whole file.
+        `size_bytes`: the length of the stream, if known: cloud storage needs it in advance.
         """
         ...
 
     def mkdir(self, path: str) -> None:
-        """Make a folder of mode 0700 in one that is there; one that is there already is as good.
+        """Make a folder of mode 0700 in an existing one; it may exist already.
 
-        Raises StepFailed, also where anything else has that name.
+        Raises StepFailed, also if anything else has that name.
         """
         ...
 
     def free_bytes(self, folder: str) -> int | None:
-        """Return what fits into the file system of `folder`, or None where nobody can say."""
+        """Return the free bytes of the file system of `folder`; None if unknown."""
         ...
 
     def rename(self, old: str, new: str) -> None:
-        """Put `old` in the place of `new` at once, and make that last through a power cut."""
+        """Replace `new` by `old` atomically, so that it survives a power cut."""
         ...
 
     def remove(self, paths: Iterable[str]) -> None:
-        """Remove files; one that is not there is as good as removed."""
+        """Remove files; missing ones are ignored."""
         ...
 
     def close(self) -> None:
-        """Let go of connections."""
+        """Close the connections."""
         ...
 
 
 class Host(Storage, Protocol):
-    """A place that also runs commands."""
+    """A storage that also runs commands."""
 
     def run(self, command: Command, heard: Heard | None = None) -> Result:
         """Run a command to its end.
 
-        Raises StepFailed for an exit code that is not accepted and for one that takes too long.
+        Raises StepFailed if the exit code is not accepted or the command takes too long.
         """
         ...
 
     def pipe(self, command: Command, heard: Heard | None = None) -> AbstractContextManager[Pipe]:
-        """Start a command whose output is bytes; it is ended when the block is left."""
+        """Start a command whose output is bytes; it is ended at the end of the block."""
         ...
 
     def disk(self, folder: str) -> Disk | None:
-        """Return the file system of `folder`, or None where nobody can say."""
+        """Return the file system of `folder`; None if unknown."""
         ...
 
     def create(self, path: str) -> AbstractContextManager[IO[bytes]]:
-        """Return a stream into a new file of mode 0600, synced when the block ends well."""
+        """Return a stream into a new file of mode 0600, synced if the block succeeds."""
         ...
 
     def append(self, path: str, line: str) -> None:
-        """Add a line to a file of mode 0600, and make it last through a power cut."""
+        """Append a line to a file of mode 0600, so that it survives a power cut."""
         ...
 
     def lines(self, path: str) -> list[str]:
-        """Return the lines of a text, none where there is no such file."""
+        """Return the lines of a text file; [] if it does not exist."""
         ...
 
     def http_status(self, port: int, path: str, address: str = "127.0.0.1") -> int:
-        """Return the status that an HTTP server answers as seen from the host, 0 for none."""
+        """Return the status of an HTTP server, asked from the host; 0 for no answer."""
         ...

@@ -1,4 +1,4 @@
-"""SHA-256: of streams while they are read, and by the programs of any machine."""
+"""SHA-256: of streams while they are read, and of files by programs on any machine."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ HASH = (
     "case $($hash < /dev/null 2>/dev/null) in e3b0c44298fc1c14*) break;; esac; done; "
     '$hash < "$1"'
 )
-"""A script that says the SHA-256 of a file, by the first program that knows that of nothing.
+"""A script that prints the SHA-256 of a file, by the first program present that can.
 
-OpenSSL uses what the processor has for it: Debian's sha256sum took six times as long (measured).
-A Mac or a NAS with BSD tools has the last.
+OpenSSL uses the processor's instructions for it: Debian's sha256sum took six times as long
+(measured). macOS and a NAS with BSD tools have the last one.
 """
 
 
 def hash_command(path: str, as_root: tuple[str, ...] = ()) -> Command:
-    """Return what says the SHA-256 of a file as its first word."""
+    """Return the command that prints the SHA-256 of a file as its first word."""
     words = (*as_root, *sh(HASH, path))
     return Command(words, timeout_s=HASH_LIMIT_S, label=shlex.join((*as_root, "sha256sum", path)))
 
 
 class HashedStream:
-    """A stream with the hash and the size of what was read of it; `head` comes first."""
+    """A stream with hash and size of the bytes read from it; `head` comes first."""
 
     def __init__(self, source: IO[bytes], head: bytes = b"") -> None:
         self._source = source
@@ -40,17 +40,17 @@ class HashedStream:
 
     @property
     def stream(self) -> IO[bytes]:
-        """Itself, for whoever reads it."""
+        """The stream itself, for its reader."""
         return cast("IO[bytes]", self)
 
     @property
     def received(self) -> Received:
-        """Size and hash of what was read."""
+        """Size and hash of the bytes read."""
         return Received(self.size_bytes, self.sha256)
 
     @property
     def sha256(self) -> str:
-        """The hash of what was read."""
+        """The hash of the bytes read."""
         return self._digest.hexdigest()
 
     def read(self, size: int = CHUNK_BYTES) -> bytes:
@@ -61,9 +61,9 @@ class HashedStream:
         return content
 
     def drain(self, expected_bytes: float = math.inf) -> Received:
-        """Read what is left, and return size and hash of all.
+        """Read the rest, and return size and hash of all.
 
-        Of a stream that has more than is expected no more is read than shows that.
+        If the stream is longer than expected, only as much is read as shows that.
         """
         while self.size_bytes <= expected_bytes and self.read():
             pass

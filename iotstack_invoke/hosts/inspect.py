@@ -1,4 +1,4 @@
-"""What is asked of a host, this machine or another, alike: paths, mounts, rights, free space."""
+"""Questions to any host, this machine or another: paths, mounts, permissions, free space."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NO_PROGRAM_EXIT = 127
 IN_ENGLISH = ("env", "LC_ALL=C")
 
 GONE = (": No such file or directory", ": Not a directory")
-"""How a program ends a line about a path at which nothing is, if it is run in English."""
+"""How a program's message about a missing path ends, if it runs in English."""
 
 MAY_BE_THERE = (
     'for f; do said=$(stat -- "$f" 2>&1 >/dev/null) && echo + || case $said in '
@@ -35,9 +35,9 @@ MAY_BE_THERE = (
 
 
 def root_words(host: Host, name: str, *, sudo: bool) -> tuple[str, ...]:
-    """Return the words before a command that needs root: none, or `sudo -n`.
+    """Return the prefix of a command that needs root: empty, or `sudo -n`.
 
-    Raises Refused where sudo would ask for a password, or a program is missing.
+    Raises Refused if sudo would ask for a password, or a program is missing.
     """
     as_root: tuple[str, ...] = ()
     if host.run(Command(("id", "-u"))).out.strip() != "0" and sudo:
@@ -60,7 +60,7 @@ def root_words(host: Host, name: str, *, sudo: bool) -> tuple[str, ...]:
 
 
 def root_words_if_any(host: Host, *, sudo: bool) -> tuple[str, ...]:
-    """Return the words before a command that needs root, none if sudo would ask for a password."""
+    """Return the prefix of a command that needs root, empty if sudo would ask for a password."""
     if not sudo or host.run(Command(("id", "-u"))).out.strip() == "0":
         return ()
     told = host.run(Command(("sudo", "-n", "true"), ANY_EXIT, 15))
@@ -68,30 +68,30 @@ def root_words_if_any(host: Host, *, sudo: bool) -> tuple[str, ...]:
 
 
 def host_name(host: Host) -> str:
-    """Return what a machine calls itself."""
+    """Return the name that a machine has for itself."""
     if isinstance(host, LocalHost):
         return socket.gethostname()
     return host.run(Command(("uname", "-n"))).out.strip()
 
 
 def on_host(host: Host) -> str:
-    """Return the beginning of a message about another machine; of this one, nothing."""
+    """Return the beginning of a message about another machine; '' for this one."""
     return "" if isinstance(host, LocalHost) else f"On {host.name}: "
 
 
 def stat_on(
     host: Host, words: tuple[str, ...], as_root: tuple[str, ...] = (), limit_s: float = 120.0
 ) -> str:
-    """Return what a program says that looks at files, of which some may not be there.
+    """Return the output of a program that examines files, some of which may not exist.
 
-    Raises StepFailed where it could not look at what may be there.
+    Raises StepFailed if it could not examine a file that may exist.
     """
     command = Command((*as_root, *IN_ENGLISH, *words), ANY_EXIT, limit_s, shlex.join(words))
     return _told_of_what_is_there(host, command, host.run(command))
 
 
 def _told_of_what_is_there(host: Host, command: Command, told: Result) -> str:
-    """Return the output of a command that failed of nothing but of what is not there."""
+    """Return the output of a command that failed only because files do not exist."""
     said = [line for line in told.err.splitlines() if is_telling(line)]
     others = [line for line in said if not line.endswith(GONE)]
     if told.exit_code and (others or not said):
@@ -103,9 +103,9 @@ def _told_of_what_is_there(host: Host, command: Command, told: Result) -> str:
 def has_line(
     host: Host, pattern: str, path: str, as_root: tuple[str, ...], limit_s: float
 ) -> bool | None:
-    """Tell whether a file has a line that a pattern of grep(1) fits; None where there is no file.
+    """Return whether a line of a file matches a grep(1) pattern; None if there is no file.
 
-    Raises StepFailed where it cannot be read.
+    Raises StepFailed if it cannot be read.
     """
     words = ("grep", "--quiet", "--max-count=1", pattern, path)
     command = Command((*as_root, *IN_ENGLISH, *words), ANY_EXIT, limit_s, shlex.join(words))
@@ -117,7 +117,7 @@ def has_line(
 
 
 def is_folder(host: Host, path: str) -> bool:
-    """Tell whether a path is a folder, or a link to one; raises StepFailed if that is unknown."""
+    """Return whether a path is a folder or a link to one; raises StepFailed if unknown."""
     if isinstance(host, LocalHost):
         inside = f"{path}/."
         return inside in host.stat([inside])
@@ -125,7 +125,7 @@ def is_folder(host: Host, path: str) -> bool:
 
 
 def may_write(host: Host, folder: str) -> bool:
-    """Tell whether whoever logs in may make files in a folder."""
+    """Return whether the login user may create files in a folder."""
     if isinstance(host, LocalHost):
         return os.access(folder, os.W_OK | os.X_OK)
     script = '[ -w "$1" ] && [ -x "$1" ]'
@@ -133,9 +133,9 @@ def may_write(host: Host, folder: str) -> bool:
 
 
 def is_read_only(host: Host, path: str) -> bool:
-    """Tell whether the file system that a path lies on, or will, takes nothing; False if unknown.
+    """Return whether the file system of a path, existing or not, is read-only; False if unknown.
 
-    Asked of the kernel: the words of a program may be in any language.
+    Asked of the kernel: messages of programs may be in any language.
     """
     if isinstance(host, LocalHost):
         while True:
@@ -151,7 +151,7 @@ def is_read_only(host: Host, path: str) -> bool:
 
 
 def mounted_read_only(path: str, mountinfo: str) -> bool:
-    """Tell it by the lines of proc_pid_mountinfo(5): of the mount, or of its file system."""
+    """Return the same from the lines of proc_pid_mountinfo(5): of the mount or its file system."""
     nearest, read_only = "", False
     for line in mountinfo.splitlines():
         mine, _, theirs = line.partition(" - ")
@@ -160,13 +160,13 @@ def mounted_read_only(path: str, mountinfo: str) -> bool:
             continue
         point = _OCTAL.sub(lambda found: chr(int(found[1], 8)), fields[4])
         if f"{path}/".startswith(f"{point.rstrip('/')}/") and len(point) >= len(nearest):
-            nearest = point  # of two on one folder the later one is seen
+            nearest = point  # of two mounts on one folder the later one is visible
             read_only = "ro" in {*fields[5].split(","), *of_system[2].split(",")}
     return read_only
 
 
 def refuse_read_only(host: Host, folders: Iterable[str]) -> None:
-    """Raise Refused where one of some folders is on a file system that is mounted read-only."""
+    """Raise Refused if any of the folders is on a file system that is mounted read-only."""
     for folder in dict.fromkeys(folders):
         if is_read_only(host, folder):
             raise Refused(
@@ -181,14 +181,14 @@ def remount(folder: str) -> str:
 
 
 def may_be_there(host: Host, path: str) -> bool:
-    """Tell whether there is something, or we cannot look."""
+    """Return whether a path exists, or cannot be examined."""
     return bool(which_may_be_there(host, [path]))
 
 
 def which_may_be_there(
     host: Host, paths: Iterable[str], as_root: tuple[str, ...] = ()
 ) -> frozenset[str]:
-    """Return the paths at which there is something, or at which we cannot look."""
+    """Return the paths that exist, or cannot be examined."""
     asked = tuple(paths)
     if isinstance(host, LocalHost) and not as_root:
         return frozenset(filter(_may_be_here, asked))
@@ -210,14 +210,14 @@ def _may_be_here(path: str) -> bool:
 
 
 def free_bytes(host: Host, folder: str) -> int | None:
-    """Return what is free where a folder lies, or will: a restore makes it on a bare machine."""
+    """Return the free bytes at a folder, which need not exist yet: a restore may make it."""
     while (free := host.free_bytes(folder)) is None and len(folder) > 1:
         folder = posixpath.dirname(folder)
     return free
 
 
 def read_bytes(host: Host, path: str, as_root: tuple[str, ...] = (), limit_s: float = 60) -> bytes:
-    """Return what a file of a host holds; raises StepFailed where it cannot be read."""
+    """Return the content of a file on a host; raises StepFailed if it cannot be read."""
     with host.pipe(Command((*as_root, "cat", "--", path), timeout_s=limit_s)) as pipe:
         content = pipe.stdout.read()
         if pipe.finish():
@@ -227,7 +227,7 @@ def read_bytes(host: Host, path: str, as_root: tuple[str, ...] = (), limit_s: fl
 
 @contextlib.contextmanager
 def temporary_file(host: Host, path: str, content: bytes) -> Iterator[None]:
-    """Keep a content in a file of mode 0600 as long as the block runs, for a command to read."""
+    """Keep a temporary file of mode 0600 during the block, for a command to read."""
     host.write(path, io.BytesIO(content), 0)
     try:
         yield
@@ -236,9 +236,9 @@ def temporary_file(host: Host, path: str, content: bytes) -> Iterator[None]:
 
 
 def read_text(host: Host, path: str, as_root: tuple[str, ...] = ()) -> str:
-    """Return the text of a file of a host, '' where there is none.
+    """Return the text of a file on a host, '' if it does not exist.
 
-    Raises StepFailed where it cannot be read.
+    Raises StepFailed if it cannot be read.
     """
     return stat_unfollowed(host, ("cat", "--", path), as_root, limit_s=60)
 
@@ -246,7 +246,7 @@ def read_text(host: Host, path: str, as_root: tuple[str, ...] = ()) -> str:
 def stat_unfollowed(
     host: Host, words: tuple[str, ...], as_root: tuple[str, ...] = (), limit_s: float = 120.0
 ) -> str:
-    """Return the same as `stat_on`, with any byte: names that are no UTF-8 can be acted on."""
+    """Return the same as `stat_on`, with any byte: names may not be UTF-8."""
     command = Command((*as_root, *IN_ENGLISH, *words), timeout_s=limit_s, label=shlex.join(words))
     said: list[str] = []
     with host.pipe(command, lambda _stream, line: said.append(line)) as pipe:
@@ -258,9 +258,9 @@ def stat_unfollowed(
 
 
 def entries(host: Host, folder: str, as_root: tuple[str, ...] = ()) -> dict[str, str]:
-    """Return the entries of a folder of a host with their kind as find(1) tells it (d, f, l …).
+    """Return the entries of a folder on a host with their kind as in find(1): d, f, l or other.
 
-    Raises StepFailed where it cannot be read to its end.
+    Raises StepFailed if it cannot be read completely.
     """
     words = ("find", folder, "-mindepth", "1", "-maxdepth", "1", "-printf", "%y %f\\0")
     told = stat_unfollowed(host, words, as_root)
@@ -280,24 +280,24 @@ def mount_points(host: Host) -> frozenset[str]:
 
 
 def points_away(host: Host) -> frozenset[str]:
-    """Return where /etc/fstab of a host has a file system that is not mounted now.
+    """Return the mount points in /etc/fstab of a host that are not mounted now.
 
-    What is put there is hidden by the next mount. Raises StepFailed where findmnt(8) is not
-    understood.
+    A file written there is hidden by the next mount. Raises StepFailed if the output of findmnt(8)
+    cannot be parsed.
     """
     words = ("findmnt", "--fstab", "--json", "--output", "TARGET")
     told = host.run(Command(words, frozenset({0, 1, NO_PROGRAM_EXIT}))).out
     if not told.strip():
-        return frozenset()  # no findmnt(8), or nothing in the file
+        return frozenset()  # no findmnt(8), or an empty file
     answer = read_json(told, f"`findmnt --fstab` on {host.name}")
     found = [each["target"].text("") for each in answer["filesystems"].items()]
     return frozenset(each for each in found if each.startswith("/")) - mount_points(host)
 
 
 def device(host: Host, path: str, as_root: tuple[str, ...] = ()) -> str:
-    """Return the file system that a path lies on, or will, as the number of its device.
+    """Return the device number of the file system of a path, which need not exist.
 
-    Raises StepFailed where that cannot be told.
+    Raises StepFailed if it is unknown.
     """
     while path:
         told = stat_on(host, ("stat", "-L", "-c", "%d", "--", path), as_root).strip()
@@ -308,10 +308,10 @@ def device(host: Host, path: str, as_root: tuple[str, ...] = ()) -> str:
 
 
 def mount_of(host: Host, path: str, as_root: tuple[str, ...] = ()) -> str:
-    """Return the mount that a path lies on, or will: its device, and where that is mounted.
+    """Return the mount of a path, which need not exist: its device, and the mount point.
 
-    Between two mounts nothing is renamed, though they show one file system (rename(2), EXDEV): of
-    a folder that is bound to another place the device is the same.
+    A rename between two mounts fails even if they show one file system (rename(2), EXDEV): a bind
+    mount has the same device.
     """
     number = device(host, path, as_root)
     real = stat_on(host, ("realpath", "-m", "--", path), as_root).removesuffix("\n")

@@ -1,9 +1,9 @@
-"""Invoke's Local and Fabric's Remote, mended for unattended work. Decides nothing.
+"""Invoke's Local and Fabric's Remote, fixed for unattended work. Decides nothing.
 
-What is mended, each measured: stdin at EOF instead of an open pipe; a process group of its own,
-so that a timeout and an interrupt reach grandchildren; linear instead of quadratic reading
-(invoke#1079: 16 MB took 27 s, now 0.1 s); characters whole across the edge of a read; where it is
-asked for, no waiting for a daemon that holds the output of a command which has ended.
+The fixes, each measured: stdin at EOF instead of an open pipe; a separate process group, so that
+a timeout and an interrupt reach grandchildren; linear instead of quadratic reading (invoke#1079:
+16 MB took 27 s, now 0.1 s); characters kept whole across reads; on request, no waiting for a
+daemon that holds open the output of a command that has ended.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ from ..core.errors import Interrupted
 from .base import MOST_BYTES, Heard
 
 FIRST_LOOK_S = 0.0005
-"""How soon it is first asked whether a command has ended; each later time after twice as long."""
+"""The first wait before checking whether a command has ended; it doubles each time."""
 LONG_BYTES = 100_000
 """A command of more bytes goes through the stdin of a shell."""
 MOST_LINE = 1 << 16
-"""A line of more letters is handed on in pieces."""
+"""A line of more characters is passed on in pieces."""
 LOOK_S = 0.1
-"""How often a reader that must not wait for ever looks whether the program has ended."""
+"""How often a reader with a time limit checks whether the program has ended."""
 
 
 class SaidTooMuch(Exception):
-    """A command said more than any answer has."""
+    """The output of a command is longer than any valid answer."""
 
 
 class Unattended:
-    """What Local and Remote need alike."""
+    """The fixes that Local and Remote share."""
 
     watchers: Any
     encoding: str
@@ -57,13 +57,13 @@ class Unattended:
     first = b""
     held = False
     timed_out = False
-    """Invoke asks whether the timer's thread lives, which still ends the command (a race)."""
+    """Invoke checks whether the timer's thread lives, which may still end the command (race)."""
     _timer: Any
 
     def start_timer(self, timeout: float | None) -> None:
-        """End the command after so long, and remember it.
+        """Start a timer that ends the command, and keep it.
 
-        A signal may come before it is stopped again: Python must not wait for it at our end.
+        If a signal arrives before the timer is stopped, Python must not wait for it at exit.
         """
         if timeout is not None:
             self._timer = threading.Timer(timeout, self._end_late)
@@ -72,7 +72,7 @@ class Unattended:
 
     def _end_late(self) -> None:
         self.timed_out = True
-        with contextlib.suppress(Exception):  # in a thread of its own: that it is late is told
+        with contextlib.suppress(Exception):  # the timeout is reported elsewhere
             self.kill()  # type: ignore[attr-defined]
 
     def run(
@@ -85,16 +85,16 @@ class Unattended:
         first: bytes = b"",
         **given: Any,
     ) -> Any:
-        """Run a command to its end; `read_on_s` and `most_bytes` as in steps.Command.
+        """Run a command to its end; `read_on_s` and `most_bytes` as in base.Command.
 
-        `leashed` as in login_shell.py, `first` is what a leashed command reads.
+        `leashed` as in login_shell.py, `first`: the input of a leashed command.
         """
         self.read_on_s, self.most_bytes = read_on_s, most_bytes
         self.leashed, self.first = leashed, first
         return super().run(command, **given)  # type: ignore[misc]
 
     def generate_result(self, **given: Any) -> Any:
-        """Return the result, and whether the output was still held."""
+        """Return the result, and whether the output was still held open."""
         result = super().generate_result(**given)  # type: ignore[misc]
         result.held = self.held
         return result
@@ -102,9 +102,9 @@ class Unattended:
     def read_proc_output(
         self, reader: Callable[[int], bytes | None]
     ) -> Generator[str, None, None]:
-        """Return what the program says, to the end of the stream or until it is held too long.
+        """Yield the program's output, to the end of the stream or the limit `read_on_s`.
 
-        With `read_on_s` a reader that has nothing to read raises TimeoutError after LOOK_S.
+        With `read_on_s` a reader without data raises TimeoutError after LOOK_S.
         Raises SaidTooMuch.
         """
         deadline_s, left_bytes = math.inf, self.most_bytes
@@ -122,15 +122,15 @@ class Unattended:
         self.held = True
 
     def respond(self, buffer_: list[str]) -> None:
-        """Look for prompts only where somebody watches for them."""
+        """Look for prompts only if a watcher is given."""
         if self.watchers:
             super().respond(buffer_)  # type: ignore[misc]
 
     def wait(self) -> None:
-        """Wait for the end; a signal that stops us ends the command first.
+        """Wait for the end; a signal that stops this program ends the command first.
 
         Invoke joins its readers without a limit, and they read until the command has ended. It
-        looks for the end each 10 ms; most commands take less.
+        checks for the end every 10 ms; most commands take less.
         """
         pause_s = FIRST_LOOK_S
         try:
@@ -142,9 +142,9 @@ class Unattended:
             raise
 
     def decode(self, data: bytes) -> str:
-        """Return text, keeping the beginning of a cut character for the next read.
+        """Return text, keeping the beginning of a split character for the next read.
 
-        Each stream is read by a thread of its own, so each thread has a decoder of its own.
+        Each stream is read by a separate thread, so each thread has its decoder.
         """
         decoders = self.__dict__.setdefault("_decoders", threading.local())
         if not hasattr(decoders, "mine"):
@@ -158,10 +158,10 @@ class UnattendedLocal(Unattended, Local):
     process: Any = None
 
     def start(self, command: str, shell: str, env: dict[str, Any]) -> None:
-        """Start the command in its own process group, with nothing to read.
+        """Start the command in a new process group, with empty stdin.
 
-        Linux takes no word of more than 128 KiB, and the command is one to the shell: a long one
-        is read from its stdin.
+        Linux allows at most 128 KiB per argument, and the command is one argument of the shell: a
+        long one is passed through stdin.
         """
         script = os.fsencode(f"exec {command} </dev/null\n")
         is_long = len(script) > LONG_BYTES
@@ -191,7 +191,7 @@ class UnattendedLocal(Unattended, Local):
         return super().read_proc_stderr(num_bytes)
 
     def _wait_for(self, stream: IO[bytes]) -> None:
-        """Wait for something to read, or for the end; raises TimeoutError, if we must not wait."""
+        """Wait for data or the end; raises TimeoutError if there is a time limit."""
         if self.read_on_s is not None:
             waiting = select.poll()
             waiting.register(stream, select.POLLIN)
@@ -199,7 +199,7 @@ class UnattendedLocal(Unattended, Local):
                 raise TimeoutError
 
     def kill(self) -> None:
-        """End the whole group: what its leader left behind may hold our pipes open."""
+        """End the whole group: children of a dead leader may hold the pipes open."""
         processes.kill_group(self.process)
 
     def send_interrupt(self, interrupt: KeyboardInterrupt) -> None:  # noqa: ARG002
@@ -207,7 +207,7 @@ class UnattendedLocal(Unattended, Local):
         processes.signal_group(self.process, signal.SIGINT)
 
     def stop(self) -> None:
-        """Take the process off the list of the running, and close its pipes."""
+        """Take the process off the list of running ones, and close its pipes."""
         super().stop()
         if self.process is not None:
             self._watch.__exit__(None, None, None)
@@ -234,7 +234,7 @@ RUN_OVERRIDES = {
 
 
 class LineStream:
-    """A text stream that hands on whole lines; Invoke writes what a program says into it."""
+    """A text stream that passes on whole lines; Invoke writes the output of a program into it."""
 
     def __init__(self, name: str, heard: Heard) -> None:
         self.name = name
@@ -242,7 +242,7 @@ class LineStream:
         self.rest = ""
 
     def write(self, text: str) -> None:
-        """Take some text."""
+        """Add some text."""
         *lines, self.rest = (self.rest + text).split("\n")
         for line in lines:
             self.heard(self.name, line.rstrip("\r"))
@@ -251,10 +251,10 @@ class LineStream:
             self.rest = self.rest[MOST_LINE:]
 
     def flush(self) -> None:
-        """Do nothing: a line is handed on when it is whole."""
+        """Do nothing: a line is passed on when it is complete."""
 
     def close(self) -> None:
-        """Hand on the last line, if it lacks its end."""
+        """Pass on the last line if it has no newline."""
         if self.rest:
             self.heard(self.name, self.rest)
         self.rest = ""

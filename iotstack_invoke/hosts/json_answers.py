@@ -1,7 +1,7 @@
-"""What a program answers as JSON, read strictly: of the type that is asked for, or StepFailed.
+"""JSON output of programs, read strictly: a value of another type than requested is StepFailed.
 
-Another version, or another program of that name, may answer anything. Not for: files of ours, in
-which what cannot be read is passed over, or is damage.
+Another version, or another program of that name, may print anything. Not for: this package's own
+files, where unreadable content is skipped or counts as damage.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _KINDS = {
 
 
 def read_json(content: str | bytes, source: str) -> JsonAnswer:
-    """Return an answer; raises StepFailed if it is no JSON. `source` says whose answer it is."""
+    """Return an answer; raises StepFailed if it is not JSON. `source` names the program."""
     try:
         return JsonAnswer(json.loads(content), source)
     except RecursionError as error:
@@ -34,10 +34,10 @@ def read_json(content: str | bytes, source: str) -> JsonAnswer:
 
 
 class JsonAnswer:
-    """A value in an answer, read by what it is to be.
+    """A value in an answer, read as the type that it must have.
 
-    Each read raises StepFailed for a value of another type, which may be a secret and is not told.
-    What is null, or not there at all, is the default where one is given.
+    Each read raises StepFailed for a value of another type; the message omits the value, which may
+    be a secret. For null or a missing value, the default is returned if one is given.
     """
 
     def __init__(self, value: object, source: str, where: str = "") -> None:
@@ -46,7 +46,7 @@ class JsonAnswer:
         self._where = where
 
     def __getitem__(self, key: str) -> JsonAnswer:
-        """Return what an object has by a name; of null it is null."""
+        """Return the member of an object by name; null for a member of null."""
         where = f"{self._where}.{ascii(key)[1:-1]:.{MOST_NAME_LETTERS}}"
         if self._value is None:
             return JsonAnswer(None, self._source, where)
@@ -55,7 +55,7 @@ class JsonAnswer:
         return JsonAnswer(self._value.get(key), self._source, where)
 
     def text(self, default: str | None = None) -> str:
-        """Return a text that a path, or the word of a command, may be."""
+        """Return a text that is safe as a path or as an argument of a command."""
         if self._value is None and default is not None:
             return default
         if not isinstance(self._value, str):
@@ -69,7 +69,7 @@ class JsonAnswer:
         return self._value
 
     def number(self, default: int | None = None) -> int:
-        """Return a whole number."""
+        """Return an integer."""
         if self._value is None and default is not None:
             return default
         if type(self._value) is not int:
@@ -77,7 +77,7 @@ class JsonAnswer:
         return self._value
 
     def digits(self, default: int | None = None) -> int:
-        """Return the whole number that a text is; of none it is the default."""
+        """Return the integer that a text holds; the default for null."""
         text = self.text(None if default is None else "")
         if not text and default is not None:
             return default
@@ -86,7 +86,7 @@ class JsonAnswer:
         return int(text)
 
     def flag(self, *, default: bool | None = None) -> bool:
-        """Return a truth value."""
+        """Return a boolean."""
         if self._value is None and default is not None:
             return default
         if not isinstance(self._value, bool):
@@ -94,7 +94,7 @@ class JsonAnswer:
         return self._value
 
     def items(self, count: int | None = None, *, or_none: bool = False) -> tuple[JsonAnswer, ...]:
-        """Return the values of a list, of so many; of null () if there may be none."""
+        """Return the values of a list, of length `count` if given; () for null with `or_none`."""
         if self._value is None and or_none:
             return ()
         if not isinstance(self._value, list):
@@ -105,11 +105,11 @@ class JsonAnswer:
         return tuple(JsonAnswer(each, self._source, where) for each, where in named)
 
     def texts(self) -> tuple[str, ...]:
-        """Return the texts of a list, () of null."""
+        """Return the texts of a list, () for null."""
         return tuple(each.text() for each in self.items(or_none=True))
 
     def entries(self) -> dict[str, JsonAnswer]:
-        """Return the values of an object by their names, {} of null."""
+        """Return the members of an object by name, {} for null."""
         if self._value is None:
             return {}
         if not isinstance(self._value, dict):
@@ -117,11 +117,11 @@ class JsonAnswer:
         return {JsonAnswer(key, self._source).text(): self[key] for key in self._value}
 
     def text_entries(self) -> dict[str, str]:
-        """Return the texts of an object by their names, {} of null."""
+        """Return the text members of an object by name, {} for null."""
         return {key: each.text() for key, each in self.entries().items()}
 
     def _odd(self, wanted: str) -> StepFailed:
-        """Return the failure of an answer that has something else here."""
+        """Return the failure for a value of another type."""
         kind = _KINDS.get(type(self._value), "null")
         return StepFailed(
             f"Cannot read the answer of {self._source}: {self._where.lstrip('.') or 'it'} is "

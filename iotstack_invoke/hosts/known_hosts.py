@@ -1,6 +1,6 @@
-"""What known_hosts files say of the key that a machine shows, read as OpenSSH reads them.
+"""What known_hosts files say about the key that a machine shows, read as OpenSSH reads them.
 
-From its hostfile.c and match.c: markers, patterns, hashed names; what is no key is passed over.
+Follows its hostfile.c and match.c: markers, patterns, hashed names; invalid keys are skipped.
 Pure, but for reading the files. Not for: which files those are (ssh_config.py).
 """
 
@@ -28,7 +28,7 @@ _SALT_BYTES = 20
 
 
 class KeyVerdict(Enum):
-    """What the known keys of a machine make of one that is shown."""
+    """How a shown key compares with the known keys of a machine."""
 
     KNOWN = "known"
     UNKNOWN = "unknown"
@@ -38,7 +38,7 @@ class KeyVerdict(Enum):
 
 @dataclass(frozen=True, slots=True)
 class KnownKey:
-    """A line of known_hosts: a key, with its marker or '', and where the line stands."""
+    """A line of known_hosts: a key, its marker or '', and the position of the line."""
 
     marker: str
     algorithm: str
@@ -48,12 +48,12 @@ class KnownKey:
 
     @property
     def place(self) -> str:
-        """The line, as people are told of it."""
+        """The position of the line, for messages."""
         return f"{self.file}, line {self.line}"
 
     @property
     def fingerprint(self) -> str:
-        """What `ssh-keygen -l` calls the key."""
+        """The fingerprint of the key, as `ssh-keygen -l` prints it."""
         digest = base64.b64encode(hashlib.sha256(self.blob).digest()).decode()
         return f"SHA256:{digest.rstrip('=')}"
 
@@ -64,22 +64,22 @@ def name_with_port(host: str, port: int) -> str:
 
 
 def known_keys(name: str, files: Iterable[str]) -> tuple[KnownKey, ...]:
-    """Return the lines about a name, in their order; a file that cannot be read has none."""
+    """Return the lines about a name, in order; unreadable files have none."""
     return tuple(key for file in files for key in keys_in(_content(file), name, file))
 
 
 def revoking(files: Iterable[str]) -> tuple[str, ...]:
-    """Return which files revoke a key, be it of whomever."""
+    """Return the files that revoke a key, for any host."""
     return tuple(each for each in files if REVOKED.encode() in _content(each))
 
 
 def unreadable(files: Iterable[str]) -> tuple[str, ...]:
-    """Return which files are there and cannot be read."""
+    """Return the files that exist but cannot be read."""
     return tuple(each for each in files if os.path.isfile(each) and not os.access(each, os.R_OK))
 
 
 def keys_in(content: bytes, name: str, file: str) -> Iterator[KnownKey]:
-    """Yield the lines of a file's content that are about a name."""
+    """Yield the lines about a name in the content of a file."""
     for number, line in enumerate(content.split(b"\n"), 1):
         text = line.partition(b"\0")[0].decode("utf-8", "surrogateescape").strip(" \t\r")
         marker, rest = "", text
@@ -93,7 +93,7 @@ def keys_in(content: bytes, name: str, file: str) -> Iterator[KnownKey]:
 
 
 def key_of(algorithm: str = "", encoded: str = "") -> bytes:
-    """Return the bytes of a public key as files have it, b'' where it is none of its kind."""
+    """Return the bytes of an encoded public key, b'' if it is not of that algorithm."""
     try:
         blob = base64.b64decode(encoded, validate=True)
     except (binascii.Error, ValueError):
@@ -103,12 +103,12 @@ def key_of(algorithm: str = "", encoded: str = "") -> bytes:
 
 
 def fits(names: str, name: str) -> bool:
-    """Tell whether the first field of a line means a host: patterns with commas, or a hash."""
+    """Return whether the first field of a line matches a host: patterns with commas, or a hash."""
     if names.startswith("|"):
         return names.startswith(_HASHED) and names == hashed(name, names.split("|")[2])
     found = False
     for each in names.split(","):
-        pattern = each.removeprefix("!").lower().replace("[", "[[]")  # only * and ? mean more
+        pattern = each.removeprefix("!").lower().replace("[", "[[]")  # only * and ? match more
         if fnmatch.fnmatchcase(name, pattern):
             if each.startswith("!"):
                 return False
@@ -117,7 +117,7 @@ def fits(names: str, name: str) -> bool:
 
 
 def hashed(name: str, salt: str = "") -> str:
-    """Return a name as `HashKnownHosts yes` writes it, '' where the salt is none."""
+    """Return a name as `HashKnownHosts yes` writes it, '' if the salt is invalid."""
     try:
         key = base64.b64decode(salt, validate=True) if salt else os.urandom(_SALT_BYTES)
     except (binascii.Error, ValueError):
@@ -130,9 +130,9 @@ def hashed(name: str, salt: str = "") -> str:
 
 
 def verdict(known: Iterable[KnownKey], algorithm: str, blob: bytes) -> KeyVerdict:
-    """Return what the lines about a machine make of the key that it shows.
+    """Return how a shown key compares with the lines about its machine.
 
-    A revoked key is refused, whatever else knows it; any of several keys of a kind will do.
+    A revoked key is refused even if another line lists it; any of several keys of a kind matches.
     """
     lines = tuple(known)
     plain = [each for each in lines if not each.marker]
@@ -146,15 +146,15 @@ def verdict(known: Iterable[KnownKey], algorithm: str, blob: bytes) -> KeyVerdic
 
 
 def listed(content: bytes, blob: bytes) -> bool:
-    """Tell whether a list of public keys, one a line, as `RevokedHostKeys` may be, holds a key."""
+    """Return whether a list of public keys, one per line, as in `RevokedHostKeys`, holds a key."""
     lines = content.decode("utf-8", "surrogateescape").split("\n")
     return any(key_of(*each.split()[:2]) == blob for each in lines)
 
 
 def _content(file: str) -> bytes:
-    """Return what is in a file; nothing where it is none, or may not be read, as for ssh."""
+    """Return the content of a file; b'' if it is not a regular file or not readable, as in ssh."""
     try:
-        if not os.path.isfile(file):  # of a pipe ssh would wait for the end
+        if not os.path.isfile(file):  # ssh would wait for the end of a pipe
             return b""
         with open(file, "rb") as stream:
             return stream.read()

@@ -1,6 +1,6 @@
-"""This machine as a host: its files, its commands. Other machines are in remote.py.
+"""This machine as a host: its files, its commands. Other machines are in ssh.py.
 
-Commands go through Invoke; bytes go through a plain pipe, since Invoke decodes what it reads.
+Commands run through Invoke; bytes go through a plain pipe, since Invoke decodes what it reads.
 """
 
 from __future__ import annotations
@@ -44,48 +44,48 @@ from .invoke_runners import MOST_LINE, LineStream, SaidTooMuch, local_context
 
 CHUNK_BYTES = 1 << 18
 EARLY_BYTES = 4 << 20
-"""How much is written before the disk is told to begin with it."""
+"""How many bytes are written before the kernel is asked to start writing them to disk."""
 PIPE_BYTES = 1 << 20
-"""What a pipe holds: Linux' own 64 KiB cost `ssh` a third more processor time (measured). More
-takes root."""
+"""Size of a pipe: Linux' default of 64 KiB cost `ssh` a third more processor time (measured).
+More needs root."""
 STALL_S = 900.0
-"""How long a vault may take nothing: a slow disk has to write megabytes first."""
+"""How long a vault may accept no data: a slow disk may have to write megabytes first."""
 SLOWEST_BYTES_S = 1_000_000
-"""What is to be synced, or hashed by another machine, goes at least as fast."""
+"""The slowest rate accepted for syncing, or for hashing on another machine."""
 LISTEN_S = 30.0
-"""How long we wait for the last words of a program that has ended, or was killed."""
+"""How long to wait for the last output of a program that has ended or was killed."""
 PRIVATE = 0o600
 NO_FILE = "it is not a regular file"
 NOT_THERE = (FileNotFoundError, NotADirectoryError)
-"""What the system says of a path at which nothing is. All else means that nobody could look."""
+"""The errors for a path that does not exist. Any other means: it could not be examined."""
 READ_ONLY = "is mounted read-only (the card may be failing: look at dmesg)"
 
 Answer = TypeVar("Answer")
 
 
 def state_folder() -> str:
-    """Return the folder of what this program keeps on a machine that need not have a stack."""
+    """Return the folder for this program's data on a machine that need not have a stack."""
     base = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
     return f"{base}/iotstack"
 
 
 class Dates:
-    """The dates of what was received under a partial name; it gets its own with its final name.
+    """The dates of partial files received; each is set when the file gets its final name.
 
-    Until then it bears the time of its last byte. By that others judge whether its run is dead.
+    Until then a file has the time of its last byte, which shows others whether its run is dead.
     """
 
     def __init__(self) -> None:
         self._known: dict[str, float] = {}
 
     def put_off(self, path: str, modified_s: float) -> bool:
-        """Keep the date of a partial file, and tell whether it is one."""
+        """Keep the date of a partial file, and return whether it is one."""
         if path.endswith(PARTIAL):
             self._known[path] = modified_s
         return path.endswith(PARTIAL)
 
     def take(self, path: str) -> float | None:
-        """Return the date that was kept, None where none was."""
+        """Remove and return the kept date, None if none was kept."""
         return self._known.pop(path, None)
 
 
@@ -104,7 +104,7 @@ class LocalHost:
         return local_context()
 
     def stat(self, paths: Iterable[str]) -> dict[str, FileFact]:
-        """Return what is there; a path that is not there has no entry."""
+        """Return the facts of those paths that exist; a missing path has no entry."""
         found = {}
         for path in paths:
             with _failing(f"{path} cannot be looked at"), contextlib.suppress(*NOT_THERE):
@@ -112,7 +112,7 @@ class LocalHost:
         return found
 
     def listdir(self, folder: str) -> dict[str, FileFact]:
-        """Return the entries of a folder by name; {} where there is no such folder."""
+        """Return the entries of a folder by name; {} if the folder does not exist."""
         found = {}
         with (
             _failing(f"{folder} cannot be listed"),
@@ -122,7 +122,7 @@ class LocalHost:
             for entry in entries:
                 try:
                     found[entry.name] = _fact(entry.stat(follow_symlinks=False))
-                except FileNotFoundError:  # gone since it was listed
+                except FileNotFoundError:  # removed since it was listed
                     continue
         return found
 
@@ -134,7 +134,7 @@ class LocalHost:
             yield stream
 
     def read_many(self, folder: str, names: Iterable[str]) -> dict[str, bytes]:
-        """Return small files of a folder; what is not there, or is no file, has no entry."""
+        """Return small files of a folder; missing files and non-files have no entry."""
         found = {}
         for name in names:
             path = f"{folder}/{name}"
@@ -143,14 +143,14 @@ class LocalHost:
         return found
 
     def create_exclusive(self, path: str, line: str) -> str:
-        """Make a file of one line where there is none, and return the line that is in it then."""
+        """Create a file of one line unless it exists, and return the line it then holds."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
         with _failing(f"{path} cannot be written"), contextlib.suppress(FileExistsError):
             descriptor = opened(path, flags)
             try:
                 os.write(descriptor, line.encode() + b"\n")
                 os.fsync(descriptor)
-            except OSError:  # an empty claim would keep everybody out
+            except OSError:  # an empty claim would block everyone
                 os.unlink(path)
                 raise
             finally:
@@ -158,7 +158,7 @@ class LocalHost:
         return "".join(self.lines(path)[:1])
 
     def lines(self, path: str) -> list[str]:
-        """Return the lines of a text, none where there is no such file."""
+        """Return the lines of a text file; [] if it does not exist."""
         if not self.stat([path]):
             return []
         with self.read(path) as stream:
@@ -166,9 +166,9 @@ class LocalHost:
 
     @contextlib.contextmanager
     def create(self, path: str, start: int = 0) -> Iterator[IO[bytes]]:
-        """Return a stream into a new file of mode 0600, synced when the block ends well.
+        """Return a stream into a new file of mode 0600, synced if the block succeeds.
 
-        With `start` the first so many bytes that lie there stay, and it goes on behind them.
+        With `start` the first `start` bytes are kept, and writing continues after them.
         """
         flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW
         with (
@@ -190,7 +190,7 @@ class LocalHost:
         start: int = 0,
         size_bytes: int | None = None,  # noqa: ARG002
     ) -> Received:
-        """Write a stream behind the first `start` bytes of `path`, synced, and hash all of it."""
+        """Write a stream after the first `start` bytes of `path`, synced, and hash the file."""
         digest, size = hashlib.sha256(), 0
         if start:
             with self.read(path) as kept:
@@ -206,20 +206,20 @@ class LocalHost:
         return Received(size, digest.hexdigest())
 
     def set_date(self, path: str, modified_s: float) -> None:
-        """Give a file its date; a partial one when it is renamed."""
+        """Set the date of a file; that of a partial file when it is renamed."""
         if not self.dates.put_off(path, modified_s):
             with _failing(f"{path} cannot be given its date"):
                 os.utime(path, (modified_s, modified_s))
 
     def append(self, path: str, line: str) -> None:
-        """Add a line to a file of mode 0600, and make it last through a power cut."""
+        """Append a line to a file of mode 0600, so that it survives a power cut."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
         with _failing(f"{path} cannot be written"):
             new = not os.path.lexists(path)
             descriptor = opened(path, flags)
             try:
                 rest = line.encode() + b"\n"
-                while rest:  # a disk that is nearly full takes a part, and no error is told
+                while rest:  # a nearly full disk writes a part, without an error
                     rest = rest[os.write(descriptor, rest) :]
                 os.fsync(descriptor)
             finally:
@@ -228,7 +228,7 @@ class LocalHost:
                 _sync_folder(os.path.dirname(path))
 
     def mkdir(self, path: str) -> None:
-        """Make a folder where there is none, and make that last through a power cut."""
+        """Make a folder unless it exists, so that it survives a power cut."""
         with _failing(f"{path} cannot be made"):
             try:
                 os.mkdir(path, 0o700)
@@ -238,37 +238,37 @@ class LocalHost:
             _sync_folder(os.path.dirname(path))
 
     def free_bytes(self, folder: str) -> int | None:
-        """Return what fits into the file system of `folder`."""
+        """Return the free bytes of the file system of `folder`."""
         with contextlib.suppress(OSError):
             status = os.statvfs(folder)
             return status.f_bavail * status.f_frsize
         return None
 
     def disk(self, folder: str) -> Disk | None:
-        """Return the file system of `folder`, or None where nobody can say."""
-        free = self.free_bytes(folder)  # bounded, where a share may hang
+        """Return the file system of `folder`; None if unknown."""
+        free = self.free_bytes(folder)  # has a time limit: a network share may hang
         with contextlib.suppress(OSError):
             return None if free is None else Disk(str(os.stat(folder).st_dev), free)
         return None
 
     def rename(self, old: str, new: str) -> None:
-        """Put `old` in the place of `new` at once, and make that last through a power cut."""
+        """Replace `new` by `old` atomically, so that it survives a power cut."""
         with _failing(f"{old} cannot be renamed to {new}"):
             os.rename(old, new)
             dated_s = self.dates.take(old)
             if dated_s is not None:
-                with contextlib.suppress(OSError):  # the copy is whole without
+                with contextlib.suppress(OSError):  # the copy is complete without its date
                     os.utime(new, (dated_s, dated_s))
             _sync_folder(os.path.dirname(new))
 
     def remove(self, paths: Iterable[str]) -> None:
-        """Remove files; one that is not there is as good as removed."""
+        """Remove files; missing ones are ignored."""
         for path in paths:
             with _failing(f"{path} cannot be removed"), contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
 
     def run(self, command: Command, heard: Heard | None = None) -> Result:
-        """Run a command to its end, its words quoted, through Invoke."""
+        """Run a command to its end through Invoke, with its arguments quoted."""
         streams = {}
         if heard:
             streams = {f"{name}_stream": LineStream(name, heard) for name in ("out", "err")}
@@ -294,14 +294,14 @@ class LocalHost:
 
     @contextlib.contextmanager
     def pipe(self, command: Command, heard: Heard | None = None) -> Iterator[Pipe]:
-        """Start a command whose output is bytes; it is ended when the block is left."""
+        """Start a command whose output is bytes; it is ended at the end of the block."""
         with piped(command.argv, heard, command.timeout_s) as (process, finish):
             assert process.stdout is not None  # noqa: S101 - we asked for a pipe
             yield Pipe(process.stdout, finish)
 
     def http_status(self, port: int, path: str, address: str = "127.0.0.1") -> int:
-        """Return the status that an HTTP server of this host answers, 0 where none does."""
-        import http.client  # 10 ms that most commands need not
+        """Return the status that an HTTP server of this host gives, 0 for no answer."""
+        import http.client  # takes 10 ms that most commands do not need
 
         connection = http.client.HTTPConnection(address, port, timeout=5)
         try:
@@ -317,10 +317,10 @@ class LocalHost:
 
 
 class _Early(io.FileIO):
-    """A file that goes to the disk while more of it comes, so that its sync has little to do.
+    """A file that is written to disk while data arrives, so that the sync at the end is short.
 
-    What is written waits in memory for half a minute, unless somebody says that it is not needed
-    there: then Linux begins at once (mm/fadvise.c), and does not wait for it.
+    Written data waits in memory for half a minute unless posix_fadvise says that it is not needed
+    there: then Linux starts writing at once (mm/fadvise.c) and does not wait for it.
     """
 
     _waiting_bytes = 0
@@ -328,7 +328,7 @@ class _Early(io.FileIO):
     def write(self, data: Any) -> int:
         written = super().write(data)
         self._waiting_bytes += written
-        if self._waiting_bytes >= EARLY_BYTES and hasattr(os, "posix_fadvise"):  # a Mac has none
+        if self._waiting_bytes >= EARLY_BYTES and hasattr(os, "posix_fadvise"):  # missing on macOS
             start = self.tell() - self._waiting_bytes
             os.posix_fadvise(self.fileno(), start, self._waiting_bytes, os.POSIX_FADV_DONTNEED)
             self._waiting_bytes = 0
@@ -336,15 +336,15 @@ class _Early(io.FileIO):
 
 
 class Patience:
-    """How long work in a thread of its own may go on; who works asks for more as it moves."""
+    """The time limit of work in another thread, which extends it as it makes progress."""
 
     def __init__(self, limit_s: float) -> None:
         self.is_over = False
-        """Nobody waits for that work any longer, and its thread is left behind."""
+        """The caller no longer waits, and the thread is left behind."""
         self.allow(limit_s)
 
     def allow(self, limit_s: float) -> None:
-        """Let what comes now take so long; raises StepFailed where nobody waits for it."""
+        """Allow this long for the next piece of work; raises StepFailed if the caller gave up."""
         if self.is_over:
             raise StepFailed("It took too long and was abandoned.")
         self.limit_s = limit_s
@@ -352,14 +352,14 @@ class Patience:
 
 
 def within(limit_s: float, what: str, ask: Callable[[], Answer]) -> Answer:
-    """Return a question's answer; raises what it raises, TimedOut where it takes too long."""
+    """Return the answer to a question; raises its error, or TimedOut after the limit."""
     return while_it_moves(Patience(limit_s), what, ask)
 
 
 def while_it_moves(patience: Patience, what: str, do: Callable[[], Answer]) -> Answer:
-    """Return what some work returns; raises what it raises, TimedOut where it stands still.
+    """Return the result of some work; raises its error, or TimedOut if it makes no progress.
 
-    A change that was given up may still happen, whenever what it waits for comes back.
+    A change that timed out may still happen later, when whatever it waits for responds.
     """
     answer = _parallel({what: do}, patience)[what]
     if isinstance(answer, StepFailed):
@@ -370,11 +370,11 @@ def while_it_moves(patience: Patience, what: str, do: Callable[[], Answer]) -> A
 def run_parallel(
     asks: Mapping[str, Callable[[], Answer]], limit_s: float
 ) -> dict[str, Answer | StepFailed]:
-    """Return what several questions answer, or why they failed, by name; all are asked at once.
+    """Return the answers to several questions asked in parallel, or why they failed, by name.
 
-    Raises what else one of them raises, and Interrupted when we are to end: their programs are
-    ended then. A thread that is at work still, then or at the limit, is left behind, and ends with
-    us: no program can be stopped that looks into a share whose server is gone.
+    Raises any other error of a question, and Interrupted if this program is to end: their child
+    processes are ended then. A thread still running, then or at the limit, is left behind and ends
+    with the process: a thread that waits for a share whose server is gone cannot be stopped.
     """
     return _parallel(asks, Patience(limit_s))
 
@@ -390,7 +390,7 @@ def _parallel(
             answers[name] = asks[name]()
         except StepFailed as error:
             answers[name] = error
-        except BaseException as error:  # noqa: BLE001 - raised again for whoever asked
+        except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
             troubles.append(error)
 
     asking = [threading.Thread(target=run, args=(name,), daemon=True) for name in asks]
@@ -415,9 +415,9 @@ def _parallel(
 
 
 def _wait(threads: Iterable[threading.Thread], patience: Patience, noted: Collection[int]) -> None:
-    """Wait for threads to end, until patience is over, or soon after a signal.
+    """Wait for threads to end, until patience is over, or shortly after a signal.
 
-    Of signals the main thread is told by `noted`, any other by everything being about to end.
+    The main thread learns of signals from `noted`, any other from `ending()`.
     """
     ends_s = math.inf
     for each in threads:
@@ -432,7 +432,7 @@ def _wait(threads: Iterable[threading.Thread], patience: Patience, noted: Collec
 
 
 def words_of(error: OSError) -> str:
-    """Return why the system refused, by its number where its words may be in any language."""
+    """Return why the system refused, by error number if its text may be in any language."""
     if error.errno == errno.EROFS:
         return f"its file system {READ_ONLY}"
     return error.strerror or str(error)
@@ -455,10 +455,10 @@ def piped(
     feed: bool = False,
     pass_fds: tuple[int, ...] = (),
 ) -> Iterator[tuple[subprocess.Popen[bytes], _Finish]]:
-    """Start a program with pipes for bytes, and end it when the block is left.
+    """Start a program with pipes for bytes, and end it at the end of the block.
 
-    `feed`: its standard input is one too. `pass_fds`: what else it finds open, by these numbers.
-    Its error stream is read by a thread of its own and handed on line by line.
+    `feed`: its standard input is a pipe too. `pass_fds`: further open descriptors, by number.
+    A separate thread reads its error stream and passes it on line by line.
     """
     lines = LineStream("err", heard or (lambda _stream, _line: None))
     troubles: list[BaseException] = []
@@ -468,7 +468,7 @@ def piped(
         left = MOST_BYTES
         with io.TextIOWrapper(process.stderr, "utf-8", "backslashreplace") as text:
             try:
-                while piece := text.readline(MOST_LINE):  # of one without an end, a part at a time
+                while piece := text.readline(MOST_LINE):  # a line without an end comes in pieces
                     left -= len(piece)
                     if left < 0:
                         raise said_too_much(words[0], MOST_BYTES, "this machine")  # noqa: TRY301
@@ -498,7 +498,7 @@ def piped(
             timer = threading.Timer(limit_s, processes.end, [process])
             timer.daemon = True
             timer.start()
-            # The last to be written is the first to be done. What left the group may hold it open.
+            # Runs in reverse order. A child outside the group may hold the stream open.
             at_the_end.callback(listener.join, LISTEN_S)
             at_the_end.callback(_close, process.stdin, process.stdout)
             at_the_end.callback(timer.cancel)
@@ -507,10 +507,10 @@ def piped(
 
 
 def _widen(*pipes: IO[bytes] | None) -> None:
-    """Let pipes hold more, where the system lets us: then fewer and larger pieces go through."""
+    """Enlarge pipes if the system allows it: then data moves in fewer, larger pieces."""
     for pipe in pipes:
         if pipe:
-            with contextlib.suppress(OSError, AttributeError):  # too many of them, or a Mac
+            with contextlib.suppress(OSError, AttributeError):  # too many of them, or macOS
                 fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
 
@@ -524,7 +524,7 @@ def _close(*streams: IO[bytes] | None) -> None:
 class _Finish:
     """Waits for a program and for the last line of its error stream.
 
-    Raises what was raised while one of its lines was being handed on.
+    Raises any exception from passing on one of its lines.
     """
 
     def __init__(
@@ -556,7 +556,7 @@ class _Finish:
 
 
 def checked(command: Command, outcome: Result, where: str) -> Result:
-    """Return the outcome of a command, or raise StepFailed where its exit code is a failure."""
+    """Return the result of a command; raises StepFailed if its exit code is a failure."""
     if outcome.exit_code in command.accept:
         return outcome
     if processes.ending():
@@ -568,7 +568,7 @@ def checked(command: Command, outcome: Result, where: str) -> Result:
 
 
 def _first_of(error: ThreadException, command: Command, where: str) -> BaseException:
-    """Return the exception that was raised while what a command said was being handed on."""
+    """Return the exception raised while the output of a command was passed on."""
     for each in error.exceptions:
         if isinstance(each.value, SaidTooMuch):
             return said_too_much(command.shown, command.most_bytes, where)
@@ -578,7 +578,7 @@ def _first_of(error: ThreadException, command: Command, where: str) -> BaseExcep
 
 
 def said_too_much(shown: str, most_bytes: int, where: str) -> StepFailed:
-    """Return the failure of a program whose answer has no end."""
+    """Return the failure of a program whose answer is too long."""
     return StepFailed(
         f"On {where}: its output exceeded {most_bytes:,} bytes, so it was stopped: {shown}"
     )
@@ -589,18 +589,18 @@ def _fact(status: os.stat_result) -> FileFact:
 
 
 class NoFileError(OSError):
-    """There is something else than a regular file."""
+    """The path exists, but is not a regular file."""
 
 
 def opened(path: str, flags: int) -> int:
-    """Open a file, or make one of mode 0600; raises NoFileError where there is anything else.
+    """Open a file, or create one of mode 0600; raises NoFileError if it is not a regular file.
 
-    To open a pipe would wait for its other end, whatever signal comes.
+    Opening a pipe would wait for its other end, regardless of signals.
     """
     try:
         descriptor = os.open(path, flags | os.O_NONBLOCK, PRIVATE)
     except OSError as error:
-        if error.errno == errno.ENXIO:  # a pipe or a socket at whose other end is nobody
+        if error.errno == errno.ENXIO:  # a pipe or socket without another end
             raise NoFileError(errno.ENXIO, NO_FILE) from None
         raise
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -610,7 +610,7 @@ def opened(path: str, flags: int) -> int:
 
 
 def _content(path: str) -> bytes:
-    """Return the bytes of a file: by the half of the system calls that a stream would take."""
+    """Return the bytes of a file, with half the system calls of a stream."""
     descriptor = opened(path, os.O_RDONLY)
     try:
         content = b""
@@ -631,7 +631,7 @@ def _sync_folder(folder: str) -> None:
 
 @contextlib.contextmanager
 def _failing(what: str) -> Iterator[None]:
-    """Word an error of the operating system for people."""
+    """Turn an error of the operating system into a message for users."""
     try:
         yield
     except OSError as error:
@@ -644,9 +644,9 @@ def _failing(what: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def locked(path: str, purpose: str) -> Iterator[None]:
-    """Hold the lock of a stack; the kernel lets go of it when we end, however we end.
+    """Hold the lock of a stack; the kernel releases it however this process ends.
 
-    Raises Busy, with who holds it.
+    Raises Busy, which names the holder.
     """
     with _failing(f"The lock {path} cannot be written"):
         descriptor = opened(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
@@ -660,7 +660,7 @@ def locked(path: str, purpose: str) -> Iterator[None]:
             "purpose": purpose,
             "since": time.strftime("%Y-%m-%d %H:%M:%S"),
         }
-        with contextlib.suppress(OSError):  # a full disk: the lock holds, and names nobody
+        with contextlib.suppress(OSError):  # a full disk: the lock holds, unnamed
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, json.dumps(holder).encode(), 0)
         yield
@@ -669,9 +669,9 @@ def locked(path: str, purpose: str) -> Iterator[None]:
 
 
 def holder_ended(path: str) -> bool:
-    """Tell whether the last run that held a lock has ended; False where nobody can tell.
+    """Return whether the last run that held a lock has ended; False if that is unknown.
 
-    To try the lock would keep out a run that begins at this moment.
+    Trying the lock would block a run that starts at this moment.
     """
     try:
         with open(path, "rb", opener=opened) as stream:

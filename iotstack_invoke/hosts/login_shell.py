@@ -1,9 +1,9 @@
-"""What another machine's login shell is sent, whichever that is, and where its answer begins.
+"""What is sent to the login shell of another machine, and where its answer begins.
 
-It may be any (sh, bash, fish, csh …) and may print before it runs what we ask: `echo` in a
-.bashrc, a notice of an update. So each command is told to a shell that we know, in letters that
-all of them leave alone, and says a mark first, on both streams. What comes before that is noise.
-Not for: how it gets there (login.py, remote.py).
+The shell may be any (sh, bash, fish, csh …) and may print before it runs the command: `echo` in
+a .bashrc, a notice of an update. So each command is passed to a known shell, in characters that
+all shells leave alone, and prints a mark first, on both streams. All before the mark is noise.
+Not for: the transport (ssh_connection.py, ssh.py).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .invoke_runners import LONG_BYTES
 from .sftp import encoded
 
 MOST_NOISE_BYTES = 1 << 20
-"""So much a login may print before a command."""
+"""The most that a login may print before a command."""
 MOST_NOISE_LINES = 100
 SHOWN_LETTERS = 60
 START_FILES = (
@@ -29,11 +29,11 @@ START_FILES = (
     "/etc/ssh/sshrc",
     "/etc/bash.bashrc",
 )
-"""Where people let a login print, the likeliest first; bash reads its .bashrc for each command."""
+"""The usual causes of login output, likeliest first; bash reads its .bashrc for each command."""
 
-# What runs a command there: nothing comes through its stdin, and the end of that (our limit, our
-# Ctrl-C, a line that broke) ends the command and all that it started. What is root's takes no
-# signal of the user's; then sudo sends it. What put itself into the background goes on.
+# Runs a command there with a leash: its stdin carries no data, and the end of stdin (our limit,
+# our Ctrl-C, a lost connection) ends the command and all its children. Those of root take no
+# signal of the user: sudo sends it. A process that put itself into the background continues.
 LEASH = (
     "exec 3<&0 </dev/null; { while read -r _ <&3; do :; done; trap '' TERM; "
     "me=$(exec sh -c 'echo $PPID'); all=$(grep -s ^PPid: /proc/[0-9]*/status | "
@@ -45,17 +45,17 @@ LEASH = (
     "tell TERM; n=0; while [ $n -lt 30 ] && kill -0 $$; do sleep 0.1; n=$((n + 1)); done; "
     'tell KILL; } >/dev/null 2>&1 & leash=$!; exec 3<&-; "$@"; code=$?; kill $leash; exit $code'
 )
-# The login shell goes, and with it what it would print at its end.
+# exec replaces the login shell, and with it anything that it would print at its end.
 TOLD = """exec sh -c 'eval "$(printf %%b "$1")"' sh '%s'"""
 READ = """exec sh -c 'eval "$(head -c %d)"'"""
-# csh takes `!` and the end of a line apart within quotes, fish takes `\\` for one backslash.
+# Within quotes csh interprets `!` and a newline, and fish reads `\\` as one backslash.
 TAKEN_APART = {each: f"\\{ord(each):04o}" for each in "\\!'\n"}
 
 
 class LoginPrints(Unreachable):
-    """The login shell of a machine prints, or ends early, and no command begins.
+    """The login shell of a machine prints, or ends early, and the command does not start.
 
-    `said` is what it said.
+    `said` is its output.
     """
 
     def __init__(self, message: str, said: str) -> None:
@@ -64,7 +64,7 @@ class LoginPrints(Unreachable):
 
 
 class Mark:
-    """What a command says first; made of two halves, so that no shell that echoes it says it."""
+    """What a command prints first; sent in two halves, so that an echo of it does not match."""
 
     def __init__(self) -> None:
         self.halves = ("iotstack-begins-", os.urandom(6).hex())
@@ -72,9 +72,9 @@ class Mark:
         self.told = encoded(f"{self.line}\n")
 
     def sent(self, command: Command, *, leashed: bool) -> tuple[str, bytes]:
-        """Return what is sent to a login shell to run a command, and what that reads first.
+        """Return what is sent to a login shell to run a command, and the first input of that.
 
-        `leashed`: its stdin is for its leash, as told above; else it is the command's own.
+        `leashed`: its stdin is the leash, as above; else it is the command's own.
         """
         say = f"printf '%s%s\\n' {shlex.join(self.halves)}"
         words = str(command)
@@ -88,7 +88,7 @@ class Mark:
 
 
 class Beginning:
-    """One stream of a command: what is its own, and the noise before that."""
+    """One stream of a command: its own output, and the noise before it."""
 
     def __init__(self, mark: Mark, name: str) -> None:
         self._mark = mark.told
@@ -99,16 +99,16 @@ class Beginning:
         self.begun = False
 
     def give_up(self) -> None:
-        """Take nothing for begun any more: the end of its input may let it begin, too late."""
+        """Accept no beginning any more: the end of its input may start the command too late."""
         self._given_up = True
 
     @property
     def noise(self) -> str:
-        """What came before the command, or instead of it."""
+        """The output before the command, or instead of it."""
         return self._held.decode("utf-8", "backslashreplace")
 
     def own(self, data: bytes) -> bytes:
-        """Return what of the next bytes is the command's; raises LoginPrints if none will be."""
+        """Return the command's part of the next bytes; raises LoginPrints if none will come."""
         if self.begun:
             return data
         start = max(0, len(self._held) - len(self._mark))
@@ -124,15 +124,15 @@ class Beginning:
         return b""
 
     def left(self) -> bytes:
-        """Return once, at the end of the stream, what it held if no command began: its words."""
+        """Return once, at the end, the content if no command began: the error message."""
         words = b"" if self.begun or self._told else bytes(self._held)
         self._told = True
         return words
 
     def pass_over(self, read: Callable[[int], bytes]) -> bool:
-        """Read up to the first byte that is the command's; tell whether there was a command.
+        """Read up to the command's first byte; return whether the command began.
 
-        `read` gives at most so many bytes; none is read that would be the command's.
+        `read` returns at most the given number of bytes; no byte of the command is read.
         """
         while not self.begun:
             size = len(self._mark)
@@ -146,7 +146,7 @@ class Beginning:
 
 
 class Lines:
-    """Hands the lines of a command on, and holds back what came before; see Beginning."""
+    """Passes on the lines of a command, and holds back what came before; see Beginning."""
 
     def __init__(self, mark: Mark, heard: Heard | None) -> None:
         self._mark = mark.line
@@ -155,7 +155,7 @@ class Lines:
         self.begun = False
 
     def __call__(self, stream: str, line: str) -> None:
-        """Take a line."""
+        """Add a line."""
         if self.begun:
             self._heard(stream, line)
         elif line.endswith(self._mark):
@@ -164,7 +164,7 @@ class Lines:
             self._held.append(line)
 
     def end(self) -> list[str]:
-        """Hand on what was held back where no command began, and return it."""
+        """Pass on the lines held back if no command began, and return them."""
         held = [] if self.begun else list(self._held)
         self._held.clear()
         for line in held:
@@ -173,14 +173,14 @@ class Lines:
 
 
 def shown(noise: str) -> str:
-    """Return the first words of what a login prints, for people."""
+    """Return the first words of a login's output, for messages."""
     line = next((each for each in noise.splitlines() if each.strip()), "").strip()
     short = line if len(line) <= SHOWN_LETTERS else f"{line[:SHOWN_LETTERS]}…"
     return "".join(each if each.isprintable() else "?" for each in short) or "nothing to be read"
 
 
 def advice(noise: str) -> str:
-    """Return where to look for what a login prints."""
+    """Return where to look for the cause of a login's output."""
     files = ", ".join(START_FILES)
     return (
         f"Its login prints: {shown(noise)}. Check {files} there (or those of another shell): "
@@ -189,7 +189,7 @@ def advice(noise: str) -> str:
 
 
 def prints_on(name: str, noise: str) -> LoginPrints:
-    """Return the failure of a login that prints and prints."""
+    """Return the failure of a login that prints without end."""
     return LoginPrints(
         f"{name} does not run commands: its login shell printed {len(noise):,} characters first. "
         f"{advice(noise)}",
@@ -198,12 +198,12 @@ def prints_on(name: str, noise: str) -> LoginPrints:
 
 
 def no_sftp(name: str, noise: str) -> LoginPrints:
-    """Return the failure of an SFTP in whose place a login prints, or anything else speaks."""
+    """Return the failure of SFTP if a login prints, or another program answers, in its place."""
     return LoginPrints(f"{name} does not answer with SFTP. {advice(noise)}", shown(noise))
 
 
 def not_begun(name: str, said: str) -> LoginPrints:
-    """Return the failure of a command that the login shell of a machine did not begin."""
+    """Return the failure of a command that the login shell of a machine did not start."""
     words = shown(said) if said.strip() else "nothing"
     return LoginPrints(
         f"{name} accepts the login, but its login shell does not run commands; it printed: "

@@ -1,7 +1,7 @@
-"""SFTP as a place needs it: names of any bytes, errors by their number, free space, synced files.
+"""SFTP as a storage needs it: names of any bytes, errors by number, free space, synced files.
 
-Paramiko's client decodes names as UTF-8 or fails, keeps few numbers of errors, and does not speak
-the extensions of OpenSSH's server (PROTOCOL, section 4). Not for: storage (sftp_storage.py).
+Paramiko's client decodes names as UTF-8 or fails, keeps few error numbers, and does not speak the
+extensions of OpenSSH's server (PROTOCOL, section 4). Not for: storage (sftp_storage.py).
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ from paramiko.sftp import (
 )
 
 READ_BYTES = 255 * 1024
-"""What one request asks for. OpenSSH gives that much; a server that gives less may."""
+"""The size of a read request. OpenSSH answers with as much; other servers may send less."""
 
 MOST_PACKET_BYTES = 1 << 20
-"""No server sends more in one: OpenSSH's have a quarter of that at the most."""
+"""The largest packet accepted: OpenSSH sends at most a quarter of that."""
 MOST_LISTED_BYTES = 16 << 20
-"""So much a listing may have: a hundred thousand names."""
+"""The largest listing accepted: a hundred thousand names."""
 LIST_LIMIT_S = 600.0
 MOST_STRAY = 1000
-"""So many answers may come that nobody waits for: of files that were closed before."""
+"""How many unexpected answers are accepted: for files that were closed before."""
 NOISE_BYTES = 4096
 QUICK = frozenset({CMD_STAT, CMD_LSTAT, CMD_OPENDIR, CMD_READDIR, CMD_EXTENDED})
-"""What is answered at once, a disk that has to start allowed for. All else may write megabytes."""
+"""Requests with a fast answer, if a disk need not spin up. All others may write megabytes."""
 
 NUMBERS = {
     SFTP_NO_SUCH_FILE: errno.ENOENT,
@@ -54,11 +54,11 @@ NUMBERS = {
     SFTP_OP_UNSUPPORTED: errno.ENOTSUP,
 }
 NOT_SPOKEN = frozenset({errno.ENOTSUP, errno.EACCES})
-"""How a server refuses an extension that it does not know, or is told not to speak."""
+"""How a server refuses an extension that it does not know or may not use."""
 
 
 def encoded(path: str) -> bytes:
-    """Return the bytes of a path, also where they are no UTF-8."""
+    """Return the bytes of a path, even if they are not UTF-8."""
     return path.encode("utf-8", "surrogateescape")
 
 
@@ -68,7 +68,7 @@ READ_ONLY_FLAG = 1
 
 
 class NoSftp(paramiko.SSHException):
-    """What answers in the place of SFTP is something else: `noise` is the beginning of it."""
+    """Something other than SFTP answers; `noise` is the beginning of its output."""
 
     def __init__(self, noise: bytes) -> None:
         self.noise = noise.decode("utf-8", "backslashreplace")
@@ -76,20 +76,20 @@ class NoSftp(paramiko.SSHException):
 
 
 class _Strict(Message):
-    """A message that is read no further than it goes: Paramiko's gives zeros for ever."""
+    """A message that cannot be read past its end: Paramiko's returns zeros for ever."""
 
     def get_bytes(self, n: int) -> bytes:
-        """Return the next bytes; raises SFTPError where there are fewer."""
+        """Return the next bytes; raises SFTPError if there are fewer."""
         if n > len(self.asbytes()) - self.packet.tell():
             raise paramiko.SFTPError("an answer is cut short")
         return super().get_bytes(n)
 
 
 class SftpSession(paramiko.SFTPClient):
-    """One SFTP session. Raises OSError, its number being None where the server says "Failure".
+    """One SFTP session. Raises OSError, with the number None if the server says "Failure".
 
-    `limit_s`: how long its greeting, and each answer of few bytes, may take; `silence_s`: all
-    others. Raises NoSftp where it greets with something else.
+    `limit_s`: time limit of the greeting and of each short answer; `silence_s`: of all others.
+    Raises NoSftp if the greeting is not SFTP.
     """
 
     def __init__(self, channel: paramiko.Channel, limit_s: float, silence_s: float) -> None:
@@ -102,7 +102,7 @@ class SftpSession(paramiko.SFTPClient):
         channel.settimeout(silence_s)
 
     def _request(self, kind: int, *words: object) -> tuple[int, Message]:
-        """Ask, and return the answer; raises SSHException where it does not come in time."""
+        """Return the answer to a request; raises SSHException if it does not come in time."""
         if kind in QUICK:
             self._until_s = time.monotonic() + self._limit_s
         try:
@@ -119,7 +119,7 @@ class SftpSession(paramiko.SFTPClient):
         handle = answer.get_binary()
         found: dict[str, paramiko.SFTPAttributes] = {}
         left_bytes, until_s = MOST_LISTED_BYTES, time.monotonic() + LIST_LIMIT_S
-        with contextlib.suppress(EOFError):  # the server's word for the end of the list
+        with contextlib.suppress(EOFError):  # the server's signal for the end of the list
             while True:
                 kind, told = self._request(CMD_READDIR, handle)
                 if kind != CMD_NAME:
@@ -130,7 +130,7 @@ class SftpSession(paramiko.SFTPClient):
                     raise paramiko.SFTPError(f"its list of {folder} has no end")
                 for _ in range(answer.get_int()):
                     name = answer.get_binary().decode("utf-8", "surrogateescape")
-                    answer.get_binary()  # the line that `ls -l` would print
+                    answer.get_binary()  # the line as in `ls -l`
                     found[name] = paramiko.SFTPAttributes()
                     found[name]._unpack(answer)  # type: ignore[attr-defined]  # noqa: SLF001
         self._request(CMD_CLOSE, handle)
@@ -144,17 +144,17 @@ class SftpSession(paramiko.SFTPClient):
         return stream
 
     def free_bytes(self, folder: str) -> int | None:
-        """Return what fits into the file system of a folder, None where the server cannot say."""
+        """Return the free bytes of the file system of a folder, None if the server cannot say."""
         told = self._file_system(folder)
         return told[1] * told[4] if told else None
 
     def is_read_only(self, folder: str) -> bool:
-        """Tell whether a folder's file system is mounted read-only, where the server can say."""
+        """Return whether a folder's file system is mounted read-only, if the server reports it."""
         told = self._file_system(folder)
         return bool(told and told[9] & READ_ONLY_FLAG)
 
     def _file_system(self, folder: str) -> tuple[int, ...]:
-        """Return what statvfs(3) tells, in its order; () where the server cannot say."""
+        """Return the values of statvfs(3), in its order; () if the server cannot say."""
         try:
             kind, answer = self._request(CMD_EXTENDED, b"statvfs@openssh.com", encoded(folder))
         except OSError:
@@ -164,7 +164,7 @@ class SftpSession(paramiko.SFTPClient):
         return tuple(int(answer.get_int64()) for _ in range(STATVFS_NUMBERS))
 
     def sync(self, stream: paramiko.SFTPFile) -> None:
-        """Let what was written last through a power cut, where the server can see to that."""
+        """Sync what was written, if the server supports it, so that it survives a power cut."""
         try:
             self._request(CMD_EXTENDED, b"fsync@openssh.com", stream.handle)
         except OSError as error:
@@ -172,10 +172,10 @@ class SftpSession(paramiko.SFTPClient):
                 raise
 
     def put_in_place(self, old: str, new: str) -> None:
-        """Put `old` in the place of `new`: at once, or with a moment without any where it must be.
+        """Replace `new` by `old`: atomically, or with a moment without either on some servers.
 
-        Plain SFTP renames nothing over a file. A server without OpenSSH's extension has the old
-        one removed first: what lies under a name is whole even so, or nothing lies there.
+        Plain SFTP cannot rename onto an existing file. Without OpenSSH's extension the old file is
+        removed first: the file under a name is complete even then, or there is none.
         """
         try:
             self.posix_rename(encoded(old), encoded(new))
@@ -187,17 +187,17 @@ class SftpSession(paramiko.SFTPClient):
         try:
             self.rename(encoded(old), encoded(new))
         except OSError:
-            self.lstat(encoded(old))  # if that is missing, nothing is removed
+            self.lstat(encoded(old))  # if `old` is missing, nothing is removed
             self.remove(encoded(new))
             self.rename(encoded(old), encoded(new))
 
     def is_broken(self) -> bool:
-        """Tell whether the line is gone."""
+        """Return whether the connection is lost."""
         channel = self.get_channel()
         return channel is None or channel.closed
 
     def _read_packet(self) -> tuple[int, bytes]:
-        """Return an answer; raises SSHException where none comes, after which none is expected."""
+        """Return an answer; raises SSHException if none comes; after that none is expected."""
         until_s = min(self._until_s, time.monotonic() + self._silence_s)
         try:
             told = self._read_until(self._size(until_s), until_s)
@@ -212,7 +212,7 @@ class SftpSession(paramiko.SFTPClient):
         return kind, answer
 
     def _size(self, until_s: float) -> int:
-        """Return how many bytes the next answer has; raises NoSftp where that cannot be."""
+        """Return the length of the next answer in bytes; raises NoSftp if it is impossible."""
         head = self._read_until(4, until_s)
         (size,) = struct.unpack(">I", head)
         if 0 < size <= MOST_PACKET_BYTES:
@@ -220,7 +220,7 @@ class SftpSession(paramiko.SFTPClient):
         raise NoSftp(head + (self.sock.recv(NOISE_BYTES) if self.sock.recv_ready() else b""))
 
     def _judge(self, kind: int, answer: bytes) -> None:
-        """Raise NoSftp or SFTPError for what Paramiko would read on and on in."""
+        """Raise NoSftp or SFTPError for an answer that Paramiko would go on reading for ever."""
         if not self._expecting:  # type: ignore[attr-defined]
             if kind != CMD_VERSION and self.request_number == 1:
                 raise NoSftp(answer)
@@ -234,7 +234,7 @@ class SftpSession(paramiko.SFTPClient):
             paramiko.SFTPAttributes()._unpack(told)  # type: ignore[attr-defined]  # noqa: SLF001
 
     def _read_until(self, size: int, until_s: float) -> bytes:
-        """Return so many bytes; raises TimeoutError where they do not come in time, EOFError."""
+        """Return `size` bytes; raises TimeoutError if they do not come in time, EOFError."""
         found = bytearray()
         try:
             while len(found) < size:
@@ -252,19 +252,19 @@ class SftpSession(paramiko.SFTPClient):
             self.close()
 
     def _send_packet(self, kind: int, packet: Message) -> None:
-        """Send a request; raises SSHException where the line breaks.
+        """Send a request; raises SSHException if the connection is lost.
 
-        Paramiko says EOFError, as for the end of a file, or OSError, as for what is not there.
+        Paramiko raises EOFError, as for the end of a file, or OSError, as for a missing file.
         """
         try:
             super()._send_packet(kind, packet)  # type: ignore[misc]
         except (OSError, EOFError) as error:
-            if kind == CMD_CLOSE:  # Paramiko passes over these two
+            if kind == CMD_CLOSE:  # Paramiko ignores errors of these two
                 raise
             raise paramiko.SSHException(str(error) or "it was cut") from error
 
     def _convert_status(self, answer: Message) -> None:
-        """Raise what a status means, with a number wherever it tells one."""
+        """Raise the error that a status means, with its number if it has one."""
         code = answer.get_int()
         text = answer.get_binary().decode("utf-8", "replace")
         if code == SFTP_OK:

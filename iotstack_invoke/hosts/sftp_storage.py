@@ -1,6 +1,6 @@
-"""Another machine that offers SFTP alone, as a place: a copy is proven by reading it back.
+"""A machine that offers only SFTP, as a storage: a copy is verified by reading it back.
 
-Imported only where such a machine is used, through remote.py. How SFTP is spoken: sftp.py.
+Imported only when such a machine is used, through ssh.py. The protocol: sftp.py.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from .ssh_connection import Login, closed, line_broke, why_it_broke
 
 MAKE_ROOM = "Free some space there, then run the same command again."
 MOST_CONTENT_BYTES = 32 << 20
-"""What is read at once has no more, be it of many files; a manifest may have half of it."""
+"""The most that is read into memory, also of many files; a manifest may have half of it."""
 MOST_LINE_BYTES = 1 << 12
 MOST_SIZE_BYTES = 1 << 63
-"""No file has so many: SFTP has no minus, and a server that counts below 0 says so much."""
+"""A larger size is an error: SFTP's are unsigned, and some servers wrap around below 0."""
 FULL_BELOW_BYTES = 1 << 20
-"""So little is free where a disk refused to take more."""
+"""If less is free after a disk refused data, it counts as full."""
 
 
 class SftpStorage:
-    """Another machine that offers only SFTP: it cannot hash, so what it holds is read back."""
+    """A machine that offers only SFTP: it cannot hash, so each copy is read back."""
 
     resumes = True
 
@@ -44,7 +44,7 @@ class SftpStorage:
         self._dates = Dates()
 
     def stat(self, paths: Iterable[str]) -> dict[str, FileFact]:
-        """Return what is there, over one SFTP session."""
+        """Return the facts of the paths that exist, over one SFTP session."""
         found = {}
         with self._sftp() as sftp:
             for path in paths:
@@ -64,13 +64,13 @@ class SftpStorage:
 
     @contextlib.contextmanager
     def read(self, path: str, start: int = 0) -> Iterator[IO[bytes]]:
-        """Return a stream of a file's bytes, without the first `start`, and of no more."""
+        """Return a stream of a file's bytes, without the first `start`, limited to its size."""
         with self._sftp(path) as sftp, sftp.open_to_read(path, start) as stream:
             size_bytes = stream.stat().st_size or 0
             yield cast("IO[bytes]", _UpTo(stream, size_bytes - start))
 
     def read_many(self, folder: str, names: Iterable[str]) -> dict[str, bytes]:
-        """Return small files of a folder, over one session; what is not there has no entry."""
+        """Return small files of a folder, over one session; missing files have no entry."""
         found: dict[str, bytes] = {}
         left_bytes = MOST_CONTENT_BYTES
         with self._sftp() as sftp:
@@ -78,7 +78,7 @@ class SftpStorage:
                 path = f"{folder}/{name}"
                 try:
                     fact = _sftp_fact(sftp.stat(encoded(path)))
-                    if fact.is_file:  # to open a pipe would wait
+                    if fact.is_file:  # opening a pipe would wait
                         found[name] = self._content(sftp, path, fact.size_bytes, left_bytes)
                         left_bytes -= len(found[name])
                 except FileNotFoundError:
@@ -89,9 +89,9 @@ class SftpStorage:
         return found
 
     def _content(self, sftp: SftpSession, path: str, size_bytes: int, left_bytes: int) -> bytes:
-        """Return so many bytes of a small file; raises StepFailed where it is none.
+        """Return the bytes of a small file; raises StepFailed if it is not a regular file.
 
-        Or where no more than `left_bytes` are to come, and it has more.
+        Or if it is larger than `left_bytes`.
         """
         if size_bytes > MOST_CONTENT_BYTES:
             why = f"it has {size_bytes:,} bytes, too many to be read at once"
@@ -99,18 +99,18 @@ class SftpStorage:
         if size_bytes > left_bytes:
             raise too_much(self.name, os.path.dirname(path), MOST_CONTENT_BYTES)
         with sftp.open_to_read(path) as stream:
-            # Of an empty one, too, something is asked: a disk may give none of its bytes.
+            # Read even an empty file: a failing disk may return none of its bytes.
             return stream.read(size_bytes or 1)[:size_bytes]
 
     def create_exclusive(self, path: str, line: str) -> str:
-        """Make a file of one line where there is none, and return the line that is in it then."""
+        """Create a file of one line unless it exists, and return the line it then holds."""
         with self._sftp() as sftp:
             try:
                 target = sftp.open(encoded(path), "wx", 0)
-            except OSError as error:  # SFTP has no word for what is there
+            except OSError as error:  # SFTP has no error for an existing file
                 try:
                     there = _sftp_fact(sftp.lstat(encoded(path)))
-                except FileNotFoundError:  # nothing stands in its way
+                except FileNotFoundError:  # no file is in the way
                     raise StepFailed(
                         f"On {self.name}: {path} cannot be written: {_why(sftp, error, path)}.",
                         again=sftp.is_broken(),
@@ -130,7 +130,7 @@ class SftpStorage:
             with target:
                 target.chmod(PRIVATE)
                 target.write(line.encode() + b"\n")
-        except OSError as error:  # an empty claim would keep everybody out
+        except OSError as error:  # an empty claim would block everyone
             sftp.remove(encoded(path))
             raise self._refused(sftp, path) from error
 
@@ -142,9 +142,9 @@ class SftpStorage:
         start: int = 0,
         size_bytes: int | None = None,  # noqa: ARG002
     ) -> Received:
-        """Write a stream behind the first `start` bytes of `path`, and read all of it back.
+        """Write a stream after the first `start` bytes of `path`, and read the whole file back.
 
-        What arrived stays where it breaks off.
+        If the transfer fails, the received part is left on disk.
         """
         with self._sftp(path) as sftp:
             sent = HashedStream(source)
@@ -161,7 +161,7 @@ class SftpStorage:
 
     @staticmethod
     def _write(sftp: SftpSession, path: str, source: IO[bytes], start: int) -> None:
-        if not start:  # a new file: what still writes for an earlier line has another
+        if not start:  # a new file: a writer of an earlier connection has another one
             with contextlib.suppress(FileNotFoundError):
                 sftp.remove(encoded(path))
         # a buffer would fail once more in __del__
@@ -176,7 +176,7 @@ class SftpStorage:
             sftp.sync(target)
 
     def _refused(self, sftp: SftpSession, path: str) -> StepFailed:
-        """Return why a server takes no more of a file: SFTP has no word for a full disk."""
+        """Return why a server accepts no more data: SFTP has no error for a full disk."""
         folder = os.path.dirname(path) or "."
         free = sftp.free_bytes(folder)
         if sftp.is_read_only(folder):
@@ -191,34 +191,34 @@ class SftpStorage:
         return StepFailed(f"Sending to {self.name} failed: {why}")
 
     def mkdir(self, path: str) -> None:
-        """Make a folder where there is none."""
+        """Make a folder unless it exists."""
         with self._sftp(path) as sftp:
             try:
                 sftp.mkdir(encoded(path), 0o700)
-            except OSError as error:  # SFTP has no word for what is there
+            except OSError as error:  # SFTP has no error for an existing file
                 try:
                     there = sftp.stat(encoded(path))
-                except FileNotFoundError:  # nothing stands in its way
+                except FileNotFoundError:  # no file is in the way
                     raise error from None
                 if not _sftp_fact(there).is_folder:
                     raise
 
     def free_bytes(self, folder: str) -> int | None:
-        """Return what fits into the file system of `folder`, None where the server cannot say."""
+        """Return the free bytes of the file system of `folder`, None if the server cannot say."""
         with self._sftp() as sftp:
             return sftp.free_bytes(folder)
 
     def rename(self, old: str, new: str) -> None:
-        """Put `old` in the place of `new`; at once, unless the server is an old one."""
+        """Replace `new` by `old`; atomically, unless the server is an old one."""
         with self._sftp(new) as sftp:
             sftp.put_in_place(old, new)
             dated_s = self._dates.take(old)
             if dated_s is not None:
-                with contextlib.suppress(OSError):  # the copy is whole without
+                with contextlib.suppress(OSError):  # the copy is complete without its date
                     sftp.utime(encoded(new), (dated_s, dated_s))
 
     def remove(self, paths: Iterable[str]) -> None:
-        """Remove files; one that is not there is as good as removed."""
+        """Remove files; missing ones are ignored."""
         with self._sftp() as sftp:
             for path in paths:
                 try:
@@ -235,7 +235,7 @@ class SftpStorage:
 
     @contextlib.contextmanager
     def _sftp(self, path: str = "") -> Iterator[SftpSession]:
-        """Return a session; what fails in it is told, with the path that it is about."""
+        """Yield a session; errors in the block are raised as StepFailed, with the path."""
         client = self.login.sftp()
         try:
             yield client
@@ -250,7 +250,7 @@ class SftpStorage:
 
 
 class _UpTo:
-    """So many bytes of a file: a server may send more for ever."""
+    """A stream that ends after a number of bytes: a server may send more for ever."""
 
     def __init__(self, stream: paramiko.SFTPFile, size_bytes: int) -> None:
         self._stream = stream
@@ -265,7 +265,7 @@ class _UpTo:
 
 
 def _why(sftp: SftpSession, error: OSError, path: str) -> str:
-    """Return what an error says; of a bare "Failure" the file system may tell why."""
+    """Return the text of an error; for a bare "Failure" the file system may show why."""
     if error.errno is None and path and not sftp.is_broken():
         with contextlib.suppress(SSHException, SFTPError, EOFError):
             if sftp.is_read_only(os.path.dirname(path) or "."):
@@ -274,19 +274,19 @@ def _why(sftp: SftpSession, error: OSError, path: str) -> str:
 
 
 def not_listed(name: str, folder: str, why: str) -> Unreachable:
-    """Return the failure of a listing that is none."""
+    """Return the failure of a listing that is invalid."""
     why = why or "it is incomplete"
     return Unreachable(f"On {name}: cannot read its listing of {folder}: {why}.", again=True)
 
 
 def too_much(name: str, folder: str, most_bytes: int) -> StepFailed:
-    """Return the failure of an answer with more of small files than any question asks for."""
+    """Return the failure of an answer with more than small files can have."""
     why = f"together they have more than {most_bytes:,} bytes, unlike in the listing"
     return StepFailed(f"On {name}: files of {folder} are not read: {why}.", again=True)
 
 
 def _has_size(found: paramiko.SFTPAttributes) -> bool:
-    """Tell whether a file's size is told, and may be one; of a folder it need not be."""
+    """Return whether a file has a valid size; a folder need not have one."""
     if found.st_mode is not None and stat.S_ISDIR(found.st_mode):
         return True
     return found.st_size is not None and found.st_size < MOST_SIZE_BYTES

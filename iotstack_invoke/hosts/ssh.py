@@ -1,9 +1,9 @@
-"""Other machines over SSH: as hosts where there is a shell, as places where there is only SFTP.
+"""Other machines over SSH: as hosts if they have a shell, as storage if they have only SFTP.
 
 Commands go through Fabric, bytes through OpenSSH's `ssh` with the same settings, or through a
-raw Paramiko channel where there is no `ssh` program: Paramiko's SFTP took 2 to 2.8 times as
-long as scp, `ssh HOST cat` 0.8. Host keys are verified on every way in, gateways included.
-Imported only where a remote machine is used: Fabric takes a fifth of a second to import.
+raw Paramiko channel if there is no `ssh` program: Paramiko's SFTP took 2 to 2.8 times as
+long as scp, `ssh HOST cat` 0.8. Host keys are verified on every connection, gateways included.
+Imported only when a remote machine is used: Fabric takes a fifth of a second to import.
 """
 
 from __future__ import annotations
@@ -61,42 +61,42 @@ from .ssh_connection import (
 from .ssh_settings import Ssh
 
 QUESTION_LIMIT_S = 60.0
-"""For what is asked of a disk, which may have to start first."""
+"""For a question about a disk, which may have to spin up first."""
 SLOW_LIMIT_S = 120.0
-"""For what it may have to write out first, or to list."""
+"""For commands that may have to write buffered data or list much first."""
 TRANSFER_LIMIT_S = 24 * 3600.0
 SMALL_BYTES = 1 << 18
 MOST_SAID_BYTES = 1 << 16
-"""A size, a hash, a sentence: what is an answer has no more."""
+"""The longest short answer: a size, a hash, a sentence."""
 MOST_DIGITS = 15
 MOST_LISTED_BYTES = 8 << 20
-"""What a listing of 80,000 files takes. To read one takes five times as much here."""
+"""The size of a listing of 80,000 files. Reading one takes five times as much memory here."""
 MOST_TOLD_BYTES = 8 << 20
 LAST_LINES = 100
-"""So many lines are kept of what a command says while it takes a file."""
+"""How many lines of output are kept of a command that receives a file."""
 FEW = 8
-"""Up to so much, or so many files, goes through the open connection: a new one of `ssh` takes
-0.3 s (measured), and is faster only with what is large.
+"""Up to so many bytes or files go through the open connection: a new one of `ssh` takes
+0.3 s (measured), and is faster only for large data.
 """
 
 SHELL_ANSWER = "a-shell-answers"
 LINE_BROKE_EXIT = 255
-"""How `ssh` itself ends where it is not the command that does (ssh(1))."""
+"""The exit code of `ssh` itself if it fails, rather than the command (ssh(1))."""
 
-# Each script gets its paths as "$1", "$2" …: one place to quote, and any login shell will do.
-# GNU first, then what a Mac or a NAS with BSD tools understands.
-# GNU's dd sends each piece on to the disk at once, so that the sync at the end has little to do.
+# Each script gets its paths as "$1", "$2" …: quoted in one place, and any login shell will do.
+# The GNU variant comes first, then that of macOS or a NAS with BSD tools.
+# GNU's dd sends each block on to the disk at once, so that the sync at the end is short.
 STORE = (
     "dd if=/dev/null of=/dev/null oflag=nocache status=none 2>/dev/null "
     '&& store="dd bs=128k oflag=nocache status=none" || store=cat; '
 )
-# One that takes no file syncs all; what the disk says of this file is not passed over.
+# A sync(1) that takes no file syncs everything; a disk error for this file is reported.
 SYNC = (
     '{ said=$(LC_ALL=C sync "$1" 2>&1) || case $said in '
     '*nput/output*|*"o space"*|*uota*) echo "$said" >&2; false;; *) sync;; esac; }'
 )
-# From its first byte it is a new file: what still writes for an earlier line has another.
-# What lies there is hashed while it is synced: both must go well.
+# At first it creates a new file: a writer of an earlier connection has another one.
+# The file is hashed while it is synced: both must succeed.
 RECEIVE = (
     f'umask 077; {STORE} {{ if [ "$3" = 0 ]; then rm -f -- "$1" && set -C && $store > "$1"; '
     'else $store >> "$1"; fi; } '
@@ -107,15 +107,15 @@ HOW_TO_STAT = (
     'if stat -c %f / >/dev/null 2>&1; then how=-c what="%f %s %Y"; '
     'else how=-f what="%Xp %z %m"; fi; '
 )
-# What is said of a path at which nothing is. Of all else nobody knows whether it is there.
+# The messages for a path that does not exist. After any other error it may exist.
 GONE = '*": No such file or directory"|*": Not a directory"'
 LOOK = (
     f'{HOW_TO_STAT}for f; do if said=$(stat "$how" "$what" "$f" 2>&1); then echo "$said"; '
     f'else case $said in {GONE}) echo -;; *) echo "$said" >&2; exit 1;; esac; fi; done'
 )
 LISTED = "listed"
-"""The last line of a listing: what breaks off before, or came otherwise, is none."""
-# A file that goes while it is listed is no failure; a name with a line break is none of ours.
+"""The last line of a listing: without it the listing is incomplete or not one."""
+# A file removed during the listing is no failure; names with a newline are never the package's.
 NAMES = (
     f'{HOW_TO_STAT}[ "$how" = -c ] && what="$what %n" || what="$what %N"; '
     'said=$(ls -d "$1/." 2>&1) || case $said in *": No such file or directory") '
@@ -126,7 +126,7 @@ NAMES = (
     '! printf "%s\\n" "$said" | grep -v ": No such file or directory$" >&2; } '
     f"&& echo {LISTED}"
 )
-# Each file behind a line with its size, and no more of one that grows. A pipe would be waited for.
+# Each file follows a line with its size, cut if it grows. Reading a pipe would block.
 CONTENTS = (
     'folder=$1; shift; for f; do p=$folder/$f; if [ -f "$p" ]; then '
     'if size=$({ wc -c < "$p"; } 2>&1); then echo $((size)); head -c $((size)) "$p"; '
@@ -139,22 +139,22 @@ SIZE = re.compile(r"[0-9]{1,20}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 NAMES_LINE = re.compile(r"([0-9a-fA-F]{1,8} [0-9]{1,20} -?[0-9]{1,20}) (.+)", re.DOTALL)
 DF_LINE = re.compile(r"\s[0-9]+\s+[0-9]+\s+([0-9]{1,18})\s+[0-9]+%\s")
-"""POSIX's columns of `df -P`; blanks in the name of a share or of its folder shift none."""
+"""POSIX columns of `df -P`; spaces in the name of a share or of its folder do not matter."""
 FULL = re.compile(r"No space left|quota exceeded")
 TOO_LARGE = "ile size limit exceeded"
 REFUSED_BY_DISK = re.compile(r"Permission denied|Read-only|Not a dir|Is a dir")
-# With -C a file that is there already is left as it is; one that takes no line is none.
+# -C keeps an existing file; a file whose line cannot be written is removed.
 CLAIM = (
     'umask 077; set -C; if [ -e "$1" ] || [ -h "$1" ]; then :; elif true > "$1"; then set +C; '
     'printf "%s\\n" "$2" > "$1" || { rm -f "$1"; exit 1; }; else [ -f "$1" ] || exit 1; fi; '
     '[ ! -f "$1" ] || head -n 1 "$1"'
 )
 MAKE_FOLDER = '[ -d "$1" ] || mkdir -m 700 "$1" || [ -d "$1" ] && ' + SYNC.replace("$1", "$2")
-# Always a new file: what still writes into one of that name, for a line that broke, has another.
+# Always a new file: a writer of an earlier connection has another one.
 CREATE = f'umask 077; {STORE} rm -f -- "$1" && set -C && $store > "$1" && {SYNC} && wc -c < "$1"'
 APPEND = 'umask 077; printf "%s\\n" "$2" >> "$1" && ' + SYNC
-# A mv(1) to another file system would copy: what is cut then looks like the whole, and both are
-# there meanwhile. link(2) fails as rename(2) would, also where a folder is mounted once more.
+# mv(1) to another file system would copy: a partial copy looks complete, and both files exist
+# meanwhile. link(2) fails as rename(2) would, even if a folder is mounted a second time.
 RENAME = (
     'up=${1%/*}; if [ "${up:-/}" != "$3" ]; then '
     'why=$(ln "$1" "$3/.try.$$" 2>&1) && rm -f "$3/.try.$$"; case $why in *ross-device*) why=no;; '
@@ -174,13 +174,13 @@ _CALLED = {
     APPEND: "append",
     RENAME: "mv",
 }
-"""What people are shown of a script, with the path that it is about."""
+"""The name of a script in messages, before the path that it is about."""
 
 
 def open_storage(ssh: Ssh, root: str, name: str) -> SshHost | SftpStorage:
-    """Return the machine as a host, or as a mere place where it offers only SFTP.
+    """Return the machine as a host, or as a storage if it offers only SFTP.
 
-    Raises Unreachable, also where it offers neither.
+    Raises Unreachable, also if it offers neither.
     """
     login = Login(ssh, name)
     host = SshHost(login, root)
@@ -203,12 +203,12 @@ def open_storage(ssh: Ssh, root: str, name: str) -> SshHost | SftpStorage:
 
 
 def _of_sftp(error: Unreachable) -> str:
-    """Return what a login printed in the place of SFTP, as a sentence more."""
+    """Return a sentence about what a login printed in place of SFTP."""
     return f" {error}" if isinstance(error, LoginPrints) else ""
 
 
 def _no_shell(host: SshHost) -> str:
-    """Return what a machine says that runs no command, '' where it does; raises Unreachable."""
+    """Return the output of a machine that runs no commands, '' if it does; raises Unreachable."""
     words = ("sh", "-c", f"echo {SHELL_ANSWER}")
     asked = Command(words, timeout_s=CONNECT_LIMIT_S, most_bytes=MOST_SAID_BYTES)
     try:
@@ -224,7 +224,7 @@ def _no_shell(host: SshHost) -> str:
 
 
 def open_host(ssh: Ssh, root: str, name: str) -> SshHost:
-    """Return the machine as a host; raises Unreachable, also where it has no shell."""
+    """Return the machine as a host; raises Unreachable, also if it has no shell."""
     storage = open_storage(ssh, root, name)
     if isinstance(storage, SshHost):
         return storage
@@ -250,10 +250,10 @@ class SshHost:
     def try_run(
         self, command: Command, heard: Heard | None = None, *, leashed: bool = True
     ) -> Result:
-        """Run a command to its end, whatever its exit code; it ends with our line.
+        """Run a command to its end, whatever its exit code; it ends with the connection.
 
-        `leashed`: not for a machine that may have no shell. Raises LoginPrints where its login
-        shell began no command.
+        `leashed`: pass False for a machine that may have no shell. Raises LoginPrints if its login
+        shell did not start the command.
         """
         connection = self.login.connection()
         sent, first = self.login.mark.sent(command, leashed=leashed)
@@ -303,7 +303,7 @@ class SshHost:
         return checked(command, self.try_run(command, heard), self.name)
 
     def _ask(self, question: Command) -> Result:
-        """Run what a disk answers soon; raises TimedOut where it does not."""
+        """Run a short question about a disk; raises TimedOut if there is no answer in time."""
         with self._in_time():
             return self.run(question)
 
@@ -315,7 +315,7 @@ class SshHost:
             raise TimedOut(f"{error} Does its disk work?") from error
 
     def stat(self, paths: Iterable[str]) -> dict[str, FileFact]:
-        """Return what is there, in one round trip; raises StepFailed for any other answer."""
+        """Return the facts of the paths that exist, in one round trip; raises StepFailed."""
         asked = list(paths)
         if not asked:
             return {}
@@ -330,7 +330,8 @@ class SshHost:
     def listdir(self, folder: str) -> dict[str, FileFact]:
         """Return the files of a folder by name, in one round trip.
 
-        Raises Unreachable where any line of the listing is none: without it a file would be gone.
+        Raises Unreachable if any line of the listing is invalid: its file would seem to be
+        missing.
         """
         found: dict[str, FileFact] = {}
         for line in self._ask(_script(NAMES, folder)).out.split("\n"):
@@ -344,18 +345,18 @@ class SshHost:
 
     @contextlib.contextmanager
     def read(self, path: str, start: int = 0) -> Iterator[IO[bytes]]:
-        """Return a stream of a file's bytes; raises StepFailed at the end if it was cut short."""
+        """Return a stream of a file's bytes; raises StepFailed at the end if it was truncated."""
         words = ("tail", "-c", f"+{start + 1}", path) if start else ("cat", path)
         with self.pipe(Command(words, timeout_s=TRANSFER_LIMIT_S)) as pipe:
             yield pipe.stdout
             if pipe.stdout.closed or pipe.stdout.read(1):
-                return  # whoever reads has seen enough
+                return  # the reader has stopped early
             code = pipe.finish()
         if code:
             raise StepFailed(f"On {self.name}: {path} cannot be read (exit {code}).", again=True)
 
     def read_many(self, folder: str, names: Iterable[str]) -> dict[str, bytes]:
-        """Return small files of a folder, in one round trip; what is not there has no entry."""
+        """Return small files of a folder, in one round trip; missing files have no entry."""
         asked, found, left_bytes = tuple(names), {}, MOST_CONTENT_BYTES
         few = len(asked) <= FEW
         script = _script(CONTENTS, folder, *asked)
@@ -379,7 +380,7 @@ class SshHost:
                     raise too_much(self.name, folder, MOST_CONTENT_BYTES)
                 found[name] = pipe.stdout.read(int(size)) if is_size else b""
                 if size != b"%d" % len(found[name]):
-                    pipe.finish()  # where the line broke, it says so
+                    pipe.finish()  # reports a lost connection
                     raise StepFailed(
                         f"On {self.name}: reading {folder}/{name} stopped early.",
                         again=True,
@@ -388,7 +389,7 @@ class SshHost:
         return found
 
     def create_exclusive(self, path: str, line: str) -> str:
-        """Make a file of one line where there is none, and return the line that is in it then."""
+        """Create a file of one line unless it exists, and return the line it then holds."""
         told = self._ask(_script(CLAIM, path, line, limit_s=QUESTION_LIMIT_S)).out.rstrip("\n")
         if "\n" in told:
             why = f"{path} was not created: unexpected answer: {shown(told)}"
@@ -403,7 +404,7 @@ class SshHost:
         start: int = 0,
         size_bytes: int | None = None,
     ) -> Received:
-        """Write a stream to `path`, synced, and hash what lies there afterwards."""
+        """Write a stream to `path`, synced, and hash the stored file afterwards."""
         small = size_bytes is not None and size_bytes <= SMALL_BYTES
         when = "" if self._dates.put_off(path, modified_s) else _for_touch(modified_s)
         command = _script(RECEIVE, path, when, str(start))
@@ -415,7 +416,7 @@ class SshHost:
         return Received(int(size), digest)
 
     def _feed(self, command: Command, source: IO[bytes], *, small: bool) -> str:
-        """Run a command that reads `source`, and return what it says."""
+        """Run a command that reads `source`, and return its output."""
         with self._fed(command, small=small) as far:
             while chunk := read_chunk(source):
                 far.write(chunk)
@@ -423,9 +424,9 @@ class SshHost:
 
     @contextlib.contextmanager
     def _fed(self, command: Command, *, small: bool = False) -> Iterator[_ToProcess | _ToChannel]:
-        """Start a command that reads what is written; it is ended when the block is left.
+        """Start a command that reads what is written; it is ended at the end of the block.
 
-        Raises TimedOut where it was ended at its limit.
+        Raises TimedOut if it was ended at its limit.
         """
         until_s = time.monotonic() + TRANSFER_LIMIT_S
         try:
@@ -459,7 +460,7 @@ class SshHost:
 
     @contextlib.contextmanager
     def _moving(self, end: Callable[[], None]) -> Iterator[Stall]:
-        """Yield what ends a command that takes nothing; raises Unreachable where it did."""
+        """Yield a timer that ends a command that accepts no data; raises Unreachable if it did."""
         stall = Stall(end)
         try:
             yield stall
@@ -475,16 +476,16 @@ class SshHost:
     def _ssh(
         self, command: Command, heard: Heard | None, *, leashed: bool = False
     ) -> Iterator[tuple[Any, Callable[[], int]]]:
-        """Start a command through `ssh`, and pass over what the login shell says before it.
+        """Start a command through `ssh`, and skip what the login shell prints before it.
 
-        Raises Unreachable where it does not begin.
+        Raises Unreachable if it does not start.
         """
         sent, first = self.login.mark.sent(command, leashed=leashed)
         begins, lines = self.login.begins(), Lines(self.login.mark, heard)
         words = (*self.login.words(), sent)
         with piped(words, lines, command.timeout_s, feed=True) as (process, finish):
             assert process.stdin is not None  # noqa: S101 - we asked for pipes
-            with contextlib.suppress(BrokenPipeError):  # how it ended says more
+            with contextlib.suppress(BrokenPipeError):  # its exit code says more
                 process.stdin.write(first)
                 process.stdin.flush()
             until_s = time.monotonic() + START_LIMIT_S
@@ -498,7 +499,7 @@ class SshHost:
             yield process, finish
 
     def _read_soon(self, stream: Any, size: int, until_s: float) -> bytes:
-        """Return at most so many bytes of a pipe of which nothing is read ahead."""
+        """Return at most `size` bytes of an unbuffered pipe."""
         waiting = select.poll()
         waiting.register(stream, select.POLLIN)
         if waiting.poll(max(0.0, until_s - time.monotonic()) * 1000):
@@ -507,7 +508,7 @@ class SshHost:
 
     @contextlib.contextmanager
     def pipe(self, command: Command, heard: Heard | None = None) -> Iterator[Pipe]:
-        """Start a command whose output is bytes; it is ended when the block is left."""
+        """Start a command whose output is bytes; it is ended at the end of the block."""
         if shutil.which("ssh") is None:
             with self._channelled(command, heard) as pipe:
                 yield pipe
@@ -517,7 +518,7 @@ class SshHost:
 
             def ended_well() -> int:
                 code = finish()
-                is_ended = code < 0 or code == LINE_BROKE_EXIT  # which `ssh` also says when ended
+                is_ended = code < 0 or code == LINE_BROKE_EXIT  # or `ssh` itself was ended
                 if is_ended and time.monotonic() >= until_s:
                     raise self._too_long(command)
                 return self._unbroken(code)
@@ -550,16 +551,16 @@ class SshHost:
         return _TooLong(f"On {self.name}: {told}", again=True)
 
     def _unbroken(self, code: int) -> int:
-        """Return the exit code of a command; raises Unreachable where the line broke before."""
-        if code in (LINE_BROKE_EXIT, -1):  # of `ssh`; of a channel that was closed without one
+        """Return the exit code of a command; raises Unreachable if the connection was lost."""
+        if code in (LINE_BROKE_EXIT, -1):  # of `ssh`; of a channel closed without one
             raise Unreachable(f"Connection to {self.name} lost.", again=True)
         return code
 
     @contextlib.contextmanager
     def create(self, path: str) -> Iterator[IO[bytes]]:
-        """Return a stream into a new file of mode 0600, synced when the block ends well.
+        """Return a stream into a new file of mode 0600, synced if the block succeeds.
 
-        Where it does not, a file that is cut is left.
+        If it fails, a partial file is left.
         """
         with self._fed(_script(CREATE, path)) as far:
             yield cast("IO[bytes]", far)
@@ -572,16 +573,16 @@ class SshHost:
             )
 
     def lines(self, path: str) -> list[str]:
-        """Return the lines of a text, none where there is no such file."""
+        """Return the lines of a text file; [] if it does not exist."""
         told = self.read_many(os.path.dirname(path), [os.path.basename(path)])
         return b"".join(told.values()).decode("utf-8", "replace").splitlines()
 
     def append(self, path: str, line: str) -> None:
-        """Add a line to a file of mode 0600, and make it last through a power cut."""
+        """Append a line to a file of mode 0600, so that it survives a power cut."""
         self._ask(_script(APPEND, path, line))
 
     def http_status(self, port: int, path: str, address: str = "127.0.0.1") -> int:
-        """Return the status that an HTTP server answers as seen from there, 0 for none."""
+        """Return the status of an HTTP server, asked from there; 0 for no answer."""
         try:
             channel = self.login.connection().transport.open_channel(
                 "direct-tcpip", (address, port), ("127.0.0.1", 0), timeout=5
@@ -598,34 +599,34 @@ class SshHost:
         return 0
 
     def mkdir(self, path: str) -> None:
-        """Make a folder where there is none, and make that last through a power cut."""
+        """Make a folder unless it exists, so that it survives a power cut."""
         self._ask(_script(MAKE_FOLDER, path, os.path.dirname(path)))
 
     def free_bytes(self, folder: str) -> int | None:
-        """Return what fits into the file system of `folder`."""
+        """Return the free bytes of the file system of `folder`."""
         disk = self.disk(folder)
         return disk.free_bytes if disk else None
 
     def disk(self, folder: str) -> Disk | None:
-        """Return the file system of `folder`, or None where nobody can say."""
+        """Return the file system of `folder`; None if unknown."""
         asked = Command(("df", "-Pk", folder), ANY_EXIT, QUESTION_LIMIT_S)
         line = self._ask(asked).out.strip().rpartition("\n")[2]
         told = DF_LINE.search(line)
         if not told:
             return None
         device, point = line[: told.start()], line[told.end() :]
-        # What lies in memory, or is a share, may have the name of another.
+        # A memory file system, or a share, may have the same name as another.
         named = device if device.startswith("/") else f"{device} {point}"
         return Disk(f"{self.name} {named}", int(told[1]) * 1024)
 
     def rename(self, old: str, new: str) -> None:
-        """Put `old` in the place of `new` at once, and make that last through a power cut."""
+        """Replace `new` by `old` atomically, so that it survives a power cut."""
         dated_s = self._dates.take(old)
         when = "" if dated_s is None else _for_touch(dated_s)
         self._ask(_script(RENAME, old, new, os.path.dirname(new), when))
 
     def remove(self, paths: Iterable[str]) -> None:
-        """Remove files; one that is not there is as good as removed."""
+        """Remove files; missing ones are ignored."""
         asked = tuple(paths)
         if asked:
             self._ask(Command(("rm", "-f", "--", *asked)))
@@ -636,9 +637,9 @@ class SshHost:
 
 
 class _FromChannel(io.RawIOBase):
-    """What a command on another machine writes, through a channel of Paramiko's.
+    """The output of a command on another machine, through a channel of Paramiko's.
 
-    Paramiko's own file takes a line that breaks for the end of the file (file.py, EOFError).
+    Paramiko's own file treats a lost connection as the end of the file (file.py, EOFError).
     """
 
     def __init__(self, name: str, channel: paramiko.Channel) -> None:
@@ -646,11 +647,11 @@ class _FromChannel(io.RawIOBase):
         self._channel = channel
 
     def readable(self) -> bool:
-        """Tell that it can be read."""
+        """Return that it can be read."""
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Read what has come, 0 bytes at the end; raises Unreachable where the line breaks."""
+        """Read the available bytes, 0 at the end; raises Unreachable if the connection is lost."""
         try:
             data = self._channel.recv(len(buffer))
         except (SSHException, OSError, EOFError) as error:
@@ -660,7 +661,7 @@ class _FromChannel(io.RawIOBase):
 
 
 class _ToProcess:
-    """What a command on another machine reads, through `ssh`."""
+    """The input of a command on another machine, through `ssh`."""
 
     def __init__(
         self,
@@ -678,7 +679,7 @@ class _ToProcess:
         self._said = said
 
     def write(self, data: bytes) -> int:
-        """Send some bytes; raises StepFailed where the command has ended, with what it said."""
+        """Send some bytes; raises StepFailed, with its output, if the command has ended."""
         try:
             with self._stall.watching(STALL_S):
                 self._process.stdin.write(data)
@@ -689,12 +690,12 @@ class _ToProcess:
         return len(data)
 
     def flush(self) -> None:
-        """Do nothing: what is whole is flushed."""
+        """Do nothing: a full buffer is sent by itself."""
 
     def end(self) -> str:
-        """Send the end, and return what the command says; raises StepFailed where it failed."""
+        """Close the input, and return the command's output; raises StepFailed if it failed."""
         with self._stall.watching(STALL_S + self.size_bytes / SLOWEST_BYTES_S):
-            with contextlib.suppress(BrokenPipeError):  # its exit code and words say more
+            with contextlib.suppress(BrokenPipeError):  # its exit code and output say more
                 self._process.stdin.close()
             answer: str = self._process.stdout.read(MOST_SAID_BYTES).decode("utf-8", "replace")
             if len(answer) == MOST_SAID_BYTES:
@@ -717,7 +718,7 @@ class _ToChannel:
         self._channel = channel
 
     def write(self, data: bytes) -> int:
-        """Send some bytes; raises StepFailed where the command has ended, with what it said."""
+        """Send some bytes; raises StepFailed, with its output, if the command has ended."""
         with self._failing(), self._stall.watching(STALL_S):
             try:
                 self._channel.sendall(data)
@@ -730,10 +731,10 @@ class _ToChannel:
         return len(data)
 
     def flush(self) -> None:
-        """Do nothing: what is written is sent."""
+        """Do nothing: all written bytes are sent."""
 
     def end(self) -> str:
-        """Send the end, and return what the command says; raises StepFailed where it failed."""
+        """Close the input, and return the command's output; raises StepFailed if it failed."""
         channel = self._channel
         with (
             self._failing(),
@@ -760,7 +761,7 @@ class _ToChannel:
 
 
 def _not_sent(name: str, why: str) -> StepFailed:
-    """Return the failure; what the far side's disk refused is not tried again."""
+    """Return the failure; one that the other machine's disk caused is not retried."""
     advice = f" {MAKE_ROOM}" if FULL.search(why) else ""
     if "Read-only file system" in why:
         advice = f" Its file system {READ_ONLY}."
@@ -773,13 +774,13 @@ def _not_sent(name: str, why: str) -> StepFailed:
 
 
 def _for_touch(modified_s: float) -> str:
-    """Return a date as touch(1) takes it, in UTC."""
+    """Return a date in the format of touch(1), in UTC."""
     return time.strftime("%Y%m%d%H%M.%S", time.gmtime(modified_s))
 
 
 def _script(script: str, *arguments: str, limit_s: float = SLOW_LIMIT_S) -> Command:
     called = shlex.join((_CALLED.get(script, "sh"), arguments[0]))
-    # What is said is read here, so it is to be in English.
+    # The output is parsed here, so it must be in English.
     most_bytes = MOST_LISTED_BYTES if script == NAMES else MOST_TOLD_BYTES
     words = ("sh", "-c", f"LC_ALL=C; export LC_ALL; {script}", "sh", *arguments)
     return Command(words, label=called, timeout_s=limit_s, most_bytes=most_bytes)

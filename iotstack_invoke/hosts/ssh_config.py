@@ -1,7 +1,7 @@
-"""The way to another machine as `ssh` itself has it: what `ssh -G` answers, as frozen values.
+"""How `ssh` itself would reach another machine: the answer of `ssh -G`, as frozen values.
 
-No configuration is read here, but by Paramiko where there is no `ssh` program. Not for: what
-known_hosts says of a key (known_hosts.py), the line itself (login.py).
+No configuration is read here, except by Paramiko if there is no `ssh` program. Not for: what
+known_hosts says of a key (known_hosts.py), the connection (ssh_connection.py).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from .ssh_settings import Ssh
 
 CONNECT_LIMIT_S = 15
 ANSWER_LIMIT_S = 30.0
-"""For `ssh -G`: it may ask name servers, and runs what `Match exec` says."""
+"""For `ssh -G`: it may query name servers, and runs the commands of `Match exec`."""
 MOST_GATEWAYS = 8
 USERS_FILE, SYSTEMS_FILE = "~/.ssh/config", "/etc/ssh/ssh_config"
 DEFAULTS = {
@@ -39,23 +39,23 @@ DEFAULTS = {
     "globalknownhostsfile": ("/etc/ssh/ssh_known_hosts /etc/ssh/ssh_known_hosts2",),
     "identityagent": ("SSH_AUTH_SOCK",),
 }
-"""What holds where Paramiko reads, which has no defaults of its own."""
+"""The defaults for what Paramiko reads, which has none."""
 ALGORITHMS = {
     "kexalgorithms": "kex",
     "ciphers": "ciphers",
     "macs": "digests",
     "hostkeyalgorithms": "key_types",
 }
-"""What ssh calls them, and what Paramiko's SecurityOptions does."""
+"""The names in ssh, and those in Paramiko's SecurityOptions."""
 ALIASES = {"curve25519-sha256": "curve25519-sha256@libssh.org"}
-"""Names of one algorithm, of which Paramiko knows the second."""
+"""Two names of one algorithm; Paramiko knows the second."""
 
 _HOP = re.compile(
     r"(?:ssh://)?(?:(?P<user>.*)@)?(?:\[(?P<address>[^\]]+)\]|(?P<host>[^:/]+))(?::(?P<port>\d+))?/?"
 )
 FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
 FOR_A_COMMAND = ("ssh", "-T", "-o", "RemoteCommand=none")
-"""With one of a configuration ssh refuses any other, also when it is only asked with -G."""
+"""If a configuration has a RemoteCommand, ssh refuses any other, even when only asked with -G."""
 PLAIN = {
     "sessiontype": "default",
     "stdinnull": "no",
@@ -69,9 +69,10 @@ PLAIN = {
     "visualhostkey": "no",
     "clearallforwardings": "yes",
 }
-"""What a command is started with, whatever is made of a person's own logins to that machine.
+"""The options for running a command, whatever a user configured for interactive logins.
 
-Some refuse it, or take away what it reads; a line that is shared with others ends with them.
+Some user settings refuse a command or consume its input; with a shared connection it ends when
+that is closed.
 """
 
 _INCLUDE = re.compile(r"^\s*include\b", re.IGNORECASE | re.MULTILINE)
@@ -82,50 +83,50 @@ Answer = Mapping[str, tuple[str, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """How a machine is reached, and by which name and files its key is known."""
+    """How a machine is reached, and the name and files under which its key is known."""
 
     asked: str
-    """As hosts.toml calls it, or `ProxyJump`."""
+    """The name in hosts.toml or `ProxyJump`."""
     host: str
     port: int
     user: str
     identities: tuple[str, ...]
-    """The files of keys that are there, be it their public halves, in ssh's order."""
+    """The key files that exist, at least their public halves, in ssh's order."""
     certificates: tuple[str, ...]
     identities_only: bool
     bound_to: str
-    """The address of ours that the line comes from, '' for any."""
+    """The local address that the connection comes from, '' for any."""
     bound_interface: str
     family: int
-    """Of addresses: socket.AF_INET, AF_INET6, or AF_UNSPEC for both."""
+    """Address family: socket.AF_INET, AF_INET6, or AF_UNSPEC for both."""
     unshown: str
-    """A sentence about keys that are not shown, with the way out; '' for none."""
+    """A sentence about keys that are not offered, and how to fix that; '' for none."""
     accepted_keys: tuple[str, ...]
-    """The algorithms with which keys of ours may be shown; none where any may be."""
+    """The algorithms with which our keys may be offered; () if any may be."""
     least_rsa_bits: int
     agent: str
     """The socket of the agent, '' for none."""
     alias: str
     own_known_hosts: tuple[str, ...]
-    """The user's files; a new key goes to the first."""
+    """The user's files; a new key is added to the first."""
     system_known_hosts: tuple[str, ...]
     revoked_keys: str
     hashes_names: bool
     limit_s: int
-    """How long it may take until the machine answers."""
+    """The time limit for the machine's answer."""
     algorithms: tuple[tuple[str, tuple[str, ...]], ...]
-    """What may be used, by SecurityOptions' names; none where Paramiko's own choice stays."""
+    """The allowed algorithms, by SecurityOptions' names; () if Paramiko's own choice applies."""
     command: str
-    """The ProxyCommand, its tokens filled in; '' for none."""
+    """The ProxyCommand with its tokens expanded; '' for none."""
     is_handed_over: bool
-    """Whether that opens a line and hands it over, in place of copying what goes through it."""
+    """Whether the ProxyCommand opens a connection and passes it on, not copying the data."""
     gateway: Way | None
     plainly: tuple[str, ...]
-    """The flags that take away from `ssh` what is for people (PLAIN)."""
+    """The flags that switch off interactive features of `ssh` (PLAIN)."""
     is_verified_further: bool
-    """Whether ssh looks at more than files of known keys: an address, what a command says."""
+    """Whether ssh checks more than files of known keys: an address, the output of a command."""
     unread: str
-    """A sentence about what only the `ssh` program reads, where there is none."""
+    """A sentence about options that only the `ssh` program reads, if that is missing."""
 
     @property
     def known_as(self) -> str:
@@ -139,12 +140,12 @@ class Way:
 
     @property
     def first(self) -> Way:
-        """The machine that is spoken to first on this way."""
+        """The machine that this way connects to first."""
         return self.gateway.first if self.gateway else self
 
     @property
     def machines(self) -> tuple[Way, ...]:
-        """The machine, and those on the way to it."""
+        """The machine, and the gateways on the way to it."""
         return (self, *(self.gateway.machines if self.gateway else ()))
 
 
@@ -160,12 +161,12 @@ def flags(ssh: Ssh) -> tuple[str, ...]:
 
 
 def find_way(ssh: Ssh, name: str) -> Way:
-    """Return how ssh reaches a machine; raises Unreachable where it has no answer."""
+    """Return how ssh reaches a machine; raises Unreachable if it has no answer."""
     return _way(ssh, name, "", 0)
 
 
 def _way(ssh: Ssh, name: str, jumps: str, depth: int) -> Way:
-    """Return the way to a machine through `jumps`, in place of what the configuration says."""
+    """Return the way to a machine through `jumps`, in place of the configured ones."""
     if depth > MOST_GATEWAYS:
         raise Unreachable(f"{name}: ProxyJump in the ssh configuration forms a circle.")
     if shutil.which("ssh"):
@@ -186,7 +187,7 @@ def _way(ssh: Ssh, name: str, jumps: str, depth: int) -> Way:
 
 
 def _asked(ssh: Ssh, name: str, jumps: str) -> Answer:
-    """Return what `ssh -G` answers; raises Unreachable where that is an error."""
+    """Return the answer of `ssh -G`; raises Unreachable if it fails."""
     through = ("-J", jumps) if jumps else ()
     try:
         return _answer((*FOR_A_COMMAND, "-G", *flags(ssh), *through, "--", ssh.host, "true"))
@@ -211,7 +212,7 @@ def _answer(words: tuple[str, ...]) -> Answer:
 
 
 def _read_plainly(ssh: Ssh, name: str) -> tuple[Answer, str]:
-    """Return what Paramiko reads of the configuration, and a sentence about what it cannot."""
+    """Return what Paramiko reads of the configuration, and a sentence about the rest."""
     config, included = paramiko.SSHConfig(), []
     user, _, host = ssh.host.rpartition("@")
     files = (ssh.config,) if ssh.config else tuple(map(_from_home, (USERS_FILE, SYSTEMS_FILE)))
@@ -247,7 +248,7 @@ def _read_plainly(ssh: Ssh, name: str) -> tuple[Answer, str]:
 
 
 def _read_answer(ssh: Ssh, answer: Answer, unread: str) -> Way:
-    """Return the way that an answer describes, without what it goes through."""
+    """Return the way that an answer describes, without its gateways."""
     host = _word(answer, "hostname") or ssh.host
     port = _number(answer, "port") or SSH_PORT
     user = _word(answer, "user") or getpass.getuser()
@@ -293,7 +294,7 @@ def _read_answer(ssh: Ssh, answer: Answer, unread: str) -> Way:
         unshown = ""
     accepted = _word(answer, "pubkeyacceptedalgorithms") or _word(answer, "pubkeyacceptedkeytypes")
     identities = files("identityfile") if shows_keys else ()
-    if shows_keys and ssh.key and ssh.key not in identities:  # ssh passes over what is not there
+    if shows_keys and ssh.key and ssh.key not in identities:  # ssh ignores missing files
         identities = (ssh.key, *identities)
     return Way(
         asked=asked,
@@ -330,7 +331,7 @@ def _read_answer(ssh: Ssh, answer: Answer, unread: str) -> Way:
         plainly=tuple(
             word
             for key, plain in PLAIN.items()
-            if answer.get(key, (plain,)) != (plain,)  # older ones do not know of each
+            if answer.get(key, (plain,)) != (plain,)  # older versions lack some of them
             for word in ("-o", f"{key}={plain}")
         ),
         is_verified_further=(
@@ -341,13 +342,13 @@ def _read_answer(ssh: Ssh, answer: Answer, unread: str) -> Way:
 
 
 def _word(answer: Answer, key: str) -> str:
-    """Return the value of a keyword, '' where it has none or is `none`."""
+    """Return the value of a keyword, '' if it has none or is `none`."""
     told = next(iter(answer.get(key, ())), "").strip()
     return "" if told.lower() == "none" else told
 
 
 def _is_on(answer: Answer, key: str) -> bool:
-    """Tell whether a keyword is on; Paramiko leaves its value as it is written."""
+    """Return whether a keyword is on; Paramiko keeps the value as written."""
     return _word(answer, key).lower() in ("yes", "true")
 
 
@@ -357,7 +358,7 @@ def _number(answer: Answer, key: str) -> int:
 
 
 def _files(answer: Answer, key: str, filled: Callable[[str], str]) -> tuple[str, ...]:
-    """Return the files of a list; `ssh -G` prints a path with a blank in it as it is."""
+    """Return the files of a list; `ssh -G` prints a path with spaces unquoted."""
     words = _word(answer, key).split(" ")
     found = []
     while words:
@@ -368,7 +369,7 @@ def _files(answer: Answer, key: str, filled: Callable[[str], str]) -> tuple[str,
 
 
 def _agent(told: str, filled: Callable[[str], str]) -> str:
-    """Return the socket that `IdentityAgent` names: a path, or a variable that holds it."""
+    """Return the socket of `IdentityAgent`: a path, or a variable that holds it."""
     if told == "none":
         return ""
     name = told.removeprefix("$") if told.startswith("$") and "{" not in told else ""
@@ -382,7 +383,7 @@ def _variables(text: str) -> str:
 
 
 def _from_home(path: str) -> str:
-    """Return a path without ~, which is the home that the system knows, as for ssh."""
+    """Return a path with ~ expanded to the home in the user database, as ssh does."""
     if path == "~" or path.startswith("~/"):
         return _home() + path[1:]
     return os.path.expanduser(path)
@@ -403,17 +404,17 @@ def _is_file(path: str) -> bool:
 
 
 def _has_half(key: str) -> bool:
-    """Tell whether a key is there, or its public half alone: an agent may hold the other."""
+    """Return whether a key or its public half exists: an agent may hold the private one."""
     return any(_is_file(key + end) for end in ("", ".pub", "-cert.pub"))
 
 
 def _escaped(path: str) -> str:
-    """Return a path with its percent signs doubled, for what fills in tokens."""
+    """Return a path with its percent signs doubled, for a program that expands tokens."""
     return path.replace("%", "%%") if _is_file(path) else path
 
 
 def _one_file(path: str) -> str:
-    """Return a value of `UserKnownHostsFile`, which lists files, for one with blanks in it."""
+    """Return a path quoted for `UserKnownHostsFile`, which takes a list separated by spaces."""
     if not _is_file(path) or not re.search(r"[\s%'\"\\]", path):
         return path
     return '"' + re.sub(r'(["\\])', r"\\\1", _escaped(path)) + '"'

@@ -1,8 +1,8 @@
-"""Logging in to another machine over SSH: one connection, and whose key is trusted.
+"""Logging in to another machine over SSH: one connection, and the verification of host keys.
 
-Host keys are verified on every way in, gateways included. Not for: which settings hold
-(ssh_config.py), how a line is opened (ssh_line.py). Imported only where a remote machine is used:
-Fabric takes a fifth of a second to import.
+Host keys are verified on every connection, gateways included. Not for: which settings apply
+(ssh_config.py), how a connection is opened (ssh_line.py). Imported only when a remote machine is
+used: Fabric takes a fifth of a second to import.
 """
 
 from __future__ import annotations
@@ -49,69 +49,68 @@ from .ssh_config import FOR_A_COMMAND, Way, find_way, flags
 from .ssh_line import SILENT, HostKeyRefused, Line, LoginRefused, judge
 from .ssh_settings import Ssh
 
-# Without a handler Python prints its lines to stderr; what they tell reaches us as errors.
+# Without a handler Python prints its log to stderr; its content reaches us as exceptions.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 START_LIMIT_S = 60.0
-"""How long a login shell may take until it begins what it is asked for."""
+"""How long a login shell may take to start the command."""
 SSH_FAILED_EXIT = 255
-"""ssh(1): "or with 255 if an error occurred"; else it is that of the command."""
+"""ssh(1): "or with 255 if an error occurred"; otherwise it is the command's exit code."""
 LAST_BYTES = 1 << 16
-"""So much is kept of what a command says on its error stream."""
+"""How much is kept of the error stream of a command."""
 KEEPALIVE_S = 15.0
 DEAD_LINE_MS = 60_000
 SILENCE_S = 180.0
-"""How long a server may not answer us: its word waits behind megabytes on a slow line."""
+"""How long a server may be silent: on a slow connection its answer waits behind megabytes."""
 SFTP_SILENCE_S = 900.0
-"""How long its SFTP may not: a slow disk has to write megabytes first."""
+"""The same for its SFTP: a slow disk may have to write megabytes first."""
 ANSWER_LIMIT_S = 60.0
-"""How long its SFTP may take for an answer of few bytes; a disk may have to start first."""
+"""How long its SFTP may take for a short answer; a disk may have to spin up first."""
 LAST_WORDS_S = 5.0
 STALL_LOOK_S = 0.5
 SMALL_ANSWER_BYTES = 64
 COMMANDS_AT_ONCE = 8
-"""sshd takes ten sessions a connection (MaxSessions); 38 of 48 failed with sixteen threads."""
+"""sshd allows ten sessions per connection (MaxSessions); with 16 threads 38 of 48 failed."""
 
 SESSION_TRIES = 100
-"""With a fifth of a second between them: ten failed where a machine was busy."""
+"""A fifth of a second apart: ten were too few on a busy machine."""
 FIRST_SESSION_TRIES = 10
-"""For the first session of a line: no other of ours is counted."""
+"""For the first session of a connection: no other one counts against the limit."""
 NOT_VERIFIED = "Host key verification failed."
-"""The last word of ssh about a host key that it refuses."""
+"""The last line of ssh about a host key that it refuses."""
 OF_ADDRESS = re.compile(r"differs from the key for the IP address '([^']+)'")
 OFFENDING = re.compile(r"Offending key for IP in (.+):(\d+)\s*$", re.MULTILINE)
-"""What ssh says of another key that is known of an address (sshconnect.c, check_host_key)."""
+"""What ssh prints if another key is known for an address (sshconnect.c, check_host_key)."""
 NO_BANNER = "Error reading SSH protocol banner"
 KEY_KINDS = ("ed25519", "ecdsa", "rsa")
-"""Of which sshd has a file each."""
+"""The kinds for which sshd has a key file each."""
 LOST_LOGIN = re.compile(
     r"transport shut down|saw EOF|Authentication timeout|it closed the "
     r"connection"
 )
 NUMBER = re.compile(r"(: )?\[Errno -?\d+\] ")
 NO_LINE = re.compile(r"No existing session|SSH session not active")
-"""What Paramiko says of a line that was closed between two commands."""
+"""What Paramiko says of a connection that was closed between two commands."""
 
 Answer = TypeVar("Answer")
 
 
 class NoSession(Unreachable):
-    """A machine lets us in, and opens no session on our line."""
+    """The login succeeded, but the machine opens no session on the connection."""
 
 
 class NotBegun(Exception):
-    """The login shell did not begin the command in time."""
+    """The login shell did not start the command in time."""
 
 
 class UnattendedRemote(Unattended, Remote):  # type: ignore[misc]
     """Fabric's Remote for unattended work: stdin at EOF, linear reading.
 
-    A command that is leashed (remote.py) has its own stdin, and takes the end of ours for the
-    sign to end.
+    A leashed command (login_shell.py) does not read this stdin; its end is the signal to stop.
     """
 
     begins: tuple[Beginning, Beginning]
-    """Tell what of the two streams is the command's own."""
+    """They find the command's own output in the two streams."""
     begins_until_s = math.inf
 
     def run(self, command: str, **given: Any) -> Any:
@@ -120,7 +119,7 @@ class UnattendedRemote(Unattended, Remote):  # type: ignore[misc]
         return super().run(command, **given)
 
     def read_proc_stdout(self, num_bytes: int) -> bytes:
-        """Return the next bytes of its output, b"" at the end; raises NotBegun in time."""
+        """Return the next bytes of output, b"" at the end; raises NotBegun after the limit."""
         begins = self.begins[0]
         try:
             return _own(begins, self.channel.recv, num_bytes)
@@ -137,7 +136,7 @@ class UnattendedRemote(Unattended, Remote):  # type: ignore[misc]
         return _own(self.begins[1], self.channel.recv_stderr, num_bytes)
 
     def send_start_message(self, command: str) -> None:
-        """Start the command, with nothing to read."""
+        """Start the command, with empty stdin."""
         answered(self.channel)
         super().send_start_message(encoded(command))
         if self.leashed:
@@ -154,15 +153,15 @@ class UnattendedRemote(Unattended, Remote):  # type: ignore[misc]
         closed(self.channel)
 
     def stop(self) -> None:
-        """Stop the timer and close the channel; what broke the connection is told elsewhere."""
+        """Stop the timer and close the channel; a lost connection is reported elsewhere."""
         with contextlib.suppress(SSHException, OSError, EOFError):
             super().stop()
 
 
 def _own(begins: Beginning, read: Callable[[int], bytes], size: int) -> bytes:
-    """Return the next bytes that are a command's own, b"" at the end.
+    """Return the next bytes of a command's own output, b"" at the end.
 
-    Where none began, what the login shell said comes at the end.
+    If no command began, the login shell's output comes at the end.
     """
     while data := read(size):
         if own := begins.own(data):
@@ -178,16 +177,16 @@ class Login:
         self.name = name
         self.mark = Mark()
         self.noise = ""
-        """What its login shell prints before a command, as it was last heard."""
+        """What its login shell last printed before a command."""
         self.at_once = threading.Semaphore(COMMANDS_AT_ONCE)
         self._opening = threading.Lock()
         self._connection: Any = None
         self._watched: weakref.WeakSet[Any] = weakref.WeakSet()
-        """The lines that are asked now and then whether they live."""
+        """The connections that are probed regularly."""
 
     def connection(self) -> Any:
-        """Return the open Fabric connection; raises Unreachable with the way out."""
-        with self._opening:  # threads that open one together fail (fabric#2239)
+        """Return the open Fabric connection; raises Unreachable, which says what to do."""
+        with self._opening:  # opening one in several threads fails (fabric#2239)
             if self._connection is None:
                 self.closed_connection()
             if not self._connection.is_connected:
@@ -198,7 +197,7 @@ class Login:
                     self._connection.close()
                     raise
                 each = self._connection
-                while isinstance(each, Line):  # one that it goes through, too
+                while isinstance(each, Line):  # and each gateway
                     if each.transport not in self._watched:
                         self._watched.add(each.transport)
                         _send_at_once(each.transport)
@@ -207,10 +206,10 @@ class Login:
         return self._connection
 
     def _ask_ssh(self) -> None:
-        """Let `ssh` log in as well, where keys are revoked; raises Unreachable where it cannot.
+        """Let `ssh` log in as well, if keys are revoked; raises Unreachable if it cannot.
 
         It refuses a machine whose key is known if that comes with a certificate by a revoked
-        authority, of which Paramiko knows nothing.
+        authority, which Paramiko does not check.
         """
         ways = self.way.machines
         files = revoking(file for each in ways for file in each.known_hosts)
@@ -247,14 +246,14 @@ class Login:
         return find_way(self.ssh, self.name)
 
     def closed_connection(self) -> Line:
-        """Return the connection as the settings describe it, not opened."""
+        """Return the connection that the settings describe, not yet opened."""
         line = self._connection = closed_connection(self.way)
         return line
 
     def start(self, command: Command, *, leashed: bool = False) -> paramiko.Channel:
-        """Return a channel in which a command was begun; `leashed` as in login_shell.py.
+        """Return the channel of a started command; `leashed` as in login_shell.py.
 
-        Raises Unreachable, also where it did not begin.
+        Raises Unreachable, also if it did not start.
         """
         sent, first = self.mark.sent(command, leashed=leashed)
         transport = self.connection().transport
@@ -293,7 +292,7 @@ class Login:
         return channel
 
     def begins(self) -> Beginning:
-        """Return what tells of a stream where a command's own bytes begin."""
+        """Return a filter that finds where the command's own bytes begin in a stream."""
         return Beginning(self.mark, self.name)
 
     def note(self, *begun: Beginning) -> None:
@@ -311,7 +310,7 @@ class Login:
         )
 
     def no_session(self, error: ChannelException) -> NoSession:
-        """Return the failure of a machine that opens no session on a line of ours."""
+        """Return the failure of a machine that opens no session on the connection."""
         return NoSession(
             f"{self.name} ({self.ssh.host}) accepts the login, but its SSH server does not open "
             f"a session: {ended(error.text)} Check MaxSessions in its sshd_config.",
@@ -319,7 +318,7 @@ class Login:
         )
 
     def said(self, channel: paramiko.Channel) -> str:
-        """Return what a command said on its error stream, the last of it, read to the end."""
+        """Return the end of a command's error stream, read completely."""
         begins, kept = self.begins(), b""
         while data := _own(begins, channel.recv_stderr, LAST_BYTES):
             kept = (kept + data)[-LAST_BYTES:]
@@ -328,9 +327,9 @@ class Login:
         return kept.decode("utf-8", "backslashreplace")
 
     def answer(self, channel: paramiko.Channel, limit_s: float) -> tuple[bytes, int, str]:
-        """Return the first line that a command says; else its exit code and last words.
+        """Return a command's first line of output; otherwise its exit code and last output.
 
-        Raises Unreachable where neither comes in time.
+        Raises Unreachable if neither comes in time.
         """
         deadline = time.monotonic() + limit_s
         channel.settimeout(limit_s)
@@ -356,7 +355,7 @@ class Login:
         return b"", channel.exit_status, next((e for e in reversed(said) if e.strip()), "").strip()
 
     def sftp(self, limit_s: float = ANSWER_LIMIT_S) -> SftpSession:
-        """Return an SFTP client of its own for the calling thread; it answers within the limit."""
+        """Return a new SFTP client for the calling thread, with this limit for each answer."""
         transport = self.connection().transport
 
         def begin() -> SftpSession:
@@ -371,18 +370,18 @@ class Login:
         return self.talk(begin)
 
     def is_open(self) -> bool:
-        """Tell whether the line stands now."""
+        """Return whether the connection is open now."""
         line = self._connection
         return line is not None and line.is_connected and not line.transport.broke_by
 
     def close(self) -> None:
-        """Close the connection; it opens again by itself."""
+        """Close the connection; the next use opens it again."""
         with self._opening:
             if self._connection is not None:
                 self._connection.close()
 
     def words(self) -> tuple[str, ...]:
-        """Return the `ssh` command up to the host, with the settings that Fabric has too."""
+        """Return the `ssh` command up to the host, with the same settings as Fabric's."""
         return (
             *(*FOR_A_COMMAND, "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes"),
             *("-o", f"ConnectTimeout={self.way.limit_s}"),
@@ -393,12 +392,12 @@ class Login:
         )
 
     def _called(self, way: Way) -> str:
-        """Return what people are told of a machine: the one that is meant, or one on the way."""
+        """Return the name of a machine for messages: the one asked for, or a gateway."""
         meant = self.ssh.called(self.name)
         return meant if way is self.way else f"{way.asked}, on the way to {meant},"
 
     def _to(self, way: Way) -> tuple[str, ...]:
-        """Return the words that name a machine to people's own `ssh`, with how to log in."""
+        """Return the arguments that name a machine to the user's own `ssh`, with the login."""
         if way is self.way:
             return logging_in(self.ssh)
         port = way.port if way.port != SSH_PORT else 0
@@ -406,11 +405,11 @@ class Login:
 
     @property
     def _ssh(self) -> str:
-        """The `ssh` command that logs in as we do, for people."""
+        """The `ssh` command that logs in the same way, for messages."""
         return shlex.join(("ssh", *logging_in(self.ssh)))
 
     def talk(self, act: Callable[[], Answer]) -> Answer:
-        """Return what `act` returns; its errors become Unreachable, with the way out."""
+        """Return what `act` returns; its errors become Unreachable, which says what to do."""
         try:
             return act()
         except HostKeyRefused as error:
@@ -442,7 +441,7 @@ class Login:
             raise Unreachable(f"{name}: {there}{self.way.unread}") from error
         except (OSError, EOFError) as error:
             why = why_it_broke(error)
-            if getattr(error, "filename", None):  # a file of ours: the key, the configuration
+            if getattr(error, "filename", None):  # a local file: the key, the configuration
                 raise Unreachable(
                     f"{self.name}: cannot read {error.filename}: {why}."  # type: ignore[union-attr]
                 ) from error
@@ -453,7 +452,7 @@ class Login:
             ) from error
 
     def _about_key(self, error: HostKeyRefused) -> KeyRefused:
-        """Return what people are told of a host key that was refused, with the way out."""
+        """Return the failure for a host key that was refused, with what to do."""
         way, kind = error.way, error.key.get_name()
         meant = self.ssh.called(self.name)
         who = meant if way is self.way else f"{way.known_as}, on the way to {meant},"
@@ -486,13 +485,13 @@ class Login:
 
 
 def own_key(kind: str) -> str:
-    """Return the command with which a machine tells its own host key of a kind."""
+    """Return the command with which a machine prints its own host key of a kind."""
     name = next((each for each in KEY_KINDS if each in kind), "*")
     return f"ssh-keygen -lf /etc/ssh/ssh_host_{name}_key.pub"
 
 
 def _about_address(who: str, address: str, said: str) -> KeyRefused:
-    """Return what people are told where another key is known of a machine's address."""
+    """Return the failure if another key is known for a machine's address."""
     found = OFFENDING.search(said)
     place = f" ({found[1]}, line {found[2]})" if found else ""
     forget = shlex.join(("ssh-keygen", *(("-f", found[1]) if found else ()), "-R", address))
@@ -506,7 +505,7 @@ def _about_address(who: str, address: str, said: str) -> KeyRefused:
 
 
 def _why_unknown(way: Way, known: tuple[KnownKey, ...]) -> str:
-    """Return what known_hosts has of a machine in place of its key, as a sentence of its own."""
+    """Return a sentence about what known_hosts holds for a machine instead of its key."""
     plain = [each for each in known if not each.marker]
     authority = next((each for each in known if each.marker == AUTHORITY), None)
     closed = unreadable(way.known_hosts)
@@ -524,26 +523,26 @@ def _why_unknown(way: Way, known: tuple[KnownKey, ...]) -> str:
 
 
 def _send_at_once(transport: Any) -> None:
-    """Let nothing small wait for an answer: each command took 40 ms more (measured)."""
-    with contextlib.suppress(AttributeError, OSError):  # a line through a gateway
+    """Switch off Nagle's delay: it added 40 ms to each command (measured)."""
+    with contextlib.suppress(AttributeError, OSError):  # a connection through a gateway
         transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def _break_when_dead(transport: Any) -> None:
-    """Let a line that went dead break.
+    """Close a dead connection after a time limit.
 
-    TCP alone hopes for a quarter of an hour, and for ever where the kernel of a machine goes on
-    answering for a server that hangs.
+    TCP alone retries for a quarter of an hour, and waits for ever if the kernel of a machine still
+    acknowledges for a hung server.
     """
-    with contextlib.suppress(AttributeError, OSError):  # not Linux, or a line through a gateway
+    with contextlib.suppress(AttributeError, OSError):  # not Linux, or through a gateway
         transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, DEAD_LINE_MS)
     threading.Thread(target=_ask_on, args=(transport,), daemon=True).start()
 
 
 def _ask_on(transport: Any) -> None:
-    """Ask the server now and then whether it lives, and close a line on which it is silent.
+    """Probe the server regularly, and close a connection on which it is silent.
 
-    As `ssh` does with ServerAliveInterval: Paramiko's own keepalive wants no answer.
+    As `ssh` does with ServerAliveInterval: Paramiko's own keepalive expects no answer.
     """
     while transport.is_active():
         dead = threading.Timer(SILENCE_S, closed, [transport])
@@ -552,16 +551,17 @@ def _ask_on(transport: Any) -> None:
         try:
             transport.global_request("keepalive@openssh.com", wait=True)
         except (SSHException, OSError, EOFError):
-            return  # it broke by itself
+            return  # it was closed already
         finally:
             dead.cancel()
         time.sleep(KEEPALIVE_S)
 
 
 def once_there_is_a_session(act: Callable[[], Answer], tries: int | None = None) -> Answer:
-    """Return what `act` returns, which opens a session; a refused one has run nothing.
+    """Return what `act`, which opens a session, returns; retry if the session is refused.
 
-    sshd counts a session that has just ended for a moment longer. Raises ChannelException.
+    A refused session has run nothing: sshd counts one for a moment after its end. Raises
+    ChannelException after the last attempt.
     """
     for _ in range(SESSION_TRIES if tries is None else tries):
         try:
@@ -576,19 +576,19 @@ def once_there_is_a_session(act: Callable[[], Answer], tries: int | None = None)
 
 
 def closed_connection(way: Way) -> Line:
-    """Return a closed connection that refuses a host whose key is not known."""
-    none_read = {"ssh_config": paramiko.SSHConfig(), "lazy": True}  # `ssh` has read all
+    """Return a closed connection that refuses a host whose key is unknown."""
+    none_read = {"ssh_config": paramiko.SSHConfig(), "lazy": True}  # `ssh` has read all of it
     config = fabric.Config(overrides=RUN_OVERRIDES, **none_read)
     config.runners.remote = UnattendedRemote
     return Line(way, config)
 
 
 def end_input(channel: Any) -> None:
-    """Send the end of what a command reads, if it has not ended yet.
+    """Close the input of a command, unless it has ended.
 
-    Paramiko's shutdown_write may send it after its other thread has answered the end of the
-    command; sshd then cuts the whole line ("ieof packet referred to nonexistent channel"). That
-    thread needs the lock, so it is not held while keys are exchanged anew.
+    Paramiko's shutdown_write may send the end after its other thread has confirmed the end of the
+    command; sshd then closes the connection ("ieof packet referred to nonexistent channel"). That
+    thread needs the lock, so it is not held during a new key exchange.
     """
     line = channel.transport
     give_up_s = time.monotonic() + line.clear_to_send_timeout
@@ -596,7 +596,7 @@ def end_input(channel: Any) -> None:
         line.clear_to_send.wait(LOOK_S)
         with channel.lock, line.clear_to_send_lock:
             if line.clear_to_send.is_set():
-                message = channel._send_eof()  # noqa: SLF001 - None where the channel is closed
+                message = channel._send_eof()  # noqa: SLF001 - None if the channel is closed
                 if message is not None:
                     line._send_message(message)  # noqa: SLF001
                 return
@@ -605,10 +605,10 @@ def end_input(channel: Any) -> None:
 
 
 def answered(channel: Any) -> Any:
-    """Return a channel whose requests are answered, or told as not.
+    """Return a channel whose requests end with an answer or an error.
 
-    Paramiko waits for ever where the line broke just before it began to wait: that takes away
-    the sign that the channel is closed.
+    Paramiko waits for ever if the connection is lost just before it starts waiting: that resets
+    the flag that the channel is closed.
     """
 
     def wait_for_event() -> None:
@@ -646,7 +646,7 @@ class Limit:
 
 
 class Stall:
-    """Ends what stands still while something is to move."""
+    """Calls `end` if a transfer makes no progress."""
 
     def __init__(self, end: Callable[[], None]) -> None:
         self.is_over = False
@@ -657,7 +657,7 @@ class Stall:
 
     @contextlib.contextmanager
     def watching(self, limit_s: float) -> Iterator[None]:
-        """Let what the block does take so long, and no longer."""
+        """Limit the time that the block may take."""
         self._until_s = time.monotonic() + limit_s
         try:
             yield
@@ -672,45 +672,45 @@ class Stall:
                 return
 
     def stop(self) -> None:
-        """Watch no longer."""
+        """Stop watching."""
         self._stopped.set()
 
 
 def closed(channel: Any) -> None:
-    """Close a channel or a connection; on a lost one that fails, and what broke it is told.
+    """Close a channel or a connection, without errors: a lost one is reported elsewhere.
 
-    However it fails, also in a thread of its own: Paramiko takes a line apart while it is closed.
+    Any error, also in other threads: Paramiko dismantles a connection while it is closed.
     """
     with contextlib.suppress(Exception):
         channel.close()
 
 
 def why_it_broke(error: Exception) -> str:
-    """Return what an error says, without its number; EOFError says nothing."""
+    """Return the text of an error, without its number; EOFError has none."""
     return getattr(error, "strerror", None) or str(error) or "it was cut"
 
 
 def line_broke(name: str, error: Exception) -> Unreachable:
-    """Return the failure of a line that stood."""
+    """Return the failure of a connection that was lost."""
     return Unreachable(f"Connection to {name} lost: {why_it_broke(error)}.", again=True)
 
 
 @dataclass(frozen=True, slots=True)
 class HostKey:
-    """The key that a host offers, and the line that makes it known."""
+    """The key that a host offers, and the known_hosts line for it."""
 
     algorithm: str
     fingerprint: str
     line: str
     file: str
-    """Where ssh would write that line, '' for nowhere."""
+    """The file to which ssh would add that line, '' for none."""
     is_known: bool
 
 
 def offered_key(ssh: Ssh, name: str) -> HostKey:
-    """Return the key that a host offers now, proving nothing; raises Unreachable.
+    """Return the key that a host offers now, unverified; raises Unreachable.
 
-    One that is revoked, or another than is known, raises KeyRefused: it must be forgotten first.
+    Raises KeyRefused if it is revoked, or another key is known: that must be removed first.
     """
     login = Login(ssh, name)
     way, line = login.way, login.closed_connection()
@@ -736,7 +736,7 @@ def offered_key(ssh: Ssh, name: str) -> HostKey:
 def remember_key(key: HostKey) -> str:
     """Add a key to the file of known hosts, and return the file's name.
 
-    Raises Refused where ssh has no such file.
+    Raises Refused if ssh has no such file.
     """
     path = os.path.realpath(key.file)
     if not key.file or (os.path.exists(path) and not os.path.isfile(path)):

@@ -1,7 +1,7 @@
-"""A line to another machine as `ssh` would open it: through what, with which keys, to whom alone.
+"""A connection to another machine as `ssh` would open it, with gateways, keys and host key.
 
-Fabric's connection, told everything by a Way (ssh_config.py), so that it reads no settings of its
-own. Not for: what is done over the line (login.py). Fabric takes a fifth of a second to import.
+Fabric's connection, given everything by a Way (ssh_config.py), so that it reads no settings. Not
+for: what runs over it (ssh_connection.py). Fabric takes a fifth of a second to import.
 """
 
 from __future__ import annotations
@@ -40,25 +40,25 @@ from .ssh_config import Way
 KRL = b"SSHKRL\n\0"
 KRL_REVOKED_EXIT = 1
 SO_BINDTODEVICE = 25
-"""Of Linux; elsewhere the option is refused."""
+"""Linux only; other systems refuse the option."""
 CHANNEL_LIMIT_S = 60.0
 """How long a server may take to open a session."""
 MOST_PACKET_BYTES = 1 << 20
-"""RFC 4253 wants 35,000, OpenSSH sends 256 KiB at the most."""
+"""RFC 4253 requires 35,000, OpenSSH sends at most 256 KiB."""
 MOST_BANNER_BYTES = 1 << 16
-"""What a server may say before it says that it speaks SSH (RFC 4253, 4.2)."""
+"""The most that a server may send before its SSH version (RFC 4253, 4.2)."""
 MOST_WORDS_BYTES = 1 << 12
-"""So much is read of the end of what a ProxyCommand says."""
+"""How much is read of the end of a ProxyCommand's error output."""
 MOST_WHY_LETTERS = 100
-"""So much is told of why a message could not be read."""
+"""How many characters are shown of why a message could not be read."""
 SIGNATURE_BYTES = 64
-"""Of Ed25519."""
+"""Of an Ed25519 signature."""
 AGENT_LIMIT_S = 60.0
 """For an answer of the agent, which may ask its owner."""
 SECURITY_KEY, LENGTH_BYTES = b"sk-", 4
-"""How the kind of a key begins whose private half is in a device, behind its length."""
+"""How the type of a key in a hardware token begins, after its length."""
 OWN_KIND = b"openssh-key-v1\0"
-"""What private keys of OpenSSH begin with (PROTOCOL.key)."""
+"""The beginning of OpenSSH's private keys (PROTOCOL.key)."""
 READ_AS: Mapping[type, type[paramiko.PKey]] = {
     rsa.RSAPrivateKey: paramiko.RSAKey,
     ed25519.Ed25519PrivateKey: paramiko.Ed25519Key,
@@ -70,8 +70,8 @@ COMMON = {
     "cipher": ("ciphers", "server_encrypt_algo_list", "Ciphers", "aes256-ctr"),
     "macs": ("MACs", "server_mac_algo_list", "MACs", "hmac-sha2-256"),
 }
-"""By Paramiko's word for what a server and we have not in common: ours, where the server's stand,
-the setting of sshd, and what both know."""
+"""By Paramiko's word for what client and server have not in common: our name for it, where the
+server's offer is, the sshd setting, and what both know."""
 AGENTS = "the agent's "
 NOT_SIGNED = "The agent does not sign with {}: it was not confirmed, or its card is missing."
 TOO_MANY_KEYS = (
@@ -79,11 +79,11 @@ TOO_MANY_KEYS = (
     "yes` and the right key as `IdentityFile` in the ssh configuration."
 )
 UNUSABLE = (OSError, ValueError, SSHException, UnknownKeyType, UnsupportedAlgorithm)
-"""What is raised for a file that holds no key, or one of which Paramiko knows nothing."""
+"""The errors for a file without a key, or with one that Paramiko does not support."""
 
 
 class HostKeyRefused(SSHException):
-    """A machine showed a key that its known keys do not speak for."""
+    """A machine showed a key that known_hosts does not confirm."""
 
     def __init__(
         self, way: Way, found: KeyVerdict, known: tuple[KnownKey, ...], key: paramiko.PKey
@@ -96,9 +96,9 @@ class HostKeyRefused(SSHException):
 
 
 class LoginRefused(AuthenticationException):
-    """A machine takes none of our keys; the message says why, as far as is known.
+    """A machine accepts none of our keys; the message says why, as far as is known.
 
-    `unusable` are sentences about those that it was not shown, with the way out.
+    `unusable`: sentences about keys that were not offered, and how to fix that.
     """
 
     def __init__(self, way: Way, why: str, unusable: str = "") -> None:
@@ -108,9 +108,9 @@ class LoginRefused(AuthenticationException):
 
 
 class Line(fabric.Connection):  # type: ignore[misc]
-    """One connection of Fabric's along a way, not opened yet, and those that it goes through.
+    """A Fabric connection along a way, not opened yet, with those to its gateways.
 
-    Fabric alone trusts everybody: it sets AutoAddPolicy and loads no known_hosts (fabric#2071,
+    Fabric alone accepts any host: it sets AutoAddPolicy and loads no known_hosts (fabric#2071,
     measured).
     """
 
@@ -132,9 +132,9 @@ class Line(fabric.Connection):  # type: ignore[misc]
         self.client.set_missing_host_key_policy(_KnownHostPolicy(way))
 
     def _begin(self, sock: Any, **given: Any) -> paramiko.Transport:
-        """Return Paramiko's end of the line, which keeps what the server offers."""
+        """Return Paramiko's transport, which keeps what the server offers."""
         transport: Any = _transport(self.way, sock, **given)
-        read = transport._really_parse_kex_init  # noqa: SLF001 - else it is only in its log
+        read = transport._really_parse_kex_init  # noqa: SLF001 - otherwise it is only in its log
 
         def offers(message: paramiko.Message) -> dict[str, Any]:
             self._set(_offers=read(message))
@@ -144,11 +144,11 @@ class Line(fabric.Connection):  # type: ignore[misc]
         return cast("paramiko.Transport", transport)
 
     def derive_shorthand(self, host_string: str) -> dict[str, str | None]:
-        """Return the host as it is: ssh has read it."""
+        """Return the host unchanged: ssh has parsed it."""
         return {"host": host_string, "user": None, "port": None}
 
     def open(self) -> Any:
-        """Open the line, and those that it goes through; what fails is closed, and they too."""
+        """Open the connection and its gateways; all are closed if one fails."""
         try:
             if not self.gateway and not self.is_connected:
                 self.connect_kwargs["sock"] = _dialled(self.way)
@@ -164,7 +164,7 @@ class Line(fabric.Connection):  # type: ignore[misc]
             raise
 
     def close(self) -> None:
-        """Close the line, and those that it goes through."""
+        """Close the connection and its gateways."""
         super().close()
         self._close_gateway()
 
@@ -175,7 +175,7 @@ class Line(fabric.Connection):  # type: ignore[misc]
             self.gateway.close()
 
     def open_gateway(self) -> Any:
-        """Return what the bytes go through: a program, or a channel of the gateway."""
+        """Return what carries the bytes: a program, or a channel of the gateway."""
         if isinstance(self.gateway, str):
             self._set(_proxy=_Proxy(self.gateway))
             if self.way.is_handed_over:
@@ -194,7 +194,7 @@ class Line(fabric.Connection):  # type: ignore[misc]
             ) from error
 
     def offered_key(self) -> paramiko.PKey:
-        """Return the key that the machine offers now, proving nothing of it."""
+        """Return the key that the machine offers now, unverified."""
         try:
             sock = self.open_gateway() if self.gateway else _dialled(self.way)
             transport = self._begin(sock)
@@ -210,7 +210,7 @@ class Line(fabric.Connection):  # type: ignore[misc]
 
 
 def _nothing_in_common(offers: Mapping[str, Any], said: str) -> str:
-    """Return which algorithms a server offers, of which Paramiko has none, and the way out."""
+    """Return which algorithms a server offers, if Paramiko has none of them, and what to do."""
     for word, (what, key, setting, usual) in COMMON.items():
         if word in said:
             theirs = ", ".join(offers.get(key, ()))
@@ -223,7 +223,7 @@ def _nothing_in_common(offers: Mapping[str, Any], said: str) -> str:
 
 
 def _dialled(way: Way) -> socket.socket:
-    """Return a TCP connection to a machine, from where ssh would open it; raises OSError."""
+    """Return a TCP connection to a machine, from the address that ssh uses; raises OSError."""
     failure: OSError | None = None
     for family, *_, address in socket.getaddrinfo(
         way.host, way.port, way.family, socket.SOCK_STREAM
@@ -246,10 +246,10 @@ def _dialled(way: Way) -> socket.socket:
 
 
 class _Proxy(socket.socket):
-    """Our end of a line through the program of a ProxyCommand, which ends with it."""
+    """Our end of a connection through a ProxyCommand, whose program ends with it."""
 
     last_words = ""
-    """The last line that the program said, told when the line is closed."""
+    """The last line of the program's error output, set when the connection is closed."""
 
     def __init__(self, command: str) -> None:
         ours, theirs = socket.socketpair()
@@ -269,7 +269,7 @@ class _Proxy(socket.socket):
             self._at_the_end.enter_context(processes.watched(process))
 
     def take_over(self, limit_s: float) -> None:
-        """Become the line that the program opens and hands over (`ProxyUseFdpass`)."""
+        """Become the connection that the program opens and passes on (`ProxyUseFdpass`)."""
         self.settimeout(limit_s)
         _, passed, _, _ = socket.recv_fds(self, 1, 1)
         if not passed:
@@ -283,18 +283,18 @@ class _Proxy(socket.socket):
         self.last_line = words.rpartition("\n")[2].strip()
 
     def close(self) -> None:
-        """Close the line, and end the program."""
+        """Close the connection, and end the program."""
         super().close()
         self._at_the_end.close()
 
 
 def known_of(way: Way) -> tuple[KnownKey, ...]:
-    """Return what known_hosts says of a machine, now."""
+    """Return what known_hosts says about a machine now."""
     return known_keys(way.known_as, way.known_hosts)
 
 
 def judge(way: Way, key: paramiko.PKey) -> tuple[KeyVerdict, tuple[KnownKey, ...]]:
-    """Return what ssh would make of a key that a machine shows, and the lines about it."""
+    """Return how ssh would judge a key that a machine shows, and the lines about it."""
     known, blob = known_of(way), key.asbytes()
     found = verdict(known, key.get_name(), blob)
     if found is KeyVerdict.UNKNOWN and not way.alias and way.known_as != way.host:
@@ -307,7 +307,7 @@ def judge(way: Way, key: paramiko.PKey) -> tuple[KeyVerdict, tuple[KnownKey, ...
 
 
 def _is_revoked(file: str, key: paramiko.PKey) -> bool:
-    """Tell whether `RevokedHostKeys` names a key; raises OSError where that cannot be read."""
+    """Return whether `RevokedHostKeys` lists a key; raises OSError if it cannot be read."""
     with open(file, "rb") as stream:
         content = stream.read()
     if not content.startswith(KRL):
@@ -320,7 +320,7 @@ def _is_revoked(file: str, key: paramiko.PKey) -> bool:
 
 
 class _KnownHostPolicy(paramiko.MissingHostKeyPolicy):
-    """Lets in nobody but the machine whose key is known. Paramiko itself is told of no key."""
+    """Accepts only a machine whose key is known. Paramiko itself gets no known keys."""
 
     def __init__(self, way: Way) -> None:
         self._way = way
@@ -341,25 +341,25 @@ SILENT = "it accepts the connection but does not answer"
 
 
 class _Packets(Packetizer):
-    """The packets of a line, none of them longer than any server sends."""
+    """The packets of a connection, limited to the length that servers send."""
 
     banner_bytes = 0
 
     def read_all(self, n: int, check_rekey: bool = False) -> bytes:
-        """Return so many bytes; raises SSHException where a packet claims to have too many."""
+        """Return `n` bytes; raises SSHException if a packet claims to have too many."""
         if n > MOST_PACKET_BYTES:
             raise SSHException(f"it sends a packet of {n:,} bytes")
         return bytes(super().read_all(n, check_rekey))
 
     def readline(self, timeout: float) -> str:
-        """Return a line of what a server says before the handshake."""
+        """Return a line that a server sends before the handshake."""
         try:
             return str(super().readline(timeout))
         except UnicodeDecodeError as error:
             raise SSHException(": its answer is not SSH") from error
 
     def _read_timeout(self, timeout: float) -> bytes:
-        """Return the next bytes of what a server says before the handshake."""
+        """Return the next bytes that a server sends before the handshake."""
         told = bytes(super()._read_timeout(timeout))  # type: ignore[misc]
         self.banner_bytes += len(told)
         if self.banner_bytes > MOST_BANNER_BYTES:
@@ -368,9 +368,9 @@ class _Packets(Packetizer):
 
 
 class _Channels(ChannelMap):
-    """The channels of a line. None is told of while it is opened: it knows no line before.
+    """The channels of a connection, except those being opened: they have no transport yet.
 
-    Paramiko's thread would break at such a one, where it ends all of them.
+    Paramiko's thread would fail at such a channel when it closes all of them.
     """
 
     def __init__(self, opening: threading.Lock) -> None:
@@ -384,15 +384,15 @@ class _Channels(ChannelMap):
 
 
 class _Transport(paramiko.Transport):
-    """Paramiko's end of a line, of which nothing is raised but what `Login.talk` knows.
+    """Paramiko's transport, which raises only errors that `Login.talk` handles.
 
-    Whatever ends its thread is raised as it is for those who wait (`Transport.run`): of one byte
-    that cannot be read, a UnicodeDecodeError, a KeyError and many more.
+    Paramiko raises whatever ends its thread in the waiting threads (`Transport.run`): after one
+    unreadable byte a UnicodeDecodeError, a KeyError and many more.
     """
 
     _saved: Exception | None = None
     broke_by: Exception | None = None
-    """What ended its thread, which may be so while it still counts as active."""
+    """What ended its thread, possibly while it still counts as active."""
 
     def __init__(self, *words: Any, **given: Any) -> None:
         super().__init__(*words, **given)
@@ -400,7 +400,7 @@ class _Transport(paramiko.Transport):
 
     @property
     def saved_exception(self) -> Exception | None:
-        """What failed last, until it is told to one of those who wait."""
+        """The last error, until one of the waiting threads has raised it."""
         return self._saved
 
     @saved_exception.setter
@@ -414,18 +414,18 @@ class _Transport(paramiko.Transport):
             self.broke_by = error
 
     def start_client(self, event: Any = None, timeout: float | None = None) -> None:
-        """Begin, as Paramiko does; raises SSHException where the server is silent to the end."""
+        """Start, as Paramiko does; raises SSHException if the server is silent until the limit."""
         super().start_client(event, timeout)
         if event is None and not self.initial_kex_done:
             raise SSHException(f"{SILENT} within {timeout or 0:g} s")
 
     def get_exception(self) -> Exception | None:
-        """Return what failed last; what broke the line is told to all who wait."""
+        """Return the last error; all waiting threads get one that ended the connection."""
         return super().get_exception() or self.broke_by
 
 
 def _why_unread(error: Exception) -> str:
-    """Return why a message of a server could not be read, for people."""
+    """Return why a message of a server could not be read, for users."""
     if isinstance(error, UnicodeError):
         return "a text in it is not UTF-8"
     if isinstance(error, KeyError):
@@ -434,10 +434,10 @@ def _why_unread(error: Exception) -> str:
 
 
 def _transport(way: Way, sock: Any, **given: Any) -> paramiko.Transport:
-    """Return Paramiko's end of a line, with the algorithms that ssh would use.
+    """Return Paramiko's transport, with the algorithms that ssh would use.
 
-    What Paramiko does not know of is passed over. Kinds of which a host key is known come first:
-    a machine that has several keys shows one of those.
+    Those that Paramiko does not know are skipped. Types of known host keys come first: a machine
+    that has several keys shows one of those.
     """
     transport = _Transport(sock, packetizer_class=_Packets, **given)
     options = transport.get_security_options()
@@ -452,12 +452,12 @@ def _transport(way: Way, sock: Any, **given: Any) -> paramiko.Transport:
 
 
 def _kind(algorithm: str) -> str:
-    """Return the kind of key that an algorithm of host keys uses."""
+    """Return the type of key that a host key algorithm uses."""
     return "ssh-rsa" if algorithm.startswith("rsa-sha2-") else algorithm
 
 
 def _is_usable(options: paramiko.transport.SecurityOptions, what: str, name: str) -> bool:
-    """Tell whether Paramiko knows an algorithm; it adds those for certificates itself."""
+    """Return whether Paramiko knows an algorithm; it adds those for certificates itself."""
     before = getattr(options, what)
     try:
         setattr(options, what, (name,))
@@ -468,14 +468,14 @@ def _is_usable(options: paramiko.transport.SecurityOptions, what: str, name: str
 
 
 class _AgentKey(AgentKey):
-    """A key of the agent, which may not sign with it: nobody confirms it, or its card is away."""
+    """A key of the agent, which may fail to sign: unconfirmed, or a token is missing."""
 
     is_refused = False
 
     def sign_ssh_data(self, data: Any, algorithm: str | None = None) -> Any:
-        """Return a signature; one that is none where the agent gives none.
+        """Return a signature; an invalid one if the agent gives none.
 
-        Whatever is raised here ends the line, and no other key can be shown.
+        Any exception here would end the connection, and no other key could be offered.
         """
         try:
             return super().sign_ssh_data(data, algorithm)
@@ -488,7 +488,7 @@ class _AgentKey(AgentKey):
 
 
 class _Agent(AgentSSH):
-    """The keys of the agent at a socket; none where it does not answer."""
+    """The keys of the agent at a socket; none if it does not answer."""
 
     def __init__(self, path: str) -> None:
         super().__init__()
@@ -505,14 +505,14 @@ class _Agent(AgentSSH):
         return tuple(_AgentKey(self, each.blob, each.comment) for each in super().get_keys())
 
     def close(self) -> None:
-        """Close the line to the agent."""
+        """Close the connection to the agent."""
         self._close()  # type: ignore[attr-defined]
 
 
 class _Keys:
-    """Shows a machine the keys that ssh would, in its order, as Paramiko's AuthStrategy does.
+    """Offers a machine the keys that ssh would, in its order, like Paramiko's AuthStrategy.
 
-    Nobody is asked for a password, be it of the machine or of a key.
+    Never asks for a password, neither of the machine nor of a key.
     """
 
     def __init__(self, way: Way) -> None:
@@ -520,7 +520,7 @@ class _Keys:
         self._unusable: list[str] = []
 
     def authenticate(self, transport: paramiko.Transport) -> None:
-        """Log in; raises LoginRefused, and OSError for the key of hosts.toml that is not there."""
+        """Log in; raises LoginRefused, and OSError if the key of hosts.toml is missing."""
         shown, of_agent = list[str](), 0
         self._unusable = [self._way.unshown] if self._way.unshown else []
         with contextlib.closing(_Agent(self._way.agent)) as agent:
@@ -545,16 +545,16 @@ class _Keys:
                     many = of_agent > 1 and not self._way.identities_only
                     told = TOO_MANY_KEYS if many else ""
                     raise LoginRefused(self._way, f"it closed the connection after {tried}", told)
-        with contextlib.suppress(SSHException):  # some know us by our address
+        with contextlib.suppress(SSHException):  # some identify us by address
             if not transport.auth_none(self._way.user):
                 return
         why = f"it accepts none of {', '.join(shown)}" if shown else "there is no key to offer"
         raise LoginRefused(self._way, why, " ".join(self._unusable))
 
     def _keys(self, agent: _Agent) -> Iterator[tuple[str, paramiko.PKey]]:
-        """Yield keys with their names: of the agent, those of the files first; then the files.
+        """Yield keys with their names: those of the agent, first those with files; then the files.
 
-        Each with its certificates before it is shown without, wherever the two come from.
+        Each is offered with its certificates first, wherever the two come from.
         """
         way = self._way
         files = {path: _public_part(path) for path in way.identities}
@@ -566,7 +566,7 @@ class _Keys:
         others = [key for blob, key in held.items() if blob not in ours]
         for key in (*named, *(() if way.identities_only else others)):
             if "-cert-" in key.get_name():
-                key.inner_key = None  # else it is shown as the key alone
+                key.inner_key = None  # otherwise it is offered as the bare key
             for each in _certified(key, certificates):
                 yield f"{AGENTS}{key.comment or key.fingerprint}", each
         for path, public in files.items():
@@ -575,7 +575,7 @@ class _Keys:
                     yield from ((path, each) for each in _certified(read, certificates))
 
     def _read(self, path: str, *, is_public: bool) -> Iterator[paramiko.PKey]:
-        """Yield the key of a file; where it cannot be used, note why."""
+        """Yield the key of a file; if it cannot be used, record why."""
         rewrite = f"`ssh-keygen -p -f {shlex.quote(path)}` rewrites it."
         try:
             mode = os.stat(path).st_mode
@@ -594,7 +594,7 @@ class _Keys:
                 )
             else:
                 yield _private_key(path)
-        except TypeError:  # cryptography's word for a password
+        except TypeError:  # how cryptography asks for a password
             self._unusable.append(
                 f"{path} has a password: add it to an agent with `ssh-add {shlex.quote(path)}`."
             )
@@ -609,7 +609,7 @@ class _Keys:
 
 
 def _may_be_shown(way: Way, key: paramiko.PKey) -> bool:
-    """Tell whether ssh would show a key: by `PubkeyAcceptedAlgorithms` and `RequiredRSASize`."""
+    """Return whether ssh would offer it: `PubkeyAcceptedAlgorithms` and `RequiredRSASize`."""
     name = key.public_blob.key_type if key.public_blob else key.get_name()
     names = [name]
     if name.startswith("ssh-rsa"):
@@ -620,7 +620,7 @@ def _may_be_shown(way: Way, key: paramiko.PKey) -> bool:
 
 
 def _private_key(path: str) -> paramiko.PKey:
-    """Return the key of a file, also of one in PKCS #8, which Paramiko itself does not read."""
+    """Return the key of a file, also one in PKCS #8, which Paramiko does not read."""
     with open(path, "rb") as stream:
         content = stream.read()
     try:
@@ -639,7 +639,7 @@ def _private_key(path: str) -> paramiko.PKey:
 
 
 def _certified(key: paramiko.PKey, certificates: Mapping[str, bytes]) -> Iterator[paramiko.PKey]:
-    """Yield a key with each certificate of it, and without."""
+    """Yield a key with each of its certificates, then without."""
     for path, blob in certificates.items():
         if _is_of(blob, key.asbytes()):
             key.load_certificate(path)
@@ -649,7 +649,7 @@ def _certified(key: paramiko.PKey, certificates: Mapping[str, bytes]) -> Iterato
 
 
 def _is_of(certificate: bytes, public: bytes) -> bool:
-    """Tell whether a certificate is of a key: after its kind and a nonce it has all of that."""
+    """Return whether a certificate is for a key: it contains it after its type and a nonce."""
     words, key = paramiko.Message(certificate), paramiko.Message(public)
     kind, plain = words.get_binary(), key.get_binary()
     words.get_binary()
@@ -663,7 +663,7 @@ def _public_part(path: str) -> bytes:
 
 
 def _public_half(file: str) -> bytes:
-    """Return the key of a file with a public one; b'' for none."""
+    """Return the key in a public key file; b'' for none."""
     with contextlib.suppress(OSError, ValueError), open(file, encoding="utf-8") as stream:
         words = stream.readline().split()
         if len(words) > 1:
@@ -672,7 +672,7 @@ def _public_half(file: str) -> bytes:
 
 
 def _half_of_private(path: str) -> bytes:
-    """Return the public key in a file of OpenSSH's own kind, which no password hides."""
+    """Return the public key in an OpenSSH private key file, where it is not encrypted."""
     with contextlib.suppress(OSError, ValueError), open(path, encoding="utf-8") as stream:
         lines = stream.read().strip().splitlines()[1:-1]
         content = base64.b64decode("".join(lines))

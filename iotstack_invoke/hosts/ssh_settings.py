@@ -1,4 +1,4 @@
-"""How another machine is reached over SSH, as hosts.toml says it."""
+"""How another machine is reached over SSH, as set in hosts.toml."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from ..core.dataclass import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Ssh:
-    """How to log in to another machine; what is empty comes from the ssh configuration."""
+    """How to log in to another machine; empty fields come from the ssh configuration."""
 
     host: str
     user: str = ""
@@ -17,5 +17,5 @@ class Ssh:
     known_hosts: str = ""
 
     def called(self, name: str) -> str:
-        """Return how a machine is told of: its name, with its address where that is another."""
+        """Return the machine's name for messages, with its address if that differs."""
         return name if name == self.host else f"{name} ({self.host})"

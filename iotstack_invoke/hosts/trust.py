@@ -1,9 +1,9 @@
-"""Whether what is read back of a host was written by us: nobody else may write it, nor its folder.
+"""Whether a file read from a host was written by us: no other user may write it or its folder.
 
-A journal that is not ours ends the run; any other file is passed over, with a warning.
+A journal that fails this ends the run; any other such file is skipped, with a warning.
 
-Us are the user that we run as, and root; for root also the owner of the stack's folder, in which
-root acts anyway. Not for: what is in such a file, or what of it may be done (actions/bounds.py).
+"Us" means the user that runs this and root; for root also the owner of the stack's folder, where
+root works anyway. Not for: what such a file contains, or what of it may be executed (bounds.py).
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from ..core.errors import Refused, StepFailed
 from .base import ANY_EXIT, Command, Host, sh
 from .local import NOT_THERE, LocalHost
 
-# `-` is not there, `?` nobody can tell: a folder on the way may not be looked into. What follows
-# the permissions is a plus where an access control list gives more than they say.
+# `-`: missing, `?`: unknown, because a folder on the way may not be read. A plus follows the
+# permissions if an access control list grants more.
 LOOK = (
     "LC_ALL=C; export LC_ALL; id -u; for p; do "
     'if [ -e "$p" ] || [ -L "$p" ]; then ls -ldn -- "$p" | '
@@ -33,12 +33,12 @@ GROUP = (
     'getent group "$1"; case $? in 0|2) ;; 127) cat /etc/group ;; *) exit 1 ;; esac; '
     "echo; getent passwd || cat /etc/passwd"
 )
-"""Tell a group, if there is one of its number (without getent(1) all), and all users."""
+"""Print a group by number, if it exists (all of them without getent(1)), and all users."""
 WITHOUT_OWNERS = frozenset({"msdos", "vfat", "exfat", "fuseblk", "ntfs", "ntfs3"})
-"""Kinds of file systems, as stat(1) tells them, in which one user owns all, with one mode."""
+"""File system types, named as in stat(1), in which one user owns everything, with one mode."""
 ACCESS_LIST = "system.posix_acl_access"
 GROUP_WRITES, OTHERS_WRITE = 5, 8
-"""Where in the permissions of ls(1) they are."""
+"""Their positions in the permissions of ls(1)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,18 +47,18 @@ class Owned:
 
     path: str
     permissions: str = ""
-    """As ls(1) tells them; '' where there is nothing, `?` where nobody may look."""
+    """As in ls(1); '' if the path does not exist, `?` if it may not be examined."""
     user: int = -1
     group: int = -1
 
     @property
     def is_there(self) -> bool:
-        """Whether there is anything."""
+        """Whether the path exists."""
         return bool(self.permissions)
 
     @property
     def is_hidden(self) -> bool:
-        """Whether nobody could look."""
+        """Whether the path could not be examined."""
         return self.permissions == "?"
 
 
@@ -98,14 +98,14 @@ class Trust:
             raise StepFailed(f"On {self.host.name}: {why}.") from error
 
     def is_us(self, owned: Owned) -> bool:
-        """Tell whether it belongs to us."""
+        """Return whether it belongs to us."""
         return owned.user in self._us
 
     def others(self, owned: Owned) -> str:
-        """Return who else may write it, in words; '' for nobody.
+        """Return who else may write it, as a phrase; '' for no one.
 
-        A group that has no other member than its owner and us is nobody: with the umask of many
-        systems each user has such a group, and it may write what the user makes.
+        A group whose only members are its owner and us does not count: with the umask of many
+        systems each user has such a group, which may write the user's files.
         """
         mode = owned.permissions
         if not self.is_us(owned):
@@ -130,9 +130,9 @@ class Trust:
         return self._private[key]
 
     def refuse(self, owned: Owned, kind: str = "-", about: str = "") -> None:
-        """Raise Refused where others may have written a file, or nobody can tell.
+        """Raise Refused if others may have written a file, or that is unknown.
 
-        `about`: the file, where `owned` is its folder.
+        `about`: the file, if `owned` is its folder.
         """
         if owned.is_hidden:
             why = "its folder cannot be read"
@@ -152,17 +152,17 @@ class Trust:
             )
 
     def take(self, paths: Iterable[Owned]) -> None:
-        """Let what is root's belong to us: it is written by us from now on."""
+        """Treat files of root as ours: we write them from now on."""
         roots = [each.path for each in paths if each.user == 0 != self.me]
         if roots and self.as_root:
             words = (*self.as_root, "chown", "-h", str(self.me), "--", *roots)
             self.host.run(Command(words))
 
     def make_private(self, folder: Owned, *, or_refuse: bool) -> str:
-        """Take from others that they may write a folder; return what was done, in words.
+        """Remove others' permission to write a folder; return what was done, as a phrase.
 
-        `or_refuse`: raise Refused where that cannot be, as on a file system without owners; else
-        only where it belongs to somebody else.
+        `or_refuse`: raise Refused if that is impossible, as on a file system without owners;
+        otherwise only if it belongs to another user.
         """
         path = folder.path.removesuffix("/.")
         where = _where(self.host)
@@ -197,7 +197,7 @@ class Trust:
 
 
 class _PassedOver:
-    """What was passed over in this process, each file named once."""
+    """What was skipped in this process, each file named once."""
 
     def __init__(self) -> None:
         self.warn: Callable[[str], None] = lambda _text: None
@@ -208,20 +208,20 @@ _passed_over = _PassedOver()
 
 
 def warn_with(warn: Callable[[str], None]) -> None:
-    """Tell with this, from now on, each file that is passed over."""
+    """Set the function that reports each skipped file from now on."""
     _passed_over.warn = warn
     _passed_over.named = set()
 
 
 def believed(host: Host, path: str, as_root: tuple[str, ...] = ()) -> bool:
-    """Tell whether a file beside the backups may be believed, or is not there; warn if not.
+    """Return whether a file beside the backups can be trusted, or is missing; warn if not.
 
-    A link is not followed. Where a file system has no owners, whose it is must do.
+    A link is not followed. On a file system without owners, the apparent owner is accepted.
     """
     trust = Trust(host, posixpath.dirname(posixpath.dirname(path)), as_root)
     owned = trust.stat([path])[path]
     kind = owned.permissions[:1]
-    if kind not in ("-", "l"):  # nothing, or what whoever reads it refuses
+    if kind not in ("-", "l"):  # missing, or of a kind that its reader refuses
         return True
     why = "it is a symbolic link" if kind == "l" else trust.others(owned)
     if not why or (kind == "-" and trust.is_us(owned) and _has_no_owners(host, path)):
@@ -245,9 +245,9 @@ def _has_no_owners(host: Host, path: str) -> bool:
 
 
 def is_private(told: str, group: int, users: Iterable[int]) -> bool:
-    """Tell whether a group has only these users, by the lines of group(5) and passwd(5).
+    """Return whether a group has only these users, by the lines of group(5) and passwd(5).
 
-    A group that the system does not know has no members.
+    An unknown group has no members.
     """
     ours = {*users}
     lines, _, people = told.partition("\n\n") if not told.startswith("\n") else ("", "", told)
@@ -283,10 +283,10 @@ def _owned_here(path: str) -> Owned:
     except PermissionError:
         return Owned(path, "?")
     listed = ""
-    if hasattr(os, "listxattr"):  # a Mac has none
+    if hasattr(os, "listxattr"):  # missing on macOS
         try:
             listed = "+" if ACCESS_LIST in os.listxattr(path, follow_symlinks=False) else ""
-        except OSError:  # its file system knows of no such lists
+        except OSError:  # its file system has no such lists
             listed = ""
     return Owned(path, stat.filemode(found.st_mode) + listed, found.st_uid, found.st_gid)
 

@@ -1,1 +1,1 @@
-"""All that a person sees or reads later: progress, tables, errors, the log of a run."""
+"""Everything that a user sees or reads later: progress, tables, errors, the log of a run."""

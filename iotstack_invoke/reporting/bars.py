@@ -1,6 +1,6 @@
-"""The lines of jobs that run, as Rich draws them: which step, what it does, since when, how far.
+"""The progress lines of running jobs, drawn by Rich: step, activity, elapsed time, bytes.
 
-Imported where somebody looks at a terminal: Rich takes long to load.
+Imported only if a user watches at a terminal: Rich takes long to load.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from rich.table import Column
 from rich.text import Text
 
 WIDE = 100
-"""From so many columns on a bar is drawn besides the numbers."""
+"""The terminal width from which a bar is drawn besides the numbers."""
 BAR = 16
 
 
 def clock_text(seconds: float) -> str:
-    """Return a time as a clock that runs: `0:07`, `1:02:03`."""
+    """Return an elapsed time like a clock: `0:07`, `1:02:03`."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 class _Doing(ProgressColumn):
-    """What the step is, or what it says that it waits for; cut where there is no room."""
+    """The current step, or what it reports to wait for; cut if there is no space."""
 
     def render(self, task: Task) -> Text:
         text = task.fields["saying"] or task.fields["doing"]
@@ -37,14 +37,14 @@ class _Doing(ProgressColumn):
 
 
 class _Since(ProgressColumn):
-    """How long the step has taken."""
+    """How long the step has been running."""
 
     def render(self, task: Task) -> Text:
         return Text(clock_text(time.monotonic() - task.fields["began_s"]), style="cyan")
 
 
 class _Moved(ProgressColumn):
-    """How many bytes were moved, how fast, and how long it will take; '' of none."""
+    """Bytes transferred, speed and remaining time; '' if none."""
 
     def __init__(self, *, wide: bool) -> None:
         super().__init__(Column(no_wrap=True))
@@ -68,9 +68,9 @@ class _Moved(ProgressColumn):
 
 
 class _Lines(Progress):
-    """Lines that leave room for what a terminal echoes.
+    """Lines that leave space for what a terminal echoes.
 
-    `^C` behind a full line would begin another one, and the first of ours would stay for good.
+    `^C` after a full line would begin another one, and the first progress line would never go.
     """
 
     def __init__(self, *columns: ProgressColumn, console: Console, **given: Any) -> None:
@@ -84,7 +84,7 @@ class _Lines(Progress):
 
 
 def bars_on(console: Console) -> Progress:
-    """Return the lines of jobs for a console, one each; they are gone when they are stopped."""
+    """Return the progress lines for a console, one per job; they disappear when stopped."""
     return _Lines(
         SpinnerColumn(),
         TextColumn("{task.fields[job]}", markup=False, table_column=Column(no_wrap=True)),

@@ -1,7 +1,7 @@
-"""All that a person sees: progress, tables, errors. Nothing is decided here.
+"""Everything that a user sees: progress, tables, errors. Nothing is decided here.
 
-Results go to stdout, everything else to stderr. Off a terminal there is no progress: a good run
-under cron prints nothing. Text that we did not write is never taken for markup.
+Results go to stdout, everything else to stderr. Without a terminal there is no progress: a
+successful run under cron prints nothing. Text from elsewhere is never taken for markup.
 """
 
 from __future__ import annotations
@@ -35,36 +35,36 @@ if TYPE_CHECKING:
 GRAPH_FORMS = ("tree", "mermaid", "dot")
 MOST_IN_A_CELL = 300
 WATCHED_VARIABLE = "IOTSTACK_WATCHED"
-"""Where it is 1, somebody watches who reads what we write: a run on several hosts."""
+"""If 1, a user watches the program that reads this output: a run on several hosts."""
 LONGEST_WORD = 20
-"""A word of a cell that is no longer, as a runtag, is not broken while the columns can fit."""
+"""A word in a cell up to this length, such as a runtag, is broken only if it must be."""
 WIDE_GAP = 3
-"""Between the columns of a table that has room; then there is a blank around it, too."""
+"""The gap between columns of a table with enough space; then it also has a margin."""
 COMMAND = re.compile(r"\binv [a-z]+(-[a-z]+)*\b(?! --settings)")
-"""A command that a text of ours tells, to its task's name."""
+"""A command in a message, up to its task's name."""
 PROGRAM = "iotstack"
-"""What the console script is called."""
+"""The name of the console script."""
 _OF_INV = re.compile(r"\binv(?= (?:--)?[a-z])")
 LINE_WIDTH = 200
-"""Off a terminal Rich would wrap at 80 columns, in the middle of a path."""
+"""Without a terminal Rich would wrap at 80 columns, in the middle of a path."""
 
 
 def size_text(size_bytes: int) -> str:
-    """Return a size for people, in decimal units as disks are sold: `1.2 GB`."""
+    """Return a size in decimal units, as disks are sold: `1.2 GB`."""
     from rich.filesize import decimal
 
     return decimal(size_bytes)
 
 
 def exact_size_text(size_bytes: int) -> str:
-    """Return a size for people and to the byte: `1.2 kB (1,234 bytes)`, `677 bytes`."""
+    """Return a size rounded and in bytes: `1.2 kB (1,234 bytes)`, `677 bytes`."""
     rounded, exact = size_text(size_bytes), f"{size_bytes:,} bytes"
     return f"{rounded} ({exact})" if size_bytes >= 1000 else rounded  # noqa: PLR2004
 
 
 def duration_text(seconds: float) -> str:
-    """Return a duration for people: `0.4 s`, `42 s`, `3 min 05 s`, `1 h 02 min`."""
-    if seconds < 9.95:  # noqa: PLR2004 - what rounds to ten is told as ten
+    """Return a duration for users: `0.4 s`, `42 s`, `3 min 05 s`, `1 h 02 min`."""
+    if seconds < 9.95:  # noqa: PLR2004 - what rounds to ten is shown as ten
         return f"{seconds:.1f} s"
     if seconds < 59.5:  # noqa: PLR2004
         return f"{seconds:.0f} s"
@@ -75,7 +75,7 @@ def duration_text(seconds: float) -> str:
 
 
 def age_text(made: datetime | None, now: datetime, *, short: bool = False) -> str:
-    """Return how old a set is, for people: `3 hours`, `12 days`; `short`: `3 h`, `12 d`."""
+    """Return the age of a set for users: `3 hours`, `12 days`; `short`: `3 h`, `12 d`."""
     if made is None:
         return "?"
     seconds = (now - made).total_seconds()
@@ -89,27 +89,27 @@ def age_text(made: datetime | None, now: datetime, *, short: bool = False) -> st
 
 
 def as_called(text: str) -> str:
-    """Return a text with its commands of `inv` as those of `iotstack`, if we are called so."""
+    """Return a text with `inv` commands as `iotstack` ones, if the program was started as that."""
     is_program = os.path.basename(sys.argv[0]) == PROGRAM
     return _OF_INV.sub(PROGRAM, text) if is_program else text
 
 
 def shown(name: str) -> str:
-    """Return a name on one line: what is not printable of it, escaped."""
+    """Return a name on one line, with unprintable characters escaped."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in name)
 
 
 def one_line(text: str) -> str:
-    """Return a text without line breaks, for whoever reads one line only."""
+    """Return a text without line breaks, for output of one line only."""
     return " ".join(text.split())
 
 
 class Report:
-    """Talks to the person who started the run."""
+    """Prints to the user who started the run."""
 
     def __init__(self, *, verbose: bool | None = None) -> None:
         for stream in (sys.stdout, sys.stderr):
-            if hasattr(stream, "reconfigure"):  # under LC_ALL=POSIX "é" would end the run
+            if hasattr(stream, "reconfigure"):  # under LC_ALL=POSIX "é" would abort the run
                 stream.reconfigure(errors="backslashreplace")
         watched = sys.stderr.isatty() or os.environ.get(WATCHED_VARIABLE) == "1"
         self.live = watched if verbose is None else verbose
@@ -117,13 +117,13 @@ class Report:
         self._rows: dict[int, TaskID] = {}
         self._lock = threading.Lock()
         self._told: list[str] = []
-        """What was told while it ran: a vault that is away has one reason for all its jobs."""
+        """Messages printed during the run: one unreachable vault is one reason for many jobs."""
         self._consoles: dict[bool, Console] = {}
         self.settings_file = ""
-        """The file that was named with --settings: each command that is told repeats it."""
+        """The file given with --settings: each command in a message repeats it."""
 
     def console(self, *, error: bool = False) -> Console:
-        """Return the console for results, or the one for talk and errors."""
+        """Return the console for results, or the one for messages and errors."""
         if error not in self._consoles:
             from rich.console import Console
 
@@ -135,31 +135,31 @@ class Report:
         return self._consoles[error]
 
     def tell(self, text: str, *, style: str | None = None) -> None:
-        """Say something to a person who watches; off a terminal, nothing."""
+        """Print a message if a user watches; without a terminal, nothing."""
         if self.live:
             self._told.append(text)
             self._line(text, style)
 
     def fail(self, text: str) -> None:
-        """Say what went wrong, to whoever reads: a person, or cron's mail."""
+        """Print an error, for a user or for cron's mail."""
         self._line(text, "red")
 
     def failed(self, results: Iterable[JobResult]) -> None:
-        """Say at the end which jobs failed and why, but for what was told when it happened."""
+        """Print at the end which jobs failed and why, without reasons printed before."""
         for each in results:
             if not any(each.message in told for told in self._told):
                 self.fail(f"{each.job.title}: {each.message}")
 
     def warn(self, text: str) -> None:
-        """Say what a person should know, though the run goes on."""
+        """Print a warning, while the run continues."""
         self._line(text, "yellow")
 
     def write(self, text: str) -> None:
-        """Print a result as it is."""
+        """Print a result unchanged."""
         self._line(text, error=False)
 
     def _line(self, text: str, style: str | None = None, *, error: bool = True) -> None:
-        """Print a line as it is; Rich, which takes long to load, only where it is seen."""
+        """Print a line unchanged; Rich, which takes long to load, is used only for a terminal."""
         stream = sys.stderr if error else sys.stdout
         text = wrapped(_visible(self._repeating(text)), columns_of(stream))
         if self._bars or (style and stream.isatty()):
@@ -171,18 +171,18 @@ class Report:
             self._put(f"{text}\n")
 
     def _repeating(self, text: str) -> str:
-        """Return a text whose commands are called as we are, with the settings file again."""
+        """Return a text whose commands have this program's name, and the settings file again."""
         if not self.settings_file:
             return as_called(text)
         flag = f" --settings {shlex.quote(self.settings_file)}"
         return as_called(COMMAND.sub(lambda found: found[0] + flag, text))
 
     def write_line(self, text: str) -> None:
-        """Print one of very many lines of a result as it is; Rich would take 20 s for 100,000."""
+        """Print one of very many lines of a result; Rich would take 20 s for 100,000."""
         sys.stdout.write(f"{text}\n")
 
     def flush(self) -> None:
-        """Write out what is buffered; raises StepFailed where that cannot be done."""
+        """Write out the buffered output; raises StepFailed if that fails."""
         self._put("")
 
     def _put(self, text: str) -> None:
@@ -197,14 +197,14 @@ class Report:
 
     @staticmethod
     def pass_over_output() -> None:
-        """Let what is still buffered go nowhere: Python would write it once more at its end."""
+        """Discard the buffered output: Python would try to write it once more at exit."""
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     def write_json(self, content: Any) -> None:
-        """Print a result for programs; of a list, each item on a line of its own.
+        """Print a result as JSON; of a list, one item per line.
 
-        With an indent Python's slow encoder would write it: 0.3 s for a list of 10,000 sets.
+        With an indent Python's slow encoder would be used: 0.3 s for a list of 10,000 sets.
         """
         if isinstance(content, list):
             lines = (json.dumps(each, ensure_ascii=False, default=str) for each in content)
@@ -223,10 +223,10 @@ class Report:
     ) -> None:
         """Print rows under titles; `right` lists the columns of numbers.
 
-        `copied`: those with what people copy, such as paths and commands. Nothing of them is cut
-        or broken: on a terminal that has no room for them they stand below their rows.
-        `below`: a line for each row, which stands below it at a terminal; "" for none.
-        Off a terminal as plain text: Rich took 6 s for 10,000 rows.
+        `copied`: columns with text to copy, such as paths and commands. It is never cut or broken:
+        on a terminal too narrow for it, it is printed below its row. `below`: a line for each row,
+        printed below it on a terminal; "" for none. Without a terminal as plain text: Rich took 6
+        s for 10,000 rows.
         """
         shown = [
             tuple(
@@ -270,15 +270,15 @@ class Report:
                 self.write("; ".join(filter(None, cells)))
             for number in copied:
                 line = f"  {titles[number]}: {row[number]}"
-                if row[number].startswith("/") and " " in row[number]:  # to which more would come
+                if row[number].startswith("/") and " " in row[number]:  # more text will follow
                     self._put(f"{line}\n")
                 elif row[number]:
                     self.write(line)
 
     def has_room(self, rows: Sequence[Sequence[str]], *, folded: bool = False) -> bool:
-        """Tell whether a table has room with each row on a line, or `folded` between its words.
+        """Return whether a table fits with each row on a line, or `folded` between words.
 
-        The first row are the titles. There is room enough where there is no terminal.
+        The first row holds the titles. Without a terminal every table fits.
         """
         if not sys.stdout.isatty():
             return True
@@ -288,7 +288,7 @@ class Report:
     def _table_with_notes(
         self, rows: Sequence[Sequence[str]], right: Sequence[int], below: Sequence[str]
     ) -> None:
-        """Print rows, the first of which are the titles, and a line below those that have one."""
+        """Print rows, the titles first, and a line below those that have one."""
         width = self.console().width
         longest = None if self.has_room(rows, folded=True) else LONGEST_WORD
         gap, widths = _fit(rows, width, longest=longest)
@@ -312,7 +312,7 @@ class Report:
         *,
         edge: bool = False,
     ) -> None:
-        """Print rows by Rich; without titles they go on with a table of the same widths."""
+        """Print rows by Rich; without titles they continue a table of the same widths."""
         from rich import box
         from rich.table import Table
         from rich.text import Text
@@ -339,7 +339,7 @@ class Report:
         self.console().print(table)
 
     def finding(self, verdict: str, name: str, found: str, fix: str) -> None:
-        """Print what was found as one line: on a terminal with a mark, elsewhere with a word."""
+        """Print a finding as one line: on a terminal with a mark, elsewhere with a word."""
         mark, word, style = _MARKS[verdict]
         at_terminal = sys.stdout.isatty()
         text = f"{mark if at_terminal else word} {name}: {one_line(found)}"
@@ -347,10 +347,10 @@ class Report:
             text += f" → {one_line(fix)}"
         self._line(text, style, error=False)
 
-    # The engine's watcher, called from its threads.
+    # The engine's Reporter, called from its threads.
 
     def start_bars(self) -> None:
-        """Show a bar for each running job from now on, where somebody looks."""
+        """Show a bar for each running job from now on, at a terminal."""
         if not self.live or not sys.stderr.isatty():
             return
         from .bars import bars_on
@@ -360,7 +360,7 @@ class Report:
 
     @contextlib.contextmanager
     def waiting(self, what: str) -> Iterator[None]:
-        """Show what is waited for, and how long already, where somebody looks."""
+        """Show what the program waits for, and for how long, at a terminal."""
         if not self.live or not sys.stderr.isatty() or self._bars:
             yield
             return
@@ -373,7 +373,7 @@ class Report:
             self.stop_bars()
 
     def stop_bars(self) -> None:
-        """Show no bars any more."""
+        """Stop showing bars."""
         if self._bars:
             self._bars.stop()
         self._bars = None
@@ -396,10 +396,10 @@ class Report:
             )
 
     def heard(self, job: Job, stream: str, line: str) -> None:
-        """A program said a line: the log has it."""
+        """A program printed a line: only the log has it."""
 
     def said(self, job: Job, text: str) -> None:
-        """A job tells what it is doing."""
+        """A job reports its current activity."""
         row = self._rows.get(id(job))
         if self._bars and row is not None:
             self._bars.update(row, saying=text)
@@ -408,12 +408,12 @@ class Report:
         """A job moved bytes."""
         row = self._rows.get(id(job))
         if self._bars and row is not None:
-            # What was expected is a guess for a live stack: a bar never says more than all.
+            # The expected size of a live stack is a guess: a bar never shows more than 100 %.
             total = max(expected_bytes, done_bytes) if expected_bytes else None
             self._bars.update(row, completed=done_bytes, total=total)
 
     def warned(self, job: Job, text: str) -> None:
-        """A job warns: the end of the run tells it."""
+        """A job warns: the warning is printed at the end of the run."""
 
     def ended(self, result: JobResult) -> None:
         """A job ended."""
@@ -428,7 +428,7 @@ class Report:
             why = ": as above"
         self.tell(f"{mark} {result.job.title}{took}{why}", style=style)
 
-    # What a plan and a rulebook look like.
+    # Plans and rulebooks.
 
     def plan(
         self,
@@ -440,7 +440,7 @@ class Report:
     ) -> None:
         """Print every job that would run, why, and its commands.
 
-        `shown_only`: nothing is done then; otherwise they run next.
+        `shown_only`: nothing runs afterwards; otherwise they run next.
         """
         for planned in plan.planned:
             if not planned.runs and not also_settled:
@@ -460,11 +460,11 @@ class Report:
         self.write(f"{jobs} would run. Nothing was changed." if shown_only else f"{jobs} to run.")
 
     def graph(self, graph: Graph, form: str) -> None:
-        """Print what is made from what: as a tree, or for Mermaid or Graphviz."""
+        """Print which file is made from which: as a tree, or for Mermaid or Graphviz."""
         {"tree": self._tree, "mermaid": self._mermaid, "dot": self._dot}[form](graph)
 
     def _tree(self, graph: Graph) -> None:
-        """Print each file with what it is made from below it, and what was shown as such."""
+        """Print each file with its inputs below it; a file shown before is only named."""
         shown: set[File] = set()
         told: set[str] = set()
 
@@ -536,7 +536,7 @@ _MARKS: Mapping[str, tuple[str, str, str]] = {
 
 
 def _plain_table(rows: Sequence[Sequence[str]], right: Sequence[int]) -> str:
-    """Return rows as lines with their columns one below another; the first row are the titles."""
+    """Return rows as lines with aligned columns; the first row holds the titles."""
     columns = []
     for number, column in enumerate(zip(*rows, strict=True)):
         wider = [0 if cell.isascii() else _wider_by(cell) for cell in column]
@@ -548,7 +548,7 @@ def _plain_table(rows: Sequence[Sequence[str]], right: Sequence[int]) -> str:
 
 
 def _have_space(rows: Sequence[Sequence[str]], columns: Sequence[int], width: int) -> bool:
-    """Tell whether no cell of some columns is broken on a terminal so wide."""
+    """Return whether no cell of some columns is broken on a terminal of that width."""
     _, widths = _fit(rows, width)
     return bool(widths) and all(
         len(row[number]) + _wider_by(row[number]) <= widths[number]
@@ -560,10 +560,10 @@ def _have_space(rows: Sequence[Sequence[str]], columns: Sequence[int], width: in
 def _fit(
     rows: Sequence[Sequence[str]], width: int, *, longest: int | None = LONGEST_WORD
 ) -> tuple[int, tuple[int, ...]]:
-    """Return the gap between columns and their widths, in which no word is broken.
+    """Return the gap between columns and their widths, such that no word is broken.
 
-    One longer than `longest` may be. Without widths where there is no room for that. What is
-    wide gives room first.
+    One longer than `longest` may be. The widths are () if there is too little space. Wide columns
+    are narrowed first.
     """
     from rich.cells import cell_len
 
@@ -584,33 +584,33 @@ def _fit(
 
 
 def _full_widths(rows: Sequence[Sequence[str]]) -> list[int]:
-    """Return how wide each column is where nothing of it is broken."""
+    """Return the width of each column with nothing broken."""
     from rich.cells import cell_len
 
     return [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
 
 
 def _wider_by(cell: str) -> int:
-    """Return how many columns more than it has characters a text takes, or less."""
+    """Return by how many columns a text is wider than its number of characters."""
     from rich.cells import cell_len
 
     return cell_len(cell) - len(cell)
 
 
 def _visible(text: str) -> str:
-    """Return a text without characters that would act on a terminal: names may hold any."""
+    """Return a text without terminal control characters: names may contain any."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
 
 
 def _on_a_line(text: str) -> str:
-    """Return what is shown of a text that people copy: all of it, as it is, if it is printable."""
+    """Return the display of a text to copy: unchanged if it is printable."""
     return text if text.isprintable() else _visible(one_line(text))
 
 
 def _in_a_cell(text: str) -> str:
-    """Return what a cell of a table shows of a text, which may be anybody's."""
+    """Return the display of a text, from any source, in a cell of a table."""
     if text.isprintable() and len(text) <= MOST_IN_A_CELL:
         return text
     text = _visible(one_line(text))
@@ -618,12 +618,12 @@ def _in_a_cell(text: str) -> str:
 
 
 def _at_step(step: str = "", doing: str = "") -> dict[str, Any]:
-    """Return what a job's line shows from a step's begin on."""
+    """Return the fields of a job's line from the beginning of a step."""
     return {"step": step, "doing": doing, "saying": "", "began_s": time.monotonic()}
 
 
 class CompositeReporter:
-    """An engine's watcher that passes everything on to several."""
+    """A reporter that passes everything on to several."""
 
     def __init__(self, *watchers: Any) -> None:
         self._watchers = watchers

@@ -1,7 +1,7 @@
-"""The log of one run: every line that any program said, one line each, with its time.
+"""The log of one run: every line that a program printed, one line each, with its time.
 
-It bears a partial name until it is finished, like every file that we make, so that a log under
-its final name is whole. It holds no secrets: no command that we run carries one.
+It has a partial name until it is finished, like every file of this package, so that a log under
+its final name is complete. It holds no secrets: no command of this package contains one.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ _TIME_BYTES = 19
 
 
 class RunLog:
-    """The log file of a runtag; a run that goes on adds to what is there.
+    """The log file of a runtag; a resumed run appends to it.
 
-    `new`: it must be a file of its own; raises FileExistsError where its name is taken.
+    `new`: it must be a new file; raises FileExistsError if its name is taken.
     """
 
     def __init__(self, path: str, *, new: bool = False) -> None:
         self.path = path
         self._lock = threading.Lock()
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
-        again = not new and os.path.isfile(path)  # a finished set is delivered, or made again
+        again = not new and os.path.isfile(path)  # a finished set is copied, or made again
         more = os.O_EXCL if new else os.O_TRUNC if again else 0
         descriptor = opened(path + PARTIAL, flags | more)
-        if new and os.path.lexists(path):  # one that ended before ours was begun
+        if new and os.path.lexists(path):  # another log finished before this one began
             os.close(descriptor)
             os.unlink(path + PARTIAL)
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
@@ -58,7 +58,7 @@ class RunLog:
         """Why a line could not be written, or ''."""
 
     def write(self, source: str, text: str) -> None:
-        """Add what `source` said, each line with the time; once closed, nothing."""
+        """Add the lines of `source`, each with the time; after closing, nothing."""
         now = time.strftime("%Y-%m-%d %H:%M:%S")
         with self._lock:
             if not self.closed:
@@ -66,11 +66,11 @@ class RunLog:
                     for line in text.splitlines() or [""]:
                         self._file.write(f"{now} {source}: {_visible(line)}\n")
                     self._file.flush()
-                except OSError as error:  # a full disk: the run goes on and ends with this
+                except OSError as error:  # a full disk: the run continues and reports it last
                     self.broken = words_of(error)
 
     def _close(self, *, sync: bool) -> None:
-        """Close the file; what could not be written before may fail here once more."""
+        """Close the file; buffered text that could not be written may fail here again."""
         self.closed = True
         try:
             with self._file:
@@ -87,7 +87,7 @@ class RunLog:
                 self._close(sync=False)
 
     def discard(self) -> None:
-        """Close the file and remove it: there is nothing that it is the log of."""
+        """Close the file and remove it: the run that it was for did nothing."""
         self.leave()
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.path + PARTIAL)
@@ -107,7 +107,7 @@ class RunLog:
         self.write("log", f"{_SUM_TITLE} {os.path.basename(self.path)}: {digest.hexdigest()}")
 
     def finish(self, rename: Callable[[str, str], None]) -> None:
-        """Give the log its final name; nothing is added from now on."""
+        """Give the log its final name; nothing is added after that."""
         with self._lock:
             if not self.closed:
                 self._close(sync=True)
@@ -115,9 +115,9 @@ class RunLog:
 
 
 class LostLog(RunLog):
-    """A log that cannot be made: nothing is kept of it, and what it is of goes on without."""
+    """Stands in for a log that cannot be created: writes nothing, while its run continues."""
 
-    def __init__(self, error: OSError) -> None:  # its file is none
+    def __init__(self, error: OSError) -> None:  # without a file
         self.path = f"none ({words_of(error)})"
         self._lock = threading.Lock()
         self._file = open(os.devnull, "a", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115
@@ -125,16 +125,16 @@ class LostLog(RunLog):
         self.broken = words_of(error)
 
     def finish(self, rename: Callable[[str, str], None]) -> None:  # noqa: ARG002
-        """Keep nothing."""
+        """Do nothing."""
         self.leave()
 
     def discard(self) -> None:
-        """Keep nothing."""
+        """Do nothing."""
         self.leave()
 
 
 def log_fits(content: bytes, name: str) -> bool | None:
-    """Tell whether a log is what was written under a name; None where it has no sum at all."""
+    """Return whether a log is unchanged and has its original name; None if it has no checksum."""
     begun, _, last = content.rstrip(b"\n").rpartition(b"\n")
     begun += b"\n"
     told = f" log: {_SUM_TITLE} {name}: {hashlib.sha256(begun).hexdigest()}\n".encode()
@@ -144,7 +144,7 @@ def log_fits(content: bytes, name: str) -> bool | None:
 
 
 def new_log(path: str) -> RunLog:
-    """Return a log of its own: of that name or, where it is taken, with -2, -3 … before `.log`."""
+    """Return a new log: of that name or, if it is taken, with -2, -3 … before `.log`."""
     number = 1
     while True:
         with contextlib.suppress(FileExistsError):
@@ -153,12 +153,12 @@ def new_log(path: str) -> RunLog:
 
 
 def unfinished_log(path: str) -> RunLog | None:
-    """Return the newest log of that name that did not end, to be added to; None for none."""
+    """Return the newest unfinished log of that name, to append to; None if there is none."""
     number, found = 1, ""
     while os.path.lexists(each := _numbered(path, number)) or os.path.lexists(each + PARTIAL):
         found = each if os.path.isfile(each + PARTIAL) else found
         number += 1
-    with contextlib.suppress(OSError):  # without it what it tells of can be undone as well
+    with contextlib.suppress(OSError):  # an undo works without its log
         return RunLog(found) if found else None
     return None
 
@@ -169,12 +169,12 @@ def _numbered(path: str, number: int) -> str:
 
 
 def _visible(line: str) -> str:
-    """Return a line without characters that would move the cursor of whoever reads the log."""
+    """Return a line without characters that would move the cursor of a terminal."""
     return "".join(c if c.isprintable() or c == "\t" else repr(c)[1:-1] for c in line)
 
 
 class LogReporter:
-    """Writes down all that the engine tells of."""
+    """Writes the engine's events to the log."""
 
     def __init__(self, log: RunLog) -> None:
         self.log = log
@@ -188,18 +188,18 @@ class LogReporter:
                 self.log.write(name, f"$ {line}")
 
     def heard(self, job: Job, stream: str, line: str) -> None:
-        """A program said a line."""
+        """A program printed a line."""
         self.log.write(f"{job.rule.name} {stream}", line)
 
     def said(self, job: Job, text: str) -> None:
-        """A job tells what it is doing."""
+        """A job reports its current activity."""
         self.log.write(job.rule.name, text)
 
     def stepped(self, job: Job, number: int, step: Step) -> None:
-        """Steps are not for the log: their commands stand at its job's begin."""
+        """Steps are not logged: their commands are listed when the job starts."""
 
     def moved(self, job: Job, done_bytes: int, expected_bytes: int) -> None:
-        """Bytes are not for the log."""
+        """Bytes are not logged."""
 
     def warned(self, job: Job, text: str) -> None:
         """A job warns."""

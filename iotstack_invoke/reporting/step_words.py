@@ -1,4 +1,4 @@
-"""What a person is shown of a step while it runs: a verb, and what it is done to. Pure."""
+"""What a user sees of a running step: a verb, and its object. Pure."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ _MOST_NAMES = 4
 
 
 def step_words(step: Any) -> str:
-    """Return what a step does, with what it does it to."""
+    """Return the verb of a step, with its object."""
     verb = VERBS.get(type(step).__name__, type(step).__name__)
     names = list(_objects(step))
     more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
@@ -100,7 +100,7 @@ def step_words(step: Any) -> str:
 
 
 def _objects(step: Any) -> Iterator[str]:
-    """Yield what a step is done to: containers, or the end of a path."""
+    """Yield the objects of a step: containers, or the end of a path."""
     name = type(step).__name__
     if name in ("StopContainers", "StartContainers"):
         yield from step.names

@@ -1,6 +1,6 @@
-"""A line that is longer than a terminal is wide goes on with a whole word, indented.
+"""Wraps lines at the width of a terminal, at whole words, with an indent.
 
-Blanks fill the row, no line break: whoever copies a command out of it gets one line.
+Spaces fill the row instead of a line break: a command copied from it is one line.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from typing import IO
 from ..core.errors import Interrupted
 
 HANGING = 2
-"""How much further in than its line what goes on stands."""
+"""The indent of continuation rows."""
 NARROW = 40
-"""Below so many columns nothing is indented."""
+"""Below this width nothing is indented."""
 
 BREAK = re.compile(r" (?!(?<=\d )(?:s|min|h|[kMGT]?B|%)(?!\w))")
-"""A blank at which a line may go on: a number and its unit stay together."""
+"""A space at which a line may wrap: a number and its unit stay together."""
 
 
 def columns_of(stream: IO[str]) -> int:
-    """Return how many columns a terminal has, 0 where a stream is none."""
+    """Return the width of a terminal, 0 if a stream is not one."""
     try:
         return os.get_terminal_size(stream.fileno()).columns if stream.isatty() else 0
     except (OSError, ValueError):
@@ -30,19 +30,19 @@ def columns_of(stream: IO[str]) -> int:
 
 
 def answer_to(question: str) -> str:
-    """Ask a person at a terminal, and return what was typed: nothing, for Ctrl-D."""
+    """Ask the user at the terminal, and return the answer: '' for Ctrl-D."""
     try:
         return input(wrapped(question, columns_of(sys.stdout)))
     except EOFError:
         sys.stdout.write("\n")
         return ""
-    except (Interrupted, KeyboardInterrupt):  # what is told of it begins a line of its own
+    except (Interrupted, KeyboardInterrupt):  # the message about it begins a new line
         sys.stdout.write("\n")
         raise
 
 
 def wrapped(text: str, width: int) -> str:
-    """Return a text whose words are not cut by the edge of a terminal, where they fit at all."""
+    """Return a text whose words are not cut by the edge of a terminal, if they fit at all."""
     if width < NARROW or "\t" in text:
         return text
     return "\n".join(_wrapped(line, width) for line in text.split("\n"))
@@ -62,7 +62,7 @@ def _wrapped(line: str, width: int) -> str:
         if column + 1 + long > width >= hanging + long:
             told += " " * (width - column + hanging) + word
             column = hanging + long
-        elif column + 1 + long > width >= long:  # a path that has no room behind an indent
+        elif column + 1 + long > width >= long:  # a path that does not fit after an indent
             told += " " * (width - column) + word
             column = long
         else:

@@ -7,7 +7,7 @@ from ..core.dataclass import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """A container of the stack as it was when the backup was made."""
+    """A container of the stack at the time of the backup."""
 
     name: str
     image: str

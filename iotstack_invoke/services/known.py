@@ -1,6 +1,6 @@
-"""Which service a container is, and how a backup saves its data: table.toml, and who is in it.
+"""Which service a container is, and how a backup saves its data, according to table.toml.
 
-Pure but for reading that file once. Not for: how data are saved; what is excluded (settings).
+Pure but for reading that file once. Not for: saving the data; exclusions (settings).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _INFLUXDB_3 = re.compile(r"(?:^|/)influxdb:3\b")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 FILE = "table.toml"
 OF_RESTORES = ("volumes/.previous-*-????????T??????Z*", "volumes/.restore-*")
-"""What restores keep and stage where volumes/ is a file system of its own; in no backup."""
+"""Data that restores keep and stage if volumes/ is a separate file system; in no backup."""
 DUMPED = frozenset({"influxdb", "influxdb2", "mariadb", "postgres"})
 """The dumps that a backup makes."""
 PART_OF_DUMP = {
@@ -38,7 +38,7 @@ PART_OF_DUMP = {
     "mariadb": "mariadb",
     "postgres": "postgres",
 }
-"""The part that each dump goes into."""
+"""The part that contains each dump."""
 ROW_KEYS: Mapping[str, type] = {
     "name": str,
     "kind": str,
@@ -85,7 +85,7 @@ _SAVED = {
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How a service is saved with its database; the fields are told at the top of table.toml."""
+    """How a service is saved with its database; the top of table.toml describes the fields."""
 
     database: str
     folder: str
@@ -105,14 +105,14 @@ class LeaveOut:
     inside: str
     reason: str
     usual: str = ""
-    """Where in the stack IOTstack has it: there it is meant if its container is not there."""
+    """Its usual path in IOTstack, which is left out if the container does not exist."""
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A row of the table; its fields are told at the top of table.toml.
+    """A row of the table; its fields are described at the top of table.toml.
 
-    `own`: hosts.toml gave it, or something of it.
+    `own`: hosts.toml set it, or part of it.
     """
 
     name: str
@@ -132,17 +132,17 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class ServiceTable:
-    """All services by name, and the images of databases, whoever saves them."""
+    """All services by name, and the images of databases, whichever service they belong to."""
 
     services: tuple[Service, ...]
     databases: frozenset[str]
     caches: frozenset[str] = frozenset()
 
     def service_of(self, container: Container) -> Service | None:
-        """Return the service that a container is, None for one that the table does not know.
+        """Return the service of a container, None if the table does not know it.
 
-        What hosts.toml says goes first. A name says more than an image, unless the image is
-        that of a database and the service of this name is another one.
+        hosts.toml has precedence. A name decides before an image, unless the image is that of a
+        database and the service of this name is another one.
         """
         name, image = container.name, container.image
         own = [each for each in self.services if each.own]
@@ -154,46 +154,46 @@ class ServiceTable:
             return self._influxdb2(name)
         if named and (not self.is_database(image) or _is_of(image, named.images)):
             return named
-        # What is left out is known by where it lies, and so by its name only.
+        # What is left out is identified by its path, and so by its name only.
         return _by_image((each for each in self.services if each.kind is not Kind.SKIP), image)
 
     def _influxdb2(self, name: str) -> Service | None:
-        """Return the row of InfluxDB 2, for a container of this name as well."""
+        """Return the row of InfluxDB 2, even for a container of this name."""
         row = next((each for each in self.services if each.dump == "influxdb2"), None)
         return replace(row, containers=(*row.containers, name)) if row else None
 
     def is_database(self, image: str) -> bool:
-        """Tell whether an image is that of a database."""
+        """Return whether an image is that of a database."""
         return bool(self.database_of(image))
 
     def is_cache(self, container: Container) -> bool:
-        """Tell whether a container keeps its data in memory, unless hosts.toml says how it is."""
+        """Return whether a container is an in-memory store that no row of the table covers."""
         return self.service_of(container) is None and _is_of(container.image, self.caches)
 
     def database_of(self, image: str) -> str:
-        """Return the name under which the table knows an image as a database's, or ''."""
+        """Return the name of the database whose image it is, by the table, or ''."""
         return next((name for name in sorted(self.databases) if _is_of(image, (name,))), "")
 
 
 @dataclass(frozen=True, slots=True)
 class Cover:
-    """How the data of one container are saved; `how` says why not, where it is not covered."""
+    """How the data of one container are saved; if they are not, `how` says why."""
 
     container: Container
     service: Service | None
     how: str
     covered: bool = True
     part: str = ""
-    """The part of the recipe that it is saved by, if any."""
+    """The part of the recipe that saves it, if any."""
     advice: str = ""
-    """What helps, where it is not a row of hosts.toml that says how it is saved."""
+    """What to do, if it is not to add a row to hosts.toml."""
 
     def __str__(self) -> str:
         return self.how if self.covered else f"NOT COVERED: {self.how}"
 
     @property
     def warning(self) -> str:
-        """What the owner of the stack is told of a container that is not covered."""
+        """The warning to the owner about a container that is not covered."""
         name = self.container.name
         row = f'[[services]], name = "{name}", kind ='
         advice = self.advice or f'Set in hosts.toml how to save it: {row} "stop", or "skip"'
@@ -216,7 +216,7 @@ def _untagged(image: str) -> str:
 
 
 def _is_of(image: str, names: Iterable[str]) -> bool:
-    """Tell whether an image has one of these names, or of these VENDOR/NAMEs."""
+    """Return whether an image has one of these names, or of these VENDOR/NAMEs."""
     plain, path = image_name(image), f"/{_untagged(image)}"
     return any(path.endswith(f"/{name}") if "/" in name else name == plain for name in names)
 
@@ -226,13 +226,13 @@ def _by_name(services: Iterable[Service], name: str) -> Service | None:
 
 
 def _has_own_images(service: Service) -> bool:
-    """Tell whether hosts.toml gave the images of a service, or else the package did."""
+    """Return whether hosts.toml set the images of a service, rather than the package."""
     packaged = packaged_service(service.name)
     return packaged is None or packaged.images != service.images
 
 
 def _by_image(services: Iterable[Service], image: str) -> Service | None:
-    """Return the service of an image; where several have it, the one that bears its name."""
+    """Return the service of an image; if several have it, the one with its name."""
     found = [each for each in services if _is_of(image, each.images)]
     return min(found, key=lambda each: each.name != image_name(image), default=None)
 
@@ -245,7 +245,7 @@ def cover(containers: Iterable[Container], table: ServiceTable) -> tuple[Cover, 
 
 
 def recipes_used(containers: Iterable[Container], table: ServiceTable) -> Mapping[str, Recipe]:
-    """Return the recipes by their services: of those of that kind whose database is dumped."""
+    """Return the recipes in use, by service: those whose database is dumped."""
     known = {each.name: each for each in containers}
     services = filter(None, map(table.service_of, known.values()))
     return {
@@ -259,7 +259,7 @@ def recipes_used(containers: Iterable[Container], table: ServiceTable) -> Mappin
 
 
 def _is_dumped(database: Container, table: ServiceTable) -> bool:
-    """Tell whether a recipe may dump its database: nobody said otherwise, and it runs."""
+    """Return whether a recipe may dump its database: it runs, and no row says otherwise."""
     service = table.service_of(database)
     if service is None or not database.running:
         return False
@@ -276,7 +276,7 @@ def _cover(
             how = f"in the {part} part, with the dump of {recipe.database}"
             return Cover(container, service, how, part=part)
     if service and service.kind is Kind.RECIPE:
-        assert service.recipe  # noqa: S101 - no row is of that kind without one
+        assert service.recipe  # noqa: S101 - every row of that kind has one
         if not service.recipe.otherwise:
             why = f"{service.recipe.database} is not a running MariaDB that is dumped"
             return Cover(container, service, why, covered=False)
@@ -296,7 +296,7 @@ def _cover(
 
 
 def _cover_by_leaving_out(container: Container, service: Service) -> Cover:
-    """Return that nothing of a container is saved; its owner must have said so."""
+    """Return the cover of a container that is left out, as its owner must have declared."""
     how = f"left out: {service.reason}"
     if service.own:
         return Cover(container, service, how)
@@ -323,7 +323,7 @@ def _cover_by_dump(container: Container, service: Service) -> Cover:
 
 
 def _another_influxdb(container: Container, service: Service) -> Cover:
-    """Return that a container's InfluxDB is not the one that is dumped, and how it would be."""
+    """Return the cover of a container whose InfluxDB is not the dumped one, with what to do."""
     name = container.name
     if influxdb_version(container.image) == "2":
         why = "InfluxDB 2 is dumped only if hosts.toml says so"
@@ -337,18 +337,18 @@ def _another_influxdb(container: Container, service: Service) -> Cover:
 
 
 def influxdb_version(image: str) -> str:
-    """Return the first number of the InfluxDB of an image, as its tag says; '' if it does not."""
+    """Return the major version in the tag of an InfluxDB image; '' if it has none."""
     found = _INFLUXDB_VERSION.search(image)
     return found[1] if found else ""
 
 
 def is_influxdb_3(image: str) -> bool:
-    """Tell whether an image says that it is of InfluxDB 3; `latest` does not say."""
+    """Return whether an image's tag says InfluxDB 3; `latest` does not."""
     return bool(_INFLUXDB_3.search(image))
 
 
 def influxdb_3(container: Container, service: Service | None) -> Cover:
-    """Return that a container's InfluxDB 3 has no backup; what helps is to stop it."""
+    """Return the cover of an InfluxDB 3 container: none; stopping it helps."""
     return Cover(container, service, NO_BACKUP_OF_3, covered=False)
 
 
@@ -360,7 +360,7 @@ def _torn(container: Container, service: Service | None, database: str) -> Cover
 
 
 def read_table(overrides: Iterable[Service] = (), influx: str = "influxdb") -> ServiceTable:
-    """Return the table of the package with the rows of hosts.toml in it.
+    """Return the table of the package with the rows of hosts.toml applied.
 
     `influx` names the one container whose InfluxDB is dumped.
     """
@@ -403,7 +403,7 @@ def _packaged() -> tuple[Mapping[str, Service], frozenset[str], frozenset[str]]:
 
 
 def read_row(row: Mapping[str, Any], base: Service | None = None, *, own: bool = False) -> Service:
-    """Return a row without mistakes as a service; what it does not give is taken from `base`."""
+    """Return a valid row as a service; fields that it omits are taken from `base`."""
     name = row["name"]
     start = base or Service(
         name, Kind.UNSURE, containers=(name,), paths=(f"{FOLDERS[-1]}/{name}",)
@@ -425,7 +425,7 @@ def read_row(row: Mapping[str, Any], base: Service | None = None, *, own: bool =
         given["recipe"] = Recipe(**words)
     kind = _KINDS[row["kind"]] if "kind" in row else start.kind
     if start.kind is Kind.UNSURE and kind is not Kind.UNSURE:
-        given.setdefault("notes", "")  # they say what another kind does
+        given.setdefault("notes", "")  # they describe another kind
     service = replace(start, kind=kind, own=own, **given)
     return service if kind is Kind.DUMP else replace(service, dump="")
 
@@ -468,7 +468,7 @@ def row_mistakes(row: Mapping[str, Any], base: Service | None = None) -> list[st
 
 
 def _leave_out_mistakes(entries: Iterable[Any]) -> Iterator[str]:
-    """Yield what is wrong with what a row leaves out of its container's paths."""
+    """Yield what is wrong with the container paths that a row leaves out."""
     for each in entries:
         if not isinstance(each, dict) or set(each) - {USUAL} != set(LEAVE_OUT_KEYS):
             yield f"leave_out: {each!r} must be a table with {' and '.join(LEAVE_OUT_KEYS)}"
@@ -485,10 +485,10 @@ def _leave_out_mistakes(entries: Iterable[Any]) -> Iterator[str]:
 
 
 def row_conflicts(rows: Mapping[int, Service]) -> list[str]:
-    """Return which rows say two things of one container: both name it, or both its image.
+    """Return the conflicts between rows about one container: both name it, or both its image.
 
-    `rows` by their numbers in the file, without mistakes of their own. A row that names a
-    container and one that names its image are no conflict: the name goes first.
+    `rows` by their numbers in the file, each valid by itself. A row with a container's name and
+    one with its image do not conflict: the name has precedence.
     """
     found = []
     for (first, one), (second, other) in combinations(rows.items(), 2):
@@ -511,14 +511,14 @@ def row_conflicts(rows: Mapping[int, Service]) -> list[str]:
 
 
 def is_in_stack(path: str) -> bool:
-    """Tell whether a relative path is one of the stack that a backup may hold."""
+    """Return whether a backup may hold a relative path of the stack."""
     top, *_ = PurePosixPath(path).parts or ("",)
     plain = not path.startswith("/") and ".." not in PurePosixPath(path).parts
     return plain and top not in ("", *KEPT_OUT)
 
 
 def is_part_of_stack(path: str) -> bool:
-    """Tell whether a relative path is one of the stack, and fits none of its folders as a whole.
+    """Return whether a relative path is in the stack, and does not match a whole top folder.
 
     `path` as PurePosixPath writes it.
     """
@@ -527,11 +527,11 @@ def is_part_of_stack(path: str) -> bool:
 
 
 def is_of_restores(path: str) -> bool:
-    """Tell whether what lies at a relative path is left out, as restores keep theirs there."""
+    """Return whether a relative path is left out because it belongs to restores."""
     return any(fits_all_of(each, path) for each in OF_RESTORES)
 
 
 def is_below_stack(path: str) -> bool:
-    """Tell whether a relative path lies below services/ or volumes/."""
+    """Return whether a relative path is below services/ or volumes/."""
     top, *below = PurePosixPath(path).parts or ("",)
     return top in FOLDERS and bool(below) and ".." not in below

@@ -1,1 +1,1 @@
-"""hosts.toml: read, checked, and as frozen values."""
+"""hosts.toml: reading it, checking it, its values."""

@@ -1,6 +1,6 @@
 """The settings: hosts.toml as frozen values.
 
-Pure but for reading the one file. Not for: what is wrong with it (mistakes.py), defaults of the
+Pure but for reading the one file. Not for: what is wrong with it (validation.py), defaults of the
 command line (tasks.py).
 """
 
@@ -45,48 +45,48 @@ _BRACKETED = re.compile(r"\[([*?\[])\]")
 _AT_LINE = re.compile(r"at line (\d+)")
 _WITH_PORT = re.compile(r"([^:/]+):(\d{1,5})", re.ASCII)
 _HEADER = re.compile(r"\s*(\[\[?[^\[\]]+\]\]?)[\s,]*[^\s,#]")
-"""The header of a table with more on its line."""
+"""The header of a table, with more text on its line."""
 
 
 @dataclass(frozen=True, slots=True)
 class Inclusion:
-    """A path that containers do not tell of, or that lies outside of the stack, and is packed.
+    """A path to pack that no container declares, or that is outside of the stack.
 
     Absolute, or relative to the stack's folder.
     """
 
     path: str
     restore_to: str = ""
-    """Where a restore puts it; '' for where it lay."""
+    """Where a restore puts it; '' for its original place."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exclusion:
     """A path that is left out of a backup, and why.
 
-    Of the stack, or absolute, or `volume:NAME`, or what lies below one of these.
+    Of the stack, or absolute, or `volume:NAME`, or something below one of these.
     """
 
     path: str
     reason: str
     by_default: bool = False
-    """The package's table says so, not the owner."""
+    """It comes from the package's table, not from the owner."""
 
     @property
     def place(self) -> str:
-        """The path, or the folder of which all is left out, as it is called."""
+        """The path; of a pattern for everything in a folder, the folder."""
         return _BRACKETED.sub(r"\1", self.path.removesuffix("/*"))
 
     def leaves_out(self, path: str) -> bool:
-        """Tell whether nothing of a path is in the general part."""
+        """Return whether nothing of a path is in the general part."""
         return fits_all_of(self.path, path)
 
 
 @dataclass(frozen=True, slots=True)
 class VaultConfig:
-    """A place where copies of sets live: a folder of another machine, of this one, or of a cloud.
+    """A place for copies of sets: a folder of another machine, of this one, or of a cloud.
 
-    Without a policy of its own nothing is ever removed there.
+    Without its own policy nothing is ever removed there.
     """
 
     name: str
@@ -94,9 +94,9 @@ class VaultConfig:
     ssh: Ssh | None = None
     policy: Policy | None = None
     mount: str = ""
-    """Where something must be mounted, for the folder to be the one that is meant."""
+    """The mount point that must be mounted; otherwise the folder is a different one."""
     remote: str = ""
-    """The remote of rclone's that `folder` begins with, and its colon."""
+    """The rclone remote that `folder` begins with, and its colon."""
 
     @property
     def is_far(self) -> bool:
@@ -104,9 +104,9 @@ class VaultConfig:
         return self.ssh is not None or bool(self.remote)
 
     by_host: bool = False
-    """Copies lie in a folder of each machine's name, in the vault's own."""
+    """Copies are in a folder named after each machine, inside the vault's folder."""
     limit_rate: TimeTable | None = None
-    """How many bytes a second go there and come back, all together; None: as many as can."""
+    """The limit in bytes per second for both directions together; None: none."""
     write_once: bool = False
     """Nothing can be removed or replaced there."""
     recipients: tuple[str, ...] = ()
@@ -114,14 +114,14 @@ class VaultConfig:
     identity: str = ""
     """The file with the secret key that decrypts copies, from the command line alone."""
     stack: StackConfig | None = field(default=None, compare=False, repr=False)
-    """The stack of this machine, in which no second copy can lie."""
+    """The stack of this machine, which must not contain a vault."""
     before: tuple[VaultConfig, ...] = field(default=(), compare=False, repr=False)
-    """Those that hosts.toml names before it, in whose folders its copies cannot lie."""
+    """The vaults that hosts.toml lists before it, whose folders it must not use."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hook:
-    """A program of the owner's, run before or after a task: words, never a shell line."""
+    """A program of the owner's, run before or after a task: arguments, never a shell line."""
 
     words: tuple[str, ...]
     limit_s: float = 60.0
@@ -130,7 +130,7 @@ class Hook:
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
-    """What is run on a machine before and after a backup of it, and a restore to it."""
+    """The hooks of a machine before and after a backup of it, and a restore to it."""
 
     before_backup: tuple[Hook, ...] = ()
     after_backup: tuple[Hook, ...] = ()
@@ -140,10 +140,10 @@ class Hooks:
 
 @dataclass(frozen=True, slots=True)
 class HostConfig:
-    """Another machine with a stack, that is backed up from here, or that a restore is made to.
+    """Another machine with a stack, which is backed up from here, or restored to.
 
-    `role` is live or test: a live one must be named twice. `machine_id`, where it is given, must
-    be that of its /etc/machine-id.
+    `role` is live or test: a live one must be named twice. `machine_id`, if given, must be the
+    content of its /etc/machine-id.
     """
 
     name: str
@@ -154,7 +154,7 @@ class HostConfig:
     machine_id: str = ""
     hooks: Hooks = field(default_factory=Hooks)
     policy: Policy = KEEP_FIVE
-    """Which of its own backups stay there."""
+    """Which of its own backups are kept there."""
     exclusions: tuple[Exclusion, ...] = ()
     exclude_defaults: bool = True
     adopt: bool = False
@@ -171,14 +171,14 @@ class StackConfig:
     exclusions: tuple[Exclusion, ...] = ()
     role: str = "test"
     exclude_defaults: bool = True
-    """What the table of services says that no backup needs is left out."""
+    """Leave out what the table of services declares unnecessary."""
     adopt: bool = False
-    """Archives without a manifest that the policy would remove are read, and are ours then."""
+    """Archives without a manifest that the policy would remove are verified, and then adopted."""
     inclusions: tuple[Inclusion, ...] = ()
     keep_previous: int = 1
-    """How many states of before a restore stay, however old."""
+    """How many previous states restores keep, however old."""
     keep_previous_days: int = 14
-    """How many days all of them stay."""
+    """For how many days all of them are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +190,7 @@ class Influx:
 
     @property
     def named(self) -> bool:
-        """Whether hosts.toml names another container than the usual: then no other is taken."""
+        """Whether hosts.toml names a non-default container: then no other is used."""
         return self.container != "influxdb"
 
 
@@ -216,23 +216,23 @@ class Settings:
     vaults: tuple[VaultConfig, ...] = ()
     machines: tuple[HostConfig, ...] = ()
     services: tuple[Service, ...] = ()
-    """Rows of the table of services that are added, or changed."""
+    """Added or changed rows of the table of services."""
     file: str = ""
     hooks: Hooks = field(default_factory=Hooks)
-    """Those of this machine."""
+    """The hooks of this machine."""
     identity: str = ""
     """The file whose secret key opens what is encrypted, wherever it is read."""
 
     @property
     def table(self) -> ServiceTable:
-        """The table of services with these settings in it."""
+        """The table of services with these settings applied."""
         return read_table(self.services, self.influx.container)
 
     @property
     def skipped(self) -> tuple[str, ...]:
-        """The services and containers of which the owner says that no backup is to hold them.
+        """The services and containers that the owner leaves out of all backups.
 
-        InfluxDB's and the recipes' are named as their parts.
+        InfluxDB's and the recipes' have the names of their parts.
         """
         names = set[str]()
         for each in (e for e in self.services if e.kind is Kind.SKIP):
@@ -249,7 +249,7 @@ class Settings:
         return replace(self, vaults=vaults, identity=identity)
 
     def of_machine(self, machine: HostConfig, folder: str) -> Settings:
-        """Return the settings with another machine's stack in place of this one's."""
+        """Return the settings with another machine's stack instead of this one's."""
         stack = StackConfig(
             folder,
             machine.policy,
@@ -266,7 +266,7 @@ class Settings:
 
 
 NEXTCLOUD = Exclusion("volumes/nextcloud/*", "Nextcloud is not safe to copy while it runs")
-"""In no part, unless its recipe is used: it is NOT COVERED until its owner says otherwise."""
+"""In no part, unless its recipe is used: it is NOT COVERED until its owner decides."""
 ALWAYS_EXCLUDED = (
     Exclusion("volumes/influxdb/*", "InfluxDB's live files; its data are in the influx part"),
     NEXTCLOUD,
@@ -277,7 +277,7 @@ ALWAYS_EXCLUDED = (
 
 
 def places_to_look(environment: Mapping[str, str], checkout: str = "") -> tuple[str, ...]:
-    """Return the settings files that are looked for, the first one found being used.
+    """Return the possible settings files; the first one that exists is used.
 
     A user's own file comes before the checkout's, so that `inv` in a checkout and the installed
     program under cron use the same.
@@ -291,16 +291,16 @@ def places_to_look(environment: Mapping[str, str], checkout: str = "") -> tuple[
 
 
 def load_settings(path: str = "", *, checkout: str = "") -> Settings:
-    """Return the settings of `path`, or of the first file found; without one, the defaults.
+    """Return the settings in `path`, or in the first file found; without one, the defaults.
 
-    Raises SettingsError, which lists every mistake of the file.
+    Raises SettingsError, which lists every mistake in the file.
     """
     candidates = (path,) if path else places_to_look(os.environ, checkout)
     for candidate in candidates:
         try:
             with open(os.path.expanduser(candidate), "rb") as stream:
                 content = stream.read()
-            # Notepad of Windows begins a file with a mark of its own.
+            # Windows Notepad begins a file with a byte order mark.
             return read_settings(read_toml(content.decode("utf-8-sig")), candidate)
         except FileNotFoundError:
             continue
@@ -315,20 +315,20 @@ def load_settings(path: str = "", *, checkout: str = "") -> Settings:
 
 
 _CURLY = "\u201c\u201d\u201e\u201f\u2018\u2019\u201a\u00ab\u00bb"
-"""Quotes as text programs and phones write them."""
+"""Quotes as word processors and phones write them."""
 _SETTING = re.compile(r"\s*([\w.-]+)\s*=\s*(\S.*?)\s*")
 
 
 def _line_hint(content: bytes, error: str) -> str:
-    """Return the line that is meant, if it is a setting, and what helps with slips of many.
+    """Return the line of an error, if it is a setting, and advice for common mistakes.
 
-    A value of several words is not shown: it may be a command with what is secret.
+    A value of several words is omitted: it may be a command with a secret.
     """
     found = _AT_LINE.search(error)
     if not found:
         return ""
     line = content.decode("utf-8-sig", "replace").splitlines()[int(found[1]) - 1]
-    if header := _HEADER.match(line):  # as somebody has it who copied a sentence of ours
+    if header := _HEADER.match(line):  # as in a sentence copied from our documentation
         return f" Put what follows {header[1]} on a new line below it."
     setting = _SETTING.fullmatch(line)
     if not setting:
@@ -344,7 +344,7 @@ def _line_hint(content: bytes, error: str) -> str:
 
 
 def read_settings(content: Mapping[str, Any], file: str) -> Settings:
-    """Return the settings that a parsed file holds; raises SettingsError with all mistakes."""
+    """Return the settings in a parsed file; raises SettingsError with all mistakes."""
     mistakes = mistakes_in(content)
     if mistakes:
         listed = "\n".join(f"  {mistake}" for mistake in mistakes)
@@ -408,7 +408,7 @@ def _vault(each: Mapping[str, Any]) -> VaultConfig:
 
 
 def _copying(each: Mapping[str, Any]) -> dict[str, Any]:
-    """Return how copies go to a vault, of whatever kind it is."""
+    """Return how copies are sent to a vault, of any kind."""
     rates = read_rates(each["limit_rate"]) if "limit_rate" in each else None
     return {
         "by_host": each.get("layout") == BY_HOST,
@@ -457,14 +457,14 @@ def _hooks(entry: Mapping[str, Any]) -> Hooks:
 
 
 def _hook(each: Any) -> Hook:
-    """Return a hook of a table, or of its short form: a list of words."""
+    """Return a hook from a table, or from its short form: a list of words."""
     entry = hook_table(each)
     limit_s = float(entry.get("limit_s", 60))
     return Hook(tuple(entry["run"]), limit_s, entry.get("may_fail", False))
 
 
 def _ssh(each: Mapping[str, Any]) -> Ssh:
-    """Return how a machine is reached; `host:port`, which `ssh` does not know, is taken apart."""
+    """Return how a machine is reached; `host:port`, which `ssh` does not accept, is split."""
     found = _WITH_PORT.fullmatch(each["host"])
     host, port = (found[1], int(found[2])) if found else (each["host"], 0)
     return Ssh(
@@ -478,9 +478,9 @@ def _ssh(each: Mapping[str, Any]) -> Ssh:
 
 
 def _far_folder(text: str) -> str:
-    """Return a folder of another machine; relative, ~ and ~/ mean the home of who logs in.
+    """Return a folder of another machine; relative paths, ~ and ~/ mean the login user's home.
 
-    One that begins with a dash is told with the dot: programs would take it for an option.
+    One that begins with a dash gets a leading `./`: programs would take it for an option.
     """
     folder = (text.rstrip("/") or text[:1]).removeprefix("~/")
     if folder in ("", "~"):

@@ -1,4 +1,4 @@
-"""The rows of hosts.toml that say what a backup holds, as text for a new one. Pure."""
+"""The rows of hosts.toml that define what a backup holds, as text for a new file. Pure."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from .model import Settings
 def rows_of(settings: Settings) -> tuple[str, ...]:
     """Return the lines of `[[stack.include]]`, `[[stack.exclude]]` and `[[services]]`.
 
-    Nothing else of hosts.toml: hooks and vaults may hold what is secret.
+    Nothing else of hosts.toml: hooks and vaults may contain secrets.
     """
     return tuple(_lines(settings))
 
 
 def missing_rows(told: Iterable[str], settings: Settings) -> int:
-    """Return how many rows of other settings these do not have; `told` as rows_of has them."""
+    """Return how many rows these settings lack; `told` is the result of rows_of elsewhere."""
     return len(_rows(told) - _rows(rows_of(settings)))
 
 
@@ -39,7 +39,7 @@ def _lines(settings: Settings) -> Iterator[str]:
 
 
 def _given(service: Service) -> dict[str, Any]:
-    """Return what hosts.toml gives of a service: what it would not be without that."""
+    """Return the fields of a service that hosts.toml sets: those that differ from the default."""
     packaged = packaged_service(service.name)
     base = packaged or read_row({"name": service.name})
     given: dict[str, Any] = {"name": service.name}

@@ -1,6 +1,6 @@
-"""What is wrong with a hosts.toml: all its mistakes at once, each with its place.
+"""The mistakes in a hosts.toml: all at once, each with its position.
 
-Pure. Knows the keys of each table and what they may hold; what they mean is in settings.py.
+Pure. Knows the keys of each table and their valid values; their meaning is in model.py.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from ..services.known import (
 )
 
 ANY_NAME = "\0" * 3
-"""A name that only a pattern fits which fits all."""
+"""A name that only a pattern for all names matches."""
 FLAT, BY_HOST = "flat", "by-host"
 KEEP_FIVE = Policy(keep=5)
-"""What stays on this machine where [stack] gives no rule."""
+"""The policy on this machine if [stack] gives none."""
 
 _SSH: Mapping[str, type] = {
     "host": str,
@@ -104,11 +104,11 @@ _NEEDED = {
 }
 ROLES = ("live", "test")
 MOST_DAYS = 99_999
-"""Of what a restore replaced: two centuries and more, which a date can still be."""
+"""The limit for keeping replaced data: over two centuries, which is still a valid date."""
 MOST_SECONDS = 366 * 86_400
-"""Of a limit: a year. Threads and programs count seconds in numbers that have an end."""
+"""The limit for a time limit: a year. Threads and programs cannot count arbitrary seconds."""
 MOST_NAME_BYTES, MOST_PATH_BYTES = 255, 3_500
-"""What Linux takes (limits.h: 255 and 4,096), with room for the names of ours below a folder."""
+"""Linux allows 255 and 4,096 (limits.h); this leaves space for our names below a folder."""
 MOST_SHOWN = 40
 _PATH_KEYS = frozenset(
     {"folder", "mount", "path", "restore_to", "key", "ssh_config", "known_hosts", "paths"}
@@ -118,11 +118,11 @@ _VOLUME = re.compile(r"volume:[A-Za-z0-9][A-Za-z0-9_.-]*(:/[^:]*|/.+)?")
 _PLACES = "must be a path in the stack's folder (not backups/ or restore/), or an absolute path"
 _PORTS = "must be between 1 and 65535"
 _TAKEN_NAMES = frozenset({"pi", "from", "dump", "media", "here", "vault", "all"})
-"""Words of the rules, of --from and of --at, which no vault can bear."""
+"""Words of the rules, of --from and of --at, which no vault may have as its name."""
 _VAULT_NAME = re.compile(r"[^\W\d][\w-]*")
 _VAULT_KINDS = ("ssh", "folder", "rclone")
 _REMOTE = re.compile(r"[\w.+@][\w.+@ -]*:.*[^/].*")
-"""A remote's name by rclone's own grammar, a colon, and a folder in it."""
+"""A remote's name by rclone's grammar, a colon, and a folder in it."""
 _RECIPIENT = re.compile(r"age1[a-z0-9]+|ssh-(ed25519|rsa) \S+( .*)?")
 """What age(1) encrypts for: its own public keys, those of its plugins, and those of SSH."""
 _WORDS = {
@@ -135,7 +135,7 @@ _WORDS = {
 
 
 def mistakes_in(content: Mapping[str, Any]) -> list[str]:
-    """Return every mistake of a parsed file, none where it can be used."""
+    """Return every mistake in a parsed file, [] if it is valid."""
     return [
         *_mistakes(content),
         *_text_mistakes(content),
@@ -152,7 +152,7 @@ def mistakes_in(content: Mapping[str, Any]) -> list[str]:
 
 
 def local_policy(stack: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the keys of the policy on this machine, with the default where no rule is given."""
+    """Return the keys of the policy on this machine, with the default if there are none."""
     given = policy_keys(stack)
     return given if set(given) & set(RULE_KEYS) else {**given, "keep": KEEP_FIVE.keep}
 
@@ -168,7 +168,7 @@ def mount_of(vault: Mapping[str, Any]) -> str:
 
 
 def hook_table(each: Any) -> dict[str, Any]:
-    """Return a hook as a table, also where it is written as a list of words."""
+    """Return a hook as a table, even if it is written as a list of words."""
     return each if isinstance(each, dict) else {"run": each}
 
 
@@ -222,12 +222,12 @@ def _wrong(
 
 
 def _fits(value: Any, kind: type | tuple[type, ...]) -> bool:
-    # bool is an int to Python, not to people
+    # bool is an int in Python, not for users
     return isinstance(value, kind) and not (isinstance(value, bool) and kind not in (bool, object))
 
 
 def _sound(entry: Any, section: str) -> dict[str, Any]:
-    """Return what of a table has a known name and the right type, so that it can be judged."""
+    """Return the entries of a table with a known name and the right type, for further checks."""
     keys = _KEYS[section]
     items = entry.items() if isinstance(entry, dict) else ()
     return {key: value for key, value in items if key in keys and _fits(value, keys[key])}
@@ -249,9 +249,9 @@ def _unknown(where: str, entry: Mapping[str, Any], known: Iterable[str]) -> list
 
 
 def _text_mistakes(content: Mapping[str, Any]) -> Iterator[str]:
-    """Yield which texts no program can be given, or no file system.
+    """Yield the texts that no program or file system accepts.
 
-    TOML lets a NUL character pass.
+    TOML allows a NUL character.
     """
     for where, key, text in _texts(content):
         if "\0" in text:
@@ -264,7 +264,7 @@ def _text_mistakes(content: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _texts(value: Any, where: str = "", key: str = "") -> Iterator[tuple[str, str, str]]:
-    """Yield each text of a file, with where it is and the key that it is a value of."""
+    """Yield each text of a file, with its position and its key."""
     if isinstance(value, str):
         yield where, key, value
     elif isinstance(value, dict):
@@ -295,7 +295,7 @@ def _stack_mistakes(stack: Mapping[str, Any]) -> list[str]:
 
 
 def _path_mistakes(title: str, stack: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what is wrong with what a stack includes and excludes."""
+    """Yield what is wrong with the paths that a stack includes and excludes."""
     lists = {key: _sound_list(stack.get(key), key) for key in ("exclude", "include")}
     of_home = [
         f"[[{title}.{key}]]: {name} = {row[name]!r}"
@@ -348,30 +348,30 @@ def _path_mistakes(title: str, stack: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _plain(path: str) -> str:
-    """Return a path as what is packed bears it, without what changes nothing: `./a//b/.`, `a/`."""
+    """Return a path as archives name it, without redundant parts: `./a//b/.`, `a/`."""
     return str(PurePosixPath(path)) if path and not path.startswith("volume:") else path
 
 
 def _is_of_backups(path: str, folder: str) -> bool:
-    """Tell whether a path is the stack's folder, or one of those that are kept out of backups."""
+    """Return whether a path is the stack's folder, or one that backups leave out."""
     below = PurePosixPath(path)
     kept = (PurePosixPath(folder, each) for each in KEPT_OUT)
     return below == PurePosixPath(folder) or any(below.is_relative_to(each) for each in kept)
 
 
 def is_of_home(path: str) -> bool:
-    """Tell whether a path lies in the home of who runs this, as a shell has it."""
+    """Return whether a path is in the current user's home, in shell syntax."""
     return path == "~" or path.startswith("~/")
 
 
 def from_home(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a row of what is included or excluded with its paths written out."""
+    """Return an include or exclude row with its home paths expanded."""
     paths = {key: row[key] for key in ("path", "restore_to") if is_of_home(row.get(key, ""))}
     return {**row, **{key: os.path.expanduser(path) for key, path in paths.items()}}
 
 
 def _row_around(path: str, rows: Iterable[Mapping[str, Any]]) -> str:
-    """Return where a row goes that another's path lies in; '' if there is none."""
+    """Return the restore path of the row that contains a path; '' if there is none."""
     for each in rows:
         other = str(each.get("path", ""))
         if other.startswith("/") and path.rstrip("/").startswith(f"{other.rstrip('/')}/"):
@@ -380,7 +380,7 @@ def _row_around(path: str, rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _holds_docker(path: str) -> bool:
-    """Tell whether a path is Docker's own folder, or lies around it; one volume is neither."""
+    """Return whether a path is Docker's own folder, or contains it; one volume is neither."""
     path = os.path.normpath(path)
     return f"{DOCKER_FOLDER}/volumes/".startswith(f"{path}/") or (
         path.startswith(f"{DOCKER_FOLDER}/") and not path.startswith(f"{DOCKER_FOLDER}/volumes/")
@@ -388,7 +388,7 @@ def _holds_docker(path: str) -> bool:
 
 
 def _is_place(path: str) -> bool:
-    """Tell whether a path is one that a backup may hold: of the stack, or absolute."""
+    """Return whether a backup may hold a path: one of the stack, or an absolute one."""
     if path.startswith("/"):
         return ".." not in path.split("/") and os.path.normpath(path) not in ("/", "//")
     return is_part_of_stack(path) and not path.startswith("volume:")
@@ -457,7 +457,7 @@ def _mount_mistakes(vault: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _remote_mistakes(where: str, vault: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what is wrong with the remote of a vault: it takes the place of folder and host."""
+    """Yield what is wrong with the remote of a vault, which replaces folder and host."""
     if vault.get("kind") != "rclone":
         if "remote" in vault and vault.get("kind") in _VAULT_KINDS:
             yield f"{where}: 'remote' is for kind = 'rclone'"
@@ -474,7 +474,7 @@ def _remote_mistakes(where: str, vault: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _copying_mistakes(where: str, vault: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what is wrong with how copies go to a vault."""
+    """Yield what is wrong with how copies are sent to a vault."""
     if vault.get("layout", BY_HOST) not in (FLAT, BY_HOST):
         yield f"{where}: layout = {vault['layout']!r} must be '{FLAT}' or '{BY_HOST}'"
     if "limit_rate" in vault:
@@ -565,7 +565,7 @@ def _limit_mistakes(where: str, entry: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _service_mistakes(rows: list[dict[str, Any]], influx: str) -> list[str]:
-    if not rows:  # then nobody needs to read the package's table
+    if not rows:  # then the package's table need not be read
         return []
     found = []
     known = {*packaged_names(), *(each["name"] for each in rows if "name" in each)}
@@ -600,7 +600,7 @@ def _service_mistakes(rows: list[dict[str, Any]], influx: str) -> list[str]:
 
 
 def _skips_all(service: Service) -> Iterator[str]:
-    """Yield what paths of a row with skip leave out more than any service has."""
+    """Yield the paths of a row with skip that would leave out more than any service has."""
     for path in service.paths if service.kind is Kind.SKIP else ():
         for folder in FOLDERS:
             if fits_all_of(path, f"{folder}/{ANY_NAME}"):

@@ -1,4 +1,4 @@
-"""Where copies of sets live: a folder, another machine, a cloud; plain or encrypted.
+"""Where copies of sets are kept: a folder, another machine, a cloud; plain or encrypted.
 
-A new kind of vault is a `Storage` of its own, opened by `access`.
+A new kind of vault is another `Storage` class, opened by `access`.
 """

@@ -1,7 +1,7 @@
-"""The places of the settings' vaults, opened when they are first used.
+"""The storage of the vaults in the settings, opened at its first use.
 
-A vault that does not answer fails only the jobs that need it. Each of them tries anew, but for a
-while after one has waited in vain: a vault that is silent costs a run that time once.
+A vault that does not answer fails only the jobs that need it. Each of them tries again, except
+for a while after a timeout: a silent vault costs a run that time once.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ if TYPE_CHECKING:
     from .encrypted import EncryptedStorage
 
 OWN_FOLDER = "."
-"""In the place of a host: what lies in the folder of the vault itself."""
+"""Instead of a host's name: the folder of the vault itself."""
 IN_VAIN_S = 15.0
-"""How long a question waits that fails in the end, for the vault not to be asked again at once."""
+"""If a request fails after this time, the vault is not asked again at once."""
 LEFT_ALONE_S = 600.0
-"""How long it is left alone then."""
+"""How long it is not asked then."""
 SENDING_H = 20.0
 """For how long a run sends large files to a vault: the next night's run needs its lock."""
 _GOES_ON = {
@@ -52,10 +52,10 @@ _GOES_ON = {
     False: "A file that takes longer is never completed there: leave out more data, or use a "
     "faster connection.",
 }
-"""By whether a place goes on with half a file."""
+"""By whether a storage can resume a partial file."""
 MOST_WHY_LETTERS = 200
 HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-"""What the name of a machine may be, so that it can be that of a folder anywhere."""
+"""Names of machines that are also valid as folder names on any system."""
 
 Held = TypeVar("Held")
 
@@ -68,14 +68,14 @@ def vault_storage(
     of_others: bool = False,
     own: OwnFolder | None = None,
 ) -> Storage:
-    """Return the place of a vault; using it raises Unreachable where it does not answer.
+    """Return the storage of a vault; using it raises Unreachable if it does not answer.
 
-    And WrongFolder where no second copy can be: also where it leads back to `own`, the folder of
-    the backups that are copied. Copies `of_others`, of another machine than this, may lie beside
-    this one's backups; those in the folder of a `host` are.
+    And WrongFolder if it cannot hold a second copy: also if it leads back to `own`, the folder of
+    the backups that are copied. Copies `of_others`, of machines other than this, may be beside
+    this one's backups; so may those in the folder of a `host`.
 
     In a vault with a folder for each machine it is that of `host`, or of this machine. The latter
-    is made when something is first written there, and so is the former if it is to be `made`.
+    is made at the first write, and so is the former if it is to be `made`.
     """
     pace = RateLimit(vault.limit_rate) if vault.limit_rate else None
     root = _root_of(vault, host)
@@ -100,7 +100,7 @@ def vault_storage(
 
 
 def _root_of(vault: VaultConfig, host: str) -> str:
-    """Return the folder in which the copies of a host lie."""
+    """Return the folder with the copies of a host."""
     if not vault.by_host or host == OWN_FOLDER:
         return vault.folder
     return f"{vault.folder.rstrip('/')}/{host or _own_host()}"
@@ -109,7 +109,7 @@ def _root_of(vault: VaultConfig, host: str) -> str:
 def at_address(vaults: Iterable[VaultConfig], address: str) -> tuple[VaultConfig, str] | None:
     """Return the vault and the host that an address such as `nas/other-pi` names, or None.
 
-    `nas/.` names what lies in the folder of the vault itself.
+    `nas/.` means the folder of the vault itself.
     """
     name, _, host = address.partition("/")
     for each in vaults:
@@ -121,7 +121,7 @@ def at_address(vaults: Iterable[VaultConfig], address: str) -> tuple[VaultConfig
 def other_hosts(vault: VaultConfig) -> tuple[str, ...]:
     """Return the addresses of what a by-host vault holds besides this machine's folder.
 
-    Raises StepFailed where it does not answer.
+    Raises StepFailed if it does not answer.
     """
     storage = vault_storage(vault, OWN_FOLDER)
     try:
@@ -148,7 +148,7 @@ def _own_host() -> str:
 
 
 def _open_folder(vault: VaultConfig, host: str, name: str, *, of_others: bool) -> EncryptedStorage:
-    """Open a vault at the folder of another host; raises Unreachable where there is none."""
+    """Open a vault at the folder of another host; raises Unreachable if that does not exist."""
     storage, root = _open(vault, host, of_others=of_others), _root_of(vault, host)
     if not storage.listdir(root) and root not in storage.stat([root]):
         storage.close()
@@ -200,9 +200,9 @@ def _open(vault: VaultConfig, host: str, *, of_others: bool) -> EncryptedStorage
 
 
 def _before(vault: VaultConfig, host: str) -> Iterator[tuple[VaultConfig, str]]:
-    """Yield the vaults that come before one and lie on the same machine, with their folders.
+    """Yield the vaults listed before one that are on the same machine, with their folders.
 
-    What one by host has besides the folder of this machine is in no flat one.
+    What a by-host vault holds outside of this machine's folder is in no flat vault.
     """
     for each in vault.before:
         same = (each.remote, _whose(each)) == (vault.remote, _whose(vault))
@@ -236,7 +236,7 @@ def _open_plain(vault: VaultConfig, host: str, *, of_others: bool) -> Storage:
     from ..hosts.ssh import open_storage  # Fabric takes a fifth of a second to import
 
     storage = open_storage(vault.ssh, vault.folder, vault.name)
-    inside = f"{vault.folder}/."  # so a link to a folder is one
+    inside = f"{vault.folder}/."  # so that a link to a folder counts as one
     found = storage.stat([inside, vault.folder])
     if inside not in found or not found[inside].is_folder:
         storage.close()
@@ -255,7 +255,7 @@ def _open_plain(vault: VaultConfig, host: str, *, of_others: bool) -> Storage:
 
 
 class _Lazy:
-    """Opens a place when something of it is first used, and again if that failed."""
+    """Opens a storage at its first use, and again if that failed."""
 
     def __init__(
         self,
@@ -273,13 +273,13 @@ class _Lazy:
         self._pace = pace
         self._makes_root = makes_root
         self._own = own
-        """The stack's own backups; None once this is known to be another folder."""
+        """The stack's own backups; None once the vault is known to be another folder."""
         self._until_s = 0.0
-        """When this run sends no more large files; it is known once the first is sent."""
+        """When this run stops sending large files; set when the first is sent."""
         self._storage: EncryptedStorage | None = None
         self._lock = threading.Lock()
         self._refusal: tuple[float, Unreachable] | None = None
-        """Until when the vault is left alone, and why."""
+        """Until when the vault is not asked, and why."""
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self.opened(), name)
@@ -295,7 +295,7 @@ class _Lazy:
         return asked
 
     def opened(self) -> EncryptedStorage:
-        """Return the place; raises Unreachable where it does not answer, or did not of late."""
+        """Return the storage; raises Unreachable if it does not answer, or recently did not."""
         with self._lock:
             if self._refusal and time.monotonic() < self._refusal[0]:
                 raise self._refusal[1]
@@ -307,10 +307,10 @@ class _Lazy:
     def _waiting(
         self, in_vain_s: float | None = None, others: Sequence[BaseException] = ()
     ) -> Iterator[None]:
-        """Remember a failure for which we waited that long: others need not wait as well.
+        """Remember a failure after a long wait: other jobs need not wait as well.
 
-        What nobody foresaw becomes Unreachable, so that it costs this vault alone; but for what
-        is among `others`, which did not arise in the place.
+        An unexpected error becomes Unreachable, so that it fails this vault alone; except for
+        those among `others`, which did not arise in the storage.
         """
         began_s = time.monotonic()
         try:
@@ -337,7 +337,7 @@ class _Lazy:
 
     @contextlib.contextmanager
     def _held(self, given: AbstractContextManager[Held]) -> Iterator[Held]:
-        """Enter and leave what a place gives; what the block itself raises is not the place's."""
+        """Enter and leave a context of the storage; errors of the block are not the storage's."""
         raised: list[BaseException] = []
         with self._waiting(math.inf, raised), given as held:
             try:
@@ -347,17 +347,17 @@ class _Lazy:
                 raise
 
     def stat(self, paths: Iterable[str]) -> dict[str, FileFact]:
-        """Return what is there; a path that is not there has no entry."""
+        """Return the facts of those paths that exist; a missing path has no entry."""
         storage = self.opened()
         with self._waiting():
             return storage.stat(paths)
 
     def listdir(self, folder: str) -> dict[str, FileFact]:
-        """Return the entries of a folder by name, {} where there is no such folder."""
+        """Return the entries of a folder by name, {} if it does not exist."""
         storage = self.opened()
         own = self._own if folder == self.root else None
         if own and getattr(storage, "is_on_disk", False) and not own.far:
-            own = None  # its inode told
+            own = None  # already compared by inode
         if own:
             own.prepare()
         with self._waiting():
@@ -369,7 +369,7 @@ class _Lazy:
     def _refuse_own(
         self, own: OwnFolder, storage: EncryptedStorage, listed: Container[str]
     ) -> None:
-        """Leave a vault alone for good that is the folder of the stack's own backups."""
+        """Give up a vault for this run if it is the folder of the stack's own backups."""
         try:
             with self._waiting():
                 own.refuse(cast("Storage", storage), listed)
@@ -385,7 +385,7 @@ class _Lazy:
             return storage.read_many(folder, names)
 
     def _writable(self) -> EncryptedStorage:
-        """Return the place, its root being there from the first time on."""
+        """Return the storage, with its root folder created at the first call."""
         storage = self.opened()
         if self._makes_root:
             storage.mkdir(self.root)
@@ -393,15 +393,15 @@ class _Lazy:
         return storage
 
     def create_exclusive(self, path: str, line: str) -> str:
-        """Make a file of one line where there is none, and return the line that is in it then."""
+        """Create a file of one line unless it exists, and return the line it then holds."""
         with self._waiting():
             return self._writable().create_exclusive(path, line)
 
     def write(self, path: str, source: IO[bytes], *rest: Any, **more: Any) -> Received:
-        """Write a stream there as the place does, no faster than the vault's limit.
+        """Write a stream like the storage does, no faster than the vault's limit.
 
-        What has arrived stays there when the time of this run is up: the next one goes on with it,
-        where the place can.
+        If the time of this run is up, the received part stays: the next run resumes it, if the
+        storage can.
         """
         self._until_s = self._until_s or time.monotonic() + SENDING_H * 3600
         with self._waiting(math.inf):
@@ -421,14 +421,14 @@ class _Lazy:
             yield self._pace.stream(stream) if self._pace else stream
 
     def close(self) -> None:
-        """Close what was opened."""
+        """Close the storage if it was opened."""
         if self._storage is not None:
             with self._waiting(math.inf):
                 self._storage.close()
 
 
 def _unforeseen(name: str, error: Exception) -> Unreachable:
-    """Return the failure of a vault in which ours is a fault: with where, for whoever mends it."""
+    """Return the failure of a vault for a bug in this package, with its location in the code."""
     ours = os.path.dirname(os.path.dirname(__file__))
     frames = traceback.extract_tb(error.__traceback__)
     at = next((e for e in reversed(frames) if e.filename.startswith(ours)), frames[-1])

@@ -32,7 +32,7 @@ TAG_BYTES = 16
 MAC = re.compile(rb"\n--- [^\n]+\n")
 """The last line of a header."""
 IDENTITY_LIMIT_BYTES = 1 << 14
-"""What a pipe takes at once, whatever the system."""
+"""What a pipe takes at once, on any system."""
 UNDER_PASSPHRASE = (b"age-encryption.org/v1", b"-----BEGIN AGE ENCRYPTED FILE-----")
 SECRETS = (b"AGE-SECRET-KEY-", b"AGE-PLUGIN-", b"PRIVATE KEY")
 OTHER_KEYS = re.compile("no identity matched")
@@ -48,7 +48,7 @@ class CiphertextDamaged(StepFailed):
 def encrypting(recipients: Iterable[str], source: IO[bytes]) -> Iterator[IO[bytes]]:
     """Return the bytes of `source` as a stream that is encrypted for each of the recipients.
 
-    Read to its end it raises StepFailed where age failed, or what reading `source` raised.
+    Read to its end it raises StepFailed if age failed, or what reading `source` raised.
     """
     words = (AGE, "--encrypt", *(word for each in recipients for word in ("--recipient", each)))
 
@@ -115,7 +115,7 @@ def encrypted_size(head: bytes, size_bytes: int) -> int:
 def read_identity(path: str) -> bytes:
     """Return the content of a file with a secret key; one under a passphrase is opened first.
 
-    Raises UsageError where it is no such file, StepFailed where the passphrase is wrong.
+    Raises UsageError if it is no such file, StepFailed if the passphrase is wrong.
     """
     try:
         with open(os.path.expanduser(path), "rb") as stream:
@@ -132,7 +132,7 @@ def read_identity(path: str) -> bytes:
 
 
 def _without_passphrase(path: str) -> bytes:
-    """Return the key in a file under a passphrase, which age asks for at the terminal."""
+    """Return the key in a passphrase-protected file; age asks for it at the terminal."""
     if not sys.stdin.isatty():
         raise StepFailed(
             f"--identity {path} has a passphrase, and there is no terminal to type it on."
@@ -154,14 +154,14 @@ def _require_age() -> None:
 
 
 class _Output:
-    """What a program makes of a stream; at its end it is asked how that went."""
+    """The output of a program for a stream; at its end the program's exit is checked."""
 
     def __init__(self, stream: IO[bytes], end: Callable[[], None]) -> None:
         self._stream = stream
         self._end = end
 
     def read(self, size: int = -1) -> bytes:
-        """Return the next bytes, b"" at the end; raises what went wrong in place of that."""
+        """Return the next bytes, b"" at the end; raises the program's failure instead of that."""
         content = self._stream.read(size)
         if len(content) < size or size < 0:
             self._end()
@@ -175,7 +175,7 @@ def _through(
     failure: Callable[[str], StepFailed],
     key: int | None = None,
 ) -> Iterator[IO[bytes]]:
-    """Return what a program makes of a stream, which a thread feeds to it."""
+    """Yield the output of a program for a stream, which a thread feeds to it."""
     said: list[str] = []
     troubles: list[BaseException] = []
     keys = () if key is None else (key,)
@@ -195,15 +195,15 @@ def _through(
                 while content := read_chunk(source):
                     target.write(content)
                 target.close()
-            except BrokenPipeError:  # its exit code and words say more
+            except BrokenPipeError:  # its exit code and output say more
                 pass
-            except BaseException as error:  # noqa: BLE001 - raised for whoever reads
+            except BaseException as error:  # noqa: BLE001 - raised in the reader's thread
                 troubles.append(error)
-                processes.end(process)  # what it would make of a part looks whole
+                processes.end(process)  # its output for a part would look complete
 
         feeder = threading.Thread(target=feed, daemon=True)
         feeder.start()
-        # Nobody else may close the source while it is read: the answers of SFTP would be mixed up.
+        # Nothing else may close the source while it is read: SFTP answers would be mixed up.
         at_the_end.callback(feeder.join, processes.GRACE_S)
 
         def end() -> None:
@@ -220,6 +220,6 @@ def _through(
 
 
 def _last_words(said: Iterable[str]) -> str:
-    """Return why age failed, without how that is reported to its author."""
+    """Return why age failed, without its advice on reporting bugs."""
     lines = [PREFIX.sub("", each.strip()).rstrip(".") for each in said if each.strip()]
     return "; ".join(each for each in lines if not each.startswith("report unexpected"))

@@ -1,9 +1,9 @@
-"""Where no second copy can be: in the stack itself, or in the folder of another vault.
+"""Folders that cannot hold a second copy: the stack itself, and the folder of another vault.
 
-Links are followed, and mounts of one folder at two places are known by its inode. What leads back
-from another machine is known by a word that we change in the folder of the backups. A folder that
-is not the vault's own and does not answer is another one: a share that hangs costs its own vault
-alone. Not for: whether a vault is there.
+Links are followed, and two mounts of one folder are recognised by its inode. A vault on another
+machine that leads back is recognised by a word that is changed in the backup folder. A folder
+other than the vault's own that does not answer counts as different: a share that hangs fails its
+own vault alone. Not for: whether a vault is reachable.
 """
 
 from __future__ import annotations
@@ -25,37 +25,37 @@ from ..settings.model import StackConfig, VaultConfig
 ANOTHER = "Set another folder in hosts.toml."
 OUTSIDE = "Set a folder outside the stack in hosts.toml."
 OTHER_LIMIT_S = 5.0
-"""How long a folder is waited for that is not the vault's own."""
+"""How long to wait for a folder that is not the vault's own."""
 TRIES = 3
 DATES_APART_S = 2.0
-"""A FAT file system tells even seconds only."""
+"""A FAT file system stores even seconds only."""
 PACKED = "each backup would pack the copies in it, and a restore would move them away"
 
 
 Around = list[tuple[str, os.stat_result | None]]
-"""A folder and those around it, up to the root, with links followed; None: it is not there."""
+"""A folder and its parents up to the root, with links resolved; None: it does not exist."""
 Answer = TypeVar("Answer")
 
 
 class OwnFolder:
-    """The folder of a stack's own backups, to be known where a vault leads back to it.
+    """The folder of a stack's own backups, to be recognised if a vault leads back to it.
 
-    Where a vault lists what no vault of ours gets, the lock, a random word is put into a file here
-    and looked for there: the folder itself has it at once, and no copy, however young. It needs no
-    lock. Where nothing can be written, what may be the folder is not counted.
+    If a vault lists the lock file, which no vault receives, a random word is written to a file
+    here and looked for there: only the folder itself shows it at once, however recent a copy is.
+    It needs no lock. If nothing can be written, a possible match does not count.
     """
 
     def __init__(self, host: Storage, folder: str, *, far: bool = False) -> None:
         self.far = far
-        """It is on another machine: no inode of it is seen here, and who only looks makes nothing
-        there."""
+        """It is on another machine: its inodes are not visible here, and read-only commands
+        create no file there."""
         self._host = host
         self._folder = folder
         self._marks: tuple[str, ...] | None = None
-        """Files that lie in it and go to no vault; None: nobody has looked."""
+        """Its files that are never copied to a vault; None: not looked for yet."""
 
     def prepare(self) -> None:
-        """Look for such files, before a vault is listed; before the first run there is none."""
+        """Look for such files, before a vault is listed; before the first run there are none."""
         if self._marks is None:
             self._marks = self._found()
 
@@ -67,9 +67,9 @@ class OwnFolder:
         return ()
 
     def refuse(self, storage: Storage, listed: Container[str]) -> None:
-        """Raise WrongFolder where a vault's root, of which that is listed, is this folder.
+        """Raise WrongFolder if a vault's root, with these names listed, is this folder.
 
-        And Unreachable where that cannot be told.
+        And Unreachable if that is unknown.
         """
         if not self._marks or not all(name in listed for name in self._marks):
             return
@@ -91,9 +91,9 @@ class OwnFolder:
             )
 
     def _sees_new_word(self, storage: Storage) -> bool | None:
-        """Tell whether a vault has the word that is new here; None where that cannot be told.
+        """Return whether a vault shows a word just written here; None if that is unknown.
 
-        Another run may change it as well meanwhile: then it is tried again.
+        Another run may change it meanwhile: then it is tried again.
         """
         for _ in range(TRIES):
             word = _new_word()
@@ -113,7 +113,7 @@ class OwnFolder:
         return None
 
     def _put(self, word: str) -> bool:
-        """Put a word into the badge at once, and tell whether that could be done."""
+        """Replace the word in the badge file atomically, and return whether that succeeded."""
         path = f"{self._folder}/{BADGE}"
         partial = f"{path}-{word}{PARTIAL}"
         try:
@@ -126,7 +126,7 @@ class OwnFolder:
         return True
 
     def _is_alike(self, storage: Storage, mark: str) -> bool:
-        """Tell whether the file that is both here and there is one by its size and its date."""
+        """Return whether the file that exists here and there looks the same by size and date."""
         before = _fact_in(self._host, self._folder, mark)
         there = _fact_in(storage, storage.root, mark)
         here = (before, _fact_in(self._host, self._folder, mark))
@@ -143,7 +143,7 @@ def _new_word() -> str:
 
 
 def _word_in(storage: Storage, folder: str) -> str:
-    """Return the word in the badge of a folder, '' where there is none."""
+    """Return the word in the badge of a folder, '' if there is none."""
     return storage.read_many(folder, [BADGE]).get(BADGE, b"").decode("utf-8", "replace").strip()
 
 
@@ -153,7 +153,7 @@ def _fact_in(storage: Storage, folder: str, name: str) -> FileFact | None:
 
 
 def folders_around(path: str) -> Around:
-    """Return a folder and those around it, of which that of a host is made by the first copy."""
+    """Return a folder and its parents; a host's folder is made by the first copy."""
     path = os.path.realpath(path)
     found: Around = [(path, _status(path))]
     while path != os.path.dirname(path):
@@ -170,10 +170,10 @@ def refuse_folder(
     *,
     of_others: bool = False,
 ) -> None:
-    """Raise WrongFolder where a folder of this machine holds no second copy.
+    """Raise WrongFolder if a folder of this machine cannot hold a second copy.
 
-    `root`: where the copies lie, and `around` it; `twins`: other vaults of this machine with where
-    theirs do. Copies `of_others`, other machines, may lie beside this one's backups.
+    `root`: where the copies are, with its parents `around`; `twins`: other vaults of this machine
+    and their roots. Copies `of_others`, of other machines, may be beside this one's backups.
     """
     if vault.stack and _is_stack(vault.stack.folder):
         if not of_others:
@@ -185,7 +185,7 @@ def refuse_folder(
 
 
 def refuse_twin(name: str, root: str, other: str) -> None:
-    """Raise WrongFolder for a vault with the folder of another one."""
+    """Raise WrongFolder for a vault with the same folder as another one."""
     raise WrongFolder(
         f"Vault '{name}': {root} is also the folder of vault '{other}', so it holds no second "
         f"copy. {ANOTHER[:-1]}, or remove one of the two."
@@ -193,17 +193,17 @@ def refuse_twin(name: str, root: str, other: str) -> None:
 
 
 def _is_stack(folder: str) -> bool:
-    """Tell whether a stack lies in a folder: on a laptop other machines' copies may lie there."""
+    """Return whether a folder contains a stack; a laptop's may hold copies of others instead."""
     from ..stack.compose import COMPOSE_FILES  # late, for the speed of a start
 
     return any(os.path.lexists(f"{folder}/{each}") for each in (*COMPOSE_FILES, ".env", *FOLDERS))
 
 
 def _refuse_beside(name: str, stack: StackConfig, root: str, around: Around) -> None:
-    """Raise WrongFolder for the stack's folder, that of its backups, and what lies in it.
+    """Raise WrongFolder for the stack's folder, its backup folder, and anything inside that.
 
-    A drive of its own that is mounted among the backups stays when they go. In the folder of
-    restores none may be mounted: they refuse it.
+    A separate drive mounted among the backups survives their removal. In the folder of restores
+    none may be mounted: they refuse it.
     """
     own, kept = f"{stack.folder}/{BACKUPS}", f"{stack.folder}/{RESTORE}"
     if _in(around, stack.folder) == around[0][0]:
@@ -223,7 +223,7 @@ def _refuse_beside(name: str, stack: StackConfig, root: str, around: Around) -> 
 
 
 def _refuse_packed(name: str, stack: StackConfig, root: str, around: Around) -> None:
-    """Raise WrongFolder for what lies in what each backup packs, but for what is left out."""
+    """Raise WrongFolder for a folder inside what each backup packs, except what it leaves out."""
     from ..stack.inside import is_in
     from ..stack.stack_holdings import is_system  # late, as in _is_stack
 
@@ -233,7 +233,7 @@ def _refuse_packed(name: str, stack: StackConfig, root: str, around: Around) -> 
         folder = os.path.join(stack.folder, path)
         found = _in(around, folder)
         if not found or is_in(os.path.realpath(stack.folder), found):
-            continue  # nothing is packed in which the stack lies
+            continue  # a folder that contains the stack is not packed
         if path in links and (home or is_system(found)):
             continue
         called = (f"{path}{real[len(found) :]}", *(() if home else (real,)))
@@ -242,7 +242,7 @@ def _refuse_packed(name: str, stack: StackConfig, root: str, around: Around) -> 
 
 
 def _links(folder: str) -> Iterator[str]:
-    """Yield the links of a stack's folders, in which backups pack what lies outside of it."""
+    """Yield the links in a stack's folders through which backups pack outside folders."""
     for path in FOLDERS:
         names = _asked(os.listdir, os.path.join(folder, path)) or ()
         links = (f"{path}/{each}" for each in sorted(names) if each[0] != ".")
@@ -264,7 +264,7 @@ def _status(path: str) -> os.stat_result | None:
 
 
 def _asked(ask: Callable[[str], Answer], folder: str) -> Answer | None:
-    """Return what is told of a folder that is not the vault's own; None where nothing is."""
+    """Return the answer about a folder that is not the vault's own; None if there is none."""
     try:
         return within(OTHER_LIMIT_S, f"The folder {folder}", lambda: ask(folder))
     except (OSError, StepFailed):
@@ -272,12 +272,12 @@ def _asked(ask: Callable[[str], Answer], folder: str) -> Answer | None:
 
 
 def _in(around: Around, folder: str) -> str:
-    """Return which of some folders is that one, by whatever path; '' if none is."""
+    """Return which of some folders is the same, under any path; '' if none is."""
     status = _asked(os.stat, folder)
     same = (path for path, each in around if status and each and os.path.samestat(status, each))
     return next(same, "")
 
 
 def _drive_of(around: Around, folder: str = "") -> int | None:
-    """Return the device of one of some folders; without its name, of the innermost there is."""
+    """Return the device of one of some folders; without a name, of the innermost existing."""
     return next((e.st_dev for path, e in around if e and folder in ("", path)), None)

@@ -1,8 +1,8 @@
-"""A claim where no file can be made only if there is none: each puts a mark beside it, and looks.
+"""Claims for storage that cannot create files exclusively: each claimant adds a mark, and looks.
 
-Who sees no mark but its own makes the claim. Two never do: of two marks the later one is put
-before its owner looks, and the claim lies there before its maker's mark goes. Of several, the one
-whose mark sorts first stays, the others wait. Holds where a place lists what was just written.
+A claimant that sees no mark but its own makes the claim. Two never do: of two marks the later one
+is put before its owner looks, and the claim exists before its maker's mark is removed. Of several,
+the one whose mark sorts first stays, the others wait. Requires that a listing shows recent writes.
 """
 
 from __future__ import annotations
@@ -21,42 +21,42 @@ from ..hosts.base import FileFact
 LIMIT_S = 60.0
 PAUSE_S = 0.2
 DEAD_S = 24 * 3600.0
-"""A mark that is so much older than ours was left by a run that died."""
+"""A mark that is older than ours by this was left by a crashed run."""
 DIGITS = 16
 
 
 class Markable(Protocol):
-    """What claiming needs of a place."""
+    """The part of a Storage that claims need."""
 
     name: str
 
     def stat(self, paths: Iterable[str]) -> dict[str, FileFact]:
-        """As a Storage's."""
+        """Like a Storage's."""
         ...
 
     def listdir(self, folder: str) -> dict[str, FileFact]:
-        """As a Storage's."""
+        """Like a Storage's."""
         ...
 
     def read_many(self, folder: str, names: Iterable[str]) -> dict[str, bytes]:
-        """As a Storage's."""
+        """Like a Storage's."""
         ...
 
     def put(self, path: str, content: bytes) -> None:
-        """Write a small file at once."""
+        """Write a small file in one request."""
         ...
 
     def remove(self, paths: Iterable[str]) -> None:
-        """As a Storage's."""
+        """Like a Storage's."""
         ...
 
 
 def claim_by_marks(storage: Markable, path: str, line: str, limit_s: float = LIMIT_S) -> str:
-    """Make a file of one line where there is none, and return the line that is in it then.
+    """Create a file of one line unless it exists, and return the line it then holds.
 
-    Returns "" where what is there cannot be read. Raises StepFailed where another's mark stays,
-    Unreachable where ours is not listed: nothing else that is put there would be. Our mark is left
-    there only where we are killed, or the line breaks.
+    Returns "" if the existing file cannot be read. Raises StepFailed if another claimant's mark
+    stays, Unreachable if ours is not listed: then no other new file would be. Our mark is left
+    there only if this process is killed, or the connection is lost.
     """
     folder, _, name = path.rpartition("/")
     told = _line_in(storage, folder, name)
@@ -78,7 +78,7 @@ def claim_by_marks(storage: Markable, path: str, line: str, limit_s: float = LIM
                 return _line_in(storage, folder, name) or ""
             marks = [each for each in listed if pattern.fullmatch(each) and each != mark]
             others = _alive(storage, folder, listed, marks, mark)
-            # It may be made while we listed, and its mark gone before it came up.
+            # The claim may be made during our listing, and its mark removed before we reached it.
             if marked and mark in listed and not others and not storage.stat([path]):
                 _make(storage, path, content)
                 return line
@@ -103,12 +103,12 @@ def claim_by_marks(storage: Markable, path: str, line: str, limit_s: float = LIM
 
 
 def mark_of(name: str, line: str) -> str:
-    """Return the name of the mark that whoever claims `name` with a line puts beside it."""
+    """Return the name of the mark that a claimant of `name` with this line puts beside it."""
     return f"{name}.{hashlib.sha256(line.encode()).hexdigest()[:DIGITS]}"
 
 
 def _make(storage: Markable, path: str, content: bytes) -> None:
-    """Write the claim; half of one would keep everybody out."""
+    """Write the claim; a partial one would block everyone."""
     try:
         storage.put(path, content)
     except StepFailed:
@@ -118,7 +118,7 @@ def _make(storage: Markable, path: str, content: bytes) -> None:
 
 
 def _line_in(storage: Markable, folder: str, name: str) -> str | None:
-    """Return the first line of a file, None where there is none that can be read."""
+    """Return the first line of a file, None if there is none or it cannot be read."""
     content = storage.read_many(folder, [name]).get(name)
     if content is None:
         return None
@@ -128,7 +128,7 @@ def _line_in(storage: Markable, folder: str, name: str) -> str | None:
 def _alive(
     storage: Markable, folder: str, listed: dict[str, FileFact], marks: list[str], mark: str
 ) -> list[str]:
-    """Return the marks of those who may still act; what a dead run left is removed."""
+    """Return the marks of claimants that may be active; those of crashed runs are removed."""
     if mark not in listed:
         return marks
     oldest_s = listed[mark].modified_s - DEAD_S

@@ -98,7 +98,7 @@ class EncryptionRecord:
 
 
 class _Whole:
-    """A stream that must have so many bytes: what is cut on its way is not damaged there."""
+    """A stream of a known length: one truncated in transit does not count as damaged there."""
 
     def __init__(self, source: IO[bytes], size_bytes: int, what: str) -> None:
         self._source = source
@@ -106,7 +106,7 @@ class _Whole:
         self._what = what
 
     def read(self, size: int = CHUNK_BYTES) -> bytes:
-        """Return the next bytes, b"" at the end; raises StepFailed where that comes too early."""
+        """Return the next bytes, b"" at the end; raises StepFailed if that comes too early."""
         content = self._source.read(size)
         self._left_bytes -= len(content)
         if not content and self._left_bytes > 0:
@@ -143,7 +143,7 @@ class EncryptedStorage:
     # Reading
 
     def stat(self, paths: Iterable[str]) -> dict[str, FileFact]:
-        """Return what is there; a path that is not there has no entry."""
+        """Return the facts of those paths that exist; a missing path has no entry."""
         asked = list(paths)
         encrypted = {_encrypted_path(path): path for path in asked if _is_secret(path)}
         told = self._inner.stat([*asked, *encrypted])
@@ -189,7 +189,7 @@ class EncryptedStorage:
             raise StepFailed(str(error), damage=self._damage(path)) from error
 
     def _damage(self, path: str) -> str:
-        """Return what is wrong with what lies there, '' where it was only read badly."""
+        """Return what is wrong with what lies there, '' if it was only read badly."""
         try:
             self.hash_of(path)
         except CiphertextMismatch as broken:
@@ -248,7 +248,7 @@ class EncryptedStorage:
     # Writing
 
     def create_exclusive(self, path: str, line: str) -> str:
-        """Make a file of one line where there is none, and return the line that is in it then."""
+        """Create a file of one line unless it exists, and return the line it then holds."""
         return self._inner.create_exclusive(path, line)
 
     def write(
@@ -301,15 +301,15 @@ class EncryptedStorage:
         return Received(kept.size_bytes, kept.sha256)
 
     def mkdir(self, path: str) -> None:
-        """Make a folder where there is none."""
+        """Make a folder unless it exists."""
         self._inner.mkdir(path)
 
     def free_bytes(self, folder: str) -> int | None:
-        """Return what fits into the file system of `folder`, or None where nobody can say."""
+        """Return the free bytes of the file system of `folder`, or None if unknown."""
         return self._inner.free_bytes(folder)
 
     def rename(self, old: str, new: str) -> None:
-        """Put `old` in the place of `new` at once; what gets its final name is noted before."""
+        """Replace `new` by `old` atomically; before a file gets its final name it is recorded."""
         arrived = self._arrived.pop(old, None)
         if arrived:
             self._write_record(new, arrived)
@@ -327,7 +327,7 @@ class EncryptedStorage:
                 self._encrypted_there.discard(new)
 
     def remove(self, paths: Iterable[str]) -> None:
-        """Remove files; one that is not there is as good as removed."""
+        """Remove files; missing ones are ignored."""
         gone = []
         for path in paths:
             folder, name = posixpath.split(path)
@@ -340,7 +340,7 @@ class EncryptedStorage:
         self._inner.remove(gone)
 
     def close(self) -> None:
-        """Let go of connections."""
+        """Close the connections."""
         self._inner.close()
 
     # The record beside a set
@@ -394,7 +394,7 @@ class EncryptedStorage:
 
 
 def _kind_of(path: str) -> str:
-    """Return which file of a set a path is of, finished or partial; '' for any other."""
+    """Return the kind of a path's file in a set, finished or partial; '' for any other."""
     found = split_set_name(posixpath.basename(path).removesuffix(PARTIAL))
     return found[1] if found else ""
 

@@ -1,7 +1,7 @@
 """A vault in a folder of this machine: a USB drive, a mounted share, a folder of Dropbox.
 
-Nothing is written beneath a mount point: where a drive belongs and none is mounted, the vault is
-not there. Not for: other machines (remote.py).
+Nothing is written beneath a mount point: if a drive is not mounted where one belongs, the vault
+is unreachable. Not for: other machines (ssh.py).
 """
 
 from __future__ import annotations
@@ -33,88 +33,88 @@ from .apart import folders_around, refuse_folder
 from .rate_limit import SMALL_BYTES
 
 ANSWER_LIMIT_S = 30.0
-"""How long a look may take: the server of a mounted share may be gone for good."""
+"""The limit of a question: the server of a mounted share may be gone for good."""
 MOUNTS = "/proc/self/mountinfo"
 FSTAB = "/etc/fstab"
 OCTAL = re.compile(r"\\([0-7]{3})")
-"""How blanks are written in both files (proc_pid_mountinfo(5), fstab(5))."""
+"""How spaces are escaped in both files (proc_pid_mountinfo(5), fstab(5))."""
 
 Answer = TypeVar("Answer")
 
 
 class FolderStorage(LocalHost):
-    """The folder, looked at before anything is made in it."""
+    """The folder, checked before each write."""
 
     def __init__(self, vault: VaultConfig) -> None:
         super().__init__(vault.folder, vault.name)
         self._vault = vault
         self._given_up = False
-        """A change was begun that did not end."""
+        """A change timed out."""
         self._copies: set[Patience] = set()
-        """Large ones that are under way."""
+        """Large copies in progress."""
 
     def check(self) -> None:
-        """Raise Unreachable where the folder is not there, or what should be mounted is not."""
+        """Raise Unreachable if the folder or its mount is missing."""
         self._answered(self._check)
 
     def refuse_wrong(
         self, root: str, twins: Iterable[tuple[str, str]], *, of_others: bool = False
     ) -> None:
-        """Raise WrongFolder where no second copy can be; as in open_folder."""
+        """Raise WrongFolder if it cannot hold a second copy; as in open_folder."""
         around = self._answered(lambda: folders_around(root))
         refuse_folder(self._vault, root, around, twins, of_others=of_others)
 
     @property
     def is_on_disk(self) -> bool:
-        """Whether a disk of this machine holds it: then its inode tells which folder it is."""
+        """Whether it is on a disk of this machine: then its inode identifies the folder."""
         try:
             return os.major(os.stat(self.root).st_dev) != 0
         except OSError:
             return False
 
     def stat(self, paths: Iterable[str]) -> dict[str, FileFact]:
-        """Return what is there; a path that is not there has no entry."""
+        """Return the facts of those paths that exist; a missing path has no entry."""
         return self._answered(lambda: LocalHost.stat(self, paths))
 
     def listdir(self, folder: str) -> dict[str, FileFact]:
-        """Return the entries of a folder by name; {} where there is no such folder."""
+        """Return the entries of a folder by name; {} if the folder does not exist."""
         self.check()
         return self._answered(lambda: LocalHost.listdir(self, folder))
 
     def read_many(self, folder: str, names: Iterable[str]) -> dict[str, bytes]:
-        """Return small files of a folder; what is not there, or is no file, has no entry."""
+        """Return small files of a folder; missing files and non-files have no entry."""
         try:
             return self._answered(lambda: LocalHost.read_many(self, folder, names))
         except Unreachable as error:
             if isinstance(error.__cause__, StepFailed) and _is_refused(error.__cause__):
-                raise error.__cause__ from None  # it is that file's mode, and not the drive
+                raise error.__cause__ from None  # that file's permissions, not the drive
             raise
 
     def free_bytes(self, folder: str) -> int | None:
-        """Return what fits into the file system of `folder`."""
+        """Return the free bytes of the file system of `folder`."""
         return self._answered(lambda: LocalHost.free_bytes(self, folder))
 
     def create_exclusive(self, path: str, line: str) -> str:
-        """Make a file of one line where there is none, and return the line that is in it then."""
+        """Create a file of one line unless it exists, and return the line it then holds."""
         self.check()
         return self._changed(lambda: LocalHost.create_exclusive(self, path, line))
 
     def mkdir(self, path: str) -> None:
-        """Make a folder where there is none."""
+        """Make a folder unless it exists."""
         self.check()
         self._changed(lambda: LocalHost.mkdir(self, path))
 
     def rename(self, old: str, new: str) -> None:
-        """Put `old` in the place of `new` at once, and make that last through a power cut."""
+        """Replace `new` by `old` atomically, so that it survives a power cut."""
         self._changed(lambda: LocalHost.rename(self, old, new))
 
     def remove(self, paths: Iterable[str]) -> None:
-        """Remove files; one that is not there is as good as removed."""
-        for path in paths:  # one by one: of what is given up no more than one happens later
+        """Remove files; missing ones are ignored."""
+        for path in paths:  # one by one: after a timeout at most one removal happens later
             self._changed(partial(LocalHost.remove, self, [path]))
 
     def set_date(self, path: str, modified_s: float) -> None:
-        """Give a file its date; a partial one when it is renamed."""
+        """Set the date of a file; that of a partial file when it is renamed."""
         self._changed(lambda: LocalHost.set_date(self, path, modified_s))
 
     def write(
@@ -125,10 +125,10 @@ class FolderStorage(LocalHost):
         start: int = 0,
         size_bytes: int | None = None,
     ) -> Received:
-        """Write a stream behind the first `start` bytes of `path`, and read all of it back.
+        """Write a stream after the first `start` bytes of `path`, and read the whole file back.
 
-        From the drive where the kernel lets go of what it has in memory, as Linux does. Raises
-        TimedOut where nothing moves for long.
+        Reads from the drive if the kernel drops its cache, as Linux does. Raises TimedOut if there
+        is no progress for long.
         """
         self.check()
         is_large = size_bytes is None or size_bytes > SMALL_BYTES
@@ -144,7 +144,7 @@ class FolderStorage(LocalHost):
                 patience.allow(still_s + written / SLOWEST_BYTES_S)
             LocalHost.set_date(self, path, modified_s)
             with self.read(path) as arrived:
-                if hasattr(os, "posix_fadvise"):  # a Mac has none
+                if hasattr(os, "posix_fadvise"):  # missing on macOS
                     os.posix_fadvise(arrived.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
                 found = HashedStream(arrived)
                 while found.read():
@@ -169,10 +169,10 @@ class FolderStorage(LocalHost):
             raise Unreachable(f"Vault '{self.name}': {ended(error)}{advice}") from error
 
     def _changed(self, change: Callable[[], Answer], patience: Patience | None = None) -> Answer:
-        """Return what a change returns; raises TimedOut where it stands still.
+        """Return the result of a change; raises TimedOut if it makes no progress.
 
-        Then nothing more is asked of the vault: that change may happen still, at any time.
-        A small one waits behind the large copies, whose bytes a disk may have to write first.
+        After that the vault is not used any more: the change may still happen at any time.
+        A small change waits for the large copies, whose bytes a disk may have to write first.
         """
         self._refuse_given_up()
         patience = patience or Patience(STALL_S if self._copies else ANSWER_LIMIT_S)
@@ -223,7 +223,7 @@ class FolderStorage(LocalHost):
 
 
 def _read_in_peace(source: IO[bytes], patience: Patience, still_s: float) -> bytes:
-    """Return the next bytes of a stream that may wait for its pace, and is no part of a vault."""
+    """Return the next bytes of a stream that may wait for a rate limit, outside of the vault."""
     patience.allow(math.inf)
     chunk = read_chunk(source)
     patience.allow(still_s)
@@ -231,7 +231,7 @@ def _read_in_peace(source: IO[bytes], patience: Patience, still_s: float) -> byt
 
 
 def _is_refused(error: StepFailed) -> bool:
-    """Tell whether the system refused something to whoever runs this."""
+    """Return whether the system refused something to this user."""
     return getattr(error.__cause__, "errno", None) in (errno.EACCES, errno.EPERM)
 
 
@@ -242,10 +242,11 @@ ADVICE = "Mount the drive, then run the same command again. Until then nothing i
 def open_folder(
     vault: VaultConfig, root: str, twins: Iterable[tuple[str, str]], *, of_others: bool = False
 ) -> FolderStorage:
-    """Return the place of a vault in a folder; raises Unreachable where it is not there now.
+    """Return the storage of a vault in a folder; raises Unreachable if it is missing now.
 
-    `root`: where the copies lie, in it; `twins`: the vaults that come before it, with where theirs
-    do. Raises WrongFolder where those are no second ones; copies `of_others` are other machines'.
+    `root`: the folder of the copies, in it; `twins`: the vaults listed before it, with their
+    roots. Raises WrongFolder if those are no second copies; copies `of_others` are other
+    machines'.
     """
     storage = FolderStorage(vault)
     storage.check()
@@ -254,9 +255,9 @@ def open_folder(
 
 
 def unnamed_mount(folder: str) -> str:
-    """Return the mount point on which a folder lies now and of which no file says that it must.
+    """Return the mount point of a folder if no file says that a drive must be mounted there.
 
-    '' where it lies on the root's disk, or /etc/fstab names the mount point.
+    '' if it is on the root's disk, or /etc/fstab lists the mount point.
     """
     above = [each for each in mount_points() if _lies_in(os.path.realpath(folder), each)]
     nearest = max(above, key=len, default="/")
@@ -264,29 +265,29 @@ def unnamed_mount(folder: str) -> str:
 
 
 def is_mounted(folder: str) -> bool:
-    """Tell whether something is mounted on a folder now; a Mac has no list of mount points."""
+    """Return whether a folder is a mount point now; macOS has no list of them."""
     return folder in mount_points() or os.path.ismount(folder)
 
 
 def mount_points() -> frozenset[str]:
-    """Return the folders on which something is mounted now (proc_pid_mountinfo(5))."""
+    """Return the folders that are mount points now (proc_pid_mountinfo(5))."""
     return _fields(MOUNTS, 4)
 
 
 def fstab_points() -> frozenset[str]:
-    """Return the folders on which /etc/fstab says that something belongs."""
+    """Return the mount points in /etc/fstab."""
     return frozenset(each for each in _fields(FSTAB, 1) if each.startswith("/"))
 
 
 def _fields(file: str, number: int) -> frozenset[str]:
-    """Return one field of each line of a file, {} where there is no such file.
+    """Return one field of each line of a file, empty if the file does not exist.
 
-    Raises StepFailed where it cannot be read: a drive may belong where nothing is mounted.
+    Raises StepFailed if it cannot be read: a drive that belongs there may not be mounted.
     """
     try:
         with open(file, encoding="utf-8", errors="surrogateescape") as stream:
             lines = [line.split() for line in stream if not line.lstrip().startswith("#")]
-    except FileNotFoundError:  # a Mac
+    except FileNotFoundError:  # macOS
         return frozenset()
     except OSError as error:
         raise StepFailed(f"Cannot read {file}: {words_of(error)}.") from error

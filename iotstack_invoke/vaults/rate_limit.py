@@ -1,7 +1,6 @@
-"""A bandwidth limit: so many bytes a second pass, all streams of one vault together.
+"""A bandwidth limit in bytes per second, shared by all streams of one vault.
 
-And a limit of time for what is sent. Not for: what else goes over the line, such as listings,
-which are small.
+And a time limit for sending. Not for: other traffic, such as listings, which is small.
 """
 
 from __future__ import annotations
@@ -20,16 +19,16 @@ from ..core.units import TimeTable
 from ..hosts.local import CHUNK_BYTES
 
 PIECES_A_SECOND = 4
-"""So that a run which is to end waits for no more than a part of a second."""
+"""So that a run that is to end waits only a fraction of a second."""
 SMALL_BYTES = 1 << 18
-"""What is sent of a file though the time for large ones is up."""
+"""How much of a file is sent even after the time for large ones."""
 UNLIMITED = TimeTable(((0, 0),))
 
 
 class RateLimit:
-    """Hands out the time of one line: who comes next waits until those before have passed.
+    """Hands out the time of one connection: each caller waits until those before have passed.
 
-    `wall` is the clock that the time table is read by: its hours may come twice, or never.
+    `wall` is the clock for the time table: its hours may occur twice, or never.
     """
 
     def __init__(
@@ -44,12 +43,12 @@ class RateLimit:
         self._sleep = sleep
         self._wall = wall
         self._free_s = 0.0
-        """When all that was let through will have passed."""
+        """When everything let through so far will have passed."""
         self._lock = threading.Lock()
 
     @property
     def bytes_a_second(self) -> int:
-        """What may pass now; 0: as much as can."""
+        """The current limit; 0: none."""
         return self._rates.rate_at(self._wall())
 
     @property
@@ -59,7 +58,7 @@ class RateLimit:
         return max(1, min(CHUNK_BYTES, rate // PIECES_A_SECOND)) if rate else CHUNK_BYTES
 
     def wait(self, size_bytes: int) -> None:
-        """Wait as long as so many bytes take; raises Interrupted when the run is to end."""
+        """Wait as long as so many bytes take; raises Interrupted if the run is to end."""
         rate = self.bytes_a_second
         with self._lock:
             now = self._clock()
@@ -72,19 +71,19 @@ class RateLimit:
     def stream(self, source: IO[bytes], until_s: float = math.inf, late: str = "") -> IO[bytes]:
         """Return a stream of the same bytes that is read no faster; it leaves `source` open.
 
-        From `until_s` on, by the clock, reading on raises TimedOut with the words of `late`; the
-        first bytes, which are all of a small file, are given at any time.
+        From the time `until_s` on, reading raises TimedOut with the text of `late`; the first
+        bytes, which are all of a small file, are returned at any time.
         """
         return io.BufferedReader(_Paced(source, self, until_s, late), CHUNK_BYTES)
 
     def check(self, until_s: float, late: str) -> None:
-        """Raise TimedOut where it is later than that."""
+        """Raise TimedOut if `until_s` has passed."""
         if self._clock() >= until_s:
             raise TimedOut(late)
 
 
 class _Paced(io.RawIOBase):
-    """The raw side of a paced stream: it gives one piece at a time."""
+    """The raw side of a limited stream: it returns one piece at a time."""
 
     def __init__(self, source: Any, pace: RateLimit, until_s: float, late: str) -> None:
         super().__init__()

@@ -1,9 +1,9 @@
-"""A vault in any of the clouds that the `rclone` program knows, one program for each question.
+"""A vault in any cloud that the `rclone` program supports, one process per request.
 
-Its remotes are made by `rclone config`: we read and write none of rclone's settings, and no word
-of ours is a password. It is asked by lsjson, cat, copy, about and `backend features`; what changes
-something is rcat, moveto, deletefile and mkdir. Never `sync`: it removes there what is gone here.
-Exit codes: https://rclone.org/docs/#exit-code. Known to do with rclone 1.60.
+Its remotes are made by `rclone config`: this package neither reads nor writes rclone's settings,
+and no argument is a password. It reads with lsjson, cat, copy, about and `backend features`; and
+changes with rcat, moveto, deletefile and mkdir. Never `sync`: that removes there what is missing
+here. Exit codes: https://rclone.org/docs/#exit-code. Tested with rclone 1.60.
 """
 
 from __future__ import annotations
@@ -41,28 +41,28 @@ from .claims import claim_by_marks
 RCLONE = (
     "rclone",
     "--quiet",
-    "--ask-password=false",  # nobody is there under cron
-    "--retries=1",  # rules try again; of a stream rclone could not
+    "--ask-password=false",  # no one can answer under cron
+    "--retries=1",  # rules retry; rclone cannot retry a stream
     "--low-level-retries=3",
     "--contimeout=20s",
-    "--s3-no-check-bucket",  # we have looked; and a key that may make none is no mistake
+    "--s3-no-check-bucket",  # checked before; a key without the right to make one is fine
     "--gcs-no-check-bucket",
 )
 SENT = ("rcat", "--s3-no-head")
-"""What lies there is read back, so S3 is not asked for its MD5 first."""
+"""The file is read back, so S3 is not asked for its MD5 first."""
 ASK_LIMIT_S = 300.0
 ASKED = ("--timeout=20s", "--low-level-retries=2")
-"""How long a server may be silent that is asked something, and how often rclone asks: in 40 s it
-gives up, and in 120 s with S3, whose library asks three times for each."""
+"""How long a server may be silent after a request, and how often rclone retries: it gives up after
+40 s, and after 120 s with S3, whose library retries three times each."""
 MOST_ANSWER_BYTES = 16 << 20
-"""What a listing of 80,000 files takes; more is no answer."""
+"""The size of a listing of 80,000 files; anything longer is invalid."""
 MOST_SAID = 100
 MOST_QUOTED = 120
 MOST_LETTERS = 500
-"""What is kept of what rclone says: a server's answer may be in it, however long."""
+"""How much is kept of an rclone message: it may contain a server's answer of any length."""
 SETTINGS_AWAY_S = (0.1, 0.4, 2.0)
-"""How long rclone's settings may be away: another rclone that writes a new token (or what hashes
-a server can tell) renames the old file first, so for a moment there is none."""
+"""How long rclone's settings may be missing: another rclone that saves a new token (or the hashes
+of a server) renames the old file first, so for a moment there is none."""
 TRANSFER_LIMIT_S = 24 * 3600.0
 STALE_UPLOAD = "24h"
 MAY_REMOVE = (
@@ -70,52 +70,52 @@ MAY_REMOVE = (
     "true in hosts.toml."
 )
 SETTLED_S = (1.0, 5.0)
-"""After so long a listing is to show what was renamed or removed: not every cloud does at once."""
+"""When a listing must show a rename or removal: some clouds delay it."""
 AT_ONCE = 4
-"""How many files are removed at the same time; as many as rclone itself moves."""
+"""How many files are removed at the same time; as many as rclone itself transfers."""
 NO_FOLDER, NO_FILE = 3, 4
 NO_MATTER = (0, NO_FOLDER)
 NO_SIZE = -1
-"""What rclone says of a document of Google's, whose size nobody knows before it is fetched."""
+"""rclone's size for a Google document, which is unknown before it is downloaded."""
 LISTED = ("--no-mimetype", "--use-server-modtime")
-"""What is told of a file; or else S3 and its kin are asked once more for the time of each."""
+"""Fewer facts per file; for its original time S3-like clouds would get one more request."""
 PREFIX = re.compile(
     r"^(\d{4}/\d\d/\d\d \d\d:\d\d:\d\d )?((ERROR|NOTICE|CRITICAL) *: |Fatal error: )?"
     r"(Failed to [\w-]+( with \d+ errors: last error was)?: )?"
 )
 UNDER_LOCK = ("--s3-upload-cutoff=0",)
-"""A bucket with a default retention wants the MD5 of what comes; of a stream rclone has it only of
-pieces (https://rclone.org/s3/#object-lock)."""
+"""A bucket with a default retention requires the MD5 of uploads; for a stream rclone has it only
+of pieces (https://rclone.org/s3/#object-lock)."""
 SPECIAL = re.compile(r"[\\*?\[\]{}]")
-"""What has a meaning in the patterns of rclone's filters."""
+"""Special characters in the patterns of rclone's filters."""
 FULL = re.compile(
     r"no space left|quota|insufficient ?(storage|space)|\b507 [A-Z]|storage .*full", re.IGNORECASE
 )
 NO_ROOM = re.compile(
     r"no space left|remaining disk space|quota exceeded|read-only file ?system", re.IGNORECASE
 )
-"""What rclone says where a folder of this machine takes nothing."""
+"""rclone's messages if a folder of this machine cannot be written."""
 READ_ONLY_THERE = re.compile(r"read-only file ?system", re.IGNORECASE)
 NO_REMOTE = re.compile(r"didn't find section in config file", re.IGNORECASE)
 TOO_OLD = re.compile(r"unknown (shorthand )?(flag|command)")
 SETTINGS = re.compile(r"load config file|decrypt|ask for password|config.*password", re.IGNORECASE)
 REFUSED = re.compile(r"\b4(?!08|23|25|29)\d\d [A-Z][a-z]|SSH_FX_FAILURE")
-"""What a server says that will say so again; a full disk is a "405 Method Not Allowed" to some."""
+"""Permanent errors of servers; some report a full disk as "405 Method Not Allowed"."""
 CLOCK = re.compile(r"RequestTimeTooSkewed|RequestExpired|clock skew", re.IGNORECASE)
 REGION = re.compile(
     r"AuthorizationHeaderMalformed|PermanentRedirect|IllegalLocationConstraint|BucketRegion",
     re.IGNORECASE,
 )
-"""What S3 says to whoever asks for a bucket in another region than it is in."""
+"""S3's answers for a bucket in another region than the request's."""
 SENT_ON = "PermanentRedirect: the server redirects to another one"
 SENT_ON_AFTER_S = 45.0
-"""A silent server is given up by then; S3's library asks a silent one for longer."""
+"""By then a silent server has timed out; S3's library waits longer for one."""
 SENT_ON_LIMIT_S = 5.0
 WHERE_TO = re.compile(r"\bGET \S+\?location= ")
 MOVED = re.compile(r"\bHTTP/\S+ 301 ")
 NOT_ALLOWED = re.compile(r"access.?denied|\bforbidden\b", re.IGNORECASE)
 TAKES_AWAY = ("renaming ", "removing ")
-"""What fails for a key that may add to a bucket, and remove nothing."""
+"""What fails with a key that may only add to a bucket."""
 SHUT_OUT = re.compile(
     r"\b40[13] [A-Z]|unauthori[sz]ed|InvalidAccessKeyId|SignatureDoesNotMatch|ExpiredToken|"
     r"unable to authenticate|permission denied|access.?denied|\bforbidden\b|"
@@ -128,9 +128,9 @@ INSTALL = "sudo apt-get install rclone"
 
 
 def open_rclone(root: str, name: str, *, write_once: bool = False) -> RcloneStorage:
-    """Return the place; raises Unreachable where there is no rclone here.
+    """Return the storage; raises Unreachable if rclone is not installed.
 
-    `write_once`: files there are under a lock from their first byte on.
+    `write_once`: files there are locked from their first byte on.
     """
     if shutil.which("rclone") is None:
         why, fix = f"Vault '{name}' needs the program rclone, which is not installed.", INSTALL
@@ -141,13 +141,13 @@ def open_rclone(root: str, name: str, *, write_once: bool = False) -> RcloneStor
 class RcloneStorage:
     """A folder of one of rclone's remotes; its paths are `remote:folder/name`.
 
-    It is made by the first copy: many clouds know no empty folders. A file bears the time when it
-    came.
+    The first copy makes the folder: many clouds have no empty ones. The date of a file is that of
+    its upload.
     """
 
     resumes = False
     overwrites = True
-    """Whatever has the name of a half copy, it is written anew: a cloud has no pipes."""
+    """A partial file is always overwritten, whatever it is: clouds have no pipes."""
 
     def __init__(self, root: str, name: str, sending: tuple[str, ...] = ()) -> None:
         self.root = root
@@ -156,10 +156,10 @@ class RcloneStorage:
         self._claiming = threading.Lock()
         self._bucket_seen = False
         self._arrived: dict[str, int] = {}
-        """The sizes of files that were received, and have not got another name yet."""
+        """The sizes of files that were received and not yet renamed."""
 
     def stat(self, paths: Iterable[str]) -> dict[str, FileFact]:
-        """Return what is there, in one program for each folder; of a bucket, its files alone."""
+        """Return the facts of existing paths, a process per folder; in a bucket, of files only."""
         asked = list(paths)
         if asked and self._is_bucket:
             return self._look_in_bucket(asked)
@@ -176,10 +176,10 @@ class RcloneStorage:
         return found
 
     def _look_in_bucket(self, paths: list[str]) -> dict[str, FileFact]:
-        """Return what is there of some files, each being asked for by its name.
+        """Return the facts of those files that exist, asking for each by name.
 
-        Of any name that is not there lsjson --stat says that it is a folder: in a bucket folders
-        are no more than beginnings of names.
+        For any missing name lsjson --stat reports a folder: in a bucket folders are only prefixes
+        of names.
         """
         found: dict[str, FileFact] = {}
         for folder in sorted({_folder_of(path) for path in paths}):
@@ -196,7 +196,7 @@ class RcloneStorage:
         return found
 
     def listdir(self, folder: str) -> dict[str, FileFact]:
-        """Return the entries of a folder by name; {} where there is no such folder."""
+        """Return the entries of a folder by name; {} if the folder does not exist."""
         code, out = self._ask(f"listing {folder}", "lsjson", *LISTED, folder, accept=NO_MATTER)
         if code and self._is_bucket:
             raise self._no_bucket()
@@ -207,9 +207,9 @@ class RcloneStorage:
         return found
 
     def _refuse_any_answer(self, folder: str) -> None:
-        """Raise Unreachable where a file of any name is there: that is no server of files.
+        """Raise Unreachable if any name seems to exist: then the server is not a file server.
 
-        Of a page of HTML, as a WiFi has it for its guests, rclone reads an empty bucket or folder.
+        From a page of HTML, such as a WiFi login page, rclone reads an empty bucket or folder.
         """
         if self.stat([f"{folder}/{secrets.token_hex(8)}"]):
             raise Unreachable(
@@ -221,17 +221,17 @@ class RcloneStorage:
 
     @contextlib.contextmanager
     def read(self, path: str, start: int = 0) -> Iterator[IO[bytes]]:
-        """Return a stream of a file's bytes; raises StepFailed at the end if it was cut short."""
+        """Return a stream of a file's bytes; raises StepFailed at the end if it was truncated."""
         said = _Said()
         offset = ("--offset", str(start)) if start else ()
         words = (*RCLONE, "cat", *offset, path)
         with piped(words, said.hear, TRANSFER_LIMIT_S) as (process, end):
             assert process.stdout is not None  # noqa: S101 - we asked for a pipe
-            # Of what it cannot look at in a bucket rclone gives no byte, and no failure.
+            # For an unreadable object in a bucket rclone returns no bytes, and no error.
             is_empty = not cast("io.BufferedReader", process.stdout).peek(1)
             yield process.stdout
             if process.stdout.closed or process.stdout.read(1):
-                return  # whoever reads has seen enough
+                return  # the reader has stopped early
             code = end()
         if code:
             raise self._failure(f"reading {path}", code, said)
@@ -239,7 +239,7 @@ class RcloneStorage:
             self._refuse_no_bytes(path, start)
 
     def _refuse_no_bytes(self, path: str, start: int) -> None:
-        """Raise StepFailed where a file of which no byte came is none, or has some."""
+        """Raise StepFailed if a file that returned no bytes is missing, or not empty."""
         fact = self.stat([path]).get(path)
         if fact is None:
             raise StepFailed(f"Vault '{self.name}': {path} is missing.")
@@ -251,9 +251,9 @@ class RcloneStorage:
             )
 
     def read_many(self, folder: str, names: Iterable[str]) -> dict[str, bytes]:
-        """Return small files of a folder, by one program, through a scratch folder here.
+        """Return small files of a folder, by one process, through a temporary folder here.
 
-        Where this machine has no place for that, its /tmp being full, by one program for each.
+        If that cannot be made, because /tmp is full, by one process each.
         """
         asked = [name for name in names if "\n" not in name]
         if not asked:
@@ -283,7 +283,7 @@ class RcloneStorage:
         return found
 
     def _copied(self, folder: str, names: list[str], scratch: str) -> dict[str, bytes]:
-        """Return small files of a folder, copied into one of this machine."""
+        """Return small files of a folder, copied into a folder of this machine."""
         patterns = "".join(f"/{_pattern(name)}\n" for name in names).encode()
         most = f"--max-transfer={MOST_ANSWER_BYTES}B"
         words = ("copy", "--max-depth=1", "--ignore-checksum", "--include-from=-", most)
@@ -296,11 +296,11 @@ class RcloneStorage:
         return LocalHost(scratch).read_many(scratch, names)
 
     def create_exclusive(self, path: str, line: str) -> str:
-        """Make a file of one line where there is none, and return the line that is in it then.
+        """Create a file of one line unless it exists, and return the line it then holds.
 
-        No cloud makes a file only where there is none: see marks.py.
+        No cloud can create a file exclusively: see claims.py.
         """
-        with self._claiming:  # jobs of one run would take each other's mark away
+        with self._claiming:  # jobs of one run would remove each other's marks
             return claim_by_marks(self, path, line)
 
     def write(
@@ -311,12 +311,12 @@ class RcloneStorage:
         start: int = 0,
         size_bytes: int | None = None,
     ) -> Received:
-        """Write a stream to `path`, and hash what lies there then.
+        """Write a stream to `path`, and hash the stored file.
 
-        Where it breaks off, what arrived may lie there. A stream of unknown size is read whole
-        first: without the size rclone would put it on this disk for many a cloud.
+        After a failure the received part may be left there. A stream of unknown size is read whole
+        first: without the size rclone would buffer it on this disk for many clouds.
         """
-        assert start == 0  # noqa: S101 - no cloud goes on with a file
+        assert start == 0  # noqa: S101 - no cloud resumes a file
         self._refuse_halves()
         if size_bytes is None:
             content = b"".join(iter(lambda: read_chunk(source), b""))
@@ -328,18 +328,18 @@ class RcloneStorage:
         return received
 
     def put(self, path: str, content: bytes) -> None:
-        """Write a small file at once, unproven."""
+        """Write a small file in one request, unverified."""
         self._refuse_no_bucket()
         words = ("rcat", *self._sending, "--size", str(len(content)), path)
         self._ask(f"writing {path}", *words, source=io.BytesIO(content))
 
     def mkdir(self, path: str) -> None:
-        """Make a folder, where the cloud knows empty ones; a bucket is made by its owner."""
+        """Make a folder, if the cloud has empty ones; a bucket is made by its owner."""
         if not self._is_bucket:
             self._ask(f"making {path}", "mkdir", path)
 
     def free_bytes(self, folder: str) -> int | None:
-        """Return what fits in there, or None where the cloud does not say."""
+        """Return the free bytes, or None if the cloud does not report them."""
         with contextlib.suppress(StepFailed):
             if not self._features.tells_room:
                 return None
@@ -349,11 +349,11 @@ class RcloneStorage:
         return None
 
     def rename(self, old: str, new: str) -> None:
-        """Put `old` in the place of `new`, on the far side.
+        """Replace `new` by `old`, on the server.
 
-        Of two that are there, rclone removes `new` first: if it stops here, `old` is left. Without
-        --ignore-times it would remove `old` alone where both have the same size. Raises StepFailed
-        also where it is not so afterwards: some servers only say yes.
+        If both exist, rclone removes `new` first: if it stops here, `old` is left. Without
+        --ignore-times it would only remove `old` if both have the same size. Raises StepFailed
+        also if it was not done: some servers wrongly report success.
         """
         self._refuse_halves()
         size_bytes = self._arrived.pop(old, None)
@@ -379,9 +379,9 @@ class RcloneStorage:
             )
 
     def remove(self, paths: Iterable[str]) -> None:
-        """Remove files; one that is not there is as good as removed.
+        """Remove files; missing ones are ignored.
 
-        Raises StepFailed also where one is there still: some servers only say yes.
+        Raises StepFailed also if one still exists: some servers wrongly report success.
         """
         names = list(paths)
         with ThreadPoolExecutor(AT_ONCE) as several:
@@ -397,7 +397,7 @@ class RcloneStorage:
     def _settled(
         self, paths: list[str], is_so: Callable[[dict[str, FileFact]], bool]
     ) -> dict[str, FileFact]:
-        """Return what is there of some paths: at once if it is so, or else when it has settled."""
+        """Return the facts of some paths: at once if they are as expected, or after a delay."""
         there = self.stat(paths)
         for pause_s in SETTLED_S:
             if is_so(there):
@@ -407,9 +407,9 @@ class RcloneStorage:
         return there
 
     def end_uploads(self) -> None:
-        """Remove pieces of uploads to S3 that did not end, if they are older than a day.
+        """Remove unfinished multipart uploads to S3 that are older than a day.
 
-        By S3's own command: `rclone cleanup` would remove old versions from a bucket of B2's.
+        With S3's own command: `rclone cleanup` would remove old versions from a B2 bucket.
         """
         if self._features.kind == "s3":
             words = ("backend", "cleanup", f"--option=max-age={STALE_UPLOAD}", self.root)
@@ -421,18 +421,18 @@ class RcloneStorage:
     def _remove(self, path: str) -> None:
         try:
             self._ask(f"removing {path}", "deletefile", path, accept=(0, NO_FOLDER, NO_FILE))
-        except StepFailed:  # 1.60 ends with 1 as well where there is none
+        except StepFailed:  # 1.60 exits with 1 if there are none, too
             if self.stat([path]):
                 raise
 
     def _stat(self, path: str, *more: str) -> dict[str, Any] | None:
-        """Return what lsjson tells of one path, None where nothing is there."""
+        """Return lsjson's entry for one path, None if it does not exist."""
         words = ("lsjson", "--stat", *LISTED, *more, path)
         code, out = self._ask(f"looking at {path}", *words, accept=(0, NO_FOLDER, NO_FILE))
         return None if code else self._read_json(out, dict)
 
     def _proven(self, path: str, size_bytes: int) -> Received:
-        """Return size and hash of what lies there: by the cloud if it can, or else read back."""
+        """Return size and hash of the stored file: from the cloud if it can, or by reading it."""
         if "sha256" in self._features.hashes:
             told = self._stat(path, "--hash-type=sha256") or {}
             sha256 = JsonAnswer(told, "`rclone lsjson`")["Hashes"]["sha256"].text("")
@@ -443,7 +443,7 @@ class RcloneStorage:
 
     @cached_property
     def _features(self) -> _Features:
-        """What the kind of cloud can do."""
+        """The capabilities of this kind of cloud."""
         _, out = self._ask(f"opening {self.root}", "backend", "features", self.root)
         told = JsonAnswer(self._read_json(out, dict), "`rclone backend features`")
         return _Features(
@@ -456,11 +456,11 @@ class RcloneStorage:
 
     @property
     def _is_bucket(self) -> bool:
-        """Whether no folder is there without a file: S3, B2, Google's and Azure's storage."""
+        """Whether folders exist only through their files: S3, B2, Google's and Azure's storage."""
         return not self._features.empty_folders
 
     def _refuse_no_bucket(self) -> None:
-        """Raise Unreachable where the bucket is not there: rclone would make one of that name."""
+        """Raise Unreachable if the bucket does not exist: rclone would create one of that name."""
         if self._is_bucket and not self._bucket_seen:
             self.listdir(self.root)
 
@@ -473,7 +473,7 @@ class RcloneStorage:
         )
 
     def _refuse_halves(self) -> None:
-        """Raise StepFailed where a rename would send the bytes once more, under the final name."""
+        """Raise StepFailed if a rename would send the bytes once more, under the final name."""
         self._refuse_no_bucket()
         if not self._features.renames:
             raise StepFailed(
@@ -483,7 +483,7 @@ class RcloneStorage:
             )
 
     def _read_json(self, out: bytes, kind: type[Any]) -> Any:
-        """Return rclone's answer, which is a list or a dict; raises Unreachable for all else."""
+        """Return rclone's answer, which is a list or a dict; raises Unreachable for any other."""
         try:
             told = json.loads(out)
             if not isinstance(told, kind):
@@ -497,7 +497,7 @@ class RcloneStorage:
         return told
 
     def _entries(self, out: bytes, key: str, folder: str) -> dict[str, FileFact]:
-        """Return what lsjson lists, by what `key` names: without one of them it would be gone."""
+        """Return lsjson's entries by `key`; raises for an invalid one, rather than omit it."""
         found = {}
         for each in self._read_json(out, list):
             name = each.get(key) if isinstance(each, dict) else None
@@ -507,23 +507,23 @@ class RcloneStorage:
         return found
 
     def _fact(self, told: dict[str, Any], where: str) -> FileFact:
-        """Return what lsjson tells of an entry; a document without a size is no file.
+        """Return the facts in an lsjson entry; a document without a size is not a file.
 
-        Raises Unreachable where it cannot be so: `where` is what was asked for.
+        Raises Unreachable if it is invalid: `where` is what was asked for.
         """
         size, is_folder, when = told.get("Size"), told.get("IsDir"), told.get("ModTime", "")
         least = NO_SIZE if is_folder is False else -math.inf
         if type(size) is not int or type(is_folder) is not bool or size < least:
             raise self._odd(where, told)
         modified_s = 0.0
-        # "" where the cloud knows no time
+        # "" if the cloud has no times
         with contextlib.suppress(ValueError, TypeError, OverflowError):
             modified_s = datetime.fromisoformat(when).timestamp()
         other = "document" if size == NO_SIZE and not is_folder else ""
         return FileFact(max(size, 0), modified_s, is_folder, other)
 
     def _odd(self, where: str, told: object) -> Unreachable:
-        """Return the failure of a listing in which something is told that no file is."""
+        """Return the failure of a listing with an invalid entry."""
         return Unreachable(
             f"Vault '{self.name}': cannot read the listing of {where}: it contains "
             f"{json.dumps(told)[:MOST_QUOTED]}. Its content is unknown.",
@@ -540,8 +540,8 @@ class RcloneStorage:
     ) -> tuple[int, bytes]:
         """Run rclone, feed it `source`, and return its exit code and output.
 
-        It is asked once more where its settings were away for a moment; but for a stream, of which
-        a part may be read: there the rule tries again.
+        It is run once more if its settings were missing for a moment; but not for a stream, of
+        which a part may be consumed: there the rule retries.
         """
         limit_s = ASK_LIMIT_S if limit_s is None else limit_s
         code, out, said = self._run(words, source, limit_s)
@@ -559,7 +559,7 @@ class RcloneStorage:
         raise failure
 
     def _is_listed(self) -> bool:
-        """Tell whether rclone knows our remote, now or in a moment."""
+        """Return whether rclone knows the remote, now or after a moment."""
         remote = f"{self.root.partition(':')[0]}:".encode()
         for pause_s in SETTINGS_AWAY_S:
             time.sleep(pause_s)
@@ -570,7 +570,7 @@ class RcloneStorage:
     def _run(
         self, words: tuple[str, ...], source: IO[bytes] | None, limit_s: float
     ) -> tuple[int, bytes, _Said]:
-        """Run rclone once: its exit code, its output, and what it said."""
+        """Run rclone once; return its exit code, its output, and its messages."""
         said = _Said()
         asked = ASKED if limit_s <= ASK_LIMIT_S else ()
         with (
@@ -582,7 +582,7 @@ class RcloneStorage:
         ):
             if source is not None:
                 assert process.stdin is not None  # noqa: S101 - we asked for pipes
-                with contextlib.suppress(BrokenPipeError):  # its exit code and words say more
+                with contextlib.suppress(BrokenPipeError):  # its exit code and output say more
                     while chunk := read_chunk(source):
                         process.stdin.write(chunk)
                     process.stdin.close()
@@ -598,7 +598,7 @@ class RcloneStorage:
 
     @contextlib.contextmanager
     def _not_sent_on(self, process: subprocess.Popen[bytes], said: _Said) -> Iterator[None]:
-        """End a question that S3 sends on to another region: rclone 1.60 waits for itself then."""
+        """End a request that S3 redirects to another region: rclone 1.60 then deadlocks."""
 
         def judge() -> None:
             if process.poll() is None and self._is_sent_on():
@@ -614,7 +614,7 @@ class RcloneStorage:
             timer.cancel()
 
     def _is_sent_on(self) -> bool:
-        """Tell whether the server answers that the bucket is elsewhere, by what it sends."""
+        """Return whether the server's answer says that the bucket is in another region."""
         heard = _Said()
         words = ("rclone", "--ask-password=false", *ASKED, "-vv", "--dump=headers")
         with (
@@ -629,7 +629,7 @@ class RcloneStorage:
     def _failure(
         self, doing: str, code: int, said: _Said, limit_s: float = TRANSFER_LIMIT_S
     ) -> StepFailed:
-        """Return what failed, in words for people; raises Interrupted where we are ending."""
+        """Return the failure as a message for users; raises Interrupted if the run is to end."""
         if processes.ending():
             raise Interrupted(-code if code < 0 else 15)
         code = 1 if SENT_ON in said.lines else code
@@ -703,18 +703,18 @@ class RcloneStorage:
 
 @dataclass(frozen=True, slots=True)
 class _Features:
-    """What a kind of cloud can do, as rclone tells it."""
+    """The capabilities of a kind of cloud, as rclone reports them."""
 
     kind: str
     hashes: tuple[str, ...]
     empty_folders: bool
     renames: bool
-    """It moves, or copies, a file by itself."""
+    """It can move, or copy, a file on the server."""
     tells_room: bool
 
 
 class _Said:
-    """What rclone says, but of much the last lines alone."""
+    """The messages of rclone; if there are many, the last ones."""
 
     def __init__(self) -> None:
         self._lines: deque[str] = deque(maxlen=MOST_SAID)
@@ -726,7 +726,7 @@ class _Said:
 
     @property
     def lasted_s(self) -> float:
-        """For how long rclone has been heard."""
+        """How long ago rclone was started."""
         return time.monotonic() - self._began_s
 
     @property
@@ -736,20 +736,20 @@ class _Said:
 
 
 def _last_words(said: list[str], code: int) -> str:
-    """Return why rclone failed: its own last sentence, for a server's answer may be a page."""
+    """Return why rclone failed: its own last sentence, since a server's answer may be a page."""
     lines = [line.strip() for line in said if line.strip()]
     own = [line for line in lines if "Failed to " in line] or lines
     return PREFIX.sub("", own[-1]).rstrip(".") if own else f"exit {code}"
 
 
 def _folder_of(path: str) -> str:
-    """Return the folder that a path of a remote lies in."""
+    """Return the parent folder of a path of a remote."""
     remote, _, inside = path.partition(":")
     folder, slash, _ = inside.rpartition("/")
     return f"{remote}:{folder or slash}"
 
 
 def _pattern(name: str) -> str:
-    """Return the pattern of rclone's filters that fits one name; blanks at its ends count."""
+    """Return the rclone filter pattern that matches one name, including spaces at its ends."""
     text = SPECIAL.sub(r"\\\g<0>", name)
     return f"{text[:-1]}[ ]" if text.endswith(" ") else text

@@ -1,8 +1,8 @@
-"""A vault from which nothing is removed and in which nothing is replaced: a bucket under a lock.
+"""A vault where nothing can be removed or replaced: a bucket with object lock.
 
-Each file has its final name from the first byte. What did not arrive well stays, and the next try
-lies beside it as NAME.2, NAME.3: the last of them is NAME for all others. A set counts when its
-manifest lies there, which comes last. Not for: how bytes get there (rclone.py).
+Each file has its final name from the first byte. A failed upload stays, and the next try is
+stored as NAME.2, NAME.3: callers see the last of them as NAME. A set counts once its manifest
+exists, which is sent last. Not for: the upload itself (rclone.py).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ NEVER = "nothing can be removed or replaced there (write_once = true in hosts.to
 
 @dataclass(frozen=True, slots=True)
 class _Try:
-    """The last try of a file: under which name it lies, and what it is."""
+    """The last try of a file: its name, and its facts."""
 
     name: str
     number: int
@@ -38,11 +38,11 @@ class _Try:
 
 
 class WriteOnceStorage:
-    """The place of a vault that takes files, and lets none go."""
+    """A storage that accepts new files, but never removes or replaces one."""
 
     resumes = False
     keeps_all = True
-    """A copy that is damaged stays, and does not keep another from being sent."""
+    """A damaged copy stays, and does not prevent another from being sent."""
 
     def __init__(self, inner: RcloneStorage) -> None:
         self.name = inner.name
@@ -50,13 +50,13 @@ class WriteOnceStorage:
         self._inner = inner
         self._claiming = threading.Lock()
         self._arrived = set[str]()
-        """Partial paths of what was received, and whose final name is still to be given."""
+        """Partial paths of files that were received and not yet renamed."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
     def stat(self, paths: Iterable[str]) -> dict[str, FileFact]:
-        """Return what is there, in one listing for each folder."""
+        """Return the facts of the paths that exist, by one listing per folder."""
         asked = list(paths)
         found: dict[str, FileFact] = {}
         for folder in sorted({posixpath.dirname(path) for path in asked}):
@@ -67,31 +67,31 @@ class WriteOnceStorage:
         return found
 
     def listdir(self, folder: str) -> dict[str, FileFact]:
-        """Return the entries of a folder by name, each as its last try is."""
+        """Return the entries of a folder by name, each with the facts of its last try."""
         return {name: each.fact for name, each in self._tries(folder).items()}
 
     @contextlib.contextmanager
     def read(self, path: str, start: int = 0) -> Iterator[IO[bytes]]:
-        """Return a stream of a file's bytes, of its last try."""
+        """Return a stream of a file's bytes, from its last try."""
         folder, name = posixpath.split(path)
         last = self._tries(folder).get(name)
         with self._inner.read(f"{folder}/{last.name if last else name}", start) as stream:
             yield stream
 
     def read_many(self, folder: str, names: Iterable[str]) -> dict[str, bytes]:
-        """Return small files of a folder, of each its last try."""
+        """Return small files of a folder, each from its last try."""
         tries = self._tries(folder)
         asked = {tries[name].name: name for name in names if name in tries}
         told = self._inner.read_many(folder, asked)
         return {asked[each]: content for each, content in told.items()}
 
     def create_exclusive(self, path: str, line: str) -> str:
-        """Put a mark of one's own, and return its line, or another's who has put one as well.
+        """Put a mark for this claimant, and return its line, or that of another active claimant.
 
-        Of two who come at once none may win, and both never do: each puts its mark before it
-        looks. A mark says nothing any more when the manifest is there, which does.
+        Of two simultaneous claimants maybe none wins, but never both: each puts its mark before it
+        looks. Once the manifest exists, it counts and the mark no longer does.
         """
-        with self._claiming:  # of one run, whose jobs would put one mark twice
+        with self._claiming:  # jobs of one run would put the mark twice
             return self._claim(path, line)
 
     def _claim(self, path: str, line: str) -> str:
@@ -119,7 +119,7 @@ class WriteOnceStorage:
         start: int = 0,
         size_bytes: int | None = None,
     ) -> Received:
-        """Write a stream under the final name at once, or beside what has that already."""
+        """Write a stream under the final name at once, or beside an existing file of that name."""
         folder, name = posixpath.split(path.removesuffix(PARTIAL))
         listed = self._inner.listdir(folder)
         tried, number = name, 1
@@ -131,20 +131,20 @@ class WriteOnceStorage:
         return received
 
     def rename(self, old: str, new: str) -> None:
-        """Do nothing for what was received, which has its name; raises StepFailed for all else."""
+        """Do nothing for a received file, which has its name; raises StepFailed for any other."""
         if old not in self._arrived or old != f"{new}{PARTIAL}":
             raise StepFailed(f"Vault '{self.name}': {old} stays: {NEVER}.")
         self._arrived.discard(old)
 
     def remove(self, paths: Iterable[str]) -> None:
-        """Raise StepFailed where a file is there; marks stay, and what is half never was there."""
+        """Raise StepFailed if a file exists; marks stay, and partial files never existed."""
         asked = (e for e in paths if not e.endswith((PARTIAL, f".{RECORDS_ENDING}")))
         there = sorted(self.stat(asked))
         if there:
             raise StepFailed(f"Vault '{self.name}': {', '.join(there)} stays: {NEVER}.")
 
     def _tries(self, folder: str) -> dict[str, _Try]:
-        """Return the last try of each file of a folder by its name; of a mark, while it counts."""
+        """Return the last try of each file of a folder by name; marks only while they count."""
         listed = self._inner.listdir(folder)
         found: dict[str, _Try] = {}
         for each, fact in listed.items():
@@ -161,5 +161,5 @@ class WriteOnceStorage:
 
     @staticmethod
     def _has_manifest(mark: str, listed: Iterable[str]) -> bool:
-        """Tell whether the manifest is there of the set that a mark is of."""
+        """Return whether the manifest exists of the set that a mark is for."""
         return f"{mark.removesuffix(RECORDS_ENDING)}{KINDS['manifest']}" in listed
