@@ -132,7 +132,7 @@ def test_mount_points(person, pi, place):
         if not was:
             folder.rmdir()
     assert str(folder) in said
-    assert "Nothing" in said
+    assert "The stack was not changed." in said
     advice = {
         "restore": "Make {}/restore a plain folder of the stack",
         "services": "Make {}/services a plain folder of the stack",
