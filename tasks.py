@@ -1,4 +1,4 @@
-"""What `inv` can do in this checkout: the doors of iotstack_invoke, and those of its makers."""
+"""The tasks of `inv` in this checkout: those of iotstack_invoke, and those for its developers."""
 
 import importlib.util
 import os
@@ -12,20 +12,20 @@ from iotstack_invoke.cli.program import IotstackProgram, tell_stops
 from iotstack_invoke.cli.tasks_and_flags import namespace
 
 IN_ORDER = "--no-loadscope-reorder"
-"""The files on the stand first, as they are collected: what is short fills the gaps at the end."""
+"""Start the slow files first, in the order of collection; short ones fill the gaps at the end."""
 HERE = os.path.dirname(os.path.abspath(__file__))
 tell_stops()
-inv.__class__ = IotstackProgram  # it tells a wrong command line as `iotstack` does
+inv.__class__ = IotstackProgram  # reports a wrong command line as `iotstack` does
 namespace.configure({"iotstack": {"checkout": HERE}})
 
 
 @task(
     auto_shortflags=False,
     help={
-        "quick": "Only the tests of single modules, about two minutes; needs no root.",
-        "live": "With the tests on the stand, or --no-live; they need root.",
-        "long": "With further cases of what is tested anyway, which take an hour or two.",
-        "at-once": "How many files of tests run side by side; each has a stand of its own.",
+        "quick": "Run only the tests of single modules: about two minutes, without root.",
+        "live": "Run the tests on real servers too; they need root. To skip them: --no-live.",
+        "long": "Run further cases too; they take an hour or two more.",
+        "at-once": "Run this many files of tests at the same time.",
     },
 )
 def test(
@@ -35,7 +35,7 @@ def test(
     long: bool = False,  # noqa: PT028
     at_once: int = 3,  # noqa: PT028
 ) -> None:
-    """Run the tests; those on the stand need root, and are skipped without it."""
+    """Run the tests. Those on real servers need root; without it, they are skipped."""
     _need_pytest("Tests")
     tiers = (("whole", not quick), ("live", live and not quick), ("long", long and not quick))
     left_out = [mark for mark, wanted in tiers if not wanted]
@@ -49,25 +49,25 @@ def test(
     auto_shortflags=False,
     iterable=["name"],
     help={
-        "name": "One of benchmarks/, such as general_part; also several times. Without: all.",
-        "keep": "Put what is found in docs/performance.md, for a machine that does nothing else.",
+        "name": "Run one of benchmarks/, such as general_part; repeat for more. Default: all.",
+        "keep": "Save the results in docs/performance.md. Use it on an idle machine only.",
     },
 )
 def bench(_context: Context, name: Iterable[str] | None = None, keep: bool = False) -> None:
-    """Measure against what people would use instead."""
+    """Run the benchmarks: measure this tool against others that do the same."""
     _need_pytest("Benchmarks")
     kept = ("--keep",) if keep else ()
     _become(sys.executable, f"{HERE}/benchmarks/report.py", *kept, *(name or ()))
 
 
 def _need_pytest(what: str) -> None:
-    """End with what to do where plain `sh setup` has installed what runs the program alone."""
+    """Raise Exit, with what to do, if plain `sh setup` installed only what the program needs."""
     if importlib.util.find_spec("pytest") is None:
-        raise Exit(f"{what} need more than the program does. Install it with: sh setup test")
+        raise Exit(f"{what} need packages that are missing. Install them with: sh setup test")
 
 
 def _become(*words: str) -> None:
-    """Let a program run in our place: what stops us stops it, and nobody watches it meanwhile."""
+    """Replace this process by a program, so that a signal to it reaches the program."""
     sys.stdout.flush()
     os.execv(words[0], words)  # noqa: S606 - words of our own
 

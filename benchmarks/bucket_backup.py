@@ -2,9 +2,9 @@
 
     python benchmarks/bucket_backup.py [MEGABYTES]
 
-The reach: wall ≤ 1.5. The bucket is moto's, a server of Python on this machine that shares its
-processors; what lies there is read back, while rclone hashes a folder by itself. It tells also how
-many programs of rclone a backup starts.
+The reach: wall ≤ 1.5. The bucket is that of moto, a Python server on this machine that shares its
+processors. A copy in it is read back, while rclone hashes a folder without reading it back. The
+benchmark also counts how many rclone programs a backup starts.
 """
 
 import itertools

@@ -1,4 +1,4 @@
-"""A copy that is encrypted on its way into a folder, against a plain one and against age alone.
+"""A copy that is encrypted on its way into a folder, against a plain one, and against age alone.
 
     python benchmarks/encrypted_copy.py [MEGABYTES]
 

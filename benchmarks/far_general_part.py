@@ -1,10 +1,10 @@
-"""The general part of another machine, through this one, against packing it over there.
+"""The general part of another machine, packed on this machine, against packing it there.
 
     python benchmarks/far_general_part.py [MEGABYTES]
 
-tar's stream comes here, is compressed and hashed, and goes back; the rival compresses there. The
-other machine is this one behind an sshd: on a slower one, and over a slower line, each side's own
-share grows.
+tar's stream comes here, is compressed and hashed, and goes back; the rival compresses on the other
+machine. The other machine is this one behind an sshd. On a slower machine, or over a slower
+connection, each side's share grows.
 """
 
 import os

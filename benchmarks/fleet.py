@@ -1,9 +1,9 @@
-"""One backup on each of many hosts: side by side against one after the other.
+"""One backup on each of many hosts: several at once against one after the other.
 
     python benchmarks/fleet.py [HOSTS …]
 
-Each host is an sshd of its own with a little stack behind it, all on this machine: what is
-measured is how well the waiting overlaps, not how fast a Pi is.
+Each host is a separate sshd with a small stack behind it, all on this machine. So this measures
+how well the waiting times overlap, not how fast a Pi is.
 """
 
 import functools

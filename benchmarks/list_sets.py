@@ -1,11 +1,11 @@
-"""The list of 10,000 sets against an `inv` task that does nothing.
+"""A list of 10,000 sets against an `inv` task that does nothing.
 
     python benchmarks/list_sets.py [SETS]
 
-The reach: + 1 s. No archive is opened; each manifest is read and checked. The second rival is what
-no list can do without: it looks at each file, reads and parses each manifest, and checks nothing.
-Only a summary that is kept from list to list could do with less, and it would have to be proven
-each time.
+The reach: + 1 s. No archive is opened; each manifest is read and checked. The second rival does
+only what every list must do: it stats each file, reads and parses each manifest, and checks
+nothing. Only a summary that is kept between two lists could be faster, and it would have to be
+verified each time.
 """
 
 import contextlib

@@ -1,12 +1,12 @@
-"""What memory and time a backup takes, all processes together, from small stacks to large ones.
+"""How much memory and time a backup takes, all processes together, from small stacks to large.
 
     python benchmarks/memory.py [MEGABYTES …]
 
-The reach: ≤ 100 MiB, flat; the time grows as the stack does. The vault is an sshd on this
-machine. The proportional set size (PSS) of the whole process tree is read twenty times a second;
-what several processes share counts once. GNU tar keeps the name of each file as soon as it is
-given more than one (create.c, trivial_link_count), and so it does for the seed, whose tar is
-measured alone; all else is flat. A GB of this stack is 42,000 files.
+The reach: ≤ 100 MiB, whatever the size of the stack; the time grows with the stack. The vault is
+an sshd on this machine. The proportional set size (PSS) of the whole process tree is read twenty
+times a second; memory that several processes share counts once. If GNU tar is given more than one
+name, it keeps the name of each file (create.c, trivial_link_count). It does so for the seed too,
+whose tar is measured alone. Everything else is flat. 1 GB of this stack is 42,000 files.
 """
 
 import contextlib

@@ -1,12 +1,12 @@
-"""The plan of 1,000 rules and the engine's own time for a job, against snakemake and doit.
+"""The plan of 1,000 rules, and the engine's time for a job, against snakemake and doit.
 
     python benchmarks/plan.py [JOBS]
 
-The reach: plan ≤ 50 ms, ≤ 2 ms a job beyond its command. Chains of ten jobs, two jobs at once. All
-are whole processes: the plan is that of a build in which nothing is to be done (`snakemake -n`,
-`doit`); a build makes each file with `touch`, or in Python where its row says so. Ours syncs each
-file, its record and its name, the rivals sync nothing. "A job" is (build - plan) / jobs, less what
-a bare `touch` costs where one is run: with the command it holds what Invoke and a shell take.
+The reach: plan ≤ 50 ms, ≤ 2 ms a job in addition to its command. Chains of ten jobs, two jobs at
+once. All ways are whole processes. The plan is that of a build with nothing to do (`snakemake -n`,
+`doit`). A build makes each file with `touch`, or in Python if its row says so. Ours syncs each
+file, its record and its name; the rivals sync nothing. "A job" is (build - plan) / jobs. If a
+`touch` is run, its bare cost is subtracted; the rest includes the time of Invoke and of a shell.
 """
 
 import itertools

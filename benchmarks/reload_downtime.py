@@ -1,10 +1,10 @@
-"""How long InfluxDB is away while it is reloaded, against the seed's order of steps.
+"""How long InfluxDB is unavailable during a reload, against the seed's order of steps.
 
     python benchmarks/reload_downtime.py [POINTS [ROUNDS]]    (as root)
 
-On the stand of the live tests: real engine, real InfluxDB. From its stop until it runs and holds
-its data. Where each second goes is told in decisions/0011-a-reload-stops-influxdb-alone.md. The
-seed takes the whole stack down; we stop InfluxDB alone, and prove what was loaded.
+Measured with the live tests' setup: real engine, real InfluxDB. From the stop of InfluxDB until it
+runs and holds its data. decisions/0011-a-reload-stops-influxdb-alone.md explains where each second
+goes. The seed stops the whole stack; we stop only InfluxDB, and verify the loaded data.
 """
 
 import sys

@@ -1,9 +1,9 @@
-"""How long a stack is away while it is restored, against the seed's order of steps.
+"""How long a stack is unavailable during a restore, against the seed's order of steps.
 
     python benchmarks/restore_downtime.py [MEGABYTES [POINTS [ROUNDS]]]    (as root)
 
-On the stand of the live tests: real engine, real InfluxDB. From the first container that is
-stopped until all run and InfluxDB holds its data. Both have their archives on the machine.
+Measured with the live tests' setup: real engine, real InfluxDB. From the stop of the first
+container until all run and InfluxDB holds its data. Both ways have their archives on the machine.
 """
 
 import os

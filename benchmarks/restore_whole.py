@@ -2,10 +2,11 @@
 
     python benchmarks/restore_whole.py [MEGABYTES]
 
-The reach: wall ≤ 1.1, although everything is checked first. A second of it is the start and the
-look at the stack, whatever its size; the rest is told by the rival that checks with plain tools.
-Both are whole processes; no container runs. Nothing is removed in between: ext4 passes over each
-inode that was freed in the last minutes, so files are made ten times slower then.
+The reach: wall ≤ 1.1, although everything is checked first. About one second goes to the start and
+to the inspection of the stack, whatever its size. The rival that checks with plain tools explains
+the rest. Both ways are whole processes; no container runs. Nothing is removed between the rounds:
+ext4 does not reuse an inode that was freed in the last minutes, and making files is then ten times
+slower.
 """
 
 import functools

@@ -1,9 +1,9 @@
-"""What copies of SQLite files cost: the general part with and without, and a writer's stall.
+"""What copies of SQLite files cost: the general part with and without them, and a writer's delay.
 
     python benchmarks/sqlite_copies.py [MEGABYTES …]
 
-A writer commits a row each 50 ms into the database that is copied; its longest commit during the
-copy stands beside its longest one before.
+A writer commits a row every 50 ms into the database that is copied. The table shows its longest
+commit before the copy and during it.
 """
 
 import contextlib

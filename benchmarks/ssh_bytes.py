@@ -1,11 +1,11 @@
-"""Bytes to another machine and back, proven by hash, against `scp`.
+"""Bytes to another machine and back, verified by hash, against `scp`.
 
     python benchmarks/ssh_bytes.py [MEGABYTES]
 
-The reach: wall ≤ 1.0, up and down. `scp` proves nothing; what we take more than it is the proof
-(decision 0026), and the second rival does the same by plain tools: it syncs and hashes afterwards.
-The bytes do not compress; the other machine is an sshd on this one. Each writes a new file, after
-all that was written before is on the disk. The file's hash is recorded, as in a backup.
+The reach: wall ≤ 1.0, up and down. `scp` verifies nothing; our additional time is the verification
+(decision 0026). The second rival does the same with plain tools: it syncs and hashes afterwards.
+The bytes cannot be compressed; the other machine is an sshd on this one. Each way writes a new
+file, after everything written before is on the disk. The file's hash is recorded, as in a backup.
 """
 
 import os

@@ -1,9 +1,10 @@
-"""How long it takes until something happens, against an `inv` task that does nothing.
+"""The time until a command begins to work, against an `inv` task that does nothing.
 
     python benchmarks/start.py
 
-The reach: `inv --list` + 60 ms, `inv backup --dry-run` + 80 ms. What a dry run takes beyond that
-is told in decisions/0025-what-a-start-may-import.md: half of it is the code itself.
+The reach: `inv --list` + 60 ms, `inv backup --dry-run` + 80 ms.
+decisions/0025-what-a-start-may-import.md explains why a dry run takes longer: half of that time is
+the code itself.
 """
 
 import contextlib

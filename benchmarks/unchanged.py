@@ -1,13 +1,14 @@
-"""The second night of a stack that has not changed, and a third of one that has a little: restic.
+"""A second night with an unchanged stack, and a third night with a few changes, against restic.
 
     python benchmarks/unchanged.py [MEGABYTES]
 
-No reach: measured to know where we lose. Ours makes a set here and a copy of it in a vault over
-SSH; restic makes a repository here, or one at the far side of the same sshd over SFTP. Before the
-third night one file of a hundred is rewritten, and a log and a database have grown a little, as
-they do each night. CPU and bytes written are those of this side. All that goes over the loopback
-counts as sent, so nobody else may use it: `unshare -n` with `ip link set lo up` gives one of its
-own. "Here" and "there" are what all nights together keep. It needs restic: apt-get install restic.
+No reach: this shows where we lose. Ours makes a set here and a copy of it in a vault over SSH;
+restic makes a repository here, or on the other side of the same sshd over SFTP. Before the third
+night, one file of a hundred is rewritten, and a log and a database have grown a little, as they do
+each night. CPU and bytes written are those of this side. Everything that passes the loopback
+counts as sent, so no other program may use it: `unshare -n` with `ip link set lo up` gives a
+separate loopback. "Here" and "there" are the totals of all nights. This needs restic: apt-get
+install restic.
 """
 
 import itertools

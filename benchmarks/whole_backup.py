@@ -2,11 +2,11 @@
 
     python benchmarks/whole_backup.py [MEGABYTES …]
 
-The reach: wall ≤ 0.20. All are whole processes; the vault is an sshd on this machine, which shares
-its processors and its disk, and Docker a script that knows no container. A bare pipe (tar, ISA-L,
-tee, ssh) shows the limit: it copies no database, syncs nothing and proves nothing. The seconds of
-the rules are those of the last run; what they lack of the whole is the start, and the look at the
-stack and at the vault.
+The reach: wall ≤ 0.20. All ways are whole processes. The vault is an sshd on this machine, which
+shares its processors and its disk; Docker is a script without containers. A bare pipe (tar, ISA-L,
+tee, ssh) shows the limit: it copies no database, syncs nothing and verifies nothing. The seconds
+of the rules are those of the last run. The rest of the time is the start, and the inspection of
+the stack and of the vault.
 """
 
 import itertools

@@ -36,5 +36,5 @@ def test_tests_that_are_not_installed_are_told_with_how_to(task):
     words = [sys.executable, "-c", code]
     told = subprocess.run(words, capture_output=True, text=True, check=False)
     assert told.returncode == 1
-    assert told.stderr.endswith("Install it with: sh setup test\n")
+    assert told.stderr.endswith("Install them with: sh setup test\n")
     assert told.stderr.count("\n") == 1
