@@ -1,1 +1,1 @@
-"""What each task does, from its first question to its last word. One folder a family of tasks."""
+"""What each task does, from its first check to its last message. One folder a family of tasks."""

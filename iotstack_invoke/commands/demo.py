@@ -1,7 +1,7 @@
-"""The demo: a sample stack is backed up, broken, and brought back from its copy in a vault.
+"""The demo: a sample stack is backed up, broken, and restored from its copy in a vault.
 
-Where there is a Docker engine with an influxdb 1.x image, the stack is a real one. It leaves
-nothing behind, and sees nothing of another stack there: its project has a name of its own.
+If Docker has an influxdb 1.x image, the stack is a real one. It leaves nothing behind, and does
+not see other stacks: its project has a name of its own.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ READY_LIMIT_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class _Sample:
-    """The sample stack, its vault, and what was in it before it was broken."""
+    """The sample stack, its vault, and its contents before it was broken."""
 
     folder: str
     vault: str
@@ -73,7 +73,7 @@ class _Sample:
 
 
 def show_demo(report: Report) -> int:
-    """Run the demo, print what was proven, and return 0, or 1 where something was not."""
+    """Run the demo, print the results, and return 0, or 1 if a check failed."""
     report.live = True
     report.write("Demo: back up a sample IOTstack, break it, and restore it from its vault.")
     with _without_compose_variables(), tempfile.TemporaryDirectory(prefix="iotstack-demo-") as top:
@@ -86,7 +86,7 @@ def show_demo(report: Report) -> int:
 
 @contextlib.contextmanager
 def _without_compose_variables() -> Iterator[None]:
-    """Let the block run without what the owner tells compose of the real stack, its name first."""
+    """Run the block without the owner's compose variables for the real stack, such as its name."""
     theirs = {name: os.environ.pop(name) for name in [*os.environ] if name.startswith("COMPOSE_")}
     try:
         yield
@@ -95,7 +95,7 @@ def _without_compose_variables() -> Iterator[None]:
 
 
 def _demo(top: str, report: Report) -> int:
-    # Compose calls a project by its folder: `IOTstack` would be the owner's.
+    # Compose names a project after its folder: `IOTstack` would be the owner's.
     sample = _make_sample(f"{top}/iotstack-demo-{secrets.token_hex(4)}", f"{top}/vault")
     report.write(f"1. A sample stack of {len(sample.hashes)} files is in {sample.folder}.")
     with _influx(sample, report) as container:
@@ -112,7 +112,7 @@ def _demo(top: str, report: Report) -> int:
         report.write(f"2. inv backup --runtag {runtag}, while Grafana writes into its database")
         with _grafana_writes(f"{sample.folder}/{DATABASE}"):
             code = back_up(settings, runtag, Options(), report)
-        if code not in (ExitCode.GOOD, ExitCode.WARNINGS):  # a warning: Docker cannot be asked
+        if code not in (ExitCode.GOOD, ExitCode.WARNINGS):  # a warning: Docker cannot be queried
             return code
         report.write(
             "   It warned: Nextcloud's files are not backed up until hosts.toml says how."
@@ -133,7 +133,7 @@ def _demo(top: str, report: Report) -> int:
 
 
 def _make_sample(folder: str, vault: str) -> _Sample:
-    """Make a stack as IOTstack's menu lays it out."""
+    """Make a stack with the layout of IOTstack's menu."""
     texts = {
         "docker-compose.yml": "services:\n  nodered:\n    image: nodered/node-red\n",
         ".env": "TZ=Etc/UTC\nMARIADB_ROOT_PASSWORD=example\n",
@@ -162,7 +162,7 @@ def _make_sample(folder: str, vault: str) -> _Sample:
 
 @contextlib.contextmanager
 def _grafana_writes(path: str) -> Iterator[None]:
-    """Commit a row now and again into a database while the block runs."""
+    """Commit rows into a database while the block runs."""
     over = threading.Event()
 
     def write() -> None:
@@ -181,7 +181,7 @@ def _grafana_writes(path: str) -> Iterator[None]:
 
 
 def _hashes(folder: str) -> dict[str, str]:
-    """Return the SHA-256 of each file that a backup must bring back as it is."""
+    """Return the SHA-256 of each file that a backup must restore unchanged."""
     found = {}
     for base, _, names in os.walk(folder):
         for name in names:
@@ -232,7 +232,7 @@ def _prove_files(sample: _Sample, runtag: str, top: str, report: Report) -> None
 
 @contextlib.contextmanager
 def _influx(sample: _Sample, report: Report) -> Iterator[str]:
-    """Run a real InfluxDB in the sample stack while the block runs; yield its container, or ''."""
+    """Run a real InfluxDB in the sample stack during the block; yield its container, or ''."""
     host = LocalHost(sample.folder)
     image, why = _find_image(host)
     if not image:
@@ -302,7 +302,7 @@ def _prove_points(sample: _Sample, runtag: str, container: str, report: Report) 
     counted = 0
     deadline = time.monotonic() + READY_LIMIT_S
     while counted != POINTS and time.monotonic() < deadline:
-        # influxd restore returns before the server has taken the shards in
+        # influxd restore returns before the server has loaded the shards
         told = _ask(at, "SELECT count(t) FROM home.autogen.climate")
         (result,) = told["results"].items(1)
         rows = [

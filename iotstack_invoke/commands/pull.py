@@ -1,7 +1,7 @@
 """Finished sets of another machine, fetched into a folder of this one.
 
-Nothing is changed on the other machine, and its lock is not needed: a set that has its manifest
-is finished, and each file is proven by the hash in that.
+Nothing is changed on the other machine, and its lock is not needed: a set with a manifest is
+finished, and each file is verified by the hash in it.
 """
 
 from __future__ import annotations
@@ -59,10 +59,10 @@ class PullRequest:
 
 
 def pull_sets(settings: Settings, request: PullRequest, report: Report) -> int:
-    """Fetch what is missing, or the set that is named, and return the exit code.
+    """Fetch what is missing, or the named set, and return the exit code.
 
-    1 where one was not fetched, 3 where one there is damaged, or newer ones than the latest are no
-    good. Raises IotstackError where nothing was begun.
+    1 if one was not fetched, 3 if one there is damaged, or sets newer than the latest are not
+    good. Raises IotstackError if nothing was begun.
     """
     name = request.host
     if not name:
@@ -90,7 +90,7 @@ def pull_sets(settings: Settings, request: PullRequest, report: Report) -> int:
 
 
 def choose_vault(settings: Settings, to: str) -> VaultConfig:
-    """Return the vault that is fetched into: a folder of this machine; raises UsageError."""
+    """Return the vault to fetch into: a folder of this machine; raises UsageError."""
     folders = {each.name: each for each in settings.vaults if not each.is_far}
     known = f"Known: {', '.join(folders)}." if folders else "None is configured: add [[vaults]]."
     if to and to not in folders:
@@ -102,7 +102,7 @@ def choose_vault(settings: Settings, to: str) -> VaultConfig:
 
 @contextlib.contextmanager
 def _only_one(vault: VaultConfig, host: str) -> Iterator[None]:
-    """Let one run fetch from a machine into a vault; raises Busy."""
+    """Lock fetching from a machine into a vault; raises Busy."""
     folder = state_folder()
     try:
         os.makedirs(folder, mode=0o700, exist_ok=True)
@@ -115,7 +115,7 @@ def _only_one(vault: VaultConfig, host: str) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class _Shelf:
-    """The sets of a folder of a place, with the bytes of their manifests."""
+    """The sets in a folder of a storage, with the bytes of their manifests."""
 
     storage: Storage
     folder: str
@@ -127,7 +127,7 @@ class _Shelf:
 
     @classmethod
     def of(cls, storage: Storage, folder: str) -> _Shelf:
-        """Return what lies there now; what failed its verification there is damaged."""
+        """Return the present sets; those that failed verification there are damaged."""
         names = storage.listdir(folder)
         tags = sorted(runtags_in(names))
         raw: dict[str, bytes] = {}
@@ -152,7 +152,7 @@ def _manifest_name(runtag: str) -> str:
 
 
 class _Pull:
-    """The sets of one machine, and the vault that they are fetched into."""
+    """The sets of one machine, and the vault to fetch them into."""
 
     def __init__(
         self, host: str, shelf: _Shelf, target: Storage, vault: str, report: Report
@@ -167,7 +167,7 @@ class _Pull:
         """Backups newer than the latest are not usable."""
 
     def run(self, asked: str) -> int:
-        """Fetch them one after the other, the oldest first; one that fails stops no other."""
+        """Fetch them one by one, the oldest first; a failure does not stop the others."""
         problems: list[str] = []
         failed = set[str]()
         chosen = self._chosen(asked)
@@ -222,7 +222,7 @@ class _Pull:
         return (found[runtag],)
 
     def _latest(self, finished: tuple[BackupSet, ...]) -> BackupSet:
-        """Return the latest, and tell what is newer and passed over for it."""
+        """Return the latest, and report newer ones that are passed over."""
         shelf, at = self.shelf, f"{self.host}:{BACKUPS}"
         latest = latest_in(finished, shelf.storage, shelf.folder, shelf.failed, at)
         if latest.backup is None:
@@ -234,9 +234,9 @@ class _Pull:
         return latest.backup
 
     def _tell_damaged(self) -> bool:
-        """Tell which sets there are not fetched, and return whether one is damaged.
+        """Report which sets there are not fetched, and return whether one is damaged.
 
-        A run may be at work on what is unfinished, and what is unproven is another tool's.
+        A run may be working on an unfinished set, and an unproven one is another tool's.
         """
         left = {each.runtag: each.state for each in self.shelf.sets if each.state not in FINISHED}
         for runtag, state in left.items():
@@ -245,7 +245,7 @@ class _Pull:
         return State.DAMAGED in left.values()
 
     def _has(self, backup: BackupSet) -> bool:
-        """Tell whether the vault has this very set: its manifest came last."""
+        """Return whether the vault has this very set: its manifest arrived last."""
         name = _manifest_name(backup.runtag)
         if f"{backup.runtag}.{RECORDS_ENDING}" in self.there or any(
             self._size_there(self._name(backup, kind)) != fact.size_bytes
@@ -263,7 +263,7 @@ class _Pull:
         return f"{backup.runtag}.{KINDS[kind]}"
 
     def _fetch(self, backup: BackupSet) -> list[str]:
-        """Fetch one set; return why files of it were not."""
+        """Fetch one set; return why files of it were not fetched."""
         manifest = backup.manifest
         assert manifest is not None  # noqa: S101 - it is finished
         kinds = (
@@ -292,7 +292,7 @@ class _Pull:
         return problems
 
     def _records(self, manifest: Manifest) -> dict[str, Record]:
-        """Return what each file must be: by the manifest, and the manifest as it was read."""
+        """Return the expected facts of each file by the manifest, and of the manifest itself."""
         name = f"{FROM}:{_manifest_name(manifest.runtag)}"
         content = self.shelf.manifests[manifest.runtag]
         own = Record(name, len(content), hashlib.sha256(content).hexdigest())
@@ -326,9 +326,9 @@ class _Pull:
         storages: Mapping[str, Storage],
         records: Mapping[str, Record],
     ) -> frozenset[File]:
-        """Return the files there that bear the name of one that is fetched and are another.
+        """Return the vault's files that have the name of a fetched one and differ from it.
 
-        What cannot be read there now is fetched anew.
+        A file that cannot be read there now is fetched again.
         """
         found = {
             file: SeenFile(storages[file.role], file, fact, records.get(str(file)))

@@ -1,6 +1,6 @@
 """What a database server holds besides its rows: the names of its databases and its users. Pure.
 
-What a target holds and a backup does not stays in a restore, unless the backup alone is wanted.
+A restore keeps what a target holds and a backup lacks, unless it restores the backup alone.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from ..core.dataclass import dataclass
 
 STAYS = "Kept beside the data of the backup: "
-"""With this begins what is said when it is proven to be there."""
+"""The first words of the message that kept data were verified."""
 EXACT_HINT = "With --exact it is moved aside."
-"""The last of a message that it cannot stay."""
+"""The last words of a message that data cannot be kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,20 +26,20 @@ class Held:
         return bool(self.databases or self.users)
 
     def without(self, other: Held) -> Held:
-        """Return what another one does not hold."""
+        """Return what another one lacks."""
         return Held(
             tuple(each for each in self.databases if each not in other.databases),
             tuple(each for each in self.users if each not in other.users),
         )
 
     def named(self, server: str) -> Iterator[str]:
-        """Yield each as messages call it, behind the name of its container."""
+        """Yield each name as in messages, after the name of its container."""
         yield from (f"{server}: database {each}" for each in self.databases)
         yield from (f"{server}: user {each}" for each in self.users)
 
 
 def came_meanwhile(title: str, more: Held) -> str:
-    """Return why a restore ends where something was made after it had looked."""
+    """Return why a restore fails if something was created after its first check."""
     names = ", ".join(each for each in more.named(title))
     return (
         f"Data that is not in the backup was added meanwhile: {names}. It would not "

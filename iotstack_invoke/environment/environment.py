@@ -1,6 +1,6 @@
-"""A stack with its backups and vaults, and what lies there.
+"""A stack with its backups and vaults, and the sets in them.
 
-Knows where things are and how sets are recorded, listed and removed. Not for: making a backup.
+Knows paths, and how sets are recorded, listed and removed. Not for: making a backup.
 """
 
 from __future__ import annotations
@@ -65,25 +65,29 @@ from ..vaults.apart import OwnFolder
 from .stack_host import find_machine, open_machine
 
 MANIFESTS_AT_ONCE = 200
-"""Their names fit into one command, and few of them cost little time."""
+"""Their names fit into one command, and reading a few of them is quick."""
 BYTES_AT_ONCE = 8 << 20
-"""So many bytes of them are asked for at once: a place gives no more than 16 MiB in one answer."""
+"""The size of files per request: a storage returns no more than 16 MiB in one answer."""
 LINE_BYTES = 1 << 16
-"""A larger manifest is in no line of records: over SSH that is one word of a command, which Linux
-takes up to 128 KiB of, and quotes count twice."""
+"""A larger manifest is not stored as a line of records.
+
+Over SSH that is one word of a command, of which Linux takes up to 128 KiB, and quotes count twice.
+"""
 GROWN_BYTES = 1 << 16
-"""By so much one may be larger than it is listed: it was written anew since."""
+"""How much larger than listed a manifest may be: it may have been rewritten since."""
 STALE_COPY = timedelta(days=1)
-"""A partial copy in a vault that is older belongs to a run that died."""
+"""An older partial copy in a vault belongs to a run that was killed."""
 STALE_MARK = timedelta(days=7)
-"""The mark of a set that is copied lies there as long: it keeps its partial copies. Earlier
-versions give these the date of the original while they are still proven."""
+"""How long the mark of a set that is being copied protects its partial copies.
+
+Earlier versions give these the date of the original while they are being verified.
+"""
 CLOCKS_APART = timedelta(minutes=5)
-"""How far another machine's clock may be ahead before its backups are from the future."""
+"""How far another machine's clock may be ahead before its backups count as from the future."""
 ZONES_APART = timedelta(hours=14)
-"""How far the local time of any place is from UTC."""
+"""How far the local time of any zone is from UTC."""
 MORE_AT_ONCE = 8
-"""How many times as many manifests each next question asks for: mostly the first is a good one."""
+"""The factor by which each further request is larger: mostly the first manifest is a good one."""
 
 Judged = TypeVar("Judged")
 
@@ -95,13 +99,13 @@ class Environment:
     settings: Settings
     host: Host
     vaults: dict[str, Storage] = field(default_factory=dict)
-    """By name; of one with a folder for each machine, that of the stack's machine."""
+    """By name; if a vault has a folder for each machine, the one of the stack's machine."""
     own: OwnFolder | None = None
     """The folder of the backups, as vaults know it."""
 
     @classmethod
     def of(cls, settings: Settings, host: Host | None = None) -> Environment:
-        """Return what the settings describe; no vault is opened yet."""
+        """Return the environment that the settings describe; no vault is opened yet."""
         by_host = host and any(each.by_host for each in settings.vaults)
         whose = host_name(host) if host and by_host else ""
         environment = cls(settings, host or LocalHost(settings.stack.folder))
@@ -120,7 +124,7 @@ class Environment:
         return not isinstance(self.host, LocalHost)
 
     def knows(self, at: str) -> bool:
-        """Tell whether there is such a vault.
+        """Return whether there is such a vault.
 
         Another host's folder in one, such as `nas/other-pi`, is among the vaults from then on.
         """
@@ -136,7 +140,7 @@ class Environment:
 
     @property
     def storages(self) -> dict[str, Storage]:
-        """What the roles of the rules are bound to."""
+        """The storages of the roles in the rules."""
         return {"pi": self.host, **self.vaults}
 
     @property
@@ -146,7 +150,7 @@ class Environment:
 
     @property
     def checks(self) -> VerificationLog:
-        """The record of verifications: beside the backups, or where this machine keeps its state.
+        """The log of verifications: beside the backups, or in this machine's state folder.
 
         A laptop that verifies its vaults has no stack, and so no folder of backups.
         """
@@ -156,20 +160,20 @@ class Environment:
 
     @property
     def owner(self) -> OwnerFile:
-        """The record of what the owner said of old backups: where that of verifications is."""
+        """The record of the owner's statements on old backups, beside the log of verifications."""
         if self.far or os.path.isdir(self.backups):
             return OwnerFile(self.host, f"{self.backups}/{OWNER_FILE}")
         folder = state_folder()
         return OwnerFile(LocalHost(folder), f"{folder}/{OWNER_FILE.removeprefix('.')}")
 
     def gone(self, said: OwnerNotes) -> tuple[Gone, ...]:
-        """Return what the owner says is gone of this machine's stack: here, and in hosts.toml."""
+        """Return what the owner declared gone of this machine's stack: here, and in hosts.toml."""
         host = host_name(self.host)
         skipped = (Gone(name, host, service=True) for name in self.settings.skipped)
         return (*skipped, *said.gone)
 
     def pinned(self) -> tuple[frozenset[str], Mapping[str, StepFailed]]:
-        """Return the runtags that are pinned here or in a vault, and why a place cannot tell."""
+        """Return the runtags pinned here or in a vault, and why a storage could not be read."""
         found = frozenset[str]()
         away = dict[str, StepFailed]()
         folders: dict[str, tuple[Storage, str]] = {HERE: (self.host, self.backups)}
@@ -186,8 +190,8 @@ class Environment:
     ) -> tuple[BackupSet, ...]:
         """Return the sets beside the stack, newest first.
 
-        `checks` where they are known already: what failed is damaged, for all who ask here.
-        `outline` as in read_manifest.
+        `checks` if they are already known: a set that failed verification counts as damaged
+        everywhere. `outline` as in read_manifest.
         """
         checks = self.checks_here() if checks is None else checks
         names = self.host.listdir(self.backups)
@@ -197,7 +201,7 @@ class Environment:
         return gather_sets(names, manifests, failed_at(checks, HERE))
 
     def checks_here(self) -> Checks:
-        """Return the newest checks of the sets beside the stack."""
+        """Return the latest verifications of the sets beside the stack."""
         if not self.far:
             return self.checks.newest()
         path = f"{self.backups}/{CHECKS_FILE}"
@@ -209,18 +213,18 @@ class Environment:
 
     @contextlib.contextmanager
     def held(self, purpose: str) -> Iterator[None]:
-        """Hold the lock of the stack, where there is a folder of backups to lock.
+        """Hold the lock of the stack, if there is a folder of backups to lock.
 
-        Raises Busy, with who holds it.
+        Raises Busy, with the holder.
         """
-        if not os.path.isdir(self.backups):  # a laptop that only looks after the vaults
+        if not os.path.isdir(self.backups):  # a laptop that only verifies the vaults
             yield
             return
         with locked(f"{self.backups}/{LOCK}", purpose):
             yield
 
     def close(self) -> None:
-        """Let go of the vaults."""
+        """Close the vaults."""
         for storage in self.vaults.values():
             storage.close()
 
@@ -231,7 +235,7 @@ def _manifest_name(runtag: str) -> str:
 
 @contextlib.contextmanager
 def open_environment(settings: Settings, name: str = "") -> Iterator[Environment]:
-    """Yield the site of a host of the settings, or of this machine; closed at the end.
+    """Yield the environment of a host of the settings, or of this machine; closed at the end.
 
     Raises UsageError, Refused or Unreachable for another machine.
     """
@@ -253,15 +257,15 @@ class RecordFile:
         self.path = f"{environment.backups}/{runtag}.{RECORDS_ENDING}"
         self.started_utc = ""
         self.claim = os.urandom(16).hex()
-        """What marks the set in vaults as the one of this run and of those that go on with it."""
+        """The mark in vaults of the set as this run's and that of runs that resume it."""
         self._is_ours = believed(self.host, self.path)
         lines = self.host.lines(self.path) if self._is_ours else []
         self.exists = bool(lines)
         manifest = environment.manifest(runtag)
         self.replaces = False
-        """This run and those that go on with it come in the place of other sets of its name."""
+        """This run, and runs that resume it, replace other sets of its name."""
         self.replaced: Manifest | None = None
-        """What was here of these when the run began, whose manifest may be removed by now."""
+        """The replaced set when the run began; its manifest may have been removed since."""
         began = set[str]()
         of_this: list[str] = []
         for line in lines:
@@ -280,15 +284,15 @@ class RecordFile:
         self._manifest = manifest
         self._records = self._of_manifest() | told
         self.of_making = f"pi:{BACKUPS}/{_manifest_name(runtag)}" in told
-        """They are of the run that made the set, which notes each of its copies."""
+        """They are of the run that made the set, which records each of its copies."""
         finished = {manifest.started_utc} if manifest else set()
         self.earlier_utc = frozenset((began | finished) - {""})
         """When the earlier runs of this set began."""
 
     def begin(self, started_utc: str, *, replaces: bool = False) -> None:
-        """Mark the set as unfinished, with the time when its making began.
+        """Mark the set as unfinished, with the start time of its run.
 
-        `replaces`: what is recorded of a set of its name before is of this one no more.
+        `replaces`: earlier records of a set of its name no longer apply.
         """
         if not self._is_ours:
             self.host.remove([self.path])  # its folder is ours
@@ -314,24 +318,24 @@ class RecordFile:
         return self._records
 
     def is_to_replace(self, manifest: Manifest | None) -> bool:
-        """Tell whether a set is the one of these records, and comes in the place of others."""
+        """Return whether a set is the one of these records, and replaces others."""
         mine = manifest is not None and manifest.started_utc == self.started_utc
         return mine and self.replaces
 
     def tells(self, output: str) -> bool:
-        """Tell whether an output is known to be there: seen, or made and not taken back."""
+        """Return whether an output is known to exist: found, or made and not revoked."""
         record = self._records.get(output)
         return record is not None and not record.incomplete
 
     def take_back(self, output: str) -> None:
-        """Note that an output is not there, whatever was recorded of it."""
+        """Record that an output does not exist, whatever was recorded before."""
         self.add(Record(output, facts={LACKING: {output: "it is missing"}}))
 
     def add(self, record: Record) -> None:
-        """Keep one more, through a power cut.
+        """Add a record, synced to disk.
 
-        With the first part that comes in the place of an earlier one goes the manifest of that,
-        and its texts: a set is never a mixture of two, but unfinished.
+        Adding the first part that replaces an earlier one removes the manifest and the texts of
+        the earlier set: a set is unfinished, never a mixture of two.
         """
         self.host.append(self.path, record_line(record))
         old = self._manifest
@@ -342,12 +346,12 @@ class RecordFile:
         self._records = {**self._records, record.output: record}
 
     def end(self) -> None:
-        """Remove the mark: the set is finished."""
+        """Remove the records: the set is finished."""
         self.host.remove([self.path])
 
 
 def _header(line: str) -> dict[str, Any]:
-    """Return what a line says of the run whose records follow, {} for any other line."""
+    """Return the header of the run whose records follow, {} for any other line."""
     with contextlib.suppress(ValueError, TypeError, RecursionError):
         told = json.loads(line)
         if isinstance(told, dict) and isinstance(told.get("started_utc"), str):
@@ -356,7 +360,7 @@ def _header(line: str) -> dict[str, Any]:
 
 
 def _is_part(record: Record) -> bool:
-    """Tell whether a record is of an archive beside the stack."""
+    """Return whether a record is of an archive beside the stack."""
     role, _, path = record.output.partition(":")
     found = split_set_name(posixpath.basename(path))
     return role == "pi" and found is not None and found[1] in PARTS
@@ -368,11 +372,11 @@ def sets_in(
     failed: Mapping[str, str] | None = None,
     names: Mapping[str, FileFact] | None = None,
 ) -> tuple[BackupSet, ...]:
-    """Return the sets of any place, newest first, each judged by its own manifest there.
+    """Return the sets in any storage, newest first, each judged by its own manifest there.
 
-    `failed` as in gather_sets; `names`, where the folder was listed already. Raises StepFailed
-    where one of the manifests cannot be fetched, or does not come as it is listed: a set of which
-    nothing is known now must not pass for a damaged one.
+    `failed` as in gather_sets; `names`, if the folder was already listed. Raises StepFailed if one
+    of the manifests cannot be fetched, or differs from its listing: a set of unknown state must
+    not count as damaged.
     """
 
     def judged(names: Mapping[str, FileFact]) -> tuple[BackupSet, ...]:
@@ -388,7 +392,7 @@ def sets_in(
 
 
 class _UnlikeListed(StepFailed):
-    """A manifest does not come as it is listed: it was replaced since, or was read badly."""
+    """A manifest differs from its listing: it was replaced since, or was read incorrectly."""
 
 
 def _listed_twice(
@@ -397,7 +401,7 @@ def _listed_twice(
     judge: Callable[[Mapping[str, FileFact]], Judged],
     names: Mapping[str, FileFact] | None = None,
 ) -> Judged:
-    """Return what comes of a listing; of another one where a manifest was replaced since."""
+    """Return the judgement of a listing; of a second one if a manifest was replaced meanwhile."""
     try:
         return judge(storage.listdir(folder) if names is None else names)
     except _UnlikeListed:
@@ -409,7 +413,7 @@ def _read_as_listed(
 ) -> dict[str, Manifest | None]:
     """Return the manifests of some runtags, None for a damaged one.
 
-    Raises StepFailed where one cannot be read, or has another size than the listing tells.
+    Raises StepFailed if one cannot be read, or has another size than in the listing.
     """
     found: dict[str, Manifest | None] = {}
     told = storage.read_many(folder, [_manifest_name(runtag) for runtag in runtags])
@@ -436,9 +440,9 @@ def manifests_in(
     *,
     outline: bool = False,
 ) -> dict[str, Manifest | None]:
-    """Return the manifests that `names` lists by runtag, None for one of no use.
+    """Return the manifests that `names` lists by runtag, None for an invalid one.
 
-    The newest files first, for no longer than `limit_s`: what has no entry then was not opened.
+    The newest files first, for no longer than `limit_s`: those without an entry were not opened.
     `outline` as in read_manifest.
     """
     found: dict[str, Manifest | None] = {}
@@ -460,7 +464,7 @@ def manifests_in(
 
 
 def counts_at_once(listed: Sequence[str], names: Mapping[str, FileFact]) -> Iterator[int]:
-    """Yield how many small files are asked for with each question, by the sizes in a listing."""
+    """Yield the number of small files for each request, by the sizes in a listing."""
     count = size_bytes = 0
     for name in listed:
         size_bytes += names[name].size_bytes
@@ -475,10 +479,10 @@ def counts_at_once(listed: Sequence[str], names: Mapping[str, FileFact]) -> Iter
 def contents_told(
     storage: Storage, folder: str, names: Sequence[str], listed: Mapping[str, FileFact]
 ) -> dict[str, bytes]:
-    """Return small files of a folder, but for those of which each alone cannot be read.
+    """Return small files of a folder, without those that cannot be read.
 
-    Nor those that have grown much since they were listed: a far end may send any number of bytes.
-    Raises StepFailed where none can be read, or the place does not answer.
+    Also without those that have grown much since the listing: a remote server may send any number
+    of bytes. Raises StepFailed if none can be read, or the storage does not answer.
     """
     try:
         return _not_grown(storage.read_many(folder, names), listed)
@@ -502,7 +506,7 @@ def contents_told(
 
 
 def _not_grown(answer: dict[str, bytes], listed: Mapping[str, FileFact]) -> dict[str, bytes]:
-    """Return the files of an answer that are no more than a little larger than they are listed."""
+    """Return the files of an answer that are at most slightly larger than listed."""
     return {
         name: content
         for name, content in answer.items()
@@ -513,13 +517,13 @@ def _not_grown(answer: dict[str, bytes], listed: Mapping[str, FileFact]) -> dict
 def still_failed(
     storage: Storage, folder: str, names: Mapping[str, FileFact], failed: Mapping[str, str]
 ) -> dict[str, str]:
-    """Return those of `failed` that no other set of their name lies in the place of by now.
+    """Return those of `failed` that have not been replaced by another set of their name.
 
     As in gather_sets, for a listing of which no manifest is opened: here those of `failed` are.
     """
     listed = {_manifest_name(tag): tag for tag in runtags_in(names) & failed.keys()}
     found: Mapping[str, Manifest | None] = {}
-    with contextlib.suppress(StepFailed):  # of what cannot be read, the record counts
+    with contextlib.suppress(StepFailed):  # if it cannot be read, the record counts
         found = manifests_in(storage, folder, {each: names[each] for each in listed}, math.inf)
     made = {tag: each.finished_utc for tag, each in found.items() if each}
     return {tag: when for tag, when in failed.items() if made.get(tag, when) == when}
@@ -528,7 +532,7 @@ def still_failed(
 def sets_read(
     storage: Storage, folder: str, limit_s: float, failed: Mapping[str, str] | None = None
 ) -> tuple[BackupSet, ...]:
-    """Return the sets of a place of which the manifest was opened in time, newest first."""
+    """Return the sets in a storage whose manifests were opened in time, newest first."""
     names = storage.listdir(folder)
     listed = {name: names[name] for name in map(_manifest_name, runtags_in(names))}
     found = manifests_in(storage, folder, listed, limit_s)
@@ -538,15 +542,17 @@ def sets_read(
 
 @dataclass(frozen=True, slots=True)
 class Newest:
-    """The newest good set of a place; what is dated in the future proves nothing, and is named."""
+    """The newest good set in a storage; one dated in the future proves nothing, and is named."""
 
     good: BackupSet | None = None
     ahead: tuple[str, ...] = ()
     newer: tuple[tuple[datetime, BackupSet], ...] = ()
-    """All that is newer and not good, or whose manifest nobody can read, the newest first; by when
-    each was made, or else written."""
+    """All newer sets that are not good or have no readable manifest, the newest first.
+
+    Each with the time when it was made, or else written.
+    """
     later: tuple[tuple[datetime, BackupSet], ...] = ()
-    """The good ones that are dated in the future, as `ahead` names them, the newest first."""
+    """The good ones dated in the future, as `ahead` names them, the newest first."""
 
     @property
     def made(self) -> datetime | None:
@@ -564,11 +570,12 @@ def newest_good(
 ) -> Newest:
     """Return the newest good set in a folder, of one host if it is named.
 
-    `failed` as in gather_sets. Raises StepFailed where a manifest that may be the newest cannot be
-    read, or does not come as it is listed: an older set would pass for it. One that is read and
-    damaged makes no set good. Whose a set is that has none is not known: it may be newer as well.
+    `failed` as in gather_sets. Raises StepFailed if a manifest that may be the newest cannot be
+    read, or differs from its listing: an older set would be taken for the newest. A manifest that
+    is read and damaged makes its set not good. A set without a manifest may be any host's: it may
+    be newer as well.
 
-    No more manifests are opened than must be: see begun_by.
+    As few manifests as possible are opened: see begun_by.
     """
     return _listed_twice(
         storage, folder, lambda names: _newest_in(storage, folder, names, now, host, failed)
@@ -583,7 +590,7 @@ def _newest_in(
     host: str,
     failed: Mapping[str, str] | None,
 ) -> Newest:
-    """Return the newest good set of a listing, as newest_good has it."""
+    """Return the newest good set of a listing, as for newest_good."""
     begun_by_s, files = begun_by(names), by_runtag(names)
     others = [each for each in gather_sets(names, {}, failed) if each.runtag not in begun_by_s]
     good: tuple[datetime, BackupSet] | None = None
@@ -621,8 +628,8 @@ def _newest_first(
 ) -> Iterator[tuple[str, Manifest | None]]:
     """Yield the manifests of sets, None for a damaged one, while one left may be as new as needed.
 
-    They come as in newest_runtags. Each question asks for more of them than the one before, or
-    else for one alone: of several that cannot be read one may be too old to matter.
+    In the order of newest_runtags. Each request asks for more of them than the one before, or else
+    for a single one: of several that cannot be read one may be too old to matter.
     """
     at_once, more = 1, MORE_AT_ONCE
     waiting = newest_runtags(names, begun_by_s)
@@ -645,10 +652,10 @@ def _newest_first(
 def begun_by(names: Mapping[str, FileFact]) -> dict[str, float]:
     """Return by when, in seconds since 1970, each set with a manifest was begun at the latest.
 
-    Its file is written after that, and its runtag tells it by the clock of some zone. Either may
-    be wrong, so the later one counts: a clock was, a copy has any date, a person chose the name.
-    It is endless where the runtag tells no time; and for all where the date of a file is before
-    that which its runtag tells: some clouds know no dates (RFC 4918, 15.7: a server need not).
+    Its file is written after that, and its runtag gives the time in some zone. Either may be
+    wrong, so the later one counts: a clock may be wrong, a copy has any date, a user may choose
+    the name. It is infinite if the runtag gives no time; and for all sets if a file is dated
+    before its runtag: some clouds store no dates (RFC 4918, 15.7: a server need not).
     """
     written = {tag: names[_manifest_name(tag)].modified_s for tag in runtags_in(names)}
     named = {tag: runtag_time(tag) for tag in written}
@@ -663,9 +670,9 @@ def begun_by(names: Mapping[str, FileFact]) -> dict[str, float]:
 
 
 def newest_runtags(names: Mapping[str, FileFact], begun_by_s: Mapping[str, float]) -> list[str]:
-    """Return the runtags of sets with a manifest; what may be newest by begun_by comes first.
+    """Return the runtags of sets with a manifest; those that may be newest by begun_by come first.
 
-    Of equal ones that of the newest file, and then the later runtag.
+    If equal, the one with the newest file, and then the later runtag.
     """
     written = {tag: names[_manifest_name(tag)].modified_s for tag in begun_by_s}
     return sorted(begun_by_s, key=lambda tag: (begun_by_s[tag], written[tag], tag), reverse=True)
@@ -678,7 +685,7 @@ def _when(backup: BackupSet, files: Mapping[str, FileFact]) -> datetime:
 
 
 def write_pin(storage: Storage, folder: str, runtag: str, note: bytes) -> None:
-    """Put a pin beside a set; raises StepFailed also where it is not seen there afterwards."""
+    """Put a pin beside a set; raises StepFailed also if it cannot be read back afterwards."""
     path = f"{folder}/{runtag}.{PIN_ENDING}"
     storage.write(path + PARTIAL, io.BytesIO(note), time.time())
     storage.rename(path + PARTIAL, path)
@@ -691,9 +698,9 @@ def stat_everywhere(
     storages: Mapping[str, Storage],
     listed: Mapping[str, Mapping[str, FileFact]] | None = None,
 ) -> tuple[dict[File, FileFact], tuple[str, ...]]:
-    """Return what is there of all files, one look a place, and which places did not answer.
+    """Return the facts of all existing files, with one query a storage, and unreachable storages.
 
-    `listed`: the roots of roles that were listed already, whose files lie nowhere deeper.
+    `listed`: the roots of roles that were already listed and hold no such files in subfolders.
     """
     found: dict[File, FileFact] = {}
     notes = []
@@ -715,9 +722,9 @@ def stat_everywhere(
 def unlike_copies(
     files: Mapping[File, FileFact], storages: Mapping[str, Storage], records: Mapping[str, Record]
 ) -> frozenset[File]:
-    """Return the files of vaults that bear the name of a copy and are not known to be one.
+    """Return the files in vaults that have the name of a copy and are not known to be one.
 
-    What cannot be read now is sent anew; who would not replace it asks compared_copies.
+    A file that cannot be read now is sent again; to avoid replacing it, use compared_copies.
     """
     unlike, unread = compared_copies(files, storages, records)
     return unlike | unread.keys()
@@ -726,9 +733,9 @@ def unlike_copies(
 def compared_copies(
     files: Mapping[File, FileFact], storages: Mapping[str, Storage], records: Mapping[str, Record]
 ) -> tuple[frozenset[File], dict[File, StepFailed]]:
-    """Return the files of vaults that bear the name of a copy and are no copy of what is here.
+    """Return the files in vaults that have the name of a copy and differ from the local file.
 
-    And those that could not be compared, each with the reason: these may be good.
+    Also returns those that could not be compared, each with the reason: these may be good.
     """
 
     def found(file: File) -> SeenFile:
@@ -751,11 +758,11 @@ def compared_copies(
 
 
 def sweep_stale_copies(storage: Storage, names: Mapping[str, FileFact] | None = None) -> None:
-    """Remove the partial copies of dead runs; a young one may be another Pi's that is sending.
+    """Remove the partial copies of dead runs; a recent one may belong to another running Pi.
 
-    By the clock of the place, which is asked only where one may be old, and by the mark of its
-    set, which is there while a run copies it. In a bucket also the pieces of uploads that did not
-    end: no listing shows them, and they cost. `names`, where it was listed just now.
+    The age is by the clock of the storage, which is queried only if one may be old, and by the
+    mark of the set, which exists while a run copies it. In a bucket also removes unfinished
+    uploads: no listing shows them, and they cost money. `names`, if it was listed just now.
     """
     names = storage.listdir(storage.root) if names is None else names
     partial = {name: fact for name, fact in names.items() if name.endswith(PARTIAL)}
@@ -784,7 +791,7 @@ def _age(fact: FileFact, now_s: float) -> timedelta:
 
 
 def clock_of(storage: Storage) -> float:
-    """Return what time it is in a place, by the date of a file that is made there for that."""
+    """Return the present time in a storage, by the date of a temporary file made there."""
     path = f"{storage.root}/.now-{os.urandom(6).hex()}"
     storage.create_exclusive(path, "what time is it")
     try:
@@ -795,10 +802,10 @@ def clock_of(storage: Storage) -> float:
 
 
 def remove_set(storage: Storage, folder: str, runtag: str) -> None:
-    """Remove all files of a set; one that is half removed is listed by nobody.
+    """Remove all files of a set; a partly removed one is no longer listed.
 
-    The first of its files, the manifest where it has one, becomes the mark of the removal and
-    goes last, so that a crash in between leaves a mark. Raises StepFailed, with what is left.
+    Its first file, the manifest if it has one, becomes the mark of the removal and is removed
+    last, so that a crash in between leaves a mark. Raises StepFailed, with what is left.
     """
     mark = f"{folder}/{runtag}.{REMOVING_ENDING}"
     names = (*files_of(runtag), f"{runtag}.{KINDS['log']}{PARTIAL}")
@@ -818,9 +825,9 @@ def remove_set(storage: Storage, folder: str, runtag: str) -> None:
 
 
 def finish_removals(storage: Storage, folder: str) -> tuple[str, ...]:
-    """Remove what is left of sets that are half removed, and return their runtags.
+    """Remove the rest of partly removed sets, and return their runtags.
 
-    One that cannot be removed keeps no other; raises StepFailed with the last of them.
+    A failure does not stop the removal of the others; raises StepFailed with the last one.
     """
     names = storage.listdir(folder)
     begun = tuple(sorted(removals_in(names)))

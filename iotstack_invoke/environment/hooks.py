@@ -1,7 +1,7 @@
-"""The owner's own programs, before and after a backup and a restore: run, bounded, written down.
+"""The owner's own programs, before and after a backup and a restore: run with a limit, logged.
 
-They run on the host that they are for, as whoever logs in there, and through no shell. Not for:
-what a backup needs itself (rulebooks), or how hosts.toml names them (settings.py).
+They run on their host as its login user, without a shell. Not for: steps of a backup itself
+(workflows), or the settings of hooks in hosts.toml (settings).
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 KILL_AFTER_S = 2
 """How long a hook at its limit may take to end by itself."""
 READ_ON_S = 2.0
-"""How long what a hook said is read after its end, where something that it started holds it."""
+"""How long a hook's output is read after its end, if a process that it started holds it open."""
 MOST_SHOWN = 1_000
-"""Letters of a hook: it may hold a whole script, or what a slip of a finger made."""
+"""Characters of a hook: it may hold a whole script, or be a typing error."""
 HELD = (
     "a process that it started still holds its output, which is no longer read. Redirect the "
     "output of that process: >/dev/null 2>&1"
 )
-# Tells of a program what env(1) would meet: no shell's own words, and what its `#!` names.
+# Prints what env(1) would find for a program: no shell built-ins, and the interpreter of its `#!`.
 FIND_PROGRAM = (
     'look() { if [ -d "$1" ]; then [ $said != missing ] || said=folder; '
     'elif [ -f "$1" ] && [ -x "$1" ]; then by=; '
@@ -43,12 +43,12 @@ FIND_PROGRAM = (
     '*) IFS=:; for each in $PATH; do look "${each:-.}/$1"; done;; esac; echo $said'
 )
 ANY_END = frozenset(range(-64, 256))
-"""Every exit code, and what Popen tells of a program that a signal ended."""
+"""Every exit code, and Popen's codes of a program that a signal ended."""
 
 
 @dataclass(frozen=True, slots=True)
 class HooksResult:
-    """What hooks that failed leave to be told: failures, and warnings of those that may fail."""
+    """The messages of failed hooks: failures, and warnings for those that may fail."""
 
     failures: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -56,7 +56,7 @@ class HooksResult:
 
 @dataclass(frozen=True, slots=True)
 class Occasion:
-    """One run with hooks: where they run, what they are told, and who hears of them."""
+    """One run with hooks: where they run, their environment, and where messages go."""
 
     host: Host
     task: str
@@ -66,9 +66,9 @@ class Occasion:
     report: Report
 
     def run_before(self, hooks: Iterable[Hook]) -> tuple[str, ...]:
-        """Run hooks up to the first that fails and must not; return what is warned of.
+        """Run hooks up to the first failure that is not allowed; return the warnings.
 
-        Raises Refused for that one.
+        Raises Refused for that failure.
         """
         warnings = []
         for each in hooks:
@@ -79,7 +79,7 @@ class Occasion:
         return tuple(warnings)
 
     def run_after(self, hooks: Iterable[Hook], result: str) -> HooksResult:
-        """Run hooks, whatever each of them does, and tell them how the run went."""
+        """Run all hooks, whatever each of them does, and pass them the outcome of the run."""
         failures: list[str] = []
         warnings: list[str] = []
         for each in hooks:
@@ -89,7 +89,7 @@ class Occasion:
         return HooksResult(tuple(failures), tuple(warnings))
 
     def _run(self, hook: Hook, name: str, *told: str) -> str:
-        """Run one hook; return what is to be told of its failure, or ''."""
+        """Run one hook; return the message about its failure, or ''."""
         words = shown(hook)
         self.log.write(name, f"$ {words}")
         self.report.tell(f"{name}: {words}")
@@ -133,13 +133,13 @@ class Occasion:
 
 
 def shown(hook: Hook) -> str:
-    """Return the words of a hook as people type them, and the beginning of a very long one."""
+    """Return the command of a hook as users type it, cut if it is very long."""
     words = shlex.join(hook.words)
     return words if len(words) <= MOST_SHOWN else f"{words[:MOST_SHOWN]}… ({len(words):,} letters)"
 
 
 def hook_lines(hooks: Hooks, task: str) -> tuple[str, ...]:
-    """Return the hooks of a task for a dry run, as a person could type them."""
+    """Return the hooks of a task for a dry run, as a user could type them."""
     return tuple(
         f"{each.name}: $ {shown(hook)}"
         for each in fields(hooks)

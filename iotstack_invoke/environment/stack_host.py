@@ -1,4 +1,4 @@
-"""A machine with a stack, this one or another over SSH, and what is asked of either alike."""
+"""A machine with a stack, this one or another over SSH, and the queries for both."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ if TYPE_CHECKING:
 
 _MACHINE_ID = re.compile(r"[0-9a-f]{32}\n", re.ASCII)
 IS_FILE = "no folder"
-# `-m`: where it will be.
+# `-m`: the path need not exist yet.
 WHERE_STACK = (
     f'if [ -e "$2" ] && [ ! -d "$2" ]; then echo "{IS_FILE}"; '
     'else realpath ${1:+"$1"} -- "$2"; fi'
 )
-# What root makes above the stack belongs to whom the folder around it does, such as a home. The
-# stack's own folder is given away by a restore, to whom the archive says.
+# A folder that root creates above the stack gets the owner of its parent, such as a home. A
+# restore sets the owner of the stack's own folder, as in the archive.
 MAKE_STACK = (
     'make() { [ -d "$1" ] || { make "$(dirname -- "$1")" && mkdir -- "$1" && { '
     '[ "$(id -u)" != 0 ] || chown --reference="$(dirname -- "$1")" -- "$1"; }; }; }; '
@@ -52,8 +52,8 @@ MAKE_STACK = (
 LOCK_HELD_EXIT = 99
 HOLD_AGAIN_LIMIT_S = 30
 LOCK_ANSWER_LIMIT_S = 60.0
-"""How long a machine may take to tell whether it holds a lock for us."""
-# Only a process that has the lock's file open: its number may be another's since a restart.
+"""How long a machine may take to check whether it holds our lock."""
+# Only a process that has the lock's file open: after a restart its number may be another's.
 _IF_IT_HOLDS = (
     'for fd in /proc/"$1"/fd/*; do if [ "$(readlink "$fd")" = "$(realpath "$2")" ]; '
     "then {}; exit; fi; done"
@@ -73,7 +73,7 @@ class StackHost:
     as_root: tuple[str, ...]
     docker: tuple[str, ...]
     no_docker: str = ""
-    """Why Docker cannot be asked, where it need not be."""
+    """Why Docker cannot be queried, if it need not be."""
 
     @property
     def backups(self) -> str:
@@ -82,7 +82,7 @@ class StackHost:
 
     @property
     def journal(self) -> str:
-        """What is to be undone there: with what it undoes, on one file system."""
+        """The journal of pending undos there, on the file system of the data that they restore."""
         return journal_paths(self.folder)[1]
 
     @property
@@ -92,7 +92,7 @@ class StackHost:
 
     @property
     def access(self) -> HostAccess:
-        """How the steps of a plan reach it, in which it has the role `pi`."""
+        """How the steps of a plan access it, in the role `pi`."""
         return HostAccess("pi", self.as_root, self.docker, self.guard)
 
 
@@ -113,16 +113,16 @@ def find_machine(settings: Settings, name: str) -> HostConfig:
 def open_target(
     settings: Settings, name: str, *, bare: bool = False, without_docker: bool = False
 ) -> Iterator[StackHost]:
-    """Yield the target of that name ('' is this machine), looked at and fit to be changed.
+    """Yield the target of that name ('' is this machine), checked to be ready for changes.
 
-    `bare`: also where the folder of its stack is not there; its lock makes it. `without_docker`:
-    also where Docker cannot be asked. Raises Refused where it is not fit, Unreachable where it
-    does not answer.
+    `bare`: also if the folder of its stack is missing; its lock creates it. `without_docker`: also
+    if Docker cannot be queried. Raises Refused if it is not ready, Unreachable if it does not
+    answer.
     """
     if not name:
         host: Host = LocalHost(settings.stack.folder)
         stack = settings.stack
-        # A link to the stack is followed once, here: find(1) would see nothing in it.
+        # Resolve a link to the stack once, here: find(1) would not follow it.
         folder = os.path.realpath(stack.folder)
         target = _fit(host, "this machine", folder, stack.role, sudo=stack.sudo)
         yield target if without_docker else with_docker(target)
@@ -137,7 +137,7 @@ def open_target(
 def open_machine(machine: HostConfig, *, bare: bool = False) -> Iterator[SshHost]:
     """Yield another machine as a host whose root is the folder of its stack, links followed.
 
-    Raises Refused where it is not the machine that is meant or has no such folder, Unreachable.
+    Raises Refused if it is another machine than intended or has no such folder, Unreachable.
     """
     from ..hosts.ssh import open_host  # Fabric takes a fifth of a second to import
 
@@ -181,7 +181,7 @@ def _fit(host: Host, name: str, folder: str, role: str, *, sudo: bool) -> StackH
 
 
 def with_docker(target: StackHost) -> StackHost:
-    """Return a target; raises Refused, with what mends it, where Docker cannot be asked."""
+    """Return a target; raises Refused, with how to fix it, if Docker cannot be queried."""
     if target.no_docker:
         here = isinstance(target.host, LocalHost)
         other = "; for another machine use --host NAME" if here else ""
@@ -191,7 +191,7 @@ def with_docker(target: StackHost) -> StackHost:
 
 
 def docker_words(host: Host, name: str, as_root: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the words before a command of Docker; raises Refused where it cannot be asked."""
+    """Return the words before a Docker command; raises Refused if Docker cannot be queried."""
     docker: tuple[str, ...] = ("docker",)
     told = host.run(Command((*docker, "ps", "--quiet"), ANY_EXIT, 60))
     if told.exit_code and as_root:
@@ -205,32 +205,32 @@ def docker_words(host: Host, name: str, as_root: tuple[str, ...]) -> tuple[str, 
 def docker_words_if_any(
     host: Host, name: str, as_root: tuple[str, ...]
 ) -> tuple[tuple[str, ...], str]:
-    """Return the same, and '' or why Docker cannot be asked: whoever needs it fails then."""
+    """Return the same, and '' or why Docker cannot be queried: steps that need it fail then."""
     try:
         return docker_words(host, name, as_root), ""
     except Unreachable:
         raise
-    except (Refused, StepFailed) as error:  # it refused, or did not answer in time
+    except (Refused, StepFailed) as error:  # sudo or Docker refused, or did not answer in time
         return ("docker",), str(error)
 
 
 class Lock:
-    """The lock of a stack, held; on this machine nothing can take it away."""
+    """The lock of a stack, held; on this machine it cannot be lost."""
 
     def hold_again(self) -> None:
-        """Hold it still, or anew where the line that held it broke; raises Busy."""
+        """Keep holding it, or take it again after a lost connection; raises Busy."""
 
 
 def journal_paths(stack: str) -> tuple[str, str]:
-    """Return where a journal of a stack may lie: a backup's, and that of a restore or reload.
+    """Return the paths of a stack's journals: of a backup, and of a restore or reload.
 
-    Earlier versions had both in the first place.
+    Earlier versions had both at the first path.
     """
     return (f"{stack}/{BACKUPS}/.journal", f"{stack}/{RESTORE}/.journal")
 
 
 def require_stack(target: StackHost) -> None:
-    """Raise NotFound where the folder of a target's stack is not there: its lock would make it."""
+    """Raise NotFound if the folder of a target's stack is missing: its lock would create it."""
     if not may_be_there(target.host, target.folder):
         far = "" if isinstance(target.host, LocalHost) else host_flag(target.name)
         raise NotFound(
@@ -241,9 +241,9 @@ def require_stack(target: StackHost) -> None:
 
 @contextlib.contextmanager
 def locked_target(target: StackHost, purpose: str) -> Iterator[Lock]:
-    """Hold the lock of a target's stack, wherever it is.
+    """Hold the lock of a target's stack, on any machine.
 
-    Raises Busy, and Refused where the file system that it would lie on is mounted read-only.
+    Raises Busy, and Refused if the file system for its lock is mounted read-only.
     """
     script = f'{MAKE_STACK} && mkdir -p -m 0700 -- "$2"'
     words = sh(script, target.folder, target.backups)
@@ -260,7 +260,7 @@ def locked_target(target: StackHost, purpose: str) -> Iterator[Lock]:
 
 @contextlib.contextmanager
 def locked_stack(host: Host, backups: str, purpose: str) -> Iterator[Lock]:
-    """Hold the lock of a stack, wherever it is, by the folder of its backups; raises Busy."""
+    """Hold the lock of a stack, on any machine, by the folder of its backups; raises Busy."""
     path = f"{backups}/{LOCK}"
     if isinstance(host, LocalHost):
         with locked(path, purpose):
@@ -268,7 +268,7 @@ def locked_stack(host: Host, backups: str, purpose: str) -> Iterator[Lock]:
         return
     from ..hosts.ssh import SshHost
 
-    assert isinstance(host, SshHost)  # noqa: S101 - there is no other
+    assert isinstance(host, SshHost)  # noqa: S101 - the only other kind
     lock = _FarLock(host, path, purpose)
     lock.take()
     try:
@@ -278,7 +278,7 @@ def locked_stack(host: Host, backups: str, purpose: str) -> Iterator[Lock]:
 
 
 class _FarLock(Lock):
-    """A lock on another machine: flock there reads our end, and goes when we or the line go."""
+    """A lock on another machine: flock there ends when its input or the connection is closed."""
 
     def __init__(self, host: SshHost, path: str, purpose: str) -> None:
         self.host = host
@@ -290,7 +290,7 @@ class _FarLock(Lock):
         self._looking = threading.Lock()
 
     def take(self, wait_s: int = 0) -> None:
-        """Take it; raises Busy, with who holds it, where that is not done in time."""
+        """Take it; raises Busy, with the holder, if that does not succeed in time."""
         now = time.strftime("%Y-%m-%d %H:%M:%S")
         told = json.dumps({"pid": os.getpid(), "purpose": self.purpose, "since": now})
         words = ("flock", "--timeout", str(wait_s), "-E", str(LOCK_HELD_EXIT), self.path)
@@ -326,12 +326,12 @@ class _FarLock(Lock):
         )
 
     def _is_held_by_ours(self) -> bool:
-        """Tell whether the process that held it for this run has it still, though it was ended."""
+        """Return whether the process that held it for this run still has it after it was ended."""
         words = sh(STILL_HOLDS, self.holder, self.path)
         return bool(self.holder) and self.host.run(Command(words, ANY_EXIT)).out == "held\n"
 
     def hold_again(self) -> None:
-        """Hold it still, or take it anew; what holds it for a line that is dead is ended first."""
+        """Keep holding it, or take it again; first ends a holder of a lost connection."""
         with self._looking:
             if not self._channel.closed and self._channel.get_transport().is_active():
                 return
@@ -340,7 +340,7 @@ class _FarLock(Lock):
             self.take(HOLD_AGAIN_LIMIT_S)
 
     def let_go(self) -> None:
-        """Let go of it."""
+        """Release it."""
         from ..hosts.ssh_connection import closed
 
         if self._channel is not None:
@@ -348,10 +348,10 @@ class _FarLock(Lock):
 
 
 def machine_mark(host: Host) -> str:
-    """Return what tells a machine from another of the same name; '' where nothing does.
+    """Return an id that tells a machine from another of the same name; '' if it has none.
 
-    The hash of its machine id, which is for its own eyes alone (machine-id(5)), and of the serial
-    number of a Pi: on a card that was copied the id is that of the first machine.
+    A hash of its machine id, which is confidential (machine-id(5)), and of the serial number of a
+    Pi: a copied card has the id of the first machine.
     """
     words = ("cat", "/etc/machine-id", "/proc/device-tree/serial-number")
     told = host.run(Command(words, ANY_EXIT)).out

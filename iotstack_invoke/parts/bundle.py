@@ -1,6 +1,6 @@
-"""Services that are saved together with their database, in a part of their own.
+"""Services that are saved together with their database, in one part.
 
-What differs from one to the other is in table.toml; names in the parts are IOTstackBackup's.
+The differences between services are in table.toml; names in the parts are IOTstackBackup's.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ DUMP = f"{DUMP_FOLDER}/{MARIADB.member}"
 ANSWER_LIMIT_S = 300.0
 ANSWER_PAUSE_S = 1.0
 _NOT_UP = re.compile(r"is not running|is restarting|No such container")
-"""What Docker says of a container in which nothing can be run; who waited for it told why."""
+"""Docker's message if it can run nothing in a container; the step that waited gave the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +37,10 @@ class RecipeInUse:
     runs: bool
     server: SqlServer
     exclusions: tuple[str, ...] = ()
-    """What is left out, as seen from its folder."""
+    """What is left out, relative to its folder."""
 
     def quiet(self, access: HostAccess, backups: str) -> Quiesce | None:
-        """Return how it is made quiet; None where it need not, or is not running."""
+        """Return the step that makes it quiet; None if not needed, or if it does not run."""
         recipe = self.recipe
         if not recipe.enter or not self.runs:
             return None
@@ -55,7 +55,7 @@ def data_of(recipe: Recipe) -> str:
 
 @dataclass(frozen=True, slots=True)
 class EndQuiet(HostStep):
-    """Let a restored service go on: what was copied while it was quiet says that it is quiet."""
+    """Resume a restored service: files copied while it was quiet record it as quiet."""
 
     container: str
     ask: tuple[str, ...]
@@ -68,7 +68,7 @@ class EndQuiet(HostStep):
         return (str(Command(self.ask)), str(Command(self.leave)))
 
     def do(self, context: StepContext) -> None:
-        """Wait until it answers; raises StepFailed where it runs, and does not go on."""
+        """Wait until it answers; raises StepFailed if it runs and does not resume."""
         if not self.runs:
             self._warn(context, "is not running, so it was not started")
             return
@@ -97,7 +97,7 @@ class EndQuiet(HostStep):
 
 
 def end_quiet(access: HostAccess, name: str, container: str, *, runs: bool) -> EndQuiet | None:
-    """Return the step that lets a restored service go on, None where it never is quiet."""
+    """Return the step that resumes a restored service, None if it is never made quiet."""
     recipe = RECIPES[name]
     if not recipe.enter:
         return None

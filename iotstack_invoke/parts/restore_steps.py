@@ -1,6 +1,6 @@
 """The steps of RESTORE.txt that load databases, and how its lines are set. Pure.
 
-Passwords are those of the containers' own environment: none is in the text, or typed.
+Passwords come from the containers' own environment: none is in the text, or typed.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from ..databases.sql.servers import ENGINES, SqlServer
 WIDTH = 76
 COMPOSE = '(cd "$STACK" && docker compose {})'
 GUARD = 'if [ -d "${STACK:?is not set, so nothing is done}" ]; then'
-"""Before whatever acts: a bash that a person types into drops the whole of it without STACK."""
+"""Starts each block that changes something: an interactive bash skips all of it without STACK."""
 ASIDE = '.before-"$(date +%F-%H%M%S)"'
-"""Behind what is moved aside: free, also where an earlier attempt moved something aside."""
+"""The suffix of what is moved aside: it stays free if an earlier attempt moved something aside."""
 UNPACK = "--same-owner --numeric-owner --xattrs --acls"
-DUMP_INSIDE = "/tmp/restore-by-hand"  # noqa: S108 - in the container, where nobody else is
+DUMP_INSIDE = "/tmp/restore-by-hand"  # noqa: S108 - inside the container, without other users
 MARIA = (
     '''MARIA='export MYSQL_PWD="${MARIADB_ROOT_PASSWORD:-$MYSQL_ROOT_PASSWORD}"''',
     """  exec "$(command -v mariadb || command -v mysql)" -uroot "$@"\'""",
 )
 NO_FOLDERS = "/^[^ ]* SET @OLD_SQL_MODE=/s/NO_AUTO/NO_DIR_IN_CREATE,NO_AUTO/"
-"""For sed: tables of MariaDB go into no folder of their own, as mariadb.sh loads them."""
+"""For sed: tables of MariaDB get no folders of their own, as when mariadb.sh loads them."""
 POSTGRES = (
     """PSQL='export PGPASSWORD="$POSTGRES_PASSWORD"'""",
     """PSQL="$PSQL"'; export PGOPTIONS="-c default_transaction_read_only=off"'""",
@@ -49,7 +49,7 @@ class ManualStep:
 
 
 def paragraph(text: str, first: str = "", others: str = "") -> list[str]:
-    """Return prose in lines of WIDTH at most, but for words that are longer."""
+    """Return prose in lines of WIDTH at most, except for longer words."""
     return textwrap.wrap(
         text,
         WIDTH,
@@ -61,17 +61,17 @@ def paragraph(text: str, first: str = "", others: str = "") -> list[str]:
 
 
 def block(*commands: str) -> list[str]:
-    """Return commands for bash, indented, with an empty line before and behind."""
+    """Return commands for bash, indented, with an empty line before and after."""
     return ["", *(f"    {each}" for each in commands), ""]
 
 
 def guarded(*commands: str) -> list[str]:
-    """Return a block that does nothing where the stack could not be moved aside."""
+    """Return a block that does nothing if the stack could not be moved aside."""
     return block(GUARD, *(f"  {each}" for each in commands), "fi")
 
 
 def clean(text: str) -> str:
-    """Return a text on one line, without what could act on a terminal."""
+    """Return a text on one line, without terminal control characters."""
     return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
 
 
@@ -87,7 +87,7 @@ def word(text: str) -> str:
 
 
 def _named(names: Iterable[object]) -> str:
-    """Return names as they are told in prose, whatever they hold."""
+    """Return names for use in prose, with any characters."""
     return ", ".join(json.dumps(clean(str(each)), ensure_ascii=False) for each in names)
 
 
@@ -111,7 +111,7 @@ def sql_servers(part: Part) -> tuple[SqlServer, ...]:
 
 
 def containers_of(part: Part) -> tuple[str, ...]:
-    """Return the containers of the databases that a part holds."""
+    """Return the containers of the databases in a part."""
     if part.kind == "influx":
         return (str(part.facts.get("container") or "influxdb"),)
     if part.kind == "influxdb2":
@@ -120,7 +120,7 @@ def containers_of(part: Part) -> tuple[str, ...]:
 
 
 def told_of(part: Part) -> Iterator[str]:
-    """Yield what a part holds, of each database server or volume a sentence."""
+    """Yield what a part holds, one sentence for each database server or volume."""
     for each in part.facts.get("outside", ()):
         yield outside_told(each)
     if part.kind in ("influx", "influxdb2"):
@@ -140,7 +140,7 @@ def told_of(part: Part) -> Iterator[str]:
 
 
 def outside_step(part: Part) -> ManualStep:
-    """Return how volumes and folders outside of the stack are put back; what is there stays."""
+    """Return how to put back volumes and folders outside of the stack; present ones stay."""
     rows = part.facts.get("outside", ())
     volumes = [each for each in rows if each.get("volume")]
     paths = [each for each in rows if not (each.get("volume") or each.get("anonymous"))]
@@ -167,7 +167,7 @@ def outside_step(part: Part) -> ManualStep:
 
 
 def unnamed_step(part: Part) -> ManualStep:
-    """Return how volumes are filled that Docker makes with their containers."""
+    """Return how to fill volumes that Docker creates with their containers."""
     lines: list[str] = []
     for each in part.facts.get("outside", ()):
         if each.get("anonymous"):
@@ -183,7 +183,7 @@ def unnamed_step(part: Part) -> ManualStep:
 
 
 def _volume_lines(file: str, told: Mapping[str, Any]) -> Iterator[str]:
-    """Yield how one volume is filled: its member ends with the folder that Docker makes."""
+    """Yield how to fill one volume: its member ends with the folder that Docker creates."""
     name = word(str(told["volume"]))
     path = str(told["path"])
     yield f"if docker volume inspect {name} > /dev/null 2>&1"
@@ -198,7 +198,7 @@ def _volume_lines(file: str, told: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _unnamed_lines(file: str, told: Mapping[str, Any]) -> Iterator[str]:
-    """Yield how the volume is filled that a container mounts at a path, if it is a volume."""
+    """Yield how to fill the volume that a container mounts at a path, if it is a volume."""
     container, _, inside = str(told["anonymous"]).partition(":")
     path = str(told["path"])
     is_it = f'and (eq .Type "volume") (eq .Destination {json.dumps(inside)})'
@@ -234,7 +234,7 @@ def _member(path: str) -> str:
 
 
 def influx_step(part: Part) -> ManualStep:
-    """Return how the dump of InfluxDB is loaded: influxd(1) and what it says, as it was seen."""
+    """Return how to load the dump of InfluxDB with influxd(1), with its output as observed."""
     (name,) = containers_of(part)
     ask = f"docker exec {name} influx -execute"
     load = f"docker exec {name} influxd restore -portable"
@@ -267,7 +267,7 @@ def influx_step(part: Part) -> ManualStep:
 
 
 def _query_words(part: Part, name: str, ask: str) -> Iterator[str]:
-    """Yield how the continuous queries are made again, where there are any."""
+    """Yield how to create the continuous queries again, if there are any."""
     count = part.facts.get("continuous_queries")
     if count:
         yield from paragraph(
@@ -282,7 +282,7 @@ def _query_words(part: Part, name: str, ask: str) -> Iterator[str]:
 
 
 def _influx_words(part: Part, ask: str, load: str) -> Iterator[str]:
-    """Yield what the words of influxd mean, and what is to be done."""
+    """Yield what the messages of influxd mean, and what to do."""
     yield from paragraph(
         'Harmless: "Meta info not found for shard N on database _internal", InfluxDB\'s own '
         "statistics. With any other database that shard was not loaded."
@@ -310,7 +310,7 @@ def _influx_words(part: Part, ask: str, load: str) -> Iterator[str]:
 
 
 def influx2_step(part: Part, manifest: Manifest) -> ManualStep:
-    """Return how the part of InfluxDB 2 is loaded, by its documentation."""
+    """Return how to load the part of InfluxDB 2, by its documentation."""
     (name,) = containers_of(part)
     store, data = places_by_hand(part.facts, manifest)
     enter = f'cd "$STACK" && sudo mkdir -p {store}' if store else 'cd "$STACK"'
@@ -339,7 +339,7 @@ def _waiting(command: str) -> tuple[str, ...]:
 
 
 def maria_step(part: Part, server: SqlServer, member: str) -> ManualStep:
-    """Return how the dump of one MariaDB is loaded."""
+    """Return how to load the dump of one MariaDB."""
     name = server.container
     told = next(e for e in part.facts["servers"] if e["container"] == name)
     ask = f'docker exec {name} sh -c "$MARIA" sh -e'
@@ -367,7 +367,7 @@ def maria_step(part: Part, server: SqlServer, member: str) -> ManualStep:
 
 
 def postgres_step(part: Part, server: SqlServer, member: str) -> ManualStep:
-    """Return how the dump of one PostgreSQL is loaded, or where that is told."""
+    """Return how to load the dump of one PostgreSQL, or where that is described."""
     told = next(e for e in part.facts["servers"] if e["container"] == server.container)
     title = f"Load PostgreSQL in container {server.container}"
     if told.get("timescaledb"):
@@ -407,7 +407,7 @@ def postgres_step(part: Part, server: SqlServer, member: str) -> ManualStep:
 
 
 def _put_back(name: str, data: str) -> tuple[str, ...]:
-    """Return how a file of settings is put among the data, where it is known where those lie."""
+    """Return how to put a settings file among the data, if their location is known."""
     if not data:
         return ()
     return (

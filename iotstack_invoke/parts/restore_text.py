@@ -1,9 +1,9 @@
-"""RESTORE.txt: how one set is restored by hand, from its manifest alone. Pure: value in, text out.
+"""RESTORE.txt: how to restore one set by hand, from its manifest alone. Pure: value in, text out.
 
-Its last line is a sum over it and the manifest, by which `verify` tells a change of either.
+Its last line is a checksum over it and the manifest, by which `verify` detects a change of either.
 
-For somebody who has the files, Docker and GNU tar, and nothing of ours. What is indented by four
-blanks is for bash. The commands are tried on the stand; restore_steps.py has those of databases.
+The reader has the files, Docker and GNU tar, but not this tool. Lines indented by four blanks are
+for bash. The tests run the commands; restore_steps.py has those of databases.
 """
 
 from __future__ import annotations
@@ -63,13 +63,13 @@ SUM_TITLE = "SHA-256 of the lines above, with the manifest behind them:"
 
 
 def with_sum(text: str, manifest: bytes) -> bytes:
-    """Return the file: the text, and a sum by which a change of it or of the manifest is told."""
+    """Return the file: the text, and a checksum that detects a change of it or of the manifest."""
     begun = f"{text}\n{SUM_TITLE}\n".encode()
     return begun + hashlib.sha256(begun + manifest).hexdigest().encode() + b"\n"
 
 
 def text_fits(content: bytes, manifest: bytes) -> bool | None:
-    """Tell whether a file is what was written for a manifest; None where it has no sum."""
+    """Return whether a file matches its manifest; None if it has no checksum."""
     begun, title, _ = content.rpartition(f"{SUM_TITLE}\n".encode())
     begun += title
     digits = hashlib.sha256(begun + manifest).hexdigest().encode()
@@ -81,7 +81,7 @@ def _title(text: str, under: str = "-") -> tuple[str, ...]:
 
 
 def _listed(title: str, texts: Iterable[str]) -> Iterator[str]:
-    """Yield a list under a title, or nothing where there is nothing to list."""
+    """Yield a list under a title, or nothing if the list is empty."""
     told = tuple(texts)
     if told:
         yield from ("", *_title(title))
@@ -148,7 +148,7 @@ def _contents(manifest: Manifest) -> Iterator[str]:
 
 
 def _rows(rows: tuple[str, ...]) -> Iterator[str]:
-    """Yield the lines of hosts.toml, to be taken from here."""
+    """Yield the lines of hosts.toml, to be copied from here."""
     if rows:
         yield from ("", *_title("Rows of hosts.toml"))
         yield from paragraph(
@@ -167,7 +167,7 @@ def _optioned(told: Mapping[str, Any]) -> str:
 
 
 def _images(manifest: Manifest, part: Part) -> Iterator[str]:
-    """Yield which images the containers of a part had: any of the same version will do."""
+    """Yield the images of the containers of a part: any of the same version will do."""
     names = {*containers_of(part), *((part.kind,) if part.kind in RECIPES else ())}
     for each in manifest.containers:
         if each.name in names:

@@ -1,7 +1,7 @@
-"""Archives read as streams to their last byte: what is in them, and what is wrong with them.
+"""Archives read as streams to their last byte: what is in them, and their problems.
 
 Nothing is unpacked to a disk. Python's tarfile takes a damaged header for the end of the archive,
-so every end is looked at here. Not for: what may be unpacked (members.py asks GNU tar itself).
+so this module checks every end. It does not judge what may be unpacked (scan.py asks GNU tar).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _KINDS: Final = {
     tarfile.BLKTYPE: ("block device", stat.S_IFBLK),
 }
 _TAR_ERRORS: Final = (tarfile.TarError, ValueError, LookupError, ArithmeticError)
-"""What tarfile raises of headers that are damaged; of sparse files it believes every number."""
+"""What tarfile raises for damaged headers; in sparse files it trusts every number."""
 _LETTERS: Final = {
     tarfile.REGTYPE: "-",
     tarfile.AREGTYPE: "-",
@@ -61,7 +61,7 @@ _LETTERS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One member of an archive; `digest` is b"" where it was not asked for or is no file's."""
+    """One member of an archive; `digest` is b"" if not requested, or if it is not a file."""
 
     name: str
     kind: str
@@ -74,21 +74,21 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What one archive is that was read to its end; without problems it is whole."""
+    """The contents of one archive that was read to its end; without problems it is complete."""
 
     size_bytes: int
     sha256: str
     problems: tuple[str, ...]
     dump: DumpReport | None = None
     sql: Mapping[str, SqlReport] = field(default_factory=dict)
-    """What each dump of SQL holds, by its member."""
+    """The contents of each SQL dump, by its member."""
     unpacked_bytes: int = 0
-    """How long the tar is, of a general part."""
+    """The length of the tar, for a general part."""
     influx2: Influx2Report | None = None
 
 
 class _Member(tarfile.TarInfo):
-    """A header that must be one: tarfile itself ends at the first that is damaged or missing."""
+    """A header that must be valid: tarfile itself ends at the first damaged or missing one."""
 
     @classmethod
     def fromtarfile(cls, archive: tarfile.TarFile) -> Any:
@@ -105,7 +105,7 @@ def read_members(
 ) -> Iterator[Member]:
     """Return the members of an archive in its order; raises Damaged, at its end at the latest.
 
-    `packed`: it must be compressed, or must not; None where its first bytes tell: the name of a
+    `packed`: it must be compressed, or must not; None if its first bytes decide: the name of a
     `.sql.gz.tar` does not. `digests`: with the first half of the SHA-256 of each file, so the
     files are read as well.
     """
@@ -132,9 +132,9 @@ def _digest(content: IO[bytes]) -> bytes:
 def _members(
     stream: Any, *, packed: bool | None = None, judge: Judge | None = None
 ) -> Iterator[tuple[tarfile.TarInfo, IO[bytes] | None]]:
-    """Return each header with the content of a file; after the last, the end was looked at.
+    """Return each header with the content of a file; after the last, the end has been checked.
 
-    `judge` looks at each, as before a restore.
+    `judge` checks each, as before a restore.
     """
     if packed is None:
         stream = _Begun(stream)
@@ -163,7 +163,7 @@ def _members(
 
 
 class _Inside:
-    """What a member holds; where the archive ends before it, that is damage to whoever reads."""
+    """The content of a member; if the archive ends before it, its reader gets Damaged."""
 
     def __init__(self, source: IO[bytes]) -> None:
         self._source = source
@@ -176,12 +176,12 @@ class _Inside:
 
 
 def _letter(member: tarfile.TarInfo) -> str:
-    """Return the kind of a member as tar lists it; of one that tar does not know, what it says."""
+    """Return the kind of a member as tar lists it; for an unknown kind, its own letter."""
     return _LETTERS.get(member.type) or member.type.decode("latin-1")
 
 
 def _look_at_end(rest: IO[bytes]) -> None:
-    """Raise Damaged where the first block of zeros is not followed by another, or by more."""
+    """Raise Damaged if the first block of zeros is not followed by another, or by more."""
     zeros = 0
     while piece := rest.read(CHUNK_BYTES):
         if piece.count(0) != len(piece):
@@ -192,12 +192,12 @@ def _look_at_end(rest: IO[bytes]) -> None:
 
 
 def read_whole(storage: Storage, path: str, kind: str, included: Collection[str] = ()) -> Reading:
-    """Return what an archive of one kind of part is, read to its last byte.
+    """Return the contents of an archive of one kind of part, read to its last byte.
 
-    Each member is judged as before a restore; `included` is what the manifest says of a general
+    Each member is checked as before a restore; `included` is the manifest's list for a general
     part. Of InfluxDB's dump each file is checked, and each block of its shards; of InfluxDB 2's
-    each file that its manifest names; of SQL each dump to its end marker. Raises StepFailed where
-    it could not be read: that says nothing of the archive.
+    each file that its manifest names; of SQL each dump to its end marker. Raises StepFailed if it
+    could not be read: that says nothing about the archive.
     """
     problems: list[str] = []
     dump = None
@@ -231,16 +231,16 @@ def read_whole(storage: Storage, path: str, kind: str, included: Collection[str]
             problems = [f"{damage}."]
         except (IotstackError, OSError):
             raise
-        except Exception as error:  # noqa: BLE001 - whatever a reader stumbles over is damage
+        except Exception as error:  # noqa: BLE001 - any error of a reader means damage
             problems = [f"reading it ended with {error!r}."]
-        hashed.drain()  # a line that broke is told at the end of the stream: it is no damage
+        hashed.drain()  # a lost connection is reported at the end of the stream: it is no damage
     return Reading(
         hashed.size_bytes, hashed.sha256, tuple(problems), dump, reports, unpacked_bytes, influx2
     )
 
 
 def read_influx2(stream: Any, judge: Judge | None = None) -> Influx2Report:
-    """Return what a part of InfluxDB 2 is that is read once; raises Damaged."""
+    """Return the contents of a part of InfluxDB 2, read once; raises Damaged."""
     check = Influx2Check()
     for member, content in _members(stream, packed=False, judge=judge):
         if content is not None:
@@ -249,9 +249,9 @@ def read_influx2(stream: Any, judge: Judge | None = None) -> Influx2Report:
 
 
 def read_sql(stream: Any, engine: str, judge: Judge | None = None) -> dict[str, SqlReport]:
-    """Return what each dump of SQL in a part is, by its member; raises Damaged.
+    """Return the contents of each SQL dump in a part, by its member; raises Damaged.
 
-    A PostgreSQL part is compressed as well, as IOTstackBackup's, unless it is old. Of a recipe's
+    A PostgreSQL part is compressed as well, as IOTstackBackup's, unless it is old. In a recipe's
     part one member is a dump, whatever other files are called.
     """
     dump = DUMP if engine in RECIPES else ""
@@ -272,7 +272,7 @@ def read_sql(stream: Any, engine: str, judge: Judge | None = None) -> dict[str, 
 
 
 class _Begun:
-    """A stream whose first bytes were looked at."""
+    """A stream whose first bytes have already been read."""
 
     def __init__(self, source: Any) -> None:
         self._source = source
@@ -288,7 +288,7 @@ class _Begun:
 def _read_again(
     storage: Storage, path: str, stream: IO[bytes], opened: ExitStack
 ) -> IO[bytes] | None:
-    """Return the archive opened a second time where one can seek in it, else None."""
+    """Return the archive opened a second time if it is seekable, else None."""
     try:
         seekable = isinstance(stream, io.BufferedReader) and stream.seekable()
     except OSError:
@@ -297,7 +297,7 @@ def _read_again(
 
 
 def read_dump(stream: Any) -> DumpReport:
-    """Return what a dump in a plain tar is that is read once; its blocks are not looked at.
+    """Return the contents of a dump in a plain tar, read once; its blocks are not checked.
 
     Raises Damaged.
     """
@@ -309,9 +309,9 @@ def read_dump(stream: Any) -> DumpReport:
 
 
 def _read_dump(stream: Any, again: IO[bytes] | None, judge: Judge) -> tuple[DumpReport, list[str]]:
-    """Return the report on a dump and all that is wrong with it, blocks included.
+    """Return the report on a dump and all its problems, blocks included.
 
-    To check its blocks a shard is read thrice: from `again`, or from a copy in a temporary file.
+    To check its blocks a shard is read three times: from `again`, or from a temporary copy.
     """
     check = DumpCheck()
     blocks: dict[str, tuple[str, ...]] = {}
@@ -336,14 +336,14 @@ def _read_dump(stream: Any, again: IO[bytes] | None, judge: Judge) -> tuple[Dump
             check.add(name, opened())
             blocks[name] = check_tsm_blocks(opened, file=name).problems
     report = check.report()
-    whole = {each.file for each in report.shards}  # of others it is said what they lack
+    whole = {each.file for each in report.shards}  # the report lists what the others lack
     wrong = [each for name, told in blocks.items() if name in whole for each in told]
     return report, [*report.problems, *wrong]
 
 
 @contextmanager
 def _copied(content: IO[bytes]) -> Iterator[IO[bytes]]:
-    """Return a copy of a stream in a temporary file; raises StepFailed where it has no place."""
+    """Return a copy of a stream in a temporary file; raises StepFailed if the disk is full."""
     with _failing_here():
         file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed below
     try:
@@ -370,7 +370,7 @@ def _failing_here() -> Iterator[None]:
 
 
 class _Slice(io.RawIOBase):
-    """Some bytes of a file, from the first; one slice of a file is read at a time."""
+    """The first bytes of a file; one slice of a file is read at a time."""
 
     def __init__(self, file: IO[bytes], start: int, size: int) -> None:
         self._file = file

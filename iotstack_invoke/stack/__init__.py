@@ -1,1 +1,1 @@
-"""A compose project and its containers: what Docker says, what is where, stop, swap and start."""
+"""A compose project and its containers: facts from Docker, paths, stop, swap and start."""

@@ -1,4 +1,4 @@
-"""What a script on a host answers: texts, each with a NUL behind it."""
+"""The output of a script on a host: texts, each followed by NUL."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..hosts.local import read_chunk
 
 
 def answer(host: Host, words: tuple[str, ...], limit_s: float) -> list[str]:
-    """Return the texts that a script answers; raises StepFailed if it fails."""
+    """Return the texts that a script prints; raises StepFailed if it fails."""
     content = b""
     with host.pipe(Command(words, timeout_s=limit_s)) as pipe:
         while chunk := read_chunk(pipe.stdout):

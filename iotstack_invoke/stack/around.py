@@ -1,6 +1,6 @@
-"""The folders around what is put in place, where they are new: whose they are, and their undo.
+"""The new parent folders of what is put in place: their owner, and how to undo them.
 
-Who makes them may be root, and would keep the user out. Not for: what is put in place itself.
+If root creates them, they could lock the user out. Not for: the restored data themselves.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from ..engine.steps import CommandStep, UndoneByCommand
 from ..hosts.base import Command, sh
 from .inside import above, is_in
 
-# Only root may give a folder to somebody else.
+# Only root may give a folder to another user.
 _GIVE = 'give() { [ "$(id -u)" != 0 ] || chown --reference="$1" -- "$2"; }; '
 _MAKE = (
     f'{_GIVE}up=$(dirname "$1"); [ -d "$1" ] || {{ mkdir -m 0755 -- "$1" && if [ -d "$2" ]; then '
@@ -23,9 +23,9 @@ _UNMAKE = '[ ! -d "$1" ] || rmdir --ignore-fail-on-non-empty -- "$1"'
 
 @dataclass(frozen=True, slots=True)
 class MakeAround(CommandStep, UndoneByCommand):
-    """Make a folder around what is put in place. Undone: remove it where it is empty.
+    """Make a parent folder of what is put in place. Undo removes it if it is empty.
 
-    It belongs to whom `like` does, or where that is no folder to whom the one around it does.
+    It gets the owner of `like`, or, if that is not a folder, of its own parent.
     """
 
     journaled_as = "MakeAround"
@@ -37,22 +37,25 @@ class MakeAround(CommandStep, UndoneByCommand):
 
     @property
     def command(self) -> Command:
-        """What makes it, if it is still missing."""
+        """The command that creates it, if it is still missing."""
         return self.access.guarded_root(*sh(_MAKE, self.path, self.like))
 
     @property
     def undo_command(self) -> Command:
-        """What removes it, unless something came into it since."""
+        """The command that removes it, unless something was added to it."""
         return self.access.guarded_root(*sh(_UNMAKE, self.path))
 
     def commands(self) -> tuple[str, ...]:
-        """Return the command as a person would type it."""
+        """Return the command as a user would type it."""
         return (f"mkdir '{self.path}'  # with the owner from the archive",)
 
 
 @dataclass(frozen=True, slots=True)
 class GiveStack(CommandStep, UndoneByCommand):
-    """Give root's new folder of a stack to whom a file of the archive belongs. Undone: root's."""
+    """Give root's new folder of a stack to the owner of a file in the archive.
+
+    Undo gives it back to root.
+    """
 
     journaled_as = "GiveStack"
 
@@ -61,23 +64,24 @@ class GiveStack(CommandStep, UndoneByCommand):
 
     @property
     def command(self) -> Command:
-        """What gives it away."""
+        """The command that changes the owner."""
         return self.access.guarded("chown", f"--reference={self.like}", "--", self.path)
 
     @property
     def undo_command(self) -> Command:
-        """What takes it back."""
+        """The command that changes it back."""
         return self.access.guarded("chown", "0:0", "--", self.path)
 
     def commands(self) -> tuple[str, ...]:
-        """Return the command as a person would type it."""
+        """Return the command as a user would type it."""
         return (f"chown --reference='{self.like}' '{self.path}'",)
 
 
 def folders_around(lives: Iterable[str], within: Collection[str]) -> dict[str, str]:
-    """Return the folders around each path, with one path that lies in it; the outermost first.
+    """Return the parent folders of each path, with one path that is in it; the outermost first.
 
-    None that lies within another path that is put in place, which comes as a whole.
+    Folders inside another path that is put in place are left out: that path is restored as a
+    whole.
     """
     found = {folder: live for live in lives for folder in above(live)}
     return {

@@ -1,8 +1,8 @@
-"""What of a clone of IOTstack its repository cannot bring again: files and commits of the owner.
+"""What a clone of IOTstack has and its repository does not: files and commits of the owner.
 
-Git compares nothing by itself here, for then it may run programs that the clone names (filters, a
-file system monitor). It only tells which files, by their hashes, the newest commit has that is
-here and at a remote, and hashes those that lie there.
+Git makes no comparison itself, because it may then run programs that the clone names (filters, a
+file system monitor). It only lists files, by their hashes, of the newest commit that is both here
+and at a remote, and hashes the present files.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from .inside import above, is_in
 
 LOOK_LIMIT_S = 240.0
 
-# $1 the folder of the clone, then names in it. Prints NUL-separated: the number of commits that no
-# remote has; what the newest commit that one has holds below these names; what lies there, files
-# and links (f: hashed later, u: not read, l: a link and what it says); the hashes; the word done.
+# $1 is the folder of the clone; names in it follow. Prints NUL-separated: the number of commits
+# that no remote has; the files below these names in the newest commit that a remote has; the
+# present files and links (f: hashed later, u: not read, l: a link and its target); the hashes; the
+# word done.
 _SCRIPT = r"""
 cd "$1" || exit 1
 shift
@@ -52,10 +53,10 @@ printf '\0done\0'
 
 @dataclass(frozen=True, slots=True)
 class Own:
-    """What lies in a clone and in none of its remotes."""
+    """What is in a clone and in none of its remotes."""
 
     paths: tuple[str, ...] = ()
-    """Files that are changed or new, relative to the clone; of a folder that is new its own."""
+    """Changed or new files, relative to the clone; for a new folder, the folder itself."""
     commits: int = 0
 
 
@@ -66,9 +67,9 @@ def own_in_clone(
     packed: Collection[str],
     as_root: tuple[str, ...],
 ) -> Own | None:
-    """Return what below some names of a clone only its owner has; None if Git does not tell.
+    """Return what only the owner has below some names of a clone; None if Git does not answer.
 
-    `packed`: paths of which nothing is meant.
+    `packed`: paths to leave out.
     """
     words = (*as_root, *sh(_SCRIPT, folder, *sorted(names)))
     try:
@@ -98,7 +99,7 @@ def _of_tree(told: str) -> tuple[str, str]:
 
 
 def _hashes(told: list[str]) -> dict[str, str] | None:
-    """Return the hash of each path that lies there, '' where nobody knows; None if one lacks."""
+    """Return the hash of each present path, '' if unknown; None if one is missing."""
     end = told.index("")
     hashes, texts = iter(told[end + 1 :]), iter(told[:end])
     found = {}

@@ -1,6 +1,6 @@
 """Services that are stopped while their files are copied; tar takes the copies.
 
-Each is away for no longer than its own copy takes: a clone, where the file system can make one.
+Each is down only as long as its own copy takes: a clone, if the file system supports that.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from .quiesce import Resume, stopped
 
 COPY_LIMIT_S = 6 * 3600.0
 FREE_BYTES = 50_000_000
-"""What stays free on the disk."""
+"""The space that stays free on the disk."""
 
 
 @dataclass(frozen=True, slots=True)
 class AtRest:
-    """What is stopped together, and what is copied meanwhile: paths below the stack's folder."""
+    """Containers to stop together, and paths below the stack's folder to copy meanwhile."""
 
     containers: tuple[str, ...]
     paths: tuple[str, ...]
 
 
 def merged(wanted: Iterable[AtRest]) -> tuple[AtRest, ...]:
-    """Return the same with none of whose paths lies in one of another's."""
+    """Return the same, merged so that no path is below a path of another."""
     found: list[AtRest] = []
     for each in wanted:
         containers, paths = set(each.containers), set(each.paths)
@@ -52,7 +52,7 @@ def _is_in(path: str, place: str) -> bool:
 
 
 def copy_at_rest(access: HostAccess, folder: str, rest: AtRest, target: str) -> Iterator[Step]:
-    """Stop it, copy its files below `target`, let it go on."""
+    """Stop the containers, copy their files below `target`, start them again."""
     backups = posixpath.dirname(target)
     quiets = [stopped(access, each, backups) for each in rest.containers]
     copy = CopyAtRest(access, folder, rest.paths, target)
@@ -64,10 +64,10 @@ def copy_at_rest(access: HostAccess, folder: str, rest: AtRest, target: str) -> 
 
 @dataclass(frozen=True, slots=True)
 class CopyAtRest(CommandStep):
-    """Copy files and folders of the stack as they are, with their paths, below a folder.
+    """Copy files and folders of the stack, with their paths, below a folder.
 
-    Under the lock of all that changes a host: a copy that outlives its run would go on writing
-    into the copies of the next one.
+    Takes the lock of all changes on a host: a copy that outlives its run would write into the
+    copies of the next one.
     """
 
     folder: str
@@ -76,20 +76,20 @@ class CopyAtRest(CommandStep):
 
     @property
     def command(self) -> Command:
-        """The copy."""
+        """The copy command."""
         cp = ("cp", "--archive", "--reflink=auto", "--parents", "--", *self.paths, self.target)
         words = ("env", "-C", self.folder, *cp)
         return self.access.guarded_root(*words, timeout_s=COPY_LIMIT_S)
 
     def do(self, context: StepContext) -> None:
-        """Copy them; raises StepFailed where one cannot be."""
+        """Copy them; raises StepFailed if one cannot be."""
         context.status(f"copying {', '.join(self.paths)}")
         self.access.host(context).run(self.command, context.log_output)
 
 
 @dataclass(frozen=True, slots=True)
 class CheckSpace:
-    """See that a copy fits before anybody is stopped for it."""
+    """Check that a copy fits before any service is stopped for it."""
 
     copy: CopyAtRest
 
@@ -104,7 +104,7 @@ class CheckSpace:
         return (str(self._command),)
 
     def do(self, context: StepContext) -> None:
-        """Raise StepFailed, with the numbers, where it does not fit."""
+        """Raise StepFailed, with the numbers, if it does not fit."""
         host = self.copy.access.host(context)
         needed = int(host.run(self._command).out.splitlines()[-1].split("\t")[0])
         above = posixpath.dirname(self.copy.target)
@@ -120,7 +120,7 @@ class CheckSpace:
 
 @dataclass(frozen=True, slots=True)
 class CopyLinked(CommandStep):
-    """Copy what links of the stack lead to, under the names of the links, below a folder."""
+    """Copy the targets of links of the stack, under the names of the links, below a folder."""
 
     folder: str
     names: tuple[str, ...]
@@ -128,7 +128,7 @@ class CopyLinked(CommandStep):
 
     @property
     def command(self) -> Command:
-        """The copy; with owner, mode and date of the file, not of the link."""
+        """The copy command; with owner, mode and date of the file, not of the link."""
         cp = ("cp", "--dereference", "--preserve=all", "--parents", "--", *self.names)
         words = ("env", "-C", self.folder, *cp, self.target)
         return self.access.guarded_root(*words, timeout_s=COPY_LIMIT_S)

@@ -1,6 +1,6 @@
-"""What Docker and the compose project say of a stack: its files, its containers. Changes nothing.
+"""A stack as Docker and its compose project describe it: files, containers. Changes nothing.
 
-Containers are found by `docker inspect` and their labels, never by searching the text of
+Containers are found by `docker inspect` and their labels, never by searching the output of
 `docker ps`, in which "influxdb2" is an "influxdb" too.
 """
 
@@ -28,11 +28,11 @@ ENV_FILES_LABEL = "com.docker.compose.project.environment_file"
 VOLUME_LABEL = "com.docker.compose.volume"
 ANONYMOUS_LABEL = "com.docker.volume.anonymous"
 ANONYMOUS = re.compile(r"[0-9a-f]{64}")
-"""What Docker calls a volume that nobody named."""
+"""The form of Docker's name for an anonymous volume."""
 _GONE = re.compile("no such (?!file or directory)", re.IGNORECASE)
-"""What Docker says of a thing that is gone.
+"""Docker's message for a missing object.
 
-Since Docker 29 it says of its own socket: `connect: no such file or directory`.
+Since Docker 29 it reports about its own socket: `connect: no such file or directory`.
 """
 _ON_A_DISK = ("ext4", "btrfs", "xfs", "f2fs", "vfat", "exfat", "ntfs")
 LOOK_LIMIT_S = 60
@@ -46,91 +46,91 @@ class Mount:
     """With links followed."""
     inside: str
     told: str = ""
-    """The path as Docker was told it, if links lead elsewhere from there."""
+    """The path that Docker was given, if links lead elsewhere from there."""
     volume: str = ""
-    """The name of the volume that it is; '' for a plain path."""
+    """The name of the volume; '' for a plain path."""
     writable: bool = True
 
     @property
     def source(self) -> str:
-        """The path as Docker was told it."""
+        """The path that Docker was given."""
         return self.told or self.on_host
 
 
 @dataclass(frozen=True, slots=True)
 class Volume:
-    """A volume as `docker volume inspect` tells of it."""
+    """A volume as `docker volume inspect` describes it."""
 
     name: str
     mountpoint: str
     driver: str = "local"
     key: str = ""
-    """What the compose file calls it; '' where compose did not make it."""
+    """Its name in the compose file; '' if compose did not create it."""
     anonymous: bool = False
     """It belongs to one container: no compose file names it."""
     device: str = ""
-    """The folder of this machine that it stands for, or what it mounts from elsewhere."""
+    """The folder of this machine that it stands for, or the remote source that it mounts."""
     filesystem: str = ""
-    """The kind of what it mounts, such as nfs; `none` for a folder of this machine."""
+    """The type of its mount, such as nfs; `none` for a folder of this machine."""
     is_away: bool = False
-    """Its device is not mounted now, so that its folder is empty."""
+    """Its device is not mounted now, so its folder is empty."""
     options: tuple[tuple[str, str], ...] = ()
-    """What its driver was told, pairs of a key and a value, which may be a secret."""
+    """Its driver options, pairs of a key and a value, which may be a secret."""
 
     @property
     def is_folder(self) -> bool:
         """Whether it stands for a folder of this machine."""
-        bound = is_bound(dict(self.options))  # the kernel asks for no type then
+        bound = is_bound(dict(self.options))  # the kernel needs no type then
         return self.device.startswith("/") and (bound or self.filesystem in ("", "none"))
 
     @property
     def on_device(self) -> bool:
-        """Whether its files lie on a device that Docker mounts while a container uses it."""
+        """Whether its files are on a device that Docker mounts while a container uses it."""
         return self.filesystem in _ON_A_DISK
 
     @property
     def is_local(self) -> bool:
-        """Whether its files lie on this machine."""
+        """Whether its files are on this machine."""
         return self.driver == "local" and self.filesystem in ("", "none", *_ON_A_DISK)
 
 
 @dataclass(frozen=True, slots=True)
 class InspectedContainer:
-    """A container as `docker inspect` tells of it."""
+    """A container as `docker inspect` describes it."""
 
     container: Container
     mounts: tuple[Mount, ...]
     published_port: int
-    """Where its port 8086 is reached on the host; 0 where it is not published."""
+    """The host's port for its port 8086; 0 if not published."""
     address: str
-    """Its own address on a network of the host; '' where it has none."""
+    """Its own address on a network of the host; '' if it has none."""
     working_folder: str
     started: str = ""
-    """When it was started, as text that sorts."""
+    """Its start time, as text that sorts."""
     paused: bool = False
-    """It stands still until somebody lets it go on: it counts as one that does not run."""
+    """It is paused: it counts as not running."""
     restarting: bool = False
-    """It has ended, and Docker is about to start it again."""
+    """It has ended, and Docker is about to restart it."""
     health: str = ""
-    """What its health check says, as Docker has it; '' without one."""
+    """The result of its health check, in Docker's words; '' without one."""
     restarts: int = 0
-    """How often Docker started it again, since somebody did."""
+    """How often Docker restarted it since its last manual start."""
     pid: int = 0
-    """Its first process, as the host knows it; 0 where it does not run."""
+    """The host's id of its first process; 0 if it does not run."""
     project: str = ""
-    """What compose calls the stack it belongs to; '' where compose did not make it."""
+    """The compose project it belongs to; '' if compose did not create it."""
     compose_files: tuple[str, ...] = ()
-    """The compose files that it was made from, and the files of variables: absolute paths."""
+    """The compose files that it was created from, and the files of variables: absolute paths."""
     env_files: tuple[str, ...] = ()
 
 
 def is_bound(options: Mapping[str, str]) -> bool:
-    """Tell whether the options of a volume make it stand for what lies at a path."""
+    """Return whether the options of a volume make it stand for an existing path."""
     return not {"bind", "rbind"}.isdisjoint(options.get("o", "").split(","))
 
 
 def is_top_file(name: str) -> bool:
-    """Tell whether a file beside `services/` and `volumes/` belongs to the stack.
+    """Return whether a file beside `services/` and `volumes/` belongs to the stack.
 
     The compose file and its overrides, `.env` and other `*.env`: without them a restored stack
     does not start.
@@ -150,8 +150,8 @@ def inspect_all(
 ) -> tuple[InspectedContainer, ...]:
     """Return every container that Docker knows, running or not.
 
-    `limit_s` is what each question may take. Raises StepFailed where Docker is missing or does
-    not answer.
+    `limit_s` is the time limit of each query. Raises StepFailed if Docker is missing or does not
+    answer.
     """
     try:
         listed = host.run(
@@ -165,16 +165,16 @@ def inspect_all(
     ids = listed.out.split()
     if not ids:
         return ()
-    # A container may go between the two commands.
+    # A container may be removed between the two commands.
     containers = _told_of(host, (*docker, "inspect", "--type", "container"), ids, limit_s)
     digests = _digests(host, docker, {each["Image"].text() for each in containers}, limit_s)
     return _without_links(host, tuple(_found(each, digests) for each in containers))
 
 
 def inspected(host: Host, words: tuple[str, ...], limit_s: float = LOOK_LIMIT_S) -> str:
-    """Return what Docker says of things of which some may be gone by now: then it ends with 1.
+    """Return Docker's answer about objects, some of which may be gone: it then exits with 1.
 
-    Raises StepFailed where it could not be asked.
+    Raises StepFailed if the query failed otherwise.
     """
     return _asked(host, words, limit_s).out
 
@@ -182,7 +182,7 @@ def inspected(host: Host, words: tuple[str, ...], limit_s: float = LOOK_LIMIT_S)
 def _told_of(
     host: Host, words: tuple[str, ...], names: Iterable[str], limit_s: float
 ) -> tuple[JsonAnswer, ...]:
-    """Return what Docker tells of each thing that is still there of some; raises StepFailed."""
+    """Return Docker's answer for each named object that still exists; raises StepFailed."""
     asked = tuple(names)
     told = _asked(host, (*words, *asked), limit_s)
     source = f"`{' '.join(words)}` on {host.name}"
@@ -193,7 +193,7 @@ def _told_of(
 
 
 def _asked(host: Host, words: tuple[str, ...], limit_s: float) -> Result:
-    """Return how a question ended as `inspected` does; raises StepFailed."""
+    """Return the result of a query as for `inspected`; raises StepFailed."""
     command = Command(words, frozenset({0, 1}), limit_s)
     told = host.run(command)
     said = [line for line in told.err.splitlines() if is_telling(line)]
@@ -207,7 +207,7 @@ def _asked(host: Host, words: tuple[str, ...], limit_s: float) -> Result:
 def _without_links(
     host: Host, found: tuple[InspectedContainer, ...]
 ) -> tuple[InspectedContainer, ...]:
-    """Return what was found with links followed, which only its own machine can."""
+    """Return the containers with links followed, which only their own machine can do."""
     folders = {each.working_folder for each in found}
     folders |= {
         os.path.dirname(f) for each in found for f in (*each.compose_files, *each.env_files)
@@ -247,7 +247,7 @@ def inspect_volumes(
     docker: tuple[str, ...] = ("docker",),
     limit_s: float = LOOK_LIMIT_S,
 ) -> dict[str, Volume]:
-    """Return the volumes of these names that there are."""
+    """Return the existing volumes with these names."""
     wanted = sorted(set(names))
     if not wanted:
         return {}
@@ -261,7 +261,7 @@ def volumes_of(
     docker: tuple[str, ...] = ("docker",),
     limit_s: float = LOOK_LIMIT_S,
 ) -> tuple[str, ...]:
-    """Return the names of the volumes that compose made for a stack, sorted."""
+    """Return the names of the volumes that compose created for a stack, sorted."""
     label = f"label={PROJECT_LABEL}={project}"
     words = (*docker, "volume", "ls", "--quiet", "--filter", label)
     return tuple(sorted(host.run(Command(words, timeout_s=limit_s)).out.split()))
@@ -329,7 +329,7 @@ def _found(told: JsonAnswer, digests: Mapping[str, str]) -> InspectedContainer:
 
 
 def _listed(labels: Mapping[str, str], label: str, folder: str) -> tuple[str, ...]:
-    """Return the paths that a label names; compose v1 writes them as they were typed."""
+    """Return the paths in a label; compose v1 writes them as they were typed."""
     told = filter(None, labels.get(label, "").split(","))
     return tuple(os.path.normpath(os.path.join(folder, each)) for each in told)
 
@@ -344,7 +344,7 @@ def chosen_files(variables: str) -> tuple[str, ...]:
     """Return the compose files that COMPOSE_FILE names in the text of an `.env`."""
     if "COMPOSE_FILE" not in variables:
         return ()
-    from .compose_text import variables as read_variables  # brings a parser that few need
+    from .compose_text import variables as read_variables  # imports a parser that is rarely needed
 
     values = read_variables(variables, {})
     separator = values.get("COMPOSE_PATH_SEPARATOR") or ":"
@@ -354,7 +354,7 @@ def chosen_files(variables: str) -> tuple[str, ...]:
 def compose_words(host: Host, docker: tuple[str, ...] = ("docker",)) -> tuple[str, ...]:
     """Return the words before a compose command: v2's plugin, or else v1's program.
 
-    `docker` may begin with `sudo -n`. Raises StepFailed where there is neither.
+    `docker` may begin with `sudo -n`. Raises StepFailed if there is neither.
     """
     for words in ((*docker, "compose"), (*docker[:-1], "docker-compose")):
         asked = Command((*words, "version"), accept=ANY_EXIT, timeout_s=LOOK_LIMIT_S)
@@ -371,8 +371,8 @@ def of_stack(
 ) -> tuple[InspectedContainer, ...]:
     """Return the containers that belong to the stack in `folder`, by name.
 
-    Those that bear the label of its compose project, that mount something of it (made with
-    `docker run`, or by Portainer), or that its compose files name (`named_there`).
+    A container belongs to it if it has the label of its compose project, mounts something of it
+    (made with `docker run`, or by Portainer), or is named in its compose files (`named_there`).
     """
     here = os.path.realpath(folder)
     mine = (
@@ -394,9 +394,9 @@ def _tops_mounted(found: InspectedContainer, folder: str) -> Iterator[str]:
 
 
 def place_in_stack(mount: Mount, folder: str) -> str | None:
-    """Return where in the stack a mount lies, as a path in its folder; None for elsewhere.
+    """Return the path of a mount, relative to the stack's folder; None if it is elsewhere.
 
-    As Docker was told it, where that names the folder; else by where its links lead.
+    Uses the path that Docker was given if that is in the folder; else the target of its links.
     """
     for path in (mount.source, mount.on_host):
         for top in (folder, os.path.realpath(folder)):
@@ -413,5 +413,5 @@ def paths_in_stack(found: InspectedContainer, folder: str) -> tuple[str, ...]:
 
 
 def named(found: Iterable[InspectedContainer], name: str) -> InspectedContainer | None:
-    """Return the container of exactly that name."""
+    """Return the container with exactly that name."""
     return next((each for each in found if each.container.name == name), None)

@@ -1,8 +1,8 @@
 """Which files compose reads to start and build a stack, and what its services mount.
 
-The files are read as compose reads them, without asking it: what it prints holds passwords, and
-has lost the names of the files that they came from. Each round reads all that the last one found
-in one command of the host. See https://docs.docker.com/reference/compose-file/.
+The files are read as compose reads them, without running it: its output holds passwords, and lacks
+the names of the files that it read. Each round reads all files found in the last one with one
+command on the host. See https://docs.docker.com/reference/compose-file/.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ SIZE_LIMIT = 1 << 20
 """The largest file that is read, in bytes."""
 READ_LIMIT_S = 60.0
 ROUNDS = 40
-"""How often files may name files that name files."""
+"""The maximum depth of files that name files."""
 PATHS_AT_ONCE = 200
 LETTERS_AT_ONCE = 60_000
-"""How long a command may be: Linux takes 128 KiB in one word, and a shell gets it as one."""
+"""The maximum length of a command: a shell gets it as one word, on Linux of up to 128 KiB."""
 PATH_LIMIT = 4096
 """The longest path that Linux takes, in bytes."""
 FETCHED_LIMIT = 5_000
-"""How many paths are looked at for one stack."""
+"""The maximum number of paths that are examined for one stack."""
 
-# For each WANT:PATH a line: what it is, and the content of a file that is wanted (t).
+# For each WANT:PATH a line: its kind, and the content of a file if requested (t).
 _READ = """
 limit=$1; shift
 content() { head -c "$limit" -- "$1" | base64 | tr -d '\\n'; }
@@ -77,14 +77,14 @@ _NO_CONTEXT = re.compile(r"(docker-image|service|target|https?|git|ssh)[:@]|git@
 
 @dataclass(frozen=True, slots=True)
 class ComposeMount:
-    """What a service mounts, as its compose file says it."""
+    """A mount of a service, as in its compose file."""
 
     source: str
     """An absolute path of the host; '' for a volume that has none."""
     target: str
     writable: bool
     volume_name: str = ""
-    """The name that docker gives a named volume; '' for a path and for a nameless volume."""
+    """Docker's name of a named volume; '' for a path and for an anonymous volume."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +93,11 @@ class ComposeService:
 
     name: str
     container_name: str
-    """'' where the file gives it none."""
+    """'' if the file sets none."""
     image: str
     mounts: tuple[ComposeMount, ...]
     starts: bool = True
-    """Compose starts it: it is of no profile, or of one that is on."""
+    """Compose starts it: it has no profile, or an active one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,26 +105,26 @@ class ComposeReads:
     """What compose reads to start and build a stack."""
 
     inside: tuple[str, ...] = ()
-    """Files and folders that are there, from the stack's folder on, outermost only."""
+    """Existing files and folders, relative to the stack's folder, outermost only."""
     outside: tuple[str, ...] = ()
-    """Those beyond the stack's folder: absolute paths."""
+    """Those outside the stack's folder: absolute paths."""
     missing: tuple[str, ...] = ()
-    """What compose needs and is not there; from the stack's folder on where it would be in it."""
+    """Missing files that compose needs; relative to the stack's folder if they would be in it."""
     services: tuple[ComposeService, ...] = ()
     unread: tuple[str, ...] = ()
-    """What could not be found out, and why: sentences."""
+    """What could not be determined, and why: sentences."""
     project: str = ""
-    """What compose calls the stack; '' where it has no compose file."""
+    """The name of the compose project; '' without a compose file."""
     volumes: tuple[Volume, ...] = ()
-    """The named volumes that services mount, as compose would have Docker make them."""
+    """The named volumes that services mount, as compose would have Docker create them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """The files that somebody gave to compose by `--file` and `--env-file`: absolute paths."""
+    """The files given to compose by `--file` and `--env-file`: absolute paths."""
 
     directory: str
-    """From which folder on their relative paths count."""
+    """The folder to which their relative paths refer."""
     files: tuple[str, ...]
     env_files: tuple[str, ...] = ()
 
@@ -132,9 +132,9 @@ class Given:
 def compose_reads(
     host: Host, folder: str, as_root: tuple[str, ...], given: Collection[Given] = ()
 ) -> ComposeReads:
-    """Return what compose reads of the stack in `folder`; nothing where it has no compose file.
+    """Return what compose reads of the stack in `folder`; nothing without a compose file.
 
-    `given`: what containers of the stack were made from besides, as far as it is there still.
+    `given`: other files that containers of the stack were created from, if they still exist.
     """
     seen = _Seen(host, as_root)
     try:
@@ -158,7 +158,7 @@ def compose_reads(
 
 
 def _surroundings(host: Host, folder: str) -> tuple[dict[str, str], str]:
-    """Return the variables that a command finds on a host, and the folder without links."""
+    """Return the environment variables of a command on a host, and the folder without links."""
     script = 'realpath -m -- "$1" | base64 | tr -d "\\n"; echo; env -0 | base64 | tr -d "\\n"'
     command = Command(sh(script, folder), timeout_s=READ_LIMIT_S)
     real, _, told = host.run(command).out.partition("\n")
@@ -171,7 +171,7 @@ def _surroundings(host: Host, folder: str) -> tuple[dict[str, str], str]:
 
 @dataclass(slots=True)
 class _Seen:
-    """What was seen on the host, and what somebody asked for that was not yet seen."""
+    """Files that were examined on the host, and requested ones that were not yet."""
 
     host: Host
     as_root: tuple[str, ...]
@@ -182,17 +182,17 @@ class _Seen:
     """Paths, and whether their content is wanted."""
 
     def kind(self, path: str) -> str:
-        """Return f, d, o (something else), u (nobody knows), - (nothing), '' until fetched."""
+        """Return f, d, o (something else), u (unknown), - (missing), '' until fetched."""
         if path not in self.kinds:
             self.wanted.setdefault(path, False)
         return self.kinds.get(path, "")
 
     def want(self, paths: Iterable[str]) -> None:
-        """Let files be read with the next look, should they be there."""
+        """Request files for the next round, if they exist."""
         self.wanted |= dict.fromkeys((path for path in paths if path not in self.kinds), True)
 
     def text(self, path: str) -> str:
-        """Return the content of a file, '' until fetched; raises NotRead where it is none."""
+        """Return the content of a file, '' until fetched; raises NotRead if it is not a file."""
         kind = self.kind(path)
         if not kind or (kind == "f" and path not in self.texts):
             self.wanted[path] = True
@@ -216,7 +216,7 @@ class _Seen:
         return self.parsed[path]
 
     def fetch(self) -> bool:
-        """Look at what is wanted; False where nothing is."""
+        """Examine what is requested; return False if nothing is."""
         wanted = list(self.wanted.items())
         self.wanted = {}
         if len(self.kinds) + len(wanted) > FETCHED_LIMIT:
@@ -241,7 +241,7 @@ class _Seen:
 
 @dataclass(slots=True)
 class _Service:
-    """A service while its files are put together; all is kept by the key that says it."""
+    """A service while its files are merged; each value is kept by its key."""
 
     texts: dict[str, str] = field(default_factory=dict)
     needs: dict[str, list[tuple[str, bool]]] = field(default_factory=dict)
@@ -249,11 +249,11 @@ class _Service:
     names: dict[str, list[str]] = field(default_factory=dict)
     mounts: dict[str, ComposeMount] = field(default_factory=dict)
     profiles: tuple[str, ...] = ()
-    """Compose starts it only if one of them is on; always where there are none."""
+    """Compose starts it only if one of these is active; always if there are none."""
     tags: dict[str, str] = field(default_factory=dict)
 
     def over(self, base: _Service) -> _Service:
-        """Return what comes of it where it is said after `base`."""
+        """Return the result of merging it over `base`."""
         cleared = {key for key, tag in self.tags.items() if tag in ("!reset", "!override")}
         texts = {k: v for k, v in base.texts.items() if _top(k) not in cleared} | self.texts
         needs = {k: v for k, v in base.needs.items() if _top(k) not in cleared}
@@ -275,17 +275,17 @@ def _top(key: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Here:
-    """Where something is said: from which folder on paths count, and with which variables."""
+    """The context of a value: the folder for relative paths, and the variables."""
 
     path: str
     directory: str
     values: Mapping[str, str]
     chain: tuple[tuple[str, str], ...] = ()
-    """Who asked: includes and extended services, against circles."""
+    """The chain of includes and extended services, to detect cycles."""
 
 
 class _Walk:
-    """One go through the files as far as they have been read."""
+    """One walk through the files that have been read so far."""
 
     def __init__(
         self, folder: str, real: str, environment: Mapping[str, str], seen: _Seen
@@ -299,7 +299,7 @@ class _Walk:
         self.unread: dict[str, None] = {}
         self.services: dict[str, _Service] = {}
         self.volumes: dict[str, list[tuple[Node, _Here]]] = {}
-        """What each file says of a named volume, the later over the earlier."""
+        """The definitions of a named volume in each file; a later one overrides an earlier one."""
         self.files: dict[tuple[str, str], str] = {}
         """The file of each secret and config, by ("secrets", name)."""
         self.made: dict[str, Volume] = {}
@@ -307,7 +307,7 @@ class _Walk:
         self.profiles: frozenset[str] = frozenset()
         self.values: Mapping[str, str] = {}
 
-    # What is said of the whole
+    # Top-level values
 
     def begin(self) -> None:
         values: Mapping[str, str] = self.environment
@@ -336,7 +336,7 @@ class _Walk:
         self.project = self.project or project_name(os.path.basename(directory))
 
     def take(self, given: Given) -> None:
-        """Read what compose was given besides, over what was read of the stack."""
+        """Read the files that compose was given, over what was read of the stack."""
         values: Mapping[str, str] = {**self.environment, **self.values}
         for path in reversed(given.env_files):
             if self.seen.kind(path) == "f":
@@ -346,7 +346,7 @@ class _Walk:
             self._load(files, _Here(files[0], given.directory, values))
 
     def _usual(self) -> list[str]:
-        """Return the compose file and its override, none where there is no compose file."""
+        """Return the compose file and its override; none without a compose file."""
         found: list[list[str]] = []
         for names in (NAMES, OVERRIDES):
             paths = [f"{self.folder}/{name}" for name in names]
@@ -358,7 +358,7 @@ class _Walk:
     def _with_file(
         self, path: str, known: Mapping[str, str], *, required: bool
     ) -> Mapping[str, str]:
-        """Return what is known with what a file of variables adds to it."""
+        """Return the variables, extended by a file of variables."""
         if path == os.devnull or (not required and self.seen.kind(path) in ("d", "o")):
             return known
         self._need(path, required=required)
@@ -444,7 +444,7 @@ class _Walk:
         chain = (*here.chain, ("include", paths[0]))
         self._load(paths, _Here(paths[0], directory, values, chain))
 
-    # What is said of a service
+    # Values of a service
 
     def _service(self, name: str, node: Node, here: _Here, beside: Mapping[str, Node]) -> _Service:
         told = entries(node, self.budget)
@@ -512,7 +512,7 @@ class _Walk:
         return self._service(wanted, beside[wanted], there, beside)
 
     def _files(self, node: Node | None, here: _Here) -> Iterable[tuple[str, bool]]:
-        """Return the files of `env_file` or `label_file`, and whether each must be there."""
+        """Return the files of `env_file` or `label_file`, and whether each is required."""
         single = node is not None and node.id == "mapping"
         for each in (node,) if single else items(node, self.budget):
             told = entries(each, self.budget)
@@ -521,7 +521,7 @@ class _Walk:
                 yield path, not is_off(told.get("required"))
 
     def _watched(self, node: Node | None, here: _Here) -> Iterable[tuple[str, bool]]:
-        """Return what `docker compose watch` looks at in the stack; nothing starts from it."""
+        """Return the paths that `docker compose watch` watches in the stack; it starts nothing."""
         for each in items(entries(node, self.budget).get("watch"), self.budget):
             text = self._fill(entries(each, self.budget).get("path"), here, "path")
             path = self._path(text, here.directory) if text else ""
@@ -529,7 +529,7 @@ class _Walk:
                 yield path, False
 
     def _names(self, node: Node | None, here: _Here) -> list[str]:
-        """Return which secrets or configs are used: a text, or the `source` of a mapping."""
+        """Return the used secrets or configs: a text, or the `source` of a mapping."""
         listed = (
             entries(each, self.budget).get("source", each) for each in items(node, self.budget)
         )
@@ -543,7 +543,7 @@ class _Walk:
             service.texts["build.context"] = (
                 context if is_far else self._path(context, here.directory)
             )
-        elif node.id == "mapping":  # counts where no other file names one
+        elif node.id == "mapping":  # used if no other file names one
             service.texts["build.usual"] = here.directory
         if file := self._fill(told.get("dockerfile"), here, "path"):
             service.texts["build.dockerfile"] = file
@@ -563,7 +563,7 @@ class _Walk:
         service.needs["build.ssh"] = list(self._keys(told.get("ssh"), here))
 
     def _keys(self, node: Node | None, here: _Here) -> Iterable[tuple[str, bool]]:
-        """Return the keys that a build logs in with; an agent of the login is none of them."""
+        """Return the files of the keys that a build logs in with, without the login's agent."""
         told = [self._fill(each, here) for each in entries(node, self.budget).values()]
         for each in items(node, self.budget):
             told += self._fill(each, here).partition("=")[2].split(",")
@@ -588,15 +588,15 @@ class _Walk:
         target = target.rstrip("/") or target
         if not target:
             return None
-        if not is_path:  # named at the end, when all files have told of their volumes
+        if not is_path:  # named at the end, when all files have defined their volumes
             return ComposeMount("", target, not read_only, source)
         path = self._path(source, here.directory)
         return ComposeMount(path, target, not read_only) if path else None
 
-    # Words and paths
+    # Values and paths
 
     def _fill(self, node: Node | None, here: _Here, what: str = "") -> str:
-        """Return a text with its variables replaced; tells of those of a path without value."""
+        """Return a text with its variables replaced; reports variables without value in a path."""
         unset: set[str] = set()
         text = filled(scalar(node), here.values, unset)
         if what:
@@ -608,7 +608,7 @@ class _Walk:
         return text
 
     def _path(self, text: str, directory: str) -> str:
-        """Return an absolute path, '' where no system has such a path."""
+        """Return an absolute path, '' if the path is impossible on any system."""
         if text == "~" or text.startswith("~/"):
             text = self.environment.get("HOME", "") + text[1:]
         path = os.path.normpath(os.path.join(directory, text))
@@ -629,7 +629,7 @@ class _Walk:
         self.unread[sentence] = None
 
     def _inside(self, path: str) -> str | None:
-        """Return a path from the stack's folder on, None where it is not in it."""
+        """Return a path relative to the stack's folder, None if it is not in it."""
         for top in self.tops:
             if path == top:
                 return "."
@@ -640,10 +640,10 @@ class _Walk:
     def _shown(self, path: str) -> str:
         return self._inside(path) or path
 
-    # What comes of it
+    # Results
 
     def reads(self) -> ComposeReads:
-        """Return what the files say, as far as they have been read."""
+        """Return the result of the files that have been read so far."""
         for service in self.services.values():
             self._need_of(service)
         for path in self.files.values():
@@ -707,7 +707,7 @@ class _Walk:
             self._need(f"{file}.dockerignore", required=False)
 
     def _named(self, mount: ComposeMount) -> ComposeMount:
-        """Return a mount with the name that docker gives its volume."""
+        """Return a mount with Docker's name of its volume."""
         key = mount.volume_name
         if not key:
             return mount
@@ -722,7 +722,7 @@ class _Walk:
         return ComposeMount(source, mount.target, mount.writable, volume.name)
 
     def _volume(self, key: str) -> Volume:
-        """Return a named volume as compose would have Docker make it."""
+        """Return a named volume as compose would have Docker create it."""
         told: dict[str, Node] = {}
         options: dict[str, str] = {}
         here = _Here("", self.folder, self.values)
@@ -751,7 +751,7 @@ class _Walk:
 
 
 def project_name(text: str) -> str:
-    """Return the name of a project that compose makes of a folder's name."""
+    """Return the project name that compose derives from a folder's name."""
     return re.sub("[^-_a-z0-9]", "", text.lower()).lstrip("_-")
 
 
@@ -788,7 +788,7 @@ def _outermost(paths: Iterable[str]) -> tuple[str, ...]:
 
 
 def _batches(words: Iterable[str]) -> Iterable[list[str]]:
-    """Yield the words of one command after the other."""
+    """Yield the arguments of one command after the other."""
     batch: list[str] = []
     letters = 0
     for word in words:

@@ -1,6 +1,6 @@
-"""What compose files need of a machine, that no backup holds: images, builds, variables.
+"""What compose files need of a machine and no backup holds: images, builds, variables.
 
-Pure: texts in, names out; never a value, since passwords stand there.
+Pure: texts in, names out; never a value, since it may be a password.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ class ComposeNeeds:
     """What the services of compose files are made from."""
 
     images: tuple[str, ...] = ()
-    """Those that are not built here."""
+    """Images that are not built here."""
     builds: tuple[tuple[str, str, str], ...] = ()
     """Services that are built: the name, the folder of the build, the image's name or ''."""
     unset: tuple[str, ...] = ()
     """Variables without a value, and without a default."""
     containers: tuple[tuple[str, str], ...] = ()
-    """The containers that compose makes of them, each with its service."""
+    """The containers that compose creates of them, each with its service."""
     are_all: bool = True
-    """No more are made: the files include no others, and can be understood."""
+    """The list is complete: the files include no others, and can be parsed."""
 
 
 def compose_needs(texts: Iterable[str], values: Mapping[str, str]) -> ComposeNeeds:
-    """Return what compose files need, those of services with a profile aside.
+    """Return what compose files need, without services that have a profile.
 
-    Of a file that cannot be understood nothing is known: compose says why it is none.
+    A file that cannot be parsed contributes nothing: compose reports why.
     """
     budget = Budget()
     images: dict[str, None] = {}

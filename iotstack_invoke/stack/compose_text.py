@@ -1,8 +1,7 @@
 """The text of compose files: YAML read as nodes, variables, files of variables. Runs nothing.
 
-YAML is composed, never constructed: a node is looked at when somebody asks for it, so that
-aliases upon aliases cost nothing, and a tag that nobody knows stops nobody. No message holds a
-value: passwords stand in these files.
+YAML is composed, never constructed: a node is read only when needed, so nested aliases cost
+nothing, and an unknown tag is no error. No message holds a value: these files contain passwords.
 """
 
 from __future__ import annotations
@@ -14,39 +13,39 @@ from typing import Any
 from ..core.dataclass import dataclass
 
 Node = Any
-"""A node of YAML: id, tag, value, style. PyYAML is imported when there is a file to read."""
+"""A node of YAML: id, tag, value, style. PyYAML is imported only if there is a file to read."""
 NODE_LIMIT = 200_000
-"""How many entries of lists and mappings are looked at in one stack."""
+"""The maximum number of list and mapping entries that are read in one stack."""
 DEPTH_LIMIT = 200
 NESTED_LIMIT = 20
 
 
 class NotRead(Exception):
-    """Why a file cannot be understood, in words without any of its values."""
+    """Why a file cannot be parsed, in words without any of its values."""
 
 
 @dataclass(slots=True)
 class Budget:
-    """What may still be looked at: an alias makes a large list out of a few letters."""
+    """The remaining number of entries to read: aliases can make a few letters a large list."""
 
     left: int = NODE_LIMIT
 
     def spend(self, entries: int) -> None:
-        """Count so many entries; raises NotRead where they are too many."""
+        """Count so many entries; raises NotRead if they are too many."""
         self.left -= entries
         if self.left < 0:
             raise NotRead(f"it has more than {NODE_LIMIT} entries, aliases included")
 
 
 def documents(text: str) -> tuple[Node, ...]:
-    """Return the documents of a YAML text; raises NotRead where it is none."""
+    """Return the documents of a YAML text; raises NotRead if it is not YAML."""
     try:
         import yaml
-    except ModuleNotFoundError as error:  # the checkout is newer than what was installed for it
+    except ModuleNotFoundError as error:  # the checkout is newer than its installed dependencies
         raise NotRead("PyYAML is not installed. `sh setup` installs what is missing") from error
     try:
         in_c = getattr(yaml, "CBaseLoader", None)
-        if in_c:  # its recursion knows no limit, and would take the program with it
+        if in_c:  # its recursion has no limit, and would crash the program
             _refuse_depth(yaml.parse(text, Loader=in_c))
         loader = in_c or yaml.BaseLoader
         return tuple(node for node in yaml.compose_all(text, Loader=loader) if node is not None)
@@ -72,7 +71,7 @@ def _refuse_depth(events: Iterable[object]) -> None:
 
 
 def _said(problem: str | None) -> str:
-    """Return what the parser says up to its first quotation, which could be a password."""
+    """Return the parser's message up to its first quotation, which could be a password."""
     said = re.split(r"['\"]", problem or "")[0].strip()
     return f": {said}" if said else ""
 
@@ -87,7 +86,7 @@ def entries(node: Node | None, budget: Budget) -> dict[str, Node]:
 def _gather(
     node: Node | None, found: dict[str, Node], budget: Budget, within: tuple[int, ...]
 ) -> None:
-    """Add what a mapping says itself, its last word first, then what it merges."""
+    """Add a mapping's own values, its last one first, then the merged ones."""
     if node is None or node.id != "mapping" or id(node) in within:
         return
     budget.spend(len(node.value) + 1)
@@ -107,7 +106,7 @@ def _gather(
 
 
 def items(node: Node | None, budget: Budget) -> tuple[Node, ...]:
-    """Return what a list holds; a single text is a list of one."""
+    """Return the items of a list; a single text is a list of one."""
     if node is None or node.id == "mapping":
         return ()
     if node.id == "scalar":
@@ -117,7 +116,7 @@ def items(node: Node | None, budget: Budget) -> tuple[Node, ...]:
 
 
 def scalar(node: Node | None) -> str:
-    """Return a text, '' where there is none."""
+    """Return a text, '' if the node has none."""
     if node is None or node.id != "scalar":
         return ""
     value: str = node.value
@@ -125,12 +124,12 @@ def scalar(node: Node | None) -> str:
 
 
 def is_on(node: Node | None) -> bool:
-    """Tell whether a switch is on, as YAML spells it."""
+    """Return whether a switch is on, as YAML spells it."""
     return scalar(node).lower() in ("true", "yes", "on", "y")
 
 
 def is_off(node: Node | None) -> bool:
-    """Tell whether a switch is off."""
+    """Return whether a switch is off."""
     return scalar(node).lower() in ("false", "no", "off", "n")
 
 
@@ -171,7 +170,7 @@ def _pieces(text: str, values: Mapping[str, str], unset: set[str], depth: int) -
 
 
 def _closing(text: str, start: int) -> int:
-    """Return where the brace before `start` is closed, -1 where it is not."""
+    """Return where the brace before `start` is closed, -1 if it is not."""
     open_braces = 1
     for position in range(start, len(text)):
         if text[position] == "{" and text[position - 1] == "$":
@@ -213,7 +212,7 @@ _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", '"': '"', "\\": "\\", "$": "$$"}
 
 
 def variables(text: str, known: Mapping[str, str]) -> dict[str, str]:
-    """Return what a file of variables (`.env`) sets; `known` values stand in for its own `$X`."""
+    """Return the variables in a file (`.env`); `known` values replace its own `$X`."""
     found: dict[str, str] = {}
     for match in _VARIABLE.finditer(text.removeprefix("\ufeff").replace("\r\n", "\n")):
         name, literal, quoted, plain = match.groups()

@@ -1,4 +1,4 @@
-"""What a compose file says is brought up as a step, all at once or service by service."""
+"""The services of a compose file are brought up in a step, all at once or one by one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SUMMED_UP = re.compile("Encountered errors while bringing up the project")
 
 
 def files_in(words: tuple[str, ...]) -> tuple[str, tuple[str, ...], str]:
-    """Return the folder, the files and the file of variables that a call of compose names."""
+    """Return the folder, the files and the file of variables of a compose command."""
     pairs = list(pairwise(words[words.index(PROJECT) :]))
     files = tuple(value for word, value in pairs if word == "--file")
     return pairs[0][1], files, dict(pairs).get("--env-file", "")
@@ -28,10 +28,10 @@ def files_in(words: tuple[str, ...]) -> tuple[str, tuple[str, ...], str]:
 
 @dataclass(frozen=True, slots=True)
 class ComposeUp(CommandStep):
-    """Create the containers of a compose file, and start them if told so. Undone: remove them.
+    """Create the containers of a compose file; optionally start them. Undo removes them.
 
-    `services` empty means all of them: then one that this machine cannot have keeps no other
-    from being brought up, unless it is `strict`, or its container is a vital one.
+    Empty `services` means all of them: a service that fails on this machine then does not stop the
+    others, unless the step is `strict`, or its container is a vital one.
     """
 
     journaled_as = "ComposeUp"
@@ -40,14 +40,14 @@ class ComposeUp(CommandStep):
     services: tuple[str, ...]
     start: bool = True
     vital: tuple[str, ...] = ()
-    """The containers that must have been made."""
+    """The containers that must have been created."""
     strict: bool = False
     waited_for: tuple[str, ...] = ()
-    """The containers of which the next step tells why they are not up."""
+    """The containers for which the next step reports why they are not up."""
 
     @property
     def folder(self) -> str:
-        """From which on the relative paths of its files count."""
+        """The folder to which the relative paths of its files refer."""
         return files_in(self.compose)[0]
 
     @property
@@ -61,13 +61,13 @@ class ComposeUp(CommandStep):
         return files_in(self.compose)[2]
 
     def journaled(self) -> Mapping[str, Any]:
-        """Return what a journal holds of it: its files, and not how compose is called."""
+        """Return what a journal holds of it: its files, without the compose program."""
         paths = {"folder": self.folder, "files": self.files, "variables": self.variables}
         return {**paths, "services": self.services}
 
     @classmethod
     def of_earlier(cls, told: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return the same of a journal that held all words of the call instead."""
+        """Return the fields of a step in a journal; older ones held the whole compose command."""
         if "compose" not in told:
             return told
         folder, files, variables = files_in(tuple(told["compose"]))
@@ -84,7 +84,7 @@ class ComposeUp(CommandStep):
         services: tuple[str, ...],
         compose: tuple[str, ...],
     ) -> ComposeUp:
-        """Return it as a journal holds it, with the target's own words."""
+        """Return the step of a journal, with the target's own compose command."""
         more = ("--env-file", variables) if variables else ()
         named = (word for path in files for word in ("--file", path))
         words = (*compose, PROJECT, folder, *more, *named)
@@ -101,7 +101,7 @@ class ComposeUp(CommandStep):
         return self.access.guarded(*self.compose, "up", mode, *alone, *services)
 
     def do(self, context: StepContext) -> None:
-        """Bring them up; all at once, or one by one where that failed."""
+        """Bring them up; all at once, or one by one if that failed."""
         host = self.access.host(context)
         can_be_parted = not (self.services or self.strict)
         command = self.command.accepting(*ANY_EXIT) if can_be_parted else self.command
@@ -110,9 +110,9 @@ class ComposeUp(CommandStep):
             self._one_by_one(context, host, compose_error(told))
 
     def _one_by_one(self, context: StepContext, host: Host, failed: str) -> None:
-        """Bring up each service by itself, again while that gets any further.
+        """Bring up each service by itself, and repeat while that makes progress.
 
-        Compose v2 begins no other when one has failed; one may need another's network.
+        After a failure compose v2 starts no other service; one may need another's network.
         """
         asked = Command((*self.compose, "config", "--services"))
         waiting = dict.fromkeys(host.run(asked).out.split(), "")
@@ -143,7 +143,7 @@ class ComposeUp(CommandStep):
                 )
 
     def undo(self, host: Host) -> None:
-        """Remove what was created; a compose file that is gone takes its containers with it."""
+        """Remove what was created; its containers are removed even if a compose file is gone."""
         words = (
             (*self.compose, "rm", "--force", "--stop", *self.services)
             if self.services
@@ -156,16 +156,16 @@ class ComposeUp(CommandStep):
             raise StepFailed(f"{', '.join(left)} could not be removed: {compose_error(told)}")
 
     def _left(self, host: Host) -> tuple[str, ...]:
-        """Return its containers that are there; raises StepFailed where Docker cannot be asked."""
+        """Return its existing containers; raises StepFailed if Docker cannot be queried."""
         try:
             return made_by(host, self.compose, self.access.docker, *self.services)
-        except StepFailed:  # compose cannot read its files, or Docker is away
+        except StepFailed:  # compose cannot read its files, or Docker is down
             host.run(Command((*self.access.docker, "ps", "--quiet")))
             return ()
 
 
 def compose_error(told: Result) -> str:
-    """Return why compose failed, in its own words: the last line but for those that sum it up."""
+    """Return why compose failed, in its own words: the last line except summary lines."""
     lines = [line.strip() for line in (*told.out.splitlines(), *told.err.splitlines())]
     telling = [line for line in lines if line and not _SUMMED_UP.search(line)]
     errors = [line for line in telling if "error" in line.lower()] or telling

@@ -1,4 +1,4 @@
-"""New folders and links of a change, each with its undo: stages, copies, what archives hold."""
+"""New folders and links of a change, each with its undo: stages, copies, unpacked archives."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ UNPACK_LIMIT_S = 24 * 3600.0
 
 @dataclass(frozen=True, slots=True)
 class UseStage(CommandStep, UndoneByCommand):
-    """Begin to take items out of staging folders. Undone: what is left of them is removed.
+    """Begin to move items out of staging folders. Undo removes what is left of them.
 
-    What was taken out of one has been live: a hollow stage must never be taken for a whole one. So
-    what says that it is whole goes before anything leaves it.
+    Items that were moved out have been live: a partly emptied stage must never count as complete.
+    So its mark of completeness is removed before anything is moved out.
     """
 
     journaled_as = "UseStage"
@@ -28,24 +28,24 @@ class UseStage(CommandStep, UndoneByCommand):
 
     @property
     def command(self) -> Command:
-        """What lets none of the folders count as whole any more."""
+        """The command after which none of the folders counts as complete."""
         return self.access.guarded(*unmark_words(self.access.as_root, *self.folders))
 
     @property
     def undo_command(self) -> Command:
-        """What removes the folders."""
+        """The command that removes the folders."""
         return self.access.guarded(*remove_words(self.access.as_root, *self.folders))
 
     def commands(self) -> tuple[str, ...]:
-        """Return nothing: what it removes are marks of ours."""
+        """Return nothing: it removes only our own marks."""
         return ()
 
 
 @dataclass(frozen=True, slots=True)
 class MakeFolder(CommandStep, UndoneByCommand):
-    """Make an empty folder, which is not there. Undone: remove it, with what came into it.
+    """Make an empty folder that does not exist yet. Undo removes it, with its contents.
 
-    `like` names a folder whose owner and mode it gets, where there is one.
+    `like` names a folder whose owner and mode it gets, if that exists.
     """
 
     journaled_as = "MakeFolder"
@@ -55,7 +55,7 @@ class MakeFolder(CommandStep, UndoneByCommand):
 
     @property
     def command(self) -> Command:
-        """What makes it; it fails where it is there already."""
+        """The command that creates it; it fails if the folder exists."""
         script = (
             'umask 022; mkdir -p "$(dirname "$1")" && mkdir -m 0755 "$1" && if [ -d "$2" ]; then '
             'chown --reference="$2" "$1" && chmod --reference="$2" "$1"; fi'
@@ -64,13 +64,13 @@ class MakeFolder(CommandStep, UndoneByCommand):
 
     @property
     def undo_command(self) -> Command:
-        """What removes it."""
+        """The command that removes it."""
         return self.access.removal(self.path)
 
 
 @dataclass(frozen=True, slots=True)
 class CopyFolder(CommandStep, UndoneByCommand):
-    """Copy a folder of a stopped server to a new one. Undone: remove the copy."""
+    """Copy a folder of a stopped server to a new one. Undo removes the copy."""
 
     journaled_as = "CopyFolder"
 
@@ -80,18 +80,18 @@ class CopyFolder(CommandStep, UndoneByCommand):
 
     @property
     def command(self) -> Command:
-        """What copies it, where the file system can as a clone."""
+        """The command that copies it, as a clone if the file system supports that."""
         script = 'umask 022; mkdir -p "$(dirname "$2")" && cp -a --reflink=auto -T -- "$1" "$2"'
         words = sh(script, self.source, self.target)
         return self.access.guarded_root(*words, timeout_s=self.limit_s)
 
     @property
     def undo_command(self) -> Command:
-        """What removes the copy."""
+        """The command that removes the copy."""
         return self.access.removal(self.target)
 
     def do(self, context: StepContext) -> None:
-        """Copy it, and make it last through a power cut."""
+        """Copy it, and sync it to disk."""
         host = self.access.host(context)
         self.undo(host)
         host.run(self.command, context.log_output)
@@ -101,7 +101,7 @@ class CopyFolder(CommandStep, UndoneByCommand):
 
 @dataclass(frozen=True, slots=True)
 class MakeLink(CommandStep, UndoneByCommand):
-    """Make a link where nothing lies, and the folders on the way. Undone: remove the link."""
+    """Make a link at a free path, and its parent folders. Undo removes the link."""
 
     journaled_as = "MakeLink"
 
@@ -110,26 +110,26 @@ class MakeLink(CommandStep, UndoneByCommand):
 
     @property
     def command(self) -> Command:
-        """What makes it; it fails where something lies there by now."""
+        """The command that creates it; it fails if the path is taken by now."""
         script = 'umask 022; mkdir -p "$(dirname "$2")" && ln -s -T "$1" "$2"'
         return self.access.guarded_root(*sh(script, self.leads_to, self.path))
 
     @property
     def undo_command(self) -> Command:
-        """What removes it, if it is ours."""
+        """The command that removes it, if it is ours."""
         script = '[ "$(readlink "$2")" != "$1" ] || rm -f "$2"'
         return self.access.guarded_root(*sh(script, self.leads_to, self.path))
 
     def commands(self) -> tuple[str, ...]:
-        """Return the command as a person would type it."""
+        """Return the command as a user would type it."""
         return (f"ln -s '{self.leads_to}' '{self.path}'",)
 
 
 @dataclass(frozen=True, slots=True)
 class MakeAside(CommandStep):
-    """Make the folder that what is replaced is moved to. Undone: remove it where it is empty.
+    """Make the folder for replaced data. Undo removes it if it is empty.
 
-    Never more than empty folders: it may hold the only copy of something.
+    Undo removes only empty folders: it may hold the only copy of something.
     """
 
     journaled_as = "MakeAside"
@@ -138,16 +138,16 @@ class MakeAside(CommandStep):
 
     @property
     def command(self) -> Command:
-        """What makes it, as the user's own: the journal becomes a file of it."""
+        """The command that creates it, owned by the user: the journal becomes a file in it."""
         return self.access.guarded("mkdir", "-m", "0700", "--", self.path)
 
     def undo(self, host: Host) -> None:
         """Remove its empty folders, and before them the note how long it was to stay.
 
-        It goes last of all that is undone, and stays beside whatever else is left.
+        This is the last undo, and the note stays if anything else is left in the folder.
         """
         note, as_root = f"{self.path}/{UNTIL_FILE}", self.access.as_root
-        if which_may_be_there(host, [note, note + PARTIAL], as_root):  # a run of root made it
+        if which_may_be_there(host, [note, note + PARTIAL], as_root):  # a run of root created it
             host.run(self.access.guarded_root(*forget_words(self.path)))
         words = ("find", self.path, "-depth", "-type", "d", "-empty", "-delete")
         host.run(self.access.guarded_root(*words).accepting(0, 1))
@@ -155,9 +155,10 @@ class MakeAside(CommandStep):
 
 @dataclass(frozen=True, slots=True)
 class Unpack(UndoneByCommand):
-    """Unpack an archive with GNU tar into a new folder of mode 0700. Undone: remove it.
+    """Unpack an archive with GNU tar into a new folder of mode 0700. Undo removes it.
 
-    One archive, one new folder: two archives in one folder can lead each other outside.
+    One archive, one new folder: two archives in one folder can redirect each other outside by
+    links.
     """
 
     journaled_as = "Unpack"
@@ -165,14 +166,14 @@ class Unpack(UndoneByCommand):
     archive: str
     folder: str
     members: tuple[str, ...] = ()
-    """What of it is unpacked; all, if nothing is named."""
+    """The members to unpack; empty for all."""
     left_out: tuple[str, ...] = ()
     scanned: bool = False
-    """No member is there twice: a folder may come behind files that lie in it."""
+    """No member occurs twice: a folder may come after files in it."""
 
     @property
     def undo_command(self) -> Command:
-        """What removes the folder."""
+        """The command that removes the folder."""
         return self.access.removal(self.folder)
 
     def commands(self) -> tuple[str, ...]:
@@ -196,7 +197,7 @@ class Unpack(UndoneByCommand):
         )
 
     def do(self, context: StepContext) -> None:
-        """Unpack it, and make it last through a power cut."""
+        """Unpack it, and sync it to disk."""
         host = self.access.host(context)
         self.undo(host)
         for command in self._commands(here=isinstance(host, LocalHost)):

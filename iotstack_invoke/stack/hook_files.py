@@ -1,7 +1,7 @@
-"""Which paths of a stack the owner's hooks name, by their words alone. Pure.
+"""Which paths of a stack the owner's hooks name, by their text alone. Pure.
 
-A shell line is read as far as a person would: its words, `~`, `$HOME` and `$IOTSTACK_FOLDER`. Not
-for: whether anything lies there (holdings.py).
+A shell line is read as a person would read it: its words, `~`, `$HOME` and `$IOTSTACK_FOLDER`. Not
+for: whether the paths exist (stack_holdings.py).
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from collections.abc import Iterable
 from .inside import is_in
 
 LONGEST = 1000
-"""A longer word is a script, and no path."""
+"""A longer word is a script, not a path."""
 
 
 def paths_named(words: Iterable[str], folders: Iterable[str], home: str) -> tuple[str, ...]:
-    """Return what the words of hooks may name of a stack, from its folder on, sorted.
+    """Return the paths of a stack that hooks may name, relative to its folder, sorted.
 
-    `folders`: the names of that folder, the one from which relative paths count first.
+    `folders`: the names of that folder, first the one to which relative paths refer.
     """
     tops = tuple(folders)
     found = set()
@@ -37,7 +37,7 @@ def _words_of_line(line: str) -> list[str]:
     lexer.whitespace_split = True
     try:
         return list(lexer)
-    except ValueError:  # a quote without its end
+    except ValueError:  # an unclosed quote
         return line.split()
 
 

@@ -1,6 +1,6 @@
-"""Containers of our own, in which a server works on data where no client reaches it.
+"""Our own containers, in which a server works on data unreachable for clients.
 
-What they run, and on which data, is told by the server's own room.
+The packages of the servers define what they run, and on which data.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ..hosts.base import Command, Host
 from .stop_start import STOP_LIMIT_S
 
 OUR_LABEL = "iotstack-invoke=alone"
-"""What our own containers bear: none of another's is ever removed."""
+"""The label of our own containers: others are never removed."""
 REMOVE_LIMIT_S = 30.0
 REMOVE_PAUSE_S = 0.3
 
@@ -23,7 +23,7 @@ REMOVE_PAUSE_S = 0.3
 def remove_ours(host: Host, access: HostAccess, name: str) -> None:
     """Remove a container, whether it runs or not, if it is ours.
 
-    With the volumes that it has for itself; those of other containers are in use there.
+    Also removes its anonymous volumes; volumes of other containers are in use there.
     """
     chosen = ("--filter", f"name=^/?{name}$", "--filter", f"label={OUR_LABEL}")
     listed = Command((*access.docker, "ps", "--all", "--quiet", *chosen))
@@ -34,7 +34,7 @@ def remove_ours(host: Host, access: HostAccess, name: str) -> None:
             raise StepFailed(f"Container {name} cannot be removed: {said}")
         words = ("rm", "--force", "--volumes", *found)
         command = access.guarded_docker(*words, timeout_s=STOP_LIMIT_S)
-        # A removal that was broken off goes on in the engine: then this one is refused.
+        # An interrupted removal continues in the engine: then this one is refused.
         told = host.run(command.accepting(0, 1))
         said = told.last_line
         processes.pause(REMOVE_PAUSE_S if told.exit_code else 0)
@@ -42,7 +42,7 @@ def remove_ours(host: Host, access: HostAccess, name: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class RemoveIsolated(HostStep):
-    """Let the server that ran alone put its data away, and remove its container."""
+    """Stop the isolated server, so that it writes its data, and remove its container."""
 
     alone: str
 

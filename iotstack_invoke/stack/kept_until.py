@@ -1,7 +1,7 @@
-"""How long a person asked for what was replaced to stay: the note of it, in its folder.
+"""How long the user asked to keep replaced data: the note of it, in their folder.
 
-It is there before the change is committed, and goes with the last of what an undo puts back: a
-run that dies at any point in between leaves no old state without its promise.
+It is written before the change is committed, and removed with the last step of an undo: a run that
+is killed in between leaves no old state without its note.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ _FORGET = (
     '[ -n "$(find "$1" ! -type d ! -path "$1/$0" ! -path "$1/$2" -print -quit)" ] || '
     'rm -f -- "$1/$0" "$1/$2"'
 )
-"""Removes the note ($0), and a partial one ($2), from a folder ($1) that has no other file."""
+"""Removes the note ($0), and a partial one ($2), from a folder ($1) without other files."""
 
 
 def keep_until(host: Host, folders: Iterable[str], days: int, now: datetime) -> datetime:
-    """Write down until when folders stay, into the first of them; return that time."""
+    """Write until when folders are kept, into the first of them; return that time."""
     first, *others = folders
     until, path = now + timedelta(days=days), f"{first}/{UNTIL_FILE}"
     told = {"since": utc_text(now), "until": utc_text(until), "with": others}
@@ -35,12 +35,12 @@ def keep_until(host: Host, folders: Iterable[str], days: int, now: datetime) -> 
 
 
 def forget_words(folder: str) -> tuple[str, ...]:
-    """Return the words that remove the note of a folder in which nothing else is left."""
+    """Return the command that removes the note of a folder in which nothing else is left."""
     return ("sh", "-c", _FORGET, UNTIL_FILE, folder, UNTIL_FILE + PARTIAL)
 
 
 def read_until(told: str) -> datetime | None:
-    """Return until when a note says that its folder stays, None where it does not say."""
+    """Return until when a note keeps its folder, None if it does not say."""
     try:
         return read_utc(json.loads(told)["until"])
     except (ValueError, TypeError, KeyError, RecursionError):
@@ -49,7 +49,7 @@ def read_until(told: str) -> datetime | None:
 
 @dataclass(frozen=True, slots=True)
 class KeepUntil(HostStep):
-    """Note how long what is replaced stays. It is taken back with the folder (MakeAside)."""
+    """Note how long replaced data are kept. Undone together with the folder (MakeAside)."""
 
     folders: tuple[str, ...]
     days: int

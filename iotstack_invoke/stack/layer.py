@@ -1,4 +1,4 @@
-"""What a container wrote into its own layer, where it mounts nothing: that goes with it."""
+"""What a container wrote to its own layer, outside its mounts: it is lost with the container."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ OF_NO_WORTH = (
     *("/usr/local/bin", "/usr/local/lib", "/var/cache", "/var/lib/apt", "/var/lib/dpkg"),
     *("/var/lock", "/var/log", "/var/run", "/var/spool", "/var/tmp", "/etc/ssl/certs"),  # noqa: S108
 )
-"""Where programs write what nobody misses: of these, what lies below."""
+"""Where programs write disposable files: everything below these paths."""
 BY_DOCKER = (
     *("/.dockerenv", "/sbin/docker-init", "/usr/sbin/docker-init"),
     *("/etc/hostname", "/etc/hosts", "/etc/resolv.conf"),
 )
-"""What Docker itself puts into containers, besides what is mounted."""
+"""What Docker itself puts into containers, besides the mounts."""
 _MADE_AGAIN = re.compile(
     r".*\.(lock|log|pid|pyc|sock)|.*/(\.cache|\.npm|__pycache__)(/.*)?"
     r"|/etc/(ld\.so\.cache|mtab|(group|gshadow|passwd|shadow)-)|.*/\.(ash|bash)_history"
@@ -31,15 +31,15 @@ MOST_NAMED = 2
 
 @dataclass(frozen=True, slots=True)
 class LayerChange:
-    """A path of a container that is not as its image has it."""
+    """A path of a container that differs from its image."""
 
     path: str
     added: bool
-    """The image has nothing there."""
+    """The image does not have it."""
 
 
 def changes_in_layer(host: Host, name: str) -> tuple[LayerChange, ...]:
-    """Return what a container wrote where it mounts nothing; raises StepFailed if nobody tells."""
+    """Return what a container wrote outside its mounts; raises StepFailed if that is unknown."""
     told = host.run(Command(("docker", "diff", name), timeout_s=LOOK_LIMIT_S))
     lines = told.out.splitlines()
     return tuple(
@@ -48,7 +48,7 @@ def changes_in_layer(host: Host, name: str) -> tuple[LayerChange, ...]:
 
 
 def bare_places(found: InspectedContainer, places: Iterable[str]) -> tuple[str, ...]:
-    """Return at which of some places of a container nothing is mounted."""
+    """Return the given paths of a container that are in no mount."""
     paths = (posixpath.normpath(each) for each in places)
     return tuple(each for each in paths if mount_around(found.mounts, each) is None)
 
@@ -56,7 +56,7 @@ def bare_places(found: InspectedContainer, places: Iterable[str]) -> tuple[str, 
 def written_in(
     places: Iterable[str], changes: Iterable[LayerChange], found: InspectedContainer
 ) -> tuple[str, ...]:
-    """Return in which of some places of a container it wrote anything."""
+    """Return the given paths of a container at or below which it wrote anything."""
     paths = _but_ways(changes, found)
     return tuple(
         place for place in places if any(path != place and is_in(path, place) for path in paths)
@@ -64,16 +64,16 @@ def written_in(
 
 
 def _but_ways(changes: Iterable[LayerChange], found: InspectedContainer) -> list[str]:
-    """Return the paths, but for the folders that Docker makes on the way to a mount."""
+    """Return the paths, without the folders that Docker creates for mounts."""
     mounts = {each.inside.rstrip("/") for each in found.mounts}
     return [e.path for e in changes if not any(is_in(mount, e.path) for mount in mounts)]
 
 
 def told_of_layer(changes: Iterable[LayerChange], found: InspectedContainer) -> str:
-    """Return what the owner is told of a container that mounts no data; '' for nothing.
+    """Return the message about a container that mounts no data; '' for none.
 
-    What a program writes at each start is silent: in `/etc` what the image brought and is
-    written anew, logs, caches, sockets. Nobody can tell what of the rest is of worth.
+    Files that a program writes at each start are left out: logs, caches, sockets, and files of the
+    image in `/etc` that are rewritten. The value of the rest is unknown.
     """
     wrote = [each for each in changes if each.added or not is_in(each.path, "/etc")]
     paths = sorted(_but_ways(wrote, found))

@@ -1,8 +1,8 @@
-"""What no backup of a service needs, and where its container has that. Pure.
+"""What backups of a service can leave out, and where its container has that. Pure.
 
-The table knows it by the container's own paths (`/app/data/log/*`), which are the same whatever
-is mounted there. Volumes and what hosts.toml includes are packed whole: nobody knows them so well
-that something of theirs could go without a word. Not for: what the owner leaves out (settings).
+The table lists the container's own paths (`/app/data/log/*`), which do not depend on its mounts.
+Volumes and paths that hosts.toml includes are packed whole: their contents are not known well
+enough to leave something out silently. Not for: what the owner leaves out (settings).
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from .compose import InspectedContainer, Mount, Volume, place_in_stack
 def places_of(
     inside: str, found: InspectedContainer, folder: str, volumes: Mapping[str, Volume]
 ) -> Iterator[str]:
-    """Yield where that lies which a container calls `inside`, as patterns.
+    """Yield the paths of a container's path `inside`, as patterns.
 
-    Of the stack's folder: in the mount that is the nearest above it, and in those that lie in it.
+    In the stack's folder: in the nearest mount above it, and in the mounts below it.
     """
     above = [each for each in found.mounts if _begins_with(inside, each.inside)]
     nearest = max(above, key=lambda each: len(each.inside), default=None)
@@ -39,7 +39,7 @@ def _begins_with(inside: str, folder: str) -> bool:
 
 
 def place_of(mount: Mount, folder: str, volumes: Mapping[str, Volume]) -> str:
-    """Return where in the stack's folder a mount lies, also by a volume; '' if it does not."""
+    """Return the path of a mount in the stack's folder, also through a volume; '' if outside."""
     volume = volumes.get(mount.volume)
     if volume and volume.is_folder:
         mount = Mount(volume.device, mount.inside)

@@ -1,4 +1,4 @@
-"""What a backup left out stays in the live folder when the folder around it is replaced.
+"""Files that a backup left out stay in the live folder when that is replaced.
 
 Not for: what is left out (settings, the table), nor the live files of databases, which are loaded.
 """
@@ -18,16 +18,17 @@ from .swap_entries import KEPT
 
 _WILD = re.compile(r"[*?\[]")
 
-# $1 from, $2 to; then a find(1) that calls MOVE with both and what it found. Where one of them is
-# no folder, nothing was put aside, or all of it is back: then nothing is to be done.
+# $1 from, $2 to; then a find(1) that calls MOVE with both and the paths found. If one of them is
+# no folder, nothing was moved aside, or all of it is back: then there is nothing to do.
 _FIND = (
     'for each in "$1" "$2"; do [ -d "$each" ] && [ ! -L "$each" ] || exit 0; done; '
     '[ "$(stat -c %d "$1")" = "$(stat -c %d "$2")" ] || '
     '{ echo "$2 is on another file system than $1" >&2; exit 1; }; '
     'shift 2; exec "$@"'
 )
-# What is at its place already is left there. A folder around it that the backup does not hold is
-# made like the one that was; not more than one, for then the backup knows nothing of all that.
+# A path that already exists at the target is not moved. A missing parent folder that the backup
+# does not hold is created like the old one; only one level, since otherwise the backup has no such
+# data.
 _MOVE = (
     "from=$1 to=$2; shift 2; "
     "for each; do "
@@ -45,9 +46,9 @@ _MOVE = (
 
 @dataclass(frozen=True, slots=True)
 class KeepLeftOut(HostStep):
-    """Move what a backup left out from the folder put aside back into the one in its place.
+    """Move what a backup left out from the replaced folder into the new one.
 
-    Undone: back into the one put aside, with what came to it since: that is in no backup at all.
+    Undo moves it back into the replaced folder, with later changes to it: no backup holds those.
     """
 
     journaled_as = "KeepLeftOut"
@@ -55,10 +56,10 @@ class KeepLeftOut(HostStep):
     live: str
     aside: str
     patterns: tuple[str, ...]
-    """What was left out, below the folder; as tar's own exclusions."""
+    """What was left out, relative to the folder; as tar's own exclusions."""
 
     def commands(self) -> tuple[str, ...]:
-        """Return what is moved, as a person would type it."""
+        """Return the moves as a user would type them."""
         return tuple(
             f"mv '{self.aside}'/{each} '{self.live}'/{each.rpartition('/')[0]}"
             for each in self.patterns
@@ -66,7 +67,8 @@ class KeepLeftOut(HostStep):
 
     def _command(self, start: str, end: str) -> Command:
         paths = [word for p in self.patterns for word in ("-o", "-path", f"{_exact(start)}/{p}")]
-        # What is put aside lies in a mount point itself, beside what older restores keep there.
+        # Data moved aside in a mount point are in that mount point itself, beside those of older
+        # restores.
         kept = (("-path", f"{_exact(start)}/{KEPT}"), ("!", "-path", f"{_exact(start)}/*/*"))
         passed_over = (*kept[0], *kept[1], "-prune", "-o")
         find = ("find", start, "-mindepth", "1", *passed_over, "(", *paths[1:], ")", "-prune")
@@ -79,12 +81,12 @@ class KeepLeftOut(HostStep):
         rename_by(host, self._command(self.aside, self.live), self._told("kept"), RENAME_AGAIN)
 
     def undo(self, host: Host) -> None:
-        """Move back what is there, from wherever it stopped."""
+        """Move the existing paths back, from any intermediate state."""
         told = self._told("put back")
         rename_by(host, self._command(self.live, self.aside), told, UNDO_AGAIN)
 
     def _told(self, done: str) -> str:
-        """Return what was not done."""
+        """Return the error message."""
         way = (self.aside, self.live) if done == "kept" else (self.live, self.aside)
         return (
             f"what the backup left out of {self.live} could not be {done} (by moving it from "
@@ -97,9 +99,9 @@ def _exact(path: str) -> str:
 
 
 def patterns_below(patterns: Iterable[str], item: str) -> tuple[str, ...]:
-    """Return what patterns mean within an item, as patterns below it.
+    """Return what patterns match within an item, as patterns relative to it.
 
-    A `*` means `/` too: it may stand for the item and more.
+    A `*` matches `/` too: it may stand for the item and more.
     """
     return tuple(dict.fromkeys(each for p in patterns for each in _below(p, item)))
 
@@ -117,6 +119,6 @@ def _below(pattern: str, item: str) -> Iterator[str]:
 
 
 def plain_place(pattern: str) -> str:
-    """Return the folder in which all lies that a pattern means, or what it names."""
+    """Return the folder that contains all matches of a pattern, or the path that it names."""
     plain, *wild = _WILD.split(pattern, maxsplit=1)
     return plain.rpartition("/")[0] if wild else plain

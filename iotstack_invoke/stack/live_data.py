@@ -1,6 +1,6 @@
 """Which folders are the live data of a database, whatever the image of their container is called.
 
-Told by files that only such a server makes. Not for: databases whose image the table knows.
+Detected by files that only such a server creates. Not for: databases whose image the table knows.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from .inside import is_in
 LOOK_LIMIT_S = 600.0
 FOLDERS_AT_ONCE = 200
 DEPTH = 4
-"""So far below a mount its files are looked for: UniFi's lie at data/db/mongod.lock."""
+"""How deep below a mount such files are searched: UniFi's are at data/db/mongod.lock."""
 MARIADB, POSTGRES = "MariaDB", "PostgreSQL"
 DUMPED = {MARIADB: "mariadb", POSTGRES: "postgres"}
-"""By what those of them are dumped that a row of hosts.toml names."""
+"""The dump programs for those that a row of hosts.toml names."""
 _TITLES = {
     "postmaster.pid": POSTGRES,
     "aria_log_control": MARIADB,
@@ -33,12 +33,12 @@ _TITLES = {
     "influxd.bolt": "InfluxDB 2",
     "meta.db": "InfluxDB",
 }
-"""The server by the name of a file that its data have; of several the first one tells."""
+"""The server by the name of a file in its data; the first match counts."""
 
 
 @dataclass(frozen=True, slots=True)
 class LiveData:
-    """The data of a server of a database."""
+    """The data of a database server."""
 
     title: str
     folder: str
@@ -48,9 +48,9 @@ class LiveData:
 def live_data_in(
     host: Host, folders: Iterable[str], as_root: tuple[str, ...]
 ) -> tuple[LiveData, ...]:
-    """Return the data of servers at or below some folders, each once, sorted by its folder.
+    """Return the data of servers at or below some folders, each once, sorted by folder.
 
-    Raises StepFailed if nobody tells.
+    Raises StepFailed if the search fails.
     """
     wanted = sorted(set(folders))
     names = [word for name in _TITLES for word in ("-o", "-name", name)][1:]
@@ -61,7 +61,7 @@ def live_data_in(
         some = wanted[start : start + FOLDERS_AT_ONCE]
         find = ("find", "-H", *some)
         tests = ("-maxdepth", f"{DEPTH}", "(", *names, ")", *at_rest, "-print0")
-        script = '"$@" 2>/dev/null; true'  # what we may not read, or is gone, is told elsewhere
+        script = '"$@" 2>/dev/null; true'  # unreadable or missing paths are reported elsewhere
         words = (*as_root, *sh(script, *find, *tests))
         for path in answer(host, words, LOOK_LIMIT_S):
             folder, name = posixpath.split(path)

@@ -1,7 +1,7 @@
-"""What came or went of the mounts around data, since a plan was made for them.
+"""Mounts around data that changed since the plan was made.
 
-What is put beneath a drive that went is hidden by its next mount, and what is put on one that
-came is not where the plan looked.
+If a drive was unmounted, its next mount hides data written below it; if one was mounted, data
+written to it are not where the plan expected them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .inside import is_in
 
 
 def mounts_around(points: Iterable[str], paths: Collection[str]) -> tuple[str, ...]:
-    """Return the mount points that paths lie in, or that lie in one of them; sorted."""
+    """Return the mount points that contain paths, or that are inside them; sorted."""
     asked = [*filter(None, paths)]
     return tuple(
         sorted(p for p in points if any(is_in(p, each) or is_in(each, p) for each in asked))
@@ -27,9 +27,9 @@ def mounts_around(points: Iterable[str], paths: Collection[str]) -> tuple[str, .
 def refuse_mounts_since(
     host: Host, paths: Collection[str], points: Iterable[str], what: str
 ) -> None:
-    """Raise StepFailed where other things are mounted around paths than there were.
+    """Raise StepFailed if the mounts around paths differ from those at planning.
 
-    `points`: what was mounted then. `what`: what was prepared meanwhile, such as `this restore`.
+    `points`: the mounts at that time. `what`: what was prepared since, such as `this restore`.
     """
     for point in mounts_around(mount_points(host) ^ {*points}, paths):
         raise StepFailed(
@@ -40,14 +40,14 @@ def refuse_mounts_since(
 
 @dataclass(frozen=True, slots=True)
 class CheckMounts(HostStep):
-    """See that around data the same is mounted as when the plan was made."""
+    """Check that the mounts around data are the same as at planning."""
 
     paths: tuple[str, ...]
     points: tuple[str, ...]
-    """The mount points around them when the plan was made."""
+    """The mount points around them at planning."""
     what: str
     """What was prepared since then, such as `this restore`."""
 
     def do(self, context: StepContext) -> None:
-        """Raise StepFailed where a drive came or went."""
+        """Raise StepFailed if a drive was mounted or unmounted."""
         refuse_mounts_since(self.access.host(context), self.paths, self.points, self.what)

@@ -1,4 +1,4 @@
-"""Whose a path is: of a volume, of the system, of others. Pure."""
+"""What a path belongs to: a volume, the system, other users. Pure."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _NOT_OF_A_PROJECT = re.compile(r"[^a-z0-9_-]")
 
 
 def is_of_others(path: str) -> bool:
-    """Tell whether a path is one that no manifest may name: whoever writes there owns the machine.
+    """Return whether no manifest may name a path: write access there means control of the machine.
 
-    What the system runs, whole homes, and what is hidden, such as keys of SSH.
+    Such paths are those the system runs, whole homes, and hidden ones, such as SSH keys.
     """
     depth = path.count("/")
     if depth < 2 or (depth < HOME_DEPTH and path.split("/")[1] == "home") or "/." in path:  # noqa: PLR2004
@@ -32,17 +32,17 @@ def is_of_others(path: str) -> bool:
 
 
 def volume_in(path: str) -> tuple[str, str] | None:
-    """Return the name of the volume whose files a path is about, and the path in it; or None."""
+    """Return the name of the volume that contains a path, and the path in it; or None."""
     found = _VOLUME.fullmatch(path)
     return (found[1], found[2]) if found else None
 
 
 def is_unnamed(path: str) -> bool:
-    """Tell whether a path is that of a volume without a name, which goes with its container."""
+    """Return whether a path is in an anonymous volume, which is removed with its container."""
     found = volume_in(path)
     return bool(found and ANONYMOUS.fullmatch(found[0]))
 
 
 def project_of(folder: str) -> str:
-    """Return the name of the compose project in a folder, where nothing else names it."""
+    """Return the name of the compose project in a folder, if nothing else defines it."""
     return _NOT_OF_A_PROJECT.sub("", posixpath.basename(folder).lower()).lstrip("_-")

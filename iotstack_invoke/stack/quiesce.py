@@ -1,7 +1,8 @@
-"""Let a service be quiet while its files are copied, and always let it go on again.
+"""Make a service quiet while its files are copied, and resume it in every case.
 
-A mark says that somebody must be let go on: `Resume` does so, or the undo, or the journal after a
-power cut; after SIGKILL a watcher, which knows the run by its lock: the kernel lets go of that.
+A mark file records that a service must be resumed. `Resume` does so, or the undo, or the journal
+after a power cut; after SIGKILL a watcher, which detects the end of the run by its lock: the
+kernel releases that.
 """
 
 from __future__ import annotations
@@ -21,15 +22,15 @@ from ..hosts.trust import believed
 from ..services.known import Recipe, packaged_recipes
 
 MARK = ".quiet-"
-"""With this begins the name of a mark; behind it is a container that was stopped, or a recipe."""
+"""The first part of a mark's name; the name of a stopped container or of a recipe follows."""
 QUIET_LIMIT_S = 120
-"""What entering the quiet, or leaving it, may take; a container that is stopped has a minute."""
+"""The time limit for making a service quiet, or resuming it; a container may need a minute."""
 INSIDE_LIMIT_S = 100
-"""The same for a program in a container, which Docker passes no signal to: it ends there first."""
+"""The same for a program in a container, to which Docker passes no signal: it ends there first."""
 TIMED_OUT = 124
-"""The exit code of timeout(1) for what it ended."""
-# One that outlives its limit would make the service quiet when nobody lets it go on any more. That
-# of older Alpines has no -k, or another form; an image without it has no limit.
+"""timeout(1) exits with this after a timeout."""
+# A program that outlives its limit would make the service quiet when no process is left to resume
+# it. timeout(1) of older Alpines has no -k, or another form; an image without it has no limit.
 BOUND = (
     'limit=$1; shift; timeout -k 5 9 true 2>/dev/null && exec timeout -k 5 "$limit" "$@"; '
     'timeout 9 true 2>/dev/null && exec timeout "$limit" "$@"; exec "$@"'
@@ -40,13 +41,13 @@ STOP_S = 60
 STATE_FORM = (
     "{{.State.Running}} {{.State.Restarting}}\n{{.State.Status}}, exit code {{.State.ExitCode}}"
 )
-"""What it is asked for, and behind that what people are told."""
+"""The format of the query; the second line is for messages."""
 SETTLE_S = 3.0
 """How long a container must have been up: a program may end a moment after its start."""
 
-# The mark is also the lock of whoever enters or leaves: who leaves waits for an `enter` that
-# outlived its run, and of two who leave the second finds no mark. Opened for reading, it is never
-# made anew.
+# The mark is also the lock for making quiet and resuming: `leave` waits for an `enter` that
+# outlived its run, and of two processes that resume the second finds no mark. The mark is opened
+# for reading, so it is never recreated.
 _LEAVE = (
     'flock --timeout "$limit" 9 || { echo "the command before it does not end" >&2; exit 1; }; '
     'exec 8<&-; [ -e "$mark" ] || exit 0; '
@@ -56,8 +57,9 @@ LEAVE = (
     f'mark=$1 limit=$2; shift 2; ( {_LEAVE} ) 9<"$mark" || '
     '{ code=$?; [ ! -e "$mark" ] || exit "$code"; }'
 )
-# It asks for the run's lock and does not wait for it: who waits is given it when a run ends well,
-# and the next run finds it held. It keeps it until it has the mark's: the next run waits for that.
+# The watcher polls the run's lock without waiting for it: a waiting process gets the lock when a
+# run ends well, and the next run finds it taken. It keeps the lock until it has the mark's lock:
+# the next run waits for that.
 LIVES = 75
 WATCH = (
     'lock=$1 mark=$2 limit=$3; shift 3; tries=0; while [ -e "$mark" ] && [ $tries -lt 60 ]; do '
@@ -69,9 +71,9 @@ DETACH = 'setsid "$@" < /dev/null > /dev/null 2>&1 &'
 
 @dataclass(frozen=True, slots=True)
 class Quiesce(HostStep):
-    """Let a service be quiet, if it is not already. Undone: it is let go on, if this was done.
+    """Make a service quiet, unless it already is. Undo resumes it, if this step made it quiet.
 
-    `ask` is answered with `awake` in it by a service that is not quiet.
+    A service that is not quiet answers `ask` with `awake`.
     """
 
     journaled_as = "Quiesce"
@@ -82,26 +84,26 @@ class Quiesce(HostStep):
     enter: tuple[str, ...]
     leave: tuple[str, ...]
     mark: str
-    """A file that is there while somebody must be let go on."""
+    """A file that exists while the service must be resumed."""
     lock: str
-    """What the run holds as long as it lives."""
+    """The lock that the run holds as long as it lives."""
     settle_s: float = 0
-    """How long it must have been awake, to count as having gone on."""
+    """How long it must have been awake to count as resumed."""
     advice: str = ""
-    """What to do where it does not go on; '' where `leave` is all."""
+    """What to do if it does not resume; '' if `leave` is enough."""
     container: str = ""
     recipe: str = ""
-    """The service whose recipe says how; '' for a container that is stopped."""
+    """The service with the recipe; '' for a container that is stopped."""
 
     def journaled(self) -> Mapping[str, Any]:
-        """Return what a journal holds of it: what its recipe says is read there again."""
+        """Return what a journal holds of it: commands are read from the recipe again."""
         return {"mark": self.mark, "container": self.container, "recipe": self.recipe}
 
     @classmethod
     def of_earlier(cls, told: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return what a journal holds of it, of one that held the words of its commands as well.
+        """Return the fields of a step in a journal; older ones held the commands as well.
 
-        Those of a recipe name the container behind the user that they are run as.
+        The commands of a recipe name the container after the user that runs them.
         """
         name = posixpath.basename(str(told["mark"])).removeprefix(MARK)
         recipe = name if name in packaged_recipes() else ""
@@ -115,7 +117,7 @@ class Quiesce(HostStep):
     def revived(
         cls, access: HostAccess, mark: str, container: str, recipe: str, lock: str
     ) -> Quiesce:
-        """Return it as its recipe says it today, or that of a container that is stopped."""
+        """Return the step from today's recipe, or that of a container that is stopped."""
         if not recipe:
             return stopped_at(access, container, mark, lock)
         return quiet_of(access, recipe, packaged_recipes()[recipe], container, mark, lock)
@@ -125,14 +127,15 @@ class Quiesce(HostStep):
         return (str(Command(self.enter)),)
 
     def do(self, context: StepContext) -> None:
-        """Enter the quiet; raises StepFailed where nobody tells whether it is there already."""
+        """Make it quiet; raises StepFailed if it is unknown whether it already is."""
         host = self.access.host(context)
-        if not believed(host, self.mark):  # whoever owns it could hold it, as a lock, for ever
+        if not believed(host, self.mark):  # its owner could hold it, as a lock, forever
             host.remove([self.mark])
         if not self._is_awake(host):
             context.status(f"{self.name} is quiet already")
             return
-        # What is not left until here is owed: the mark lasts before anybody is disturbed.
+        # From here on the service must be resumed: the mark is on disk before any service is
+        # disturbed.
         host.append(self.mark, self.name)
         leave = self._bounded(self.leave)
         watch = sh(WATCH, self.lock, self.mark, str(QUIET_LIMIT_S), *leave)
@@ -150,7 +153,7 @@ class Quiesce(HostStep):
             )
 
     def undo(self, host: Host) -> None:
-        """Let it go on; raises StepFailed, with what to type, where it does not."""
+        """Resume it; raises StepFailed, with the command to type, if it does not resume."""
         leave = self._bounded(self.leave)
         words = sh(LEAVE, self.mark, str(QUIET_LIMIT_S), *leave)
         accept, limit_s = frozenset({0, TIMED_OUT}), 2 * QUIET_LIMIT_S + 10
@@ -166,7 +169,7 @@ class Quiesce(HostStep):
             raise StepFailed(self._still_quiet(why))
 
     def wait(self, host: Host) -> None:
-        """Wait until it has gone on; raises StepFailed, with what to type, where it does not."""
+        """Wait until it has resumed; raises StepFailed, with the command to type, if not."""
         deadline = time.monotonic() + AWAKE_LIMIT_S
         since = 0.0
         while True:
@@ -186,7 +189,7 @@ class Quiesce(HostStep):
         return INSIDE_LIMIT_S if self.recipe else QUIET_LIMIT_S
 
     def _bounded(self, words: tuple[str, ...]) -> tuple[str, ...]:
-        """Return a command that ends in its container when it is late, not only its `docker`."""
+        """Return a command with a time limit inside its container, not only for its `docker`."""
         if not self.recipe:
             return words
         at = len(self.access.docker) + len(("exec", "--user", "who", "container"))
@@ -203,9 +206,9 @@ class Quiesce(HostStep):
 
 @dataclass(frozen=True, slots=True)
 class Resume:
-    """Let a service go on that was made quiet, and see that it does.
+    """Resume a service that was made quiet, and check that it did.
 
-    One that does not is a warning: what was copied of it before is as good as it would be else.
+    If it does not, that is a warning: the files that were copied of it are still good.
     """
 
     quiet: Quiesce
@@ -215,7 +218,7 @@ class Resume:
         return (str(Command(self.quiet.leave)),)
 
     def do(self, context: StepContext) -> None:
-        """Let it go on; warns, with what to type, where it is not up in a minute."""
+        """Resume it; warn, with the command to type, if it is not up in a minute."""
         host = self.quiet.access.host(context)
         if host.stat([self.quiet.mark]):
             try:
@@ -228,14 +231,14 @@ class Resume:
 def exec_words(
     docker: tuple[str, ...], container: str, recipe: Recipe, words: tuple[str, ...]
 ) -> tuple[str, ...]:
-    """Return the words that run a program in a service's container."""
+    """Return the command that runs a program in a service's container."""
     return (*docker, "exec", "--user", recipe.user, container, *words)
 
 
 def quiet_of(
     access: HostAccess, name: str, recipe: Recipe, container: str, mark: str, lock: str
 ) -> Quiesce:
-    """Return the quiet of a service as its recipe says it."""
+    """Return the step that makes a service quiet by its recipe."""
     ask, enter, leave = (
         exec_words(access.docker, container, recipe, each)
         for each in (recipe.ask, recipe.enter, recipe.leave)
@@ -248,15 +251,15 @@ def quiet_of(
 
 
 def stopped(access: HostAccess, container: str, backups: str) -> Quiesce:
-    """Return the quiet of a container that is stopped, with the lock of a folder of backups."""
+    """Return the step that stops a container, with the lock of a folder of backups."""
     mark = f"{backups}/{MARK}{container}"
     return stopped_at(access, container, mark, f"{backups}/.lock")
 
 
 def stopped_at(access: HostAccess, container: str, mark: str, lock: str) -> Quiesce:
-    """Return the same with its mark and lock.
+    """Return the same step, with its mark and lock.
 
-    It is left by a restart: that starts what is stopped, and waits for a stop that goes on.
+    It is left by a restart: that starts a stopped container, and waits for an unfinished stop.
     """
     docker = access.docker
     start, logs = (shlex.join((*docker, word, container)) for word in ("start", "logs"))

@@ -1,7 +1,7 @@
-"""Which containers see something else at a mount than what lies at its path on the host now.
+"""Which containers see other data at a mount than the present data at its path on the host.
 
-A bind mount holds on to what lay at its path when the container started. What is renamed into
-that place later, or mounted over it, such as a drive that came late, the container never sees.
+A bind mount keeps the data that were at its path when the container started. The container never
+sees data that are renamed to that path later, or mounted over it, such as a drive that came late.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ MOUNTS_AT_ONCE = 100
 _ESCAPED = {"\\": "\\134", " ": "\\040", "\t": "\\011", "\n": "\\012"}
 """As the kernel writes them into mountinfo."""
 
-# Of each PID INSIDE ESCAPED SOURCE a line: "other", or nothing. What is no mount of its own by
-# that very name (links in the container lead there) is not judged, nor what we may not read. An
-# empty folder holds nothing, nor does a file that an editor replaced and nobody wrote since.
+# Prints for each PID INSIDE ESCAPED SOURCE a line: "other", or nothing. It skips paths that are
+# not a mount by exactly that name (links in the container lead there) or not readable, empty
+# folders, and files that an editor replaced and that were not written since.
 _SCRIPT = """
 last=
 holds() {
@@ -43,7 +43,7 @@ done
 def seen_otherwise(
     host: Host, mounts: Iterable[tuple[InspectedContainer, Mount]], as_root: tuple[str, ...]
 ) -> set[tuple[str, str]]:
-    """Return the mounts at which a container keeps something else: its name, the path in it."""
+    """Return the mounts at which a container sees other data: its name, the path in it."""
     asked = [
         (each, mount)
         for each, mount in mounts

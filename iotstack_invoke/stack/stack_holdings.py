@@ -1,8 +1,8 @@
-"""What the containers of a stack keep outside of services/ and volumes/, and what is done with it.
+"""What the containers of a stack keep outside of services/ and volumes/, and how it is saved.
 
-A mount below the stack's folder belongs to the general part; named volumes, folders that links of
-the stack lead to, and paths that hosts.toml includes go into the outside part, whose members are
-named by their path from /. Anything else is named as not covered. Not for: dumps of databases.
+A mount below the stack's folder belongs to the general part. Named volumes, targets of links of
+the stack, and paths that hosts.toml includes go into the outside part, whose members are named by
+their path from /. Anything else is reported as not covered. Not for: dumps of databases.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from .seen_mounts import seen_otherwise
 LOOK_LIMIT_S = 600.0
 PATHS_AT_ONCE = 500
 LINKS_AT_MOST = 40
-"""So many links after another the system follows."""
+"""The system follows at most this many links in a row."""
 SYSTEM = (
     *("/boot", "/dev", "/lib", "/proc", "/run", "/sys", "/tmp/.X11-unix", "/usr", "/var/run"),  # noqa: S108
     *("/var/lib/docker", "/var/lib/docker/volumes", "/var/lib/containerd", "/lib64", "/bin"),
@@ -42,31 +42,31 @@ SYSTEM = (
     *("/sbin", "/var/lock", "/etc/lsb-release", "/etc/debian_version", "/etc/rpi-issue"),
     "/etc/localtime.bak",
 )
-"""Paths that the system makes and no service keeps its data in; with all that lies below them."""
+"""System paths in which no service keeps its data; everything below them counts as well."""
 OWN_IN_SYSTEM = ("/etc/ssl", "/usr")
-"""Among these, owners keep what is theirs: certificates, or Home Assistant's folder."""
+"""Exceptions in which owners keep files: certificates, or Home Assistant's folder."""
 OF_PACKAGES = (
     *("/etc/ssl/certs", "/etc/ssl/openssl.cnf", "/usr/bin", "/usr/games", "/usr/include"),
     *("/usr/lib", "/usr/lib32", "/usr/lib64", "/usr/libexec", "/usr/local/bin", "/usr/local/lib"),
     *("/usr/local/sbin", "/usr/sbin", "/usr/share", "/usr/src"),
 )
-"""What packages put there, and nobody misses; but for:"""
+"""Files of packages, which can be installed again, except for:"""
 OF_OWNERS = ("/usr/share/hassio",)
 OF_EACH_START = ("/dev", "/proc", "/run", "/sys", "/tmp/.X11-unix", "/var/lock", "/var/run")  # noqa: S108
-"""Made anew at each start of the machine: what is written there does not outlast one."""
+"""Created at each start of the machine: files there do not survive one."""
 READ_ALONE = (
     *("/bin", "/lib/firmware", "/lib/modules", "/sbin", "/usr/bin", "/usr/local/bin"),
     *("/usr/local/sbin", "/usr/sbin", "/usr/share/alsa", "/usr/share/fonts"),
     *("/usr/share/zoneinfo", "/usr/src", "/var/lib/docker/containers"),
 )
-"""What services read of the system, though most people mount it without `ro`."""
+"""System files that services only read, though they are usually mounted without `ro`."""
 _LIBRARIES = re.compile(r"(/usr)?/lib/[^/]+-linux-[^/]+(/.*)?")
 WATCHED = (
     "/",
     *(f"/{each}" for each in ("etc", "home", "media", "mnt", "root", "var", "var/lib", "var/log")),
     *("/etc/ssl", "/usr", "/usr/local"),
 )
-"""What monitors mount read-only to look at a machine."""
+"""What monitors mount read-only to observe a machine."""
 BUILT_OF_ALL = (
     "NOT COVERED: compose builds an image from the folder of the stack itself, and of that only "
     "compose files, services/, volumes/ and what containers mount are packed. Build it from a "
@@ -82,27 +82,27 @@ FILES_OF_IOTSTACK = frozenset(
         *("install.sh", "menu.sh", "requirements-menu.txt", "requirements-mkdocs.txt"),
     )
 )
-"""What IOTstack's own repository has at its top: fetched anew with it, but for what is changed."""
+"""Top-level entries of IOTstack's own repository: fetched with it, except for changed ones."""
 OF_ITS_MENU = frozenset(
     (
         *(".tmp", ".new_install", ".outofdate", ".installed", ".project_outofdate"),
         *(".docker_notinstalled", ".docker_outofdate"),
     )
 )
-"""What IOTstack's menu makes at its top, for itself."""
+"""Top-level files that IOTstack's menu creates for itself."""
 CLONE = ".git"
 IOTSTACK_MENU = "menu.sh"
-"""Where there is none, the folder of the stack is no checkout of IOTstack."""
+"""Without this file the folder of the stack is no checkout of IOTstack."""
 CLOSED = (
     "the user who runs the backup may not read it; with sudo = true in hosts.toml, root reads it"
 )
 MOST_UNUSED_TOLD = 5
 _DATED_BESIDE = re.compile(r"[^/]*\.(yml|yaml|env)\.\d{4}-\d\d-\d\d_\d{4}[^/]*")
 _BESIDE_TOP = re.compile(r"[^/]*?\.(?:yml|yaml|env)\.(?P<runtag>[^/]+)")
-"""A top file of a backup, which a restore laid beside the one that was there."""
+"""A top file of a backup, which a restore put beside the existing one."""
 OF_RUNS = "backups and restores keep their own files there"
 OF_DUMPS = ("backups/influxdb/db", "backups/influxdb2")
-"""Where IOTstack's containers write dumps, which are parts of a backup already."""
+"""The folders of dumps by IOTstack's containers, which are parts of a backup already."""
 
 _LOOK = (
     'for f; do if [ -d "$f" ]; then k=empty; [ -r "$f" ] && [ -x "$f" ] || k=closed; '
@@ -113,13 +113,14 @@ _LOOK = (
     'printf "%s\\0" "$k"; realpath -m -z -- "$f"; readlink -z -- "$f" || printf "\\0"; '
     "done"
 )
-"""For each path what it is (links followed), where it really lies, and what a link says."""
+"""Prints for each path its kind (links followed), its real path, and the target of a link."""
 _LINKS = (
     'cd "$1" || exit 1; [ ! -d services ] || find services -type l -print0; '
     "[ ! -d volumes ] || find volumes -maxdepth 1 -type l -print0; "
     "find . -maxdepth 1 -type l -printf '%P\\0'"
 )
-# $1 the folder of the stack, then folders of it: what lies in each, but for folders without files.
+# $1 is the folder of the stack, folders in it follow: prints the contents of each, without folders
+# that hold no files.
 _BESIDE = (
     'cd "$1" || exit 1; shift; for f; do find "$f" -mindepth 1 -maxdepth 1 '
     "\\( -type f -o -type l -o -type d ! -empty \\) -print0 2>/dev/null; done; true"
@@ -128,18 +129,17 @@ _BESIDE = (
 
 @dataclass(frozen=True, slots=True)
 class PathFact:
-    """What lies at a path with links followed, and where that is."""
+    """What a path leads to with links followed, and its real path."""
 
     kind: str
-    """file, folder, empty, other or none; closed: we may not read it; hidden: we cannot see
-    whether it is there."""
+    """file, folder, empty, other, none; closed: not readable for us; hidden: may exist, or not."""
     real: str
     link: str = ""
-    """Where the path itself leads to, if it is a link, as the link has it."""
+    """The target of the path itself, if it is a link, as stored in the link."""
 
     @property
     def holds(self) -> bool:
-        """Whether it is something that a backup holds, if it may be read."""
+        """Whether it is something that a backup holds, if it is readable."""
         return self.kind in ("file", "folder", "empty") or self.is_closed
 
     @property
@@ -150,35 +150,35 @@ class PathFact:
 
 @dataclass(frozen=True, slots=True)
 class Outside:
-    """Something of the stack that lies outside of its folder, and goes into the outside part."""
+    """Something of the stack outside of its folder, which goes into the outside part."""
 
     path: str
-    """From /, links followed: its members bear this name."""
+    """The path from /, links followed: its members have this name."""
     volume: str = ""
-    """The named volume that it is the files of; '' for a plain path."""
+    """The named volume whose files it holds; '' for a plain path."""
     key: str = ""
-    """What the compose file calls the volume."""
+    """The name of the volume in the compose file."""
     mounts: tuple[tuple[str, str], ...] = ()
-    """The containers that mount it, each with where it sees it."""
+    """The containers that mount it, each with the path inside."""
     restore_to: str = ""
-    """Where a restore puts it, if not where it lay."""
+    """The path to restore it to, if not its original path."""
     link: str = ""
     """The path of the stack that leads there, if it is a link."""
     anonymous: str = ""
-    """For a volume that only its container knows: CONTAINER:PATH, where that mounts it."""
+    """For a volume that only its container knows: CONTAINER:PATH of its mount."""
     ways: tuple[str, ...] = ()
-    """Where links of the stack lead first, which may be links themselves."""
+    """The first targets of links of the stack, which may be links themselves."""
 
     @property
     def title(self) -> str:
-        """What people call it."""
+        """The name in messages."""
         name = self.volume or self.anonymous
         return f"{VOLUME}{name}" if name else self.path
 
 
 @dataclass(frozen=True, slots=True)
 class Uncovered:
-    """Something that a container keeps and that is in no part; `warning` says why."""
+    """Something that a container keeps and that is in no part; `warning` gives the reason."""
 
     container: str
     what: str
@@ -190,36 +190,36 @@ class Holdings:
     """What the containers keep outside of services/ and volumes/, each path once, sorted."""
 
     included: tuple[str, ...] = ()
-    """Paths below the stack's folder that the general part holds besides."""
+    """Paths below the stack's folder that the general part holds in addition."""
     outside: tuple[Outside, ...] = ()
     uncovered: tuple[Uncovered, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
-    """What is left out on purpose, or is saved in another way."""
+    """What is left out on purpose, or saved in another way."""
     warnings: tuple[str, ...] = ()
-    """What is named and is not there."""
+    """Paths that are named and do not exist."""
     linked: tuple[str, ...] = ()
     """The top files of the stack that are links to files."""
     broken: tuple[str, ...] = ()
-    """The top files of the stack that are links to nothing."""
+    """The top files of the stack that are broken links."""
     by_container: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """What of `included` and `outside` each container mounts, as people call it."""
+    """What each container mounts of `included` and `outside`, by the names in messages."""
     unused: tuple[str, ...] = ()
-    """What lies in the folder of the stack and is in no part, because nothing of it uses it."""
+    """Paths in the folder of the stack that are in no part, because no service uses them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Databases:
-    """Where the data of dumped databases lie, and which part holds them."""
+    """The data folders of dumped databases, and the parts that hold them."""
 
     parts: Mapping[str, str] = field(default_factory=dict)
     """The part by the path of the data, links followed."""
 
     def part_of(self, path: str) -> str:
-        """Return the part that holds all that lies at a path; '' if there is none."""
+        """Return the part that holds everything at a path; '' if no part does."""
         return next((part for data, part in self.parts.items() if is_in(path, data)), "")
 
     def below(self, path: str) -> bool:
-        """Tell whether data lie below a path."""
+        """Return whether data are below a path."""
         return any(is_in(data, path) for data in self.parts)
 
 
@@ -240,11 +240,11 @@ def gather_holdings(
 ) -> Holdings:
     """Return what containers keep outside of services/ and volumes/.
 
-    `folder`: the stack's, links followed. `planned`: containers that compose would make, of what
-    nobody mounts now. `reads`: paths that compose reads, relative to the folder or absolute.
-    `named`: paths from the folder on that hooks may name.
-    `skipped`: why nothing of a container is saved, by its name. `caches`: containers that keep
-    nothing of worth in volumes without a name.
+    `folder`: the stack's, links followed. `planned`: containers that compose would create, for
+    data that no container mounts now. `reads`: paths that compose reads, relative to the folder or
+    absolute. `named`: paths relative to the folder that hooks may name. `skipped`: why nothing of
+    a container is saved, by its name. `caches`: containers whose anonymous volumes hold nothing of
+    value.
     """
     look = _MountScan(stack, folder, databases or Databases(), skipped or {}, frozenset(caches))
     links, reads, named = _links(host, folder, as_root), tuple(reads), tuple(named)
@@ -286,8 +286,8 @@ def outside_exclusions(
 ) -> tuple[Exclusion, ...]:
     """Return what the outside part leaves out, as patterns of absolute paths.
 
-    `exclusions` as hosts.toml has them: of an absolute path, of `volume:NAME`, or of a path of the
-    stack that a link leads out from.
+    `exclusions` as in hosts.toml: patterns of an absolute path, of `volume:NAME`, or of a path of
+    the stack from which a link leads out.
     """
     found: dict[str, Exclusion] = {}
     for exclusion in exclusions:
@@ -301,14 +301,14 @@ def outside_exclusions(
 
 
 def _below(pattern: str, path: str) -> str:
-    """Return what a pattern says of what lies below a path; '' if it is about something else."""
+    """Return a pattern relative to a path; '' if it does not apply there."""
     parts, names = pattern.split("/"), path.split("/")
     fits = len(parts) > len(names) and all(map(fnmatchcase, names, parts))
     return "/".join(parts[len(names) :]) if fits else ""
 
 
 def unused_told(unused: tuple[str, ...]) -> tuple[str, ...]:
-    """Return what is told of what nothing of the stack uses: one line, or none."""
+    """Return the message about paths that nothing of the stack uses: one line, or none."""
     if not unused:
         return ()
     names = ", ".join(unused[:MOST_UNUSED_TOLD])
@@ -322,12 +322,12 @@ def unused_told(unused: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def is_system(path: str) -> bool:
-    """Tell whether a path is one that the system makes, and no service keeps data in."""
+    """Return whether a path is one of the system's, in which no service keeps data."""
     return any(is_in(path, each) for each in SYSTEM)
 
 
 def is_of_no_owner(path: str) -> bool:
-    """Tell whether the system makes what lies at a path, so that no backup needs it."""
+    """Return whether the system itself creates a path, so that no backup needs it."""
     own = any(is_in(path, each) for each in OWN_IN_SYSTEM)
     packaged = any(is_in(path, each) for each in OF_PACKAGES)
     return is_system(path) and not (
@@ -346,12 +346,12 @@ def _is_top_file(path: str) -> bool:
 
 
 def _between(folder: str, path: str) -> Iterator[str]:
-    """Yield the folders of the stack that a path of it lies in."""
+    """Yield the folders of the stack that contain a path of it."""
     return (each for each in above(path) if is_in(each, folder) and each != folder)
 
 
 def _is_silent(mount: Mount, folder: str) -> bool:
-    """Tell whether a mount is nothing that a stack keeps."""
+    """Return whether a mount is nothing that a stack keeps."""
     path = mount.source
     if mount.volume or place_in_stack(mount, folder) is not None:
         return False
@@ -361,14 +361,14 @@ def _is_silent(mount: Mount, folder: str) -> bool:
 
 
 def _is_only_read(path: str) -> bool:
-    """Tell whether services keep nothing at a path of the system that they may write to."""
+    """Return whether services keep nothing at a path of the system that they may write to."""
     places = (*OF_EACH_START, *READ_ALONE)
     whole = path in {*SYSTEM, *OF_PACKAGES} and is_of_no_owner(path)
     return whole or any(is_in(path, each) for each in places) or bool(_LIBRARIES.fullmatch(path))
 
 
 class _MountScan:
-    """Goes through the mounts of a stack, one after the other."""
+    """Processes the mounts of a stack one by one."""
 
     def __init__(
         self,
@@ -394,7 +394,7 @@ class _MountScan:
         self._of_rows: dict[str, set[tuple[str, str]]] = {}
 
     def holdings(self) -> Holdings:
-        """Return all that was found, each path once."""
+        """Return all findings, each path once."""
         self._refuse_docker()
         return Holdings(
             outermost(self._included),
@@ -408,12 +408,12 @@ class _MountScan:
         )
 
     def is_unused(self, path: str) -> bool:
-        """Tell whether what lies at a path of the stack is in no part, and nobody said why."""
+        """Return whether a path of the stack is in no part, without a reason on record."""
         named = {each.what for each in self._uncovered.values()} | self._left_out.keys()
         return not (path in named or self._reason(path))
 
     def _refuse_docker(self) -> None:
-        """Drop the rows that hold volumes: these are packed and put back each by itself."""
+        """Drop rows that contain volumes: these are packed and restored separately."""
         volumes = [path for path, each in self._outside.items() if each.volume or each.anonymous]
         for path in set(self._outside) - set(volumes):
             if any(is_in(each, path) and each != path for each in volumes):
@@ -426,9 +426,9 @@ class _MountScan:
                 self._warnings[told] = None
 
     def _outermost_outside(self) -> Iterator[Outside]:
-        """Yield what lies outside: who mounts what lies below mounts of it.
+        """Yield the outermost outside paths, each with the mounts at or below it.
 
-        What lies below another is told by itself only if it goes elsewhere than with that.
+        A path below another is listed separately only if it is restored to another location.
         """
         tops = outermost(self._outside)
         for path, each in sorted(self._outside.items()):
@@ -441,7 +441,7 @@ class _MountScan:
                 yield replace(each, mounts=tuple(sorted(mounts)))
 
     def is_there(self, mount: Mount, volumes: Mapping[str, Volume]) -> bool:
-        """Tell whether there is anything where a container would mount something."""
+        """Return whether anything exists at the source of a mount."""
         path, volume = mount.source, volumes.get(mount.volume)
         if mount.volume:
             if volume is None or volume.mountpoint or not volume.is_folder:
@@ -450,7 +450,7 @@ class _MountScan:
         return self.facts.get(path, PathFact("none", "")).kind != "none"
 
     def take_mount(self, container: str, mount: Mount, volumes: Mapping[str, Volume]) -> None:
-        """Take one mount of a container."""
+        """Process one mount of a container."""
         if mount.volume:
             volume = volumes.get(mount.volume) or Volume(mount.volume, mount.on_host)
             mount = replace(mount, on_host=mount.on_host or volume.mountpoint)
@@ -469,7 +469,7 @@ class _MountScan:
         elif is_in_stack(place) and not is_of_restores(place):
             self._take_place(container, place, mount, fact)
         elif place in OF_DUMPS or (place in (BACKUPS, RESTORE) and not mount.writable):
-            return  # parts of a backup, or what only looks at backups
+            return  # parts of a backup, or a container that only reads backups
         elif not self._is_left_out(container, place, place):
             self._not_covered(container, place, mount, OF_RUNS)
 
@@ -509,7 +509,7 @@ class _MountScan:
         row = next(
             (e for e in self.stack.inclusions if is_in(path, e.path) or is_in(what, e.path)), None
         )
-        if row:  # the row itself is taken later
+        if row:  # the row itself is processed later
             self._by_container.setdefault(container, set()).add(row.path)
             self._of_rows.setdefault(row.path, set()).add((container, mount.inside))
         elif self._is_left_out(container, what, what, path) or self._is_dumped(what, path):
@@ -540,7 +540,7 @@ class _MountScan:
         self._pack(place, fact, container, mount.inside)
 
     def take_seen_otherwise(self, container: str, mount: Mount) -> None:
-        """Take a mount at which a container sees something else than what lies there now."""
+        """Report a mount at which a container sees other data than those now at its source."""
         place = place_in_stack(mount, self.folder)
         what = f"{VOLUME}{mount.volume}" if mount.volume else place or mount.source
         known = self.skipped.get(container) or self._reason(what, mount.source, mount.on_host)
@@ -556,20 +556,20 @@ class _MountScan:
         self._uncovered[container, what] = Uncovered(container, what, told)
 
     def take_link(self, path: str) -> None:
-        """Take a link of the stack that containers or compose may follow."""
+        """Process a link of the stack that containers or compose may follow."""
         fact = self.facts[posixpath.join(self.folder, path)]
         if "/" not in path:
             if _is_top_file(path) and fact.kind in ("file", "none"):
                 self._linked[path] = fact.kind == "file"
-            return  # any other is nobody's, or is mounted and taken as a mount
+            return  # others are unused, or are processed as mounts
         leads_out = not is_in(fact.real, self.folder) and not is_system(fact.real)
         if fact.holds and leads_out and not self._reason(path) and path[8:9] != ".":
             self._pack(path, fact)
 
     def take_read(self, path: str) -> None:
-        """Take a path that compose reads."""
+        """Process a path that compose reads."""
         if _is_top_file(path):
-            return  # packed as what it is, or what it leads to
+            return  # packed for what it is, or for its target
         if path == ".":
             if not self._reason(path):
                 self._uncovered["", path] = Uncovered("", path, BUILT_OF_ALL)
@@ -588,14 +588,14 @@ class _MountScan:
             self._uncovered["", path] = Uncovered("", path, told)
 
     def take_named(self, path: str) -> None:
-        """Take a file of the stack that a hook names; what else its words name is not meant."""
+        """Process a file of the stack that a hook names; other paths in its text do not count."""
         fact = self.facts[posixpath.join(self.folder, path)]
         is_ours = is_in_stack(path) and not is_of_restores(path) and not _is_top_file(path)
         if fact.kind in ("file", "closed") and is_ours and not self._reason(path):
             self._pack(path, fact)
 
     def take_inclusion(self, row: Inclusion) -> None:
-        """Take a path that hosts.toml includes."""
+        """Process a path that hosts.toml includes."""
         fact = self.facts[posixpath.join(self.folder, row.path)]
         if not fact.holds:
             self._warnings[
@@ -627,7 +627,7 @@ class _MountScan:
         return is_in(path, self.folder) and not is_in_stack(os.path.relpath(path, self.folder))
 
     def _pack(self, place: str, fact: PathFact, container: str = "", inside: str = "") -> None:
-        """Pack a path of the stack, and what a link on the way leads to."""
+        """Pack a path of the stack, and the targets of links on the way."""
         straight = posixpath.join(self.folder, place)
         if fact.real != straight and (is_system(fact.real) or is_in(self.folder, fact.real)):
             told = f"NOT COVERED: {place} is a link to {fact.real}, which is in no part of the "
@@ -638,7 +638,7 @@ class _MountScan:
             told = f"NOT COVERED: {place} is in no part of the backup: {CLOSED}. {advice(place)}"
             self._uncovered[container, place] = Uncovered(container, place, told)
             return
-        if place.startswith("-"):  # its name would be an option of a command
+        if place.startswith("-"):  # its name would be taken for an option
             told = f"NOT COVERED: {place} is in no part of the backup: backups refuse a name that "
             told += "begins with '-'. Rename it, also in the compose file."
             self._uncovered[container, place] = Uncovered(container, place, told)
@@ -657,10 +657,10 @@ class _MountScan:
             self._add(found, container, inside)
 
     def _way_out(self, path: str) -> str:
-        """Return where the links of the stack lead first outside of it; '' if nobody can say.
+        """Return the first target outside the stack of a path's links; '' if unknown.
 
-        There a restore puts what lies behind further links, for those are in no part. Where they
-        are still there, it follows them.
+        A restore puts there the data behind further links, because those links are in no part. If
+        they still exist, the restore follows them.
         """
         for _ in range(LINKS_AT_MOST):
             above = [each for each in _between(self.folder, path) if self._leads(each)]
@@ -678,7 +678,7 @@ class _MountScan:
         return self.facts.get(path, PathFact("", "")).link
 
     def _link_of(self, place: str) -> str:
-        """Return which part of a path of the stack is the link, the outermost of several."""
+        """Return the part of a stack path that is a link, the outermost of several."""
         link = place
         for path in above(place):
             straight = posixpath.join(self.folder, path)
@@ -697,7 +697,7 @@ class _MountScan:
         to = found.restore_to or known.restore_to
         ways = tuple(sorted({*known.ways, *found.ways}))
         if found.link and known.restore_to != found.restore_to:
-            to = ""  # two ways lead there: it goes where it lay, and the others become links
+            to = ""  # two links: restored to its own path, the others link to it
         own = ((container, inside),) if container else ()
         mounts = {*known.mounts, *found.mounts, *own}
         self._outside[found.path] = Outside(
@@ -714,21 +714,21 @@ class _MountScan:
             self._by_container.setdefault(container, set()).add(found.title)
 
     def _is_left_out(self, container: str, what: str, *paths: str) -> bool:
-        """Tell whether hosts.toml or the table leaves something out; then it is told as `what`."""
+        """Return whether hosts.toml or the table leaves something out; records it as `what`."""
         reason = self._reason(*paths) or self.skipped.get(container, "")
         if reason and what:
             self._left_out[what] = reason
         return bool(reason)
 
     def _is_dumped(self, what: str, path: str) -> bool:
-        """Tell whether all that lies at a path is in a dump."""
+        """Return whether everything at a path is in a dump."""
         part = self.databases.part_of(path)
         if part:
             self._left_out[what] = f"live files of a database; its data is in the {part} part"
         return bool(part)
 
     def _reason(self, *paths: str) -> str:
-        """Return why hosts.toml leaves something out; '' if it does not."""
+        """Return the reason for leaving something out in hosts.toml; '' if it is not left out."""
         rows = self.stack.exclusions
         return next((e.reason for e in rows for path in paths if e.leaves_out(path)), "")
 
@@ -744,7 +744,7 @@ class _MountScan:
 
 
 def advice(what: str, *, includable: bool = True) -> str:
-    """Return what the owner may say of a path that is in no part; relative ones are excluded."""
+    """Return how to include or exclude a path that is in no part; relative: only exclude."""
     out = f'[[stack.exclude]], path = "{what}", reason = "…"'
     if what.startswith("/") and includable:
         row = f'[[stack.include]], path = "{what}"'
@@ -759,7 +759,7 @@ def _links(host: Host, folder: str, as_root: tuple[str, ...]) -> tuple[str, ...]
 
 
 def stat_paths(host: Host, paths: list[str], as_root: tuple[str, ...]) -> dict[str, PathFact]:
-    """Return what lies at each path; raises StepFailed if nobody tells."""
+    """Return the facts about each path; raises StepFailed if the query fails."""
     found: dict[str, PathFact] = {}
     for start in range(0, len(paths), PATHS_AT_ONCE):
         some = paths[start : start + PATHS_AT_ONCE]
@@ -774,9 +774,9 @@ def stat_paths(host: Host, paths: list[str], as_root: tuple[str, ...]) -> dict[s
 
 
 def _is_laid_beside(name: str, of_runs: set[str]) -> bool:
-    """Tell whether a restore laid a top file beside another: by a runtag, of which is known here.
+    """Return whether a restore put a top file beside another: its name ends in a known runtag.
 
-    `of_runs`: what lies in backups/ and restore/. A runtag that tells a time needs nothing there.
+    `of_runs`: the names in backups/ and restore/. A runtag with a time needs no entry there.
     """
     named = _BESIDE_TOP.fullmatch(name)
     if named is None or _DATED_BESIDE.fullmatch(name):
@@ -786,7 +786,7 @@ def _is_laid_beside(name: str, of_runs: set[str]) -> bool:
 
 
 def _is_like_a_stage(name: str, of_runs: set[str]) -> bool:
-    """Tell whether something has the name of what a restore stages, and is none's here."""
+    """Return whether something has the name of a restore's stage, but is of no run here."""
     folder, _, runtag = name.partition("/.restore-")
     return folder == "volumes" and bool(runtag) and f"{RESTORE}/{runtag}" not in of_runs
 
@@ -794,10 +794,10 @@ def _is_like_a_stage(name: str, of_runs: set[str]) -> bool:
 def _beside(
     host: Host, folder: str, included: tuple[str, ...], as_root: tuple[str, ...]
 ) -> tuple[set[str], int]:
-    """Return what lies beside what is packed: in the stack's folder, and in folders on the way.
+    """Return what is beside the packed data: in the stack's folder, and in parent folders.
 
-    Of what IOTstack's repository brings it is what the owner changed or added, and how many
-    commits no remote has. Where Git does not tell, it may be anything in its folders.
+    For files of IOTstack's repository, those that the owner changed or added, and how many commits
+    no remote has. If Git does not answer, anything in its folders may be the owner's.
     """
     ways = {each for path in included for each in above(path)}
     runs = (BACKUPS, RESTORE, "volumes")

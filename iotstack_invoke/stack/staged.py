@@ -1,7 +1,8 @@
-"""A folder that was staged: how it is measured, marked as whole, and taken out of use.
+"""A staging folder: how it is measured, marked as complete, and taken out of use.
 
-Its mark lies beside it. It is written last, says what the folder holds, and goes before anything
-leaves the folder: one that was half filled, half emptied or half removed is never taken for whole.
+Its mark is a file beside it. It is written last, records what the folder holds, and is removed
+before anything leaves the folder: a partly filled, emptied or removed one never counts as
+complete.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ MEASURE_LIMIT_S = 3600.0
 REMOVE_LIMIT_S = 3600.0
 MARK_ENDING = ".whole"
 SET_MARK = ".set"
-"""In the folder around staged ones: of which set its archives are."""
+"""In the parent of staging folders: the set of its archives."""
 
-# `sync FOLDER` makes that the marks are gone last, before anything else of the folders goes.
+# `sync FOLDER` makes the removal of the marks durable before anything else is removed.
 _UNMARK = (
     "for each; do above=${each%/*} mark=${each%/*}/.${each##*/}.whole; "
     'if [ -e "$mark" ] || [ -L "$mark" ]; then rm -rf -- "$mark" && sync "$above" || exit 1; fi; '
@@ -34,30 +35,30 @@ _CLEAR = (
 
 
 def mark_of(folder: str) -> str:
-    """Return the file that says that a staged folder is whole."""
+    """Return the file that marks a staging folder as complete."""
     above, name = posixpath.split(folder)
     return f"{above}/.{name}{MARK_ENDING}"
 
 
 def unmark_words(as_root: tuple[str, ...], *folders: str) -> tuple[str, ...]:
-    """Return the words that let no folder count as whole any more, whatever happens next."""
+    """Return the command after which no folder counts as complete."""
     return (*as_root, *sh(_UNMARK, *folders))
 
 
 def remove_words(as_root: tuple[str, ...], *folders: str) -> tuple[str, ...]:
-    """Return the words that remove staged folders, and what says that they are whole before."""
+    """Return the command that removes staging folders, their marks first."""
     return (*as_root, *sh(_REMOVE, *folders))
 
 
 def clear_words(as_root: tuple[str, ...], *around: str) -> tuple[str, ...]:
-    """Return the words that remove folders with all that is staged in them, their marks first."""
+    """Return the command that removes folders with all that is staged there, marks first."""
     return (*as_root, *sh(_CLEAR, SET_MARK, *around))
 
 
 def measure(host: Host, folder: str, as_root: tuple[str, ...]) -> tuple[int, int]:
-    """Return how many members a folder holds, and how many bytes its files have.
+    """Return the number of members in a folder, and the total size of its files in bytes.
 
-    Raises StepFailed where it cannot be read to its end.
+    Raises StepFailed if it cannot be read to its end.
     """
     words = (*as_root, "find", folder, "-mindepth", "1", "-printf", "%y%s\\n")
     members = size_bytes = 0
@@ -72,16 +73,16 @@ def measure(host: Host, folder: str, as_root: tuple[str, ...]) -> tuple[int, int
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """Make a staged folder last through a power cut, and learn what it holds: for its mark.
+    """Sync a staging folder to disk, and measure it: for its mark.
 
-    The last step of whatever stages a folder: what changes it afterwards makes it count for none.
+    The last step of any staging: a later change makes the folder count as incomplete.
     """
 
     output: File
     as_root: tuple[str, ...]
 
     def commands(self) -> tuple[str, ...]:
-        """Return what is measured."""
+        """Return the measuring command."""
         return (f"count the members and bytes of '{self.output.absolute}'",)
 
     def do(self, context: StepContext) -> None:

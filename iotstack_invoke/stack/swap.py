@@ -1,6 +1,6 @@
-"""What is live is swapped by rename, or moved aside; undone, it is renamed back.
+"""Live data are swapped by rename, or moved aside; undo renames them back.
 
-Not for: what lies in a mount point, which no rename replaces (swap_entries.py).
+Not for: data in a mount point, which no rename replaces (swap_entries.py).
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from ..engine.steps import STEP_LIMIT_S, HostStep, StepContext
 from ..hosts.base import ANY_EXIT, Command, Host, is_telling, sh
 
 GONE_EXIT = 44
-"""Of what undoes a swap: what was moved aside is gone. Neither flock(1) nor sudo(8) ends so."""
+"""Exit code of an undo: what was moved aside is gone. Neither flock(1) nor sudo(8) uses it."""
 
-# Each script takes its paths as "$1", "$2" …; `sync FOLDER` makes a rename in it last (fsync).
-# A mv(1) to another file system would copy, and half a copy looks like the whole: refused. So it
-# would between two mounts of one file system, which only their numbers in proc_pid_fdinfo(5) tell.
-# What root puts aside is looked into by the user as well, whatever the umask: restore/ is private.
+# Each script takes its paths as "$1", "$2" …; `sync FOLDER` makes a rename in it durable (fsync).
+# mv(1) to another file system would copy, and a partial copy looks complete: refused. It would
+# also copy between two mounts of one file system, which only their numbers in proc_pid_fdinfo(5)
+# show. The user needs to read what root moves aside, whatever the umask: restore/ is private.
 RENAME = (
     'umask 022; there() { [ -e "$1" ] || [ -L "$1" ]; }; '
     'mount_of() { grep ^mnt_id: /proc/self/fdinfo/3 3< "$(dirname "$1")"; }; '
@@ -34,7 +34,7 @@ SWAP = (
     'else mkdir -p "$(dirname "$aside")" && : > "$aside.new" || exit 1; fi; '
     'rename "$staged" "$live" && sync "$(dirname "$live")" "$(dirname "$aside")"'
 )
-# What both undo: what is aside comes back, and what is marked as new goes.
+# Common to both undos: what is aside comes back, and what is marked as new is moved away.
 _BACK = (
     'if there "$aside"; then '
     'if there "$live"; then rename "$live" "$used" || exit 1; fi; '
@@ -43,9 +43,10 @@ _BACK = (
     'if there "$live"; then rename "$live" "$used" || exit 1; fi; '
     'rm -f "$aside.new" || exit 1; '
 )
-# What has been live is never handed back to staging: nobody takes a used item for a fresh one.
-# aside there: put it back, whatever lies in its place. The mark beside it: the item is new on
-# this host, so it goes. Neither, and not undone yet: what was live is gone, and nothing is done.
+# Live data never return to staging: a used item must not count as a fresh one. If aside exists,
+# put it back, whatever is at its path. If its mark exists, the item is new on this host, so it is
+# moved away. If neither exists, and it was not undone yet: the old data are gone, and nothing is
+# done.
 UNSWAP = (
     f"{RENAME} live=$1 staged=$2 aside=$3 used=$4; "
     f"{_BACK}"
@@ -54,9 +55,10 @@ UNSWAP = (
     'sync "$(dirname "$live")"'
 )
 
-# Undoes a swap that earlier versions planned below another one: what is aside is a part of what
-# that one moved, so its rename failed, and nothing is to be done. An undo of such a version may
-# have put that part into the folder that goes: it comes back, and the way is free for the other.
+# Undoes a swap that earlier versions planned below another one: its aside is a part of what that
+# one moved, so its rename failed, and there is nothing to do. An undo of such a version may have
+# put that part into the folder that is moved away: it is moved back, so that the other undo can
+# work.
 UNSWAP_BELOW = (
     f"{RENAME} live=$1 aside=$3 used=$4 around=$5 used_around=$6; "
     'there "$around" || exit 0; '
@@ -68,7 +70,7 @@ UNSWAP_BELOW = (
     'sync "$(dirname "$aside")"'
 )
 
-# For each pair of a live path and where it was moved aside to: whether UNSWAP can put it back.
+# Prints for each pair of a live path and its aside whether UNSWAP can put it back.
 CAN_BE_BACK = (
     f"{RENAME} "
     'while [ $# -gt 1 ]; do live=$1 aside=$2; shift 2; if ! there "$aside"; then '
@@ -77,9 +79,9 @@ CAN_BE_BACK = (
     "then echo apart; else echo good; fi; done"
 )
 
-# For each item (live, staged, aside, used) of a version that left no such mark: makes it where the
-# item was put in place and nothing was moved aside, as that version's own undo took it. Not where
-# one of the folders named first, up to "", is gone: that undo had begun, and its stage with it.
+# For each item (live, staged, aside, used) of a version that left no such mark: creates it if the
+# item was put in place and nothing was moved aside, as that version's own undo assumed. Not if one
+# of the folders named first, up to "", is gone: that undo had begun, and removed its stage.
 MARK_NEW = (
     f"{RENAME} "
     'while [ -n "$1" ]; do [ -d "$1" ] || exit 0; shift; done; shift; '
@@ -88,8 +90,8 @@ MARK_NEW = (
     'mkdir -p "$(dirname "$aside")" && : > "$aside.new" || exit 1; fi; done'
 )
 
-# What is not there any more by then leaves the mark of something new: else it would look like
-# something that was moved aside, and is gone.
+# For a path that is gone by then, creates the mark of a new item: otherwise it would look like one
+# that was moved aside and lost.
 MOVE_ASIDE = (
     f'{RENAME} live=$1 aside=$2; if there "$live"; then rename "$live" "$aside" || exit 1; '
     'else mkdir -p "$(dirname "$aside")" && : > "$aside.new" || exit 1; fi; '
@@ -103,7 +105,7 @@ MOVE_BACK = (
     'sync "$(dirname "$live")"'
 )
 
-# A plain file in the place of a folder: Docker refuses to mount it, so no container starts on it.
+# A plain file instead of a folder: Docker refuses to mount it, so no container starts on it.
 PUT_AWAY = (
     f'{RENAME} live=$1 aside=$2; rename "$live" "$aside" && : > "$live" '
     '&& sync "$(dirname "$live")" "$(dirname "$aside")"'
@@ -129,21 +131,21 @@ UNDO_AGAIN = (
 
 
 def rename_by(host: Host, command: Command, told: str, advice: str, gone: str = "") -> None:
-    """Run what renames; raises StepFailed where it fails: `told`, why, and what to do.
+    """Run a renaming command; raises StepFailed if it fails: `told`, why, and what to do.
 
-    OldDataGone, with `gone`, where what is to be renamed was removed.
+    Raises OldDataGone, with `gone`, if the path to rename was removed.
     """
     outcome = host.run(command.accepting(*ANY_EXIT))
     if gone and outcome.exit_code == GONE_EXIT:
         raise OldDataGone(gone)
-    if outcome.exit_code:  # a name in its words may have newlines
+    if outcome.exit_code:  # a name in its arguments may have newlines
         said = [each.strip() for each in outcome.err.splitlines() if is_telling(each)]
         why = " ".join(said[-MOST_LINES:]) or outcome.last_line
         raise StepFailed(f"On {host.name}: {told}: {why.rstrip('.')}. {advice}")
 
 
 def put_back_told(live: str, aside: str, used: str) -> str:
-    """Return what was not done where something was not put back."""
+    """Return the message for data that were not put back."""
     return (
         f"could not put back {live} (by renaming {aside} to it, and what has been there since to "
         f"{used})"
@@ -151,7 +153,7 @@ def put_back_told(live: str, aside: str, used: str) -> str:
 
 
 def left_told(live: str, aside: str) -> str:
-    """Return why something cannot be put back: nobody has what was moved aside."""
+    """Return why something cannot be put back: what was moved aside is gone."""
     return f"{aside} is gone, so {live} cannot be put back."
 
 
@@ -159,8 +161,8 @@ def left_told(live: str, aside: str) -> str:
 class SwapItem(HostStep):
     """Put a staged file or folder in the place of a live one, which is moved aside.
 
-    Undone: what was moved aside is put back, and what was live since is moved to `used`. All
-    four paths are on one file system.
+    Undo puts back what was moved aside, and moves what was live since to `used`. All four paths
+    are on one file system.
     """
 
     journaled_as = "SwapItem"
@@ -173,10 +175,10 @@ class SwapItem(HostStep):
     unswap: ClassVar[str] = UNSWAP
     limit_s: ClassVar[float] = STEP_LIMIT_S
     what: ClassVar[str] = ""
-    """What of the live one is swapped, for people."""
+    """What is swapped of the live one, for people."""
 
     def commands(self) -> tuple[str, ...]:
-        """Return the renames as a person would type them."""
+        """Return the renames as a user would type them."""
         return (
             f"mv -T '{self.live}' '{self.aside}'  # if it is there",
             f"mv -T '{self.staged}' '{self.live}'",
@@ -187,7 +189,7 @@ class SwapItem(HostStep):
         return self.access.guarded_root(*words, timeout_s=self.limit_s)
 
     def do(self, context: StepContext) -> None:
-        """Rename twice; between the two the item is missing, never half there."""
+        """Rename twice; between the two the item is missing, never partial."""
         told = (
             f"could not replace {self.what}{self.live} (by renaming it to {self.aside}, and "
             f"{self.staged} to its place)"
@@ -196,15 +198,15 @@ class SwapItem(HostStep):
         rename_by(host, self._command(self.swap), told, RENAME_AGAIN)
 
     def undo(self, host: Host) -> None:
-        """Rename back, from wherever it stopped; raises OldDataGone where nothing is left to."""
+        """Rename back from any intermediate state; raises OldDataGone if the old data is gone."""
         told = put_back_told(f"{self.what}{self.live}", self.aside, self.used)
         gone = left_told(self.live, self.aside)
         rename_by(host, self._command(self.unswap), told, UNDO_AGAIN, gone)
 
     def beside(self, others: Iterable[object]) -> SwapItem:
-        """Return what undoes it beside others of its journal: one below another is undone with it.
+        """Return its undo beside others of its journal: a nested one is undone with its parent.
 
-        Only earlier versions planned such.
+        Only earlier versions planned nested swaps.
         """
         for each in others:
             if not (isinstance(each, SwapItem) and self.live.startswith(f"{each.live}/")):
@@ -219,16 +221,16 @@ class SwapItem(HostStep):
 
 @dataclass(frozen=True, slots=True)
 class SwapBelow(SwapItem):
-    """A swap below another one, as earlier versions planned it. Undone with that one.
+    """A swap below another one, as earlier versions planned it. Undone together with that one.
 
-    It is read from a journal of theirs, and never written into one.
+    It is read from their journals, and never written into one.
     """
 
     around: str
     used_around: str
 
     def undo(self, host: Host) -> None:
-        """Let the other one be undone: what it moved aside is whole, and its way is free."""
+        """Enable the other one's undo: what that moved aside is complete, and its path is free."""
         places = (self.live, self.staged, self.aside, self.used, self.around, self.used_around)
         command = self.access.guarded_root(*sh(UNSWAP_BELOW, *places), timeout_s=self.limit_s)
         told = put_back_told(self.live, self.aside, self.used)
@@ -237,9 +239,9 @@ class SwapBelow(SwapItem):
 
 @dataclass(frozen=True, slots=True)
 class MoveAside(HostStep):
-    """Move aside what a backup does not hold. Undone: it is put back.
+    """Move aside what a backup does not hold. Undo puts it back.
 
-    What came to its place meanwhile is moved to `used`.
+    What was created at its path since then is moved to `used`.
     """
 
     journaled_as = "MoveAside"
@@ -251,20 +253,20 @@ class MoveAside(HostStep):
     move_back: ClassVar[str] = MOVE_BACK
 
     def commands(self) -> tuple[str, ...]:
-        """Return the rename as a person would type it."""
+        """Return the rename as a user would type it."""
         return (f"mv -T '{self.live}' '{self.aside}'",)
 
     def _command(self, script: str) -> Command:
         return self.access.guarded_root(*sh(script, self.live, self.aside, self.used))
 
     def do(self, context: StepContext) -> None:
-        """Rename it; what is gone by now needs nothing."""
+        """Rename it; a path that is gone needs nothing."""
         told = f"could not move {self.live} aside (by renaming it to {self.aside})"
         host = self.access.host(context)
         rename_by(host, self._command(self.move), told, RENAME_AGAIN)
 
     def undo(self, host: Host) -> None:
-        """Put it back, from wherever it stopped; raises OldDataGone where nothing is left to."""
+        """Put it back, from any intermediate state; raises OldDataGone if it is gone."""
         told = put_back_told(self.live, self.aside, self.used)
         gone = left_told(self.live, self.aside)
         rename_by(host, self._command(self.move_back), told, UNDO_AGAIN, gone)
@@ -274,7 +276,7 @@ class MoveAside(HostStep):
 class PutAway(MoveAside):
     """Move a folder aside and leave a plain file in its place: no container starts on that.
 
-    Undone: the file is removed and the folder put back; what else lies there moves to `used`.
+    Undo removes the file and puts the folder back; anything else there is moved to `used`.
     """
 
     journaled_as = "PutAway"
@@ -283,15 +285,15 @@ class PutAway(MoveAside):
     move_back: ClassVar[str] = PUT_BACK
 
     def commands(self) -> tuple[str, ...]:
-        """Return the commands as a person would type them."""
+        """Return the commands as a user would type them."""
         return (f"mv -T '{self.live}' '{self.aside}'", f": > '{self.live}'")
 
 
 @dataclass(frozen=True, slots=True)
 class LeaveGone(HostStep):
-    """Let what is live stay: what was moved aside from its place is gone. Undone: that is told.
+    """Keep live data: what was moved aside from their path is gone. Undo only reports that.
 
-    It comes into a kept journal in the place of the steps that cannot be undone any more.
+    In a kept journal it replaces steps that can no longer be undone.
     """
 
     journaled_as = "LeaveGone"
@@ -303,5 +305,5 @@ class LeaveGone(HostStep):
         """Do nothing."""
 
     def undo(self, host: Host) -> str:  # noqa: ARG002 - each step has it
-        """Return what is to be told."""
+        """Return the message."""
         return f"{left_told(self.live, self.aside)} It was not changed."

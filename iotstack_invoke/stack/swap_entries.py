@@ -1,4 +1,4 @@
-"""What lies in a mount point is swapped entry by entry: no rename replaces the mount point itself.
+"""Data in a mount point are swapped entry by entry: no rename replaces the mount point itself.
 
 Not for: folders that can be renamed, which one rename swaps whole.
 """
@@ -11,14 +11,15 @@ from ..core.dataclass import dataclass
 from .swap import GONE_EXIT, SwapItem
 
 KEPT = ".previous-*-????????T??????Z*"
-"""What restores keep in a mount point: no entry of it is swapped, and no backup packs it."""
+"""What restores keep in a mount point: it is neither swapped nor packed."""
 MOVED = ".moved"
-"""With this ends the mark beside what was put aside: all of it was."""
+"""The suffix of the mark that all entries were moved aside."""
 SWAP_LIMIT_S = 3600.0
 
-# `entries FOLDER` … names what is swapped of a folder: not what restores keep, nor what belongs to
-# the file system. `like FROM TO`: owner, mode, time, ACL and attributes of the folder itself, if
-# the file system has them. mv(1) with -n leaves what would be replaced: whoever wrote it then.
+# `entries FOLDER` … prints the entries of a folder to swap: neither what restores keep, nor what
+# belongs to the file system. `like FROM TO`: owner, mode, time, ACL and attributes of the folder
+# itself, if the file system has them. mv(1) with -n never overwrites: an entry that exists by then
+# is newer.
 _HEAD = (
     'there() { [ -e "$1" ] || [ -L "$1" ]; }; '
     'entries() { folder=$1; shift; find "$folder" -mindepth 1 -maxdepth 1 '
@@ -44,8 +45,8 @@ _SWAP = (
     f'mark "$aside{MOVED}" && move "$staged" "$live" && like "$staged" "$live" && '
     'rm -rf "$staged" && sync --file-system "$live"'
 )
-# Before the first mark live holds what was not moved yet; after it what was staged, and what came
-# since; after the second mark what was put back already. What came since goes to `used`.
+# Before the first mark, live holds what was not moved yet; after it, what was staged, and what was
+# created since; after the second mark, what was put back. What was created since goes to `used`.
 _GIVE_BACK = (
     "live=$1 used=$2; shift 2; for each; do "
     'place="$live/${each##*/}"; '
@@ -75,8 +76,8 @@ _UNSWAP = (
 class SwapEntries(SwapItem):
     """Put the entries of a staged folder in the place of those of a mount point.
 
-    Undone: those that were moved aside are put back, and what was live since is moved to `used`.
-    All four are on one file system: the others lie in the mount point, named as KEPT.
+    Undo puts back those that were moved aside, and moves what was live since to `used`. All four
+    are on one file system: the others are in the mount point, named as KEPT.
     """
 
     journaled_as = "SwapEntries"
@@ -87,5 +88,5 @@ class SwapEntries(SwapItem):
     what: ClassVar[str] = "what is in "
 
     def commands(self) -> tuple[str, ...]:
-        """Return the renames as a person would type them."""
+        """Return the renames as a user would type them."""
         return (f"mv '{self.live}'/* '{self.aside}'", f"mv '{self.staged}'/* '{self.live}'")

@@ -1,7 +1,7 @@
-"""Which containers are up, and why one is not, in Docker's own words.
+"""Which containers are up, and why others are not, in Docker's own words.
 
-What a machine lacks, such as a stick for Zigbee, keeps one container down: the others are waited
-for and counted. Not for: who may stay down, which the plan says.
+Missing hardware, such as a stick for Zigbee, keeps one container down: the others are still waited
+for and counted. Not for: which ones may stay down, which the plan defines.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .compose import inspected
 
 HEALTH_LIMIT_S = 180.0
 UNSTEADY_LIMIT_S = 10.0
-"""How long one is waited for that did not stay up before either."""
+"""How long to wait for a container that did not stay up before either."""
 SETTLE_S = 3.0
 """How long each must have been up: a wrong setting ends a program a moment after its start."""
 STATE_FORM = "{{.Name}} {{json .State}}"
@@ -26,7 +26,7 @@ STATE_FORM = "{{.Name}} {{json .State}}"
 
 @dataclass(frozen=True, slots=True)
 class ContainerState:
-    """How a container is, as `docker inspect` tells it."""
+    """The state of a container, from `docker inspect`."""
 
     status: str
     started: str = ""
@@ -38,12 +38,12 @@ class ContainerState:
 
     @property
     def is_up(self) -> bool:
-        """Whether it runs; one that somebody paused does."""
+        """Whether it runs; a paused one does."""
         return self.status in ("running", "paused")
 
     @property
     def is_restarting(self) -> bool:
-        """Whether it has ended and Docker starts it again."""
+        """Whether it has ended and Docker restarts it."""
         return self.status == "restarting"
 
     @property
@@ -64,9 +64,9 @@ class ContainerState:
 def read_states(
     host: Host, docker: tuple[str, ...], names: Iterable[str]
 ) -> dict[str, ContainerState]:
-    """Return how containers are, in one round trip; one that is not there has no entry.
+    """Return the states of containers, in one round trip; a missing one has no entry.
 
-    Raises StepFailed where Docker does not answer.
+    Raises StepFailed if Docker does not answer.
     """
     wanted = tuple(names)
     if not wanted:
@@ -94,7 +94,7 @@ def _read_state(told: JsonAnswer) -> ContainerState:
 
 
 def not_up(host: Host, docker: tuple[str, ...], names: tuple[str, ...]) -> tuple[str, ...]:
-    """Return, in a sentence each, which containers do not run and are not about to; and why."""
+    """Return, one sentence each, which containers do not run and are not starting; and why."""
     states = read_states(host, docker, names)
     return tuple(
         f"Container {name} {states[name].why}."
@@ -105,24 +105,24 @@ def not_up(host: Host, docker: tuple[str, ...], names: tuple[str, ...]) -> tuple
 
 @dataclass(frozen=True, slots=True)
 class WaitForContainers(HostStep):
-    """Wait until containers run, stay up, and are healthy where they have a health check.
+    """Wait until containers run, stay up, and are healthy if they have a health check.
 
-    One that does not is a warning, and the others are waited for; of those that are `vital`, and
-    of all where it is `strict`, it is a failure.
+    One that does not is a warning, and the others are waited for; for `vital` ones, and for all if
+    `strict`, it is a failure.
     """
 
     names: tuple[str, ...]
     compose: tuple[str, ...] = ()
-    """Where it is given, only those of the names count that this project has."""
+    """If given, only the containers of this project count."""
     vital: tuple[str, ...] = ()
     unsteady: tuple[str, ...] = ()
     """Those that did not stay up before either."""
     strict: bool = False
     sick: tuple[str, ...] = ()
-    """Those whose health check failed before, too: none is waited for to be healthy."""
+    """Those whose health check failed before, too: they need not become healthy."""
 
     def commands(self) -> tuple[str, ...]:
-        """Return the command that is asked again and again."""
+        """Return the command that is repeated."""
         return (str(Command(_state_words(self.access.docker, self.names))),) if self.names else ()
 
     def _present(self, host: Host) -> tuple[str, ...]:
@@ -132,7 +132,7 @@ class WaitForContainers(HostStep):
         return tuple(name for name in self.names if name in found)
 
     def do(self, context: StepContext) -> None:
-        """Raise StepFailed for a vital one that does not come up, warn of any other."""
+        """Raise StepFailed for a vital one that does not come up, warn for any other."""
         host = self.access.host(context)
         look = _UptimeScan(self, self._present(host))
         while True:
@@ -157,22 +157,22 @@ class WaitForContainers(HostStep):
 
 
 class _UptimeScan:
-    """What several looks at containers found: how long each is up, and which do not come up."""
+    """The results of repeated checks: how long each container is up, and which do not come up."""
 
     def __init__(self, wait: WaitForContainers, names: tuple[str, ...]) -> None:
         self.wait = wait
         self.names = names
         self.down: dict[str, str] = {}
-        """Those that are waited for no more, and why."""
+        """Those that are no longer waited for, and why."""
         self.sick: list[str] = []
         self._began_s = time.monotonic()
         self._up: dict[str, tuple[str, float]] = {}
-        """When each was started, as Docker tells it, and since when we know that."""
+        """The start time of each, from Docker, and when we first saw it."""
         self._again: set[str] = set()
         """Those that were started more than once."""
 
     def at(self, states: Mapping[str, ContainerState]) -> list[str]:
-        """Take in how all are now, and return what is still waited for."""
+        """Record the present states, and return what is still waited for."""
         waiting = []
         now_s = time.monotonic()
         is_over = now_s - self._began_s > HEALTH_LIMIT_S
@@ -193,7 +193,7 @@ class _UptimeScan:
         return waiting
 
     def _hope(self, name: str, state: ContainerState, now_s: float) -> str:
-        """Return what a container is waited for; '' where it is up, and was long enough."""
+        """Return what a container is waited for; '' if it has been up long enough."""
         if state.is_restarting:
             self._again.add(name)
             return "Docker restarts it"
@@ -219,7 +219,7 @@ _HEALTHY = ("", "healthy", "none")
 def made_by(
     host: Host, compose: tuple[str, ...], docker: tuple[str, ...], *services: str
 ) -> tuple[str, ...]:
-    """Return the names of the containers of a project, or of services of it; running or not."""
+    """Return the container names of a project, or of services of it; running or not."""
     ids = host.run(Command((*compose, "ps", "--all", "--quiet", *services))).out.split()
     words = (*docker, "inspect", "--type", "container", "--format", "{{.Name}}", *ids)
     told = inspected(host, words).split() if ids else []

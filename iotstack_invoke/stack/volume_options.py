@@ -1,7 +1,7 @@
-"""The options of Docker's driver for local volumes, without what may be a secret. Pure.
+"""The options of Docker's driver for local volumes, without possible secrets. Pure.
 
-They are those of mount(8): `o=` of a share in the network may hold a user's name and password.
-Only words that are known to hold none are told of.
+They are those of mount(8): `o=` of a network share may hold a user name and password. Only options
+that are known to hold none are shown.
 """
 
 from __future__ import annotations
@@ -77,14 +77,14 @@ _LOGIN = re.compile(r"//[^/]*@")
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """The options of a volume that may be told, and the names of those that may not."""
+    """The options of a volume that may be shown, and the names of those that may not."""
 
     options: Mapping[str, str]
     left_out: tuple[str, ...] = ()
 
 
 def told_options(options: Mapping[str, str]) -> Told:
-    """Return what of the options of a local volume holds no secret."""
+    """Return the options of a local volume that hold no secret."""
     kept = {key: options[key] for key in VOLUME_OPTIONS if options.get(key)}
     left_out = [key for key in options if key not in VOLUME_OPTIONS and options[key]]
     if _LOGIN.search(kept.get("device", "")):

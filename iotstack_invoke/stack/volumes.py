@@ -1,4 +1,4 @@
-"""Volumes of Docker: a named one that is made, one without a name that is filled."""
+"""Docker volumes: creating a named one, filling an anonymous one."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from .compose import inspect_all, inspect_volumes, named
 
 FILL_LIMIT_S = 24 * 3600.0
 MADE_LABEL = "iotstack_invoke.restore"
-"""The label of a volume that a restore made: the folder of what that restore replaced."""
+"""The label of a volume that a restore created: the folder of what that restore replaced."""
 _IN_USE_OR_GONE = re.compile("in use|no such volume", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class MakeVolume(CommandStep):
-    """Make a named volume, if there is none of its name. Undone: remove it, if nobody uses it.
+    """Make a named volume, unless it exists. Undo removes it, unless it is in use.
 
-    One that somebody else made between our look and the step does not bear our mark, and stays.
+    A volume that another program created since the first check has no label of ours, and is kept.
     """
 
     journaled_as = "MakeVolume"
@@ -29,22 +29,22 @@ class MakeVolume(CommandStep):
     name: str
     labels: tuple[str, ...]
     options: tuple[str, ...] = ()
-    """What its driver is told, such as `type=none`."""
+    """The driver options, such as `type=none`."""
     own_label: str = ""
-    """The label of what this run makes; '' in a journal of an earlier version, which set none."""
+    """The label of what this run creates; '' in journals of earlier versions, which set none."""
 
     @property
     def command(self) -> Command:
-        """What makes it; of one that is there, made meanwhile, nothing is changed."""
+        """The command that creates it; an existing volume is not changed."""
         labels = (*self.labels, *((f"{MADE_LABEL}={self.own_label}",) if self.own_label else ()))
         words = [word for each in labels for word in ("--label", each)]
         words += [word for each in self.options for word in ("--opt", each)]
         return self.access.guarded_docker("volume", "create", *words, self.name)
 
     def undo(self, host: Host) -> str:
-        """Remove it; one that is in use, or gone, or not of this run, is left as it is.
+        """Remove it; keep one that is in use, or is not of this run.
 
-        Return what is to be told of one that somebody else made.
+        Returns a message about one that another program created.
         """
         if self.own_label:
             look = self.access.guarded_docker("volume", "inspect", self.name, timeout_s=120)
@@ -61,17 +61,17 @@ class MakeVolume(CommandStep):
 
 
 def _label(told: str, host: str) -> str:
-    """Return who made the volume that Docker tells of; '' without such a label."""
+    """Return who created a volume, by Docker's answer; '' without such a label."""
     (volume,) = read_json(told, f"`docker volume inspect` on {host}").items(1)
     return volume["Labels"][MADE_LABEL].text("")
 
 
 @dataclass(frozen=True, slots=True)
 class FillVolume(HostStep):
-    """Put files into the volume without a name that a new container mounts at a path.
+    """Put files into the anonymous volume that a new container mounts at a path.
 
-    In the place of what its image put there; of any other volume nothing is changed. It goes with
-    its container, so there is nothing to undo.
+    They replace what its image put there; any other volume is not changed. The volume is removed
+    with its container, so there is nothing to undo.
     """
 
     container: str
@@ -79,11 +79,11 @@ class FillVolume(HostStep):
     staged: str
 
     def commands(self) -> tuple[str, ...]:
-        """Return what is copied."""
+        """Return the copy command."""
         return (f"cp -a '{self.staged}' to the volume of {self.container} at {self.inside}",)
 
     def do(self, context: StepContext) -> None:
-        """Copy them; warn where the container has no such volume."""
+        """Copy them; warn if the container has no such volume."""
         host = self.access.host(context)
         found = named(inspect_all(host, self.access.docker), self.container)
         mounts = found.mounts if found else ()

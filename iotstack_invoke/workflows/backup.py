@@ -1,8 +1,8 @@
 """How a backup is made: read it from top to bottom.
 
-The parts are made side by side; each is copied to every vault as soon as it is whole; the
-manifest is written when all parts are settled, and from it how the set is restored by hand; both
-follow the parts, the manifest last. A part that cannot be made keeps no other from being made and
+The parts are made in parallel; each is copied to every vault as soon as it is complete. When all
+parts are done or failed, the manifest is written, and from it RESTORE.txt; both are copied after
+the parts, the manifest last. A part that fails does not stop the others from being made and
 copied.
 """
 
@@ -51,20 +51,20 @@ from ..stack.cold_copy import AtRest, CopyLinked, copy_at_rest
 from ..stack.quiesce import Resume
 from ..stack.stack_holdings import Outside, outermost
 
-if TYPE_CHECKING:  # a rule brings in what makes a part that not every stack has
+if TYPE_CHECKING:  # a rule imports the modules of parts that not every stack has
     from ..databases.influxdb.dump import InfluxFacts
     from ..databases.influxdb2.dump import Influx2Facts
 
 PACK_LIMIT_S = 24 * 3600.0
 SQL_LIMIT_S = 6 * 3600.0
-"""What all dumps of one part may take."""
+"""The time limit of all dumps of one part."""
 SQL_TRIES = 3
-"""How often each dump of a part is begun: one that fails costs no other."""
+"""How many attempts each dump of a part gets: a failed one does not affect the others."""
 
 
 @dataclass(frozen=True, slots=True)
 class BackupFacts:
-    """What was found out before the plan was made."""
+    """Facts that were gathered before planning."""
 
     host: str
     program: str
@@ -80,19 +80,19 @@ class BackupFacts:
     servers: tuple[SqlServer, ...] = ()
     """The database servers that are dumped as SQL."""
     told: tuple[str, ...] = ()
-    """What is said of it once, and is no warning."""
+    """A message about it that is shown once, and is no warning."""
     recipes: tuple[RecipeInUse, ...] = ()
     """The services that have a part of their own, with their databases."""
     at_rest: tuple[AtRest, ...] = ()
     """What is stopped while it is copied."""
     included: tuple[str, ...] = ()
-    """Which of the members are neither top files nor services/ nor volumes/."""
+    """The members that are neither top files nor in services/ or volumes/."""
     linked: tuple[str, ...] = ()
-    """The top files that are links; what they lead to is packed under their names."""
+    """The top files that are links; their targets are packed under their names."""
     outside: tuple[Outside, ...] = ()
-    """What of the stack lies outside of its folder."""
+    """Data of the stack outside of its folder."""
     outside_exclusions: tuple[str, ...] = ()
-    """What of that is left out, as patterns of absolute paths."""
+    """What is left out of that, as patterns of absolute paths."""
     limit_s: float = 3600.0
     started_utc: str = ""
     zone: str = ""
@@ -100,50 +100,50 @@ class BackupFacts:
     containers: tuple[Container, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
     unused: tuple[str, ...] = ()
-    """What lies in the folder of the stack, and nothing of the stack uses."""
+    """Paths in the folder of the stack that nothing of the stack uses."""
     volumes: tuple[Mapping[str, Any], ...] = ()
-    """The local volumes whose driver was told options, as the manifest has them."""
+    """The local volumes with driver options, in the form of the manifest."""
     rows: tuple[str, ...] = ()
-    """The lines of hosts.toml that say what a backup holds."""
+    """The lines of hosts.toml that define what a backup holds."""
     machine: str = ""
-    """What tells the machine from others of its name."""
+    """An id that tells the machine from others of its name."""
     idle_rows: Mapping[str, str] = field(default_factory=dict)
-    """Rows of [[services]] that match no container and no service of the compose files, told."""
+    """Messages on rows of [[services]] that match no container and no service of compose files."""
     warnings: tuple[str, ...] = ()
     claim: str = ""
-    """What tells this run, and those that go on with it, from another machine's of its name."""
+    """The id of this run, and of runs that resume it; another machine's differs."""
     earlier_utc: frozenset[str] = frozenset()
-    """When earlier runs of this set began; without any, every such set in a vault is another's."""
+    """When earlier runs of this set began; if empty, every such set in a vault is another's."""
     replaces: bool = False
-    """Other sets of its name give way (--force)."""
+    """Other sets of its name are replaced (--force)."""
     is_made_anew: bool = False
-    """All of it is made, whatever is there of it."""
+    """All parts are made, even if they exist."""
     copies_wait: bool = False
-    """It is not whole here yet: what it replaces in vaults stays until then."""
+    """It is not complete here yet: what it replaces in vaults is kept until then."""
     gone: tuple[Gone, ...] = ()
-    """What the owner says is gone, which no set need hold to replace another."""
+    """What the owner declared gone, which no set need hold to replace another."""
     far: bool = False
-    """The stack is on another machine, where nothing of ours is installed."""
+    """The stack is on another machine, where this tool is not installed."""
     stays: tuple[str, ...] = ()
-    """What of all exclusions no backup needs: a restore lets it lie where it is."""
+    """The exclusions that no backup needs: a restore leaves such files where they are."""
     sized: tuple[str, ...] = ()
-    """What containers mount of the stack, and where something is mounted in it."""
+    """What containers mount of the stack, and the mount points in it."""
     before: Manifest | None = None
     """The set that this one is compared with."""
     replaced: Manifest | None = None
-    """The set of its name that this one comes in the place of."""
+    """The set of its name that this one replaces."""
     text: bool = True
     """RESTORE.txt is among its files: a set that was finished without one is as good."""
 
     @property
     def access(self) -> HostAccess:
-        """How steps reach the host of the stack; a dump or a tar changes nothing there."""
+        """How steps access the host of the stack; a dump or a tar changes nothing there."""
         guard = posixpath.join(self.folder, BACKUPS, COMMANDS_LOCK)
         return HostAccess("pi", self.as_root, guard=guard)
 
 
 def parts_of(wildcards: Mapping[str, str], facts: BackupFacts) -> tuple[str, ...]:
-    """Return the parts that this stack has, as files of the Pi."""
+    """Return the parts of this stack, as files of the Pi."""
     return tuple(f"pi:{BACKUPS}/{wildcards['runtag']}.{KINDS[kind]}" for kind in facts.kinds)
 
 
@@ -151,7 +151,7 @@ def parts_of(wildcards: Mapping[str, str], facts: BackupFacts) -> tuple[str, ...
 def general_archive(job: Job) -> Iterator[Step]:
     """Copy the SQLite files, then pack compose files, services/ and volumes/ with the copies.
 
-    What is to be at rest is stopped, copied and started before, one service after the other.
+    Services to be copied while stopped are stopped, copied and started before, one by one.
     """
     facts: BackupFacts = job.facts
     copies = posixpath.join(facts.folder, COPIES)
@@ -181,7 +181,7 @@ def general_archive(job: Job) -> Iterator[Step]:
 
 
 def packed_in(facts: BackupFacts) -> Packed:
-    """Return what a backup holds, wherever it lies, and what it leaves out."""
+    """Return what a backup holds, wherever it is, and what it leaves out."""
     own = (posixpath.normpath(posixpath.join(facts.folder, each)) for each in facts.members)
     outside = (each.path for each in facts.outside)
     return Packed(facts.folder, (*own, *outside), tuple(each.what for each in facts.left_out))
@@ -189,7 +189,7 @@ def packed_in(facts: BackupFacts) -> Packed:
 
 @rule("pi:backups/{runtag}.outside-backup.tar.gz", title="pack what lies outside")
 def outside_archive(job: Job) -> Iterator[Step]:
-    """Copy the SQLite files, then pack named volumes and included paths, named from / on."""
+    """Copy the SQLite files, then pack named volumes and included paths, by their paths from /."""
     facts: BackupFacts = job.facts
     copies = posixpath.join(facts.folder, OUTSIDE_COPIES)
     members = tuple(f".{each}" for each in outermost(each.path for each in facts.outside))
@@ -223,7 +223,7 @@ def outside_archive(job: Job) -> Iterator[Step]:
 
 @rule("pi:backups/{runtag}.influx-backup.tar", retries=2, title="dump InfluxDB")
 def influx_archive(job: Job) -> Iterator[Step]:
-    """Dump every InfluxDB database into a new folder, prove it, sweep it into one plain tar."""
+    """Dump every InfluxDB database into a new folder, verify it, pack it into one plain tar."""
     facts: BackupFacts = job.facts
     influx = facts.influx
     if influx is None:
@@ -257,7 +257,7 @@ def influx_archive(job: Job) -> Iterator[Step]:
 
 @rule("pi:backups/{runtag}.influxdb2-backup.tar", retries=2, title="dump InfluxDB 2")
 def influxdb2_archive(job: Job) -> Iterator[Step]:
-    """Dump every bucket of InfluxDB 2 into a new folder, prove it, sweep it into one plain tar."""
+    """Dump every bucket of InfluxDB 2 into a new folder, verify it, pack it into one plain tar."""
     facts: BackupFacts = job.facts
     influx = facts.influx2
     if influx is None:
@@ -279,13 +279,13 @@ def influxdb2_archive(job: Job) -> Iterator[Step]:
 
 @rule("pi:backups/{runtag}.mariadb-backup.tar.gz", retries=2, title="dump MariaDB")
 def mariadb_archive(job: Job) -> Iterator[Step]:
-    """Dump every MariaDB with its users, routines and events, prove each, pack them."""
+    """Dump every MariaDB with its users, routines and events, verify each, pack them."""
     yield dumps_of(job, "mariadb")
 
 
 @rule("pi:backups/{runtag}.postgres-backup.sql.gz.tar", retries=2, title="dump PostgreSQL")
 def postgres_archive(job: Job) -> Iterator[Step]:
-    """Dump every PostgreSQL with its roles, prove each, pack them."""
+    """Dump every PostgreSQL with its roles, verify each, pack them."""
     yield dumps_of(job, "postgres")
 
 
@@ -299,7 +299,7 @@ def recipe_archive_of(name: str) -> Rule:
         title=f"pack {name}",
     )
     def recipe_archive(job: Job) -> Iterator[Step]:
-        """Let the service be quiet, dump its database, pack both together, let it go on."""
+        """Make the service quiet, dump its database, pack both together, resume the service."""
         from ..databases.sql.dump import PackDumps
 
         facts: BackupFacts = job.facts
@@ -329,7 +329,7 @@ def dumps_of(job: Job, engine: str) -> Step:
 
 @rule("pi:backups/{runtag}.manifest.json", input=parts_of, always=True, title="write the manifest")
 def manifest(job: Job) -> Iterator[Step]:
-    """Write down what was made, what was left out and why; without it a set is unfinished."""
+    """Write what was made, what was left out and why; without a manifest a set is unfinished."""
     yield WriteManifest(job.output, job.runtag, job.inputs, job.facts)
 
 
@@ -339,7 +339,7 @@ def manifest(job: Job) -> Iterator[Step]:
     title="write RESTORE.txt",
 )
 def restore_text(job: Job) -> Iterator[Step]:
-    """Write down how this very set is restored by hand, with nothing of ours."""
+    """Write how to restore this very set by hand, without this tool."""
     yield WriteRestoreText(job.output, job.input, job.runtag)
 
 
@@ -355,7 +355,7 @@ def claim(job: Job, name: str) -> Iterator[Step]:
 
 
 def send_after(job: Job) -> Step:
-    """Return the step that sends the first input, when the others have arrived in the vault."""
+    """Return the step that sends the first input, after the others have arrived in the vault."""
     source, *copies = job.inputs
     originals = [File("pi", f"{BACKUPS}/{copy.path}") for copy in copies]
     return Send(source, job.output, tuple(zip(originals, copies, strict=True)))
@@ -404,7 +404,7 @@ def copies_to(vault: str) -> tuple[Rule, ...]:
         title=to_vault("RESTORE.txt"),
     )
     def offsite_restore_text(job: Job) -> Iterator[Step]:
-        """Copy what tells how it is restored by hand, when there is something to restore."""
+        """Copy RESTORE.txt, if there is something to restore."""
         yield from claim(job, job.output.path)
         yield send_after(job)
 
@@ -417,7 +417,7 @@ def copies_to(vault: str) -> tuple[Rule, ...]:
         title=to_vault("the manifest"),
     )
     def offsite_manifest(job: Job) -> Iterator[Step]:
-        """Copy the manifest when all that it is the manifest of has arrived."""
+        """Copy the manifest after everything in it has arrived."""
         yield from claim(job, job.output.path)
         yield send_after(job)
 
@@ -470,24 +470,24 @@ def copies_book(vaults: tuple[str, ...]) -> RuleBook:
 
 
 def set_targets(runtag: str, facts: BackupFacts, vaults: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the files that make a backup complete, here and in the vaults, but the logs."""
+    """Return the files that make a backup complete, here and in the vaults, without the logs."""
     names = _names(runtag, facts)
     here = [f"pi:{BACKUPS}/{name}" for name in names]
     return (*here, *copy_targets(runtag, facts, vaults))
 
 
 def copy_targets(runtag: str, facts: BackupFacts, vaults: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the copies of a set in the vaults, but the logs."""
+    """Return the copies of a set in the vaults, without the logs."""
     return tuple(f"{vault}:{name}" for vault in vaults for name in _names(runtag, facts))
 
 
 def _less_than(before: Manifest, made: Manifest) -> tuple[str, ...]:
-    """Return what a set holds less of than an earlier one, a warning each."""
+    """Return what a set holds less of than an earlier one, one warning each."""
     return losses(before, made) + lost_databases(before, made)
 
 
 def _known_sqlite(before: Manifest | None, kind: str) -> tuple[str, ...]:
-    """Return the files of SQLite that a part held when it was made last, damaged ones as well."""
+    """Return the SQLite files in a part when it was last made, including damaged ones."""
     if before is None:
         return ()
     copied = (part.facts.get(SQLITE, ()) for part in before.made if part.kind == kind)
@@ -495,7 +495,7 @@ def _known_sqlite(before: Manifest | None, kind: str) -> tuple[str, ...]:
 
 
 def _names(runtag: str, facts: BackupFacts) -> tuple[str, ...]:
-    """Return the names of its files but the log, the manifest last."""
+    """Return the names of its files without the log, the manifest last."""
     texts = ("restore",) if facts.text else ()
     return tuple(f"{runtag}.{KINDS[kind]}" for kind in (*facts.kinds, *texts, "manifest"))
 
@@ -506,7 +506,7 @@ def log_targets(runtag: str, vaults: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _without_parts(left_out: tuple[LeftOut, ...], parts: list[Part]) -> tuple[LeftOut, ...]:
-    """Return what was left out; of what is said to be in a part it is told if there is none."""
+    """Return what was left out; a reason that refers to a failed part says that it failed."""
     failed = [f"in the {part.kind} part" for part in parts if part.error]
     return tuple(
         replace(each, reason=f"{each.reason}, which could not be made")
@@ -517,7 +517,7 @@ def _without_parts(left_out: tuple[LeftOut, ...], parts: list[Part]) -> tuple[Le
 
 
 def _is_there(context: StepContext, file: File, record: Record) -> bool:
-    """Tell whether an archive lies there as an earlier run has made it, to its last byte."""
+    """Return whether an archive is exactly as an earlier run made it, to its last byte."""
     storage = context.storage(file)
     fact = storage.stat([file.absolute]).get(file.absolute)
     return bool(fact) and hash_there(storage, file.absolute) == record.sha256
@@ -525,7 +525,7 @@ def _is_there(context: StepContext, file: File, record: Record) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class KeepMore:
-    """Let a part stay that holds what the one made now lacks, as a database that is lost since."""
+    """Keep the old part if it holds what the new one lacks, such as a database lost since."""
 
     output: File
     before: Manifest = field(repr=False)
@@ -536,7 +536,7 @@ class KeepMore:
         return ()
 
     def do(self, context: StepContext) -> None:
-        """Raise StepFailed where it holds less: then the set is incomplete."""
+        """Raise StepFailed if the new one holds less: then the set is incomplete."""
         (old,) = self.before.parts
         made = Part(old.kind, old.file, facts=dict(context.recorded.get(str(self.output), {})))
         after = replace(self.before, parts=(made,), left_out=self.facts.left_out, warnings=())
@@ -556,10 +556,10 @@ def _set_of(manifest: Manifest) -> BackupSet:
 
 @dataclass(frozen=True, slots=True)
 class MakeWay:
-    """Remove the manifest of the set that is replaced in a vault, before any file of it is.
+    """Remove the manifest of a replaced set in a vault before any of its files is replaced.
 
-    So the set there is unfinished until the new manifest comes, and never a mixture of two. Where
-    it holds what the new one lacks, it stays.
+    So the set there is unfinished until the new manifest arrives, and never a mixture of two. If
+    it holds what the new one lacks, it is kept.
     """
 
     mark: File
@@ -569,7 +569,7 @@ class MakeWay:
     gone: tuple[Gone, ...] = field(repr=False)
 
     def commands(self) -> tuple[str, ...]:
-        """Return what is removed."""
+        """Return the removals."""
         return (f"remove {self.mark.role}:{self._manifest}, if it is of an earlier set",)
 
     @property
@@ -577,7 +577,7 @@ class MakeWay:
         return posixpath.join(self.mark.root, f"{self.runtag}.{KINDS['manifest']}")
 
     def do(self, context: StepContext) -> None:
-        """Remove it; raises StepFailed where the set there stays, with our mark taken away."""
+        """Remove it; raises StepFailed if the set there is kept, with our mark removed."""
         context.once(f"make way {self.mark}", lambda: self._make_way(context))
 
     def _make_way(self, context: StepContext) -> None:
@@ -603,7 +603,7 @@ class MakeWay:
         goes_on = (old.host, old.started_utc) == (new.host, new.started_utc)
         if pin in there and not goes_on:
             return "is pinned, so it was not replaced. Unpin it first: inv pin --remove."
-        # What was replaced of it already, or is cut, is lost to it.
+        # Files of it that were already replaced, or are cut, count as lost.
         lost = {
             part.kind
             for path, part in paths.items()
@@ -631,7 +631,7 @@ class WriteManifest:
     facts: BackupFacts = field(repr=False)
 
     def commands(self) -> tuple[str, ...]:
-        """Return what is written."""
+        """Return the path of the manifest."""
         return (f"write '{self.output.absolute}'",)
 
     def do(self, context: StepContext) -> None:
@@ -647,7 +647,7 @@ class WriteManifest:
                 parts.append(Part(kind, name, error=why or "not made"))
                 continue
             warnings += record.warnings
-            # What an earlier run made of it stays in the set, and is made again by the next one.
+            # Parts of an earlier run stay in the set, and the next run makes them again.
             older = {LACKING: {older_part(kind): why}} if why else {}
             parts.append(
                 Part(
@@ -691,7 +691,7 @@ class WriteManifest:
         context.record(self.output, size_bytes=len(content), sha256=sha256)
 
     def _stays(self, kind: str) -> dict[str, list[str]]:
-        """Return what a part of files says of what was left out and stays."""
+        """Return the manifest's entry of a part for left-out files that stay in a restore."""
         if kind not in ("general", OUTSIDE):
             return {}
         mine = (e for e in self.facts.stays if e.startswith("/") == (kind == OUTSIDE))
@@ -701,18 +701,18 @@ class WriteManifest:
 
 @dataclass(frozen=True, slots=True)
 class WriteRestoreText:
-    """Write how a set is restored by hand, from its manifest alone; dated as that is."""
+    """Write how to restore a set by hand, from its manifest alone; dated like the manifest."""
 
     output: File
     manifest: File
     runtag: str
 
     def commands(self) -> tuple[str, ...]:
-        """Return what is written."""
+        """Return the path of RESTORE.txt."""
         return (f"write '{self.output.absolute}'",)
 
     def do(self, context: StepContext) -> None:
-        """Write it under its partial name; raises StepFailed where the manifest is of no use."""
+        """Write it under its partial name; raises StepFailed if the manifest is invalid."""
         storage, path = context.storage(self.manifest), self.manifest.absolute
         fact = storage.stat([path]).get(path)
         if fact is None:
@@ -726,7 +726,7 @@ class WriteRestoreText:
         except ValueError as error:
             raise StepFailed(f"{path} is damaged: {error}.") from error
         sha256 = hashlib.sha256(text).hexdigest()
-        modified_s = fact.modified_s  # a newer one would seem to be newer than the copied manifest
+        modified_s = fact.modified_s  # a newer one would look newer than the manifest's copy
         received = storage.write(self.output.partial, io.BytesIO(text), modified_s, 0, len(text))
         if received.sha256 != sha256:
             raise StepFailed(
@@ -737,7 +737,7 @@ class WriteRestoreText:
 
 @dataclass(frozen=True, slots=True)
 class Fail:
-    """Fail with what is known already: the look before the plan found that it cannot be done."""
+    """Fail with a known reason: the checks before planning found that it is impossible."""
 
     message: str
 

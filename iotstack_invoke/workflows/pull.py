@@ -1,7 +1,7 @@
 """How a finished set is fetched from another machine: read it from top to bottom.
 
-Each file is copied and proven as in any copy; the manifest comes last, so that what has one is
-whole.
+Each file is copied and verified as in any copy; the manifest comes last, so that a set with one is
+complete.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ FROM = "from"
 
 @dataclass(frozen=True, slots=True)
 class PullFacts:
-    """The set that is fetched: its manifest, and the names of its other files."""
+    """The set to fetch: its manifest, and the names of its other files."""
 
     manifest: Manifest
     names: tuple[str, ...]
 
     @property
     def claim(self) -> str:
-        """What marks the set while it is copied: whoever fetches this very set may go on."""
+        """The mark of the set while it is copied: another run that fetches it may resume."""
         return hashlib.sha256(self.manifest.to_json().encode("utf-8", "replace")).hexdigest()[:32]
 
 
@@ -63,7 +63,7 @@ def pull_book(vault: str) -> RuleBook:
         title="fetch RESTORE.txt",
     )
     def pulled_restore_text(job: Job) -> Iterator[Step]:
-        """Fetch what tells how it is restored by hand."""
+        """Fetch RESTORE.txt."""
         yield claim(job)
         yield Send(job.input, job.output)
 
@@ -79,7 +79,7 @@ def pull_book(vault: str) -> RuleBook:
 
     @rule(f"{vault}:{{runtag}}.manifest.json", input=others, retries=2, title="fetch the manifest")
     def pulled_manifest(job: Job) -> Iterator[Step]:
-        """Fetch the manifest when all else has arrived."""
+        """Fetch the manifest after everything else has arrived."""
         yield claim(job)
         yield Send(job.inputs[0], job.output)
 
@@ -87,6 +87,6 @@ def pull_book(vault: str) -> RuleBook:
 
 
 def pull_targets(vault: str, facts: PullFacts) -> tuple[str, ...]:
-    """Return the files that are there when a set is fetched."""
+    """Return the files that exist when a set is fetched."""
     names = (*facts.names, f"{facts.manifest.runtag}.{KINDS['manifest']}")
     return tuple(f"{vault}:{each}" for each in names)

@@ -1,7 +1,7 @@
 """How a restore is rehearsed: fetched and staged by a restore's own rules, in a scratch folder.
 
-Then what was unpacked is compared with the archive, and the dump is loaded into an InfluxDB of
-its own that nobody reaches. The running stack is not touched; nothing of all this stays.
+Then the unpacked files are compared with the archive, and the dump is loaded into an isolated
+InfluxDB. The running stack is not changed, and all scratch data are removed.
 """
 
 from __future__ import annotations
@@ -41,22 +41,22 @@ from .restore import (
 
 SCRATCH_INFLUX = "iotstack-rehearsal-influxdb"
 SCRATCH_SQL = "iotstack-rehearsal-sql"
-"""The containers that take dumps in, and are removed."""
+"""The containers that load dumps, and are removed."""
 
 
 @dataclass(frozen=True, slots=True)
 class RehearsalFacts(RestoreFacts):
-    """What was found out before the plan was made, for a restore that replaces nothing."""
+    """Facts that were gathered before planning, for a restore that replaces nothing."""
 
     image: str = ""
-    """The InfluxDB to load the dump into; '' where there is none, and none is loaded."""
+    """The InfluxDB to load the dump into; '' if the stack has none, and none is loaded."""
     images: Mapping[str, str] = field(default_factory=dict)
     """The same for each load of SQL, by its container."""
     in_manifest: Mapping[str, Any] = field(default_factory=dict)
-    """What the manifest says of the dump."""
+    """The facts about the dump in the manifest."""
     count: Tally = field(default_factory=Tally)
     proven: dict[str, SqlReport] = field(default_factory=dict)
-    """Takes what each dump of SQL was proven to hold, by its container."""
+    """Receives the verified contents of each dump of SQL, by its container."""
 
 
 @rule(
@@ -84,7 +84,7 @@ def compared_outside(job: Job) -> Iterator[Step]:
 
 @rule("pi:loaded/{runtag}", input=stage_of("influx"), transaction=True, title="load InfluxDB")
 def loaded(job: Job) -> Iterator[Step]:
-    """Load the dump as a restore does, and prove that all of it is there."""
+    """Load the dump as a restore does, and verify that all of it is there."""
     facts: RehearsalFacts = job.facts
     access = facts.access
     folder = posixpath.dirname(job.input.absolute)
@@ -104,7 +104,7 @@ def loaded(job: Job) -> Iterator[Step]:
     yield CountInflux(access, server, facts.count)
     yield RemoveIsolated(access, server.container)
     yield AddUsers(access, server, dump, f"{folder}/.users")
-    yield run  # it must also start with what it was given
+    yield run  # it must also start with the given data
     yield WaitForInflux(access, server, must_be_empty=False)
     yield RemoveIsolated(access, server.container)
     yield CompareWithDump(dump, server)
@@ -182,7 +182,7 @@ def rehearsal_book() -> RuleBook:
 
 
 def rehearsal_targets(runtag: str, facts: RehearsalFacts) -> list[str]:
-    """Return what must be reached for a restore to be rehearsed."""
+    """Return the targets of the rehearsal of a restore."""
     ends = {
         "general": f"pi:compared/{runtag}",
         "outside": f"pi:compared/{runtag}/outside",

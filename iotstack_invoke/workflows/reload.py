@@ -1,8 +1,8 @@
 """How InfluxDB is reloaded: all its data out into a dump, and back in. Read it from top to bottom.
 
-Only InfluxDB is stopped, and while it is away no client reaches the one that works on its data:
-what a client was told to be stored is in the dump. Whatever fails, and however it dies, every
-step is undone in reverse and the old data are where they were.
+Only InfluxDB is stopped, and meanwhile no client reaches the isolated one that works on its data:
+every write that a client got confirmed is in the dump. On any failure or crash, every step is
+undone in reverse order and the old data are back at their path.
 """
 
 from __future__ import annotations
@@ -35,25 +35,25 @@ DUMP = "dump"
 
 @dataclass(frozen=True, slots=True)
 class ReloadFacts:
-    """What was found out before the plan was made. Paths are those of the target."""
+    """Facts that were gathered before planning. Paths are those of the target."""
 
     server: Server
     access: HostAccess
     stage: str
-    """Where the dump is written."""
+    """The folder for the dump."""
     stage_inside: str
-    """The same, as the InfluxDB sees it that runs alone."""
+    """The same folder inside the isolated InfluxDB."""
     previous: str
-    """Where the journal stays, for the way back."""
+    """Where the journal stays, for a later undo."""
     aside: str
     """The folder that the old data are moved to, on their own file system."""
     used: str
-    """The folder that an undo moves to what was live since."""
+    """The folder to which an undo moves the data that were live since."""
     limit_s: float
     mounts: tuple[str, ...] = ()
     """The mount points around the data and the stack."""
     keep_days: int = 0
-    """How long the old data stay by themselves, if somebody asked for it."""
+    """How long the old data are kept automatically, if the user asked for it."""
     values: bool = True
     """Count all values before and after."""
     before: Tally = field(default_factory=Tally)
@@ -62,7 +62,7 @@ class ReloadFacts:
 
 @rule("pi:reloaded/{runtag}", transaction=True, title="reload InfluxDB")
 def reloaded(job: Job) -> Iterator[Step]:
-    """Put new data in the place of the old: the same ones, written anew."""
+    """Replace the data by the same data, written again."""
     facts: ReloadFacts = job.facts
     access = facts.access
     server, names = facts.server, (facts.server.container,)
@@ -87,7 +87,7 @@ def reloaded(job: Job) -> Iterator[Step]:
     yield CheckMounts(access, (data, facts.previous), facts.mounts, "this reload")
     yield StopContainers(access, names)
     yield PutAway(access, data, aside, used)
-    yield CheckStopped(access, names)  # now nobody can start it any more
+    yield CheckStopped(access, names)  # now no process can start it any more
 
     yield RunIsolated(access, server.container, ALONE, old.data, dumps)
     yield WaitForInflux(access, old, must_be_empty=False)

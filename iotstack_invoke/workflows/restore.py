@@ -1,8 +1,8 @@
 """How a restore is made: read it from top to bottom.
 
-Fetch and stage with rules: in parallel, resumable, while the stack runs. Then switch with one
-transaction: stop, swap by rename, load, prove, start. Whatever fails in it, and however it dies,
-every step is undone in reverse and the stack is as it was.
+First rules fetch and stage: in parallel, resumable, while the stack runs. Then one transaction
+switches: stop, swap by rename, load, verify, start. On any failure or crash, every step is undone
+in reverse order and the stack is in its former state.
 """
 
 from __future__ import annotations
@@ -61,28 +61,28 @@ from ..stack.volumes import FillVolume, MakeVolume
 INFLUX_DATA = "volumes/influxdb/data"
 OUTSIDE_LIMIT_S = 24 * 3600.0
 NOTES = ("users", "environment", "catalogue", "stays")
-"""The ends of files beside what is replaced, which hold something for a moment."""
+"""The suffixes of temporary files beside what is replaced."""
 SQL_LIMIT_S = 24 * 3600.0
-"""What a load may take; on an SD card it is slow."""
+"""The time limit of a load; on an SD card it is slow."""
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """Something that is put in place as a whole: `volumes/nodered`, or a top file."""
+    """Something that is replaced as a whole: `volumes/nodered`, or a top file."""
 
     staged: str
     live: str
     aside: str
     used: str
     is_top_file: bool = False
-    """It is put where there is none of its name, or beside it."""
+    """It is put at its path if that is free, or beside the existing file."""
     fresh: str = ""
-    """Of a mount point: where it is copied to before the switch, for its entries to be swapped."""
+    """For a mount point: where it is copied to before the switch, to swap its entries."""
 
 
 @dataclass(frozen=True, slots=True)
 class OutsideItem:
-    """Something that is put in place outside of the stack: a path, or a volume's files."""
+    """Something that is replaced outside of the stack: a path, or a volume's files."""
 
     title: str
     staged: str
@@ -92,19 +92,19 @@ class OutsideItem:
     fresh: str = ""
     """Where it is copied to before the switch, if it is staged on another file system."""
     volume: str = ""
-    """The volume that is made first, if the target has none."""
+    """The volume that is created first, if the target has none."""
     labels: tuple[str, ...] = ()
-    """What compose knows its own volumes by."""
+    """The labels by which compose identifies its own volumes."""
     is_mount: bool = False
-    """It is a mount point: what lies in it is swapped, and not the folder."""
+    """It is a mount point: its entries are swapped, and not the folder."""
     size_bytes: int = 0
-    """What its files take; 0 if the manifest does not say."""
+    """The size of its files; 0 if the manifest does not give it."""
     links: tuple[str, ...] = ()
-    """Where nothing lies, and links of the stack lead: they become links to it."""
+    """Free paths that links of the stack lead to: they become links to it."""
     stays: tuple[tuple[str, str], ...] = ()
-    """What was left out of it and lies there: as the manifest tells it, and as a pattern below."""
+    """Left-out data that exist there: as in the manifest, and as a pattern relative to it."""
     mounts: tuple[tuple[str, str], ...] = ()
-    """The containers that mounted it when it was packed, and where each saw it."""
+    """The containers that mounted it in the backup, each with the path inside."""
 
 
 Swapped = TypeVar("Swapped", bound=Item | OutsideItem)
@@ -112,20 +112,20 @@ Swapped = TypeVar("Swapped", bound=Item | OutsideItem)
 
 @dataclass(frozen=True, slots=True)
 class EmptyVolume:
-    """A volume that is made with its options, since compose expects it: it shows a mount."""
+    """A volume that is only created with its options, since compose expects it."""
 
     name: str
     options: tuple[str, ...]
 
     @property
     def title(self) -> str:
-        """What people call it."""
+        """The name in messages."""
         return f"{VOLUME}{self.name} ({', '.join(self.options)})"
 
 
 @dataclass(frozen=True, slots=True)
 class Filling:
-    """A volume that only its container knows, and that Docker makes with it: it is filled then."""
+    """An anonymous volume, which Docker creates with its container: it is filled then."""
 
     title: str
     staged: str
@@ -135,140 +135,140 @@ class Filling:
 
 @dataclass(frozen=True, slots=True)
 class SqlImport:
-    """A dump of SQL, and the server on the target that takes it in."""
+    """A dump of SQL, and the server on the target that loads it."""
 
     server: SqlServer
     staged: str
-    """The dump, unpacked."""
+    """The unpacked dump."""
     fresh: str
-    """Where its new data are made, until they are swapped in."""
+    """The folder for its new data, until they are swapped in."""
     aside: str
     used: str
     there: bool = True
-    """Its container was made already, whether it runs or not."""
+    """Its container exists, whether it runs or not."""
     unnamed: bool = False
-    """It holds one database, which it does not name; the container's environment does."""
+    """It holds one database without its name; the container's environment has the name."""
     part: str = ""
-    """The part of a recipe that it is from, and not that of its engine."""
+    """The recipe's part that it is from, if it is not from that of its engine."""
     beside: bool = False
     """It is loaded into a copy of the present data, whose other databases stay."""
     stays: Held = field(default_factory=Held)
-    """What is loaded behind it: of the present data, what it does not hold."""
+    """What is loaded after it: present data that it lacks."""
 
     @property
     def while_all_runs(self) -> bool:
         """Whether it is loaded before anything is stopped.
 
-        Else its container must be made first, or the data that it is loaded beside be at rest.
+        Otherwise its container must be created first, or the data that it is added to be stopped.
         """
         return self.there and not (self.beside or self.stays)
 
     @property
     def stays_at(self) -> str:
-        """Where what stays is dumped to."""
+        """The path of the dump of data that stay."""
         return f"{self.staged}.stays"
 
 
 @dataclass(frozen=True, slots=True)
 class Around:
-    """A folder that is new here, around what is put in place."""
+    """A folder that is new here, a parent of what is put in place."""
 
     path: str
     live: str
     """What is put in place in it, or deeper."""
     like: str
-    """The folder of the archive whose owner and mode it gets, if that has it."""
+    """The folder of the archive whose owner and mode it gets, if the archive has it."""
 
 
 @dataclass(frozen=True, slots=True)
 class RestoreFacts:
-    """What was found out before the plan was made. Paths are those of the target."""
+    """Facts that were gathered before planning. Paths are those of the target."""
 
     kinds: tuple[str, ...]
     in_place: bool
-    """The archives lie in the target's own backups/ already."""
+    """The archives are already in the target's own backups/."""
     access: HostAccess
     compose: tuple[str, ...]
     previous: str
-    """Where what is replaced is moved to."""
+    """The folder to which replaced data are moved."""
     items: tuple[Item, ...]
     running: tuple[str, ...]
     """The containers to stop, and to start again, in the order in which they started."""
     expected: tuple[str, ...]
     """The containers that ran when the backup was made."""
     bare: bool
-    """There is no container yet: everything is brought up from the restored compose file."""
+    """No container exists yet: everything is brought up from the restored compose file."""
     server: Server | None
     server_there: bool
-    """The container of InfluxDB was made already, whether it runs or not."""
+    """The container of InfluxDB exists, whether it runs or not."""
     databases: tuple[str, ...]
-    """Those that are replaced, each alone; none where all of InfluxDB is."""
+    """The databases that are replaced, each alone; empty if all of InfluxDB is."""
     dump_inside: str
-    """The dump, as the InfluxDB sees it that runs alone and has restore/ as its backup folder."""
+    """The dump's path inside the isolated InfluxDB, which has restore/ as its backup folder."""
     free_bytes: int
     limit_s: float
     volumes_apart: bool = False
-    """The volumes lie on another file system than the stack's folder."""
+    """The volumes are on another file system than the stack's folder."""
     influx_apart: str = ""
-    """The folder that holds InfluxDB's, where that is on a file system of its own."""
+    """The folder around InfluxDB's, if that is on a separate file system."""
     influx_pieces: tuple[OutsideItem, ...] = ()
-    """Folders of InfluxDB that are mapped apart from the others, by their names inside."""
+    """Folders of InfluxDB with mounts of their own, by their names inside."""
     loads: tuple[SqlImport, ...] = ()
     quiet: tuple[tuple[str, str], ...] = ()
     """Parts of recipes that are restored, each with the container of its service."""
     outside: tuple[OutsideItem, ...] = ()
     """What is put in place outside of the stack's folder."""
     fillings: tuple[Filling, ...] = ()
-    """On a bare machine: the volumes that its containers come with."""
+    """On a bare machine: the anonymous volumes of its containers."""
     volumes: tuple[EmptyVolume, ...] = ()
-    """On a bare machine: those that its containers expect, and compose does not make."""
+    """On a bare machine: volumes that its containers expect, and compose does not create."""
     outside_paths: tuple[str, ...] = ()
-    """The paths that the outside part holds, as its members are named."""
+    """The paths in the outside part, by the names of its members."""
     included: tuple[str, ...] = ()
     """What the general part holds besides services/, volumes/ and top files, by its manifest."""
     stays: tuple[str, ...] = ()
-    """What was left out of the general part and lies here, as patterns: it stays."""
+    """What was left out of the general part and exists here, as patterns: it stays."""
     vital: tuple[str, ...] = ()
-    """The containers of databases: one that does not come up undoes the restore."""
+    """The containers of databases: if one does not come up, the restore is undone."""
     unsteady: tuple[str, ...] = ()
-    """The containers that do not stay up as it is, before anything is changed."""
+    """The containers that do not stay up even before the restore."""
     sick: tuple[str, ...] = ()
-    """Those whose health check fails, before anything is changed."""
+    """Those whose health check fails even before the restore."""
     strict: bool = False
-    """Any container that does not come up undoes the restore."""
+    """If any container does not come up, the restore is undone."""
     more: Mapping[str, Held] = field(default_factory=dict)
     """What is here and not in the backup, by the container of its server."""
     unknown: Mapping[str, str] = field(default_factory=dict)
-    """The containers of servers of which that is not known, and why."""
+    """The servers' containers for which that is not known, and why."""
     later: tuple[str, ...] = ()
-    """The containers of servers of which that is known when their dumps are unpacked."""
+    """The servers' containers for which that is known after their dumps are unpacked."""
     folders: tuple[Item, ...] = ()
     """What is in services/ and volumes/ here, or included, and not in the backup."""
     beyond: tuple[str, ...] = ()
     """Volumes, and included paths outside of the stack, here and not in the backup: they stay."""
     stays_bytes: int = 0
-    """What it takes until it is beside what the backup holds."""
+    """The space needed to keep data that the backup lacks beside the restored data."""
     exact: bool = False
-    """It does not stay."""
+    """Data that the backup lacks do not stay."""
     idle: tuple[str, ...] = ()
-    """The containers that do not run before anything is changed: they are not started."""
+    """The containers that do not run before the restore: they are not started."""
     around: tuple[Around, ...] = ()
-    """The folders that are made around what is put in place, the outermost first."""
+    """The parent folders that are created for what is put in place, the outermost first."""
     owner_file: str = ""
-    """A staged file to whose owner the stack's folder is given, if it is new and root's."""
+    """A staged file whose owner gets the stack's folder, if that is new and root's."""
 
     def staying(self, container: str) -> Held:
-        """Return what of a server stays beside what the backup holds."""
+        """Return what of a server stays besides the backup's data."""
         return Held() if self.exact else self.more.get(container, Held())
 
     @property
     def seen(self) -> frozenset[str]:
-        """The containers of servers that must hold no more than what stays besides the backup."""
+        """The containers of servers that must hold no more than the backup and what stays."""
         return frozenset() if self.exact else frozenset(self.more)
 
 
 def archive(wildcards: Mapping[str, str], facts: RestoreFacts, kind: str) -> str:
-    """Return where the archive of a kind lies on the target, once it is there."""
+    """Return the path of a kind's archive on the target, once it is there."""
     folder = BACKUPS if facts.in_place else f"{RESTORE}/{wildcards['runtag']}"
     return f"pi:{folder}/{wildcards['runtag']}.{KINDS[kind]}"
 
@@ -280,14 +280,14 @@ def archive_file(job: Job, kind: str) -> File:
 
 
 def _proven(job: Job) -> Iterator[Step]:
-    """Compare the hash of an archive that is used where it lies; a fetched one just was."""
+    """Check the hash of an archive that is used in place; a fetched one was just checked."""
     facts: RestoreFacts = job.facts
     if facts.in_place:
         yield CheckHash(job.input, facts.access.as_root)
 
 
 def _unpacked(job: Job, kind: str) -> Iterator[Step]:
-    """See that an archive was still the same when all was read, then measure what it held."""
+    """Check that an archive did not change until it was read, then measure the unpacked data."""
     facts: RestoreFacts = job.facts
     if facts.in_place:
         yield CheckSame(archive_file(job, kind), facts.access.as_root)
@@ -307,7 +307,7 @@ def stage_of(kind: str) -> str:
     title="fetch the {part} part",
 )
 def fetched(job: Job) -> Iterator[Step]:
-    """Fetch a part, and compare its hash with the manifest's."""
+    """Fetch a part, and check its hash against the manifest's."""
     yield Send(job.input, job.output)
 
 
@@ -317,7 +317,7 @@ def fetched(job: Job) -> Iterator[Step]:
     title="unpack the stack",
 )
 def staged_stack(job: Job) -> Iterator[Step]:
-    """Look at every member of the general part, then unpack it into a new folder."""
+    """Check every member of the general part, then unpack it into a new folder."""
     facts: RestoreFacts = job.facts
     apart = ("./volumes", "volumes") if facts.volumes_apart else ()
     yield from _proven(job)
@@ -336,7 +336,7 @@ def staged_stack(job: Job) -> Iterator[Step]:
     title="unpack what lies outside",
 )
 def staged_outside(job: Job) -> Iterator[Step]:
-    """Look at every member of the outside part, then unpack it into a new folder."""
+    """Check every member of the outside part, then unpack it into a new folder."""
     facts: RestoreFacts = job.facts
     yield from _proven(job)
     folder = job.output.partial
@@ -351,7 +351,7 @@ def staged_outside(job: Job) -> Iterator[Step]:
     title="unpack the volumes",
 )
 def staged_volumes(job: Job) -> Iterator[Step]:
-    """Unpack the volumes beside the live ones, where they lie on a file system of their own."""
+    """Unpack the volumes beside the live ones, if they are on a file system of their own."""
     facts: RestoreFacts = job.facts
     yield Unpack(
         facts.access,
@@ -416,14 +416,14 @@ def staged_recipe(kind: str, *, apart: bool) -> Rule:
         title=f"unpack {kind}",
     )
     def staged_part(job: Job) -> Iterator[Step]:
-        """Look at every member of a service's part, unpack it, read its dump to its end."""
+        """Check every member of a service's part, unpack it, read its dump to its end."""
         facts: RestoreFacts = job.facts
         yield from _proven(job)
         yield ScanArchive(job.input, facts.access.as_root, job.output.partial, kind)
         folder = job.output.partial
         yield Unpack(facts.access, job.input.absolute, folder)
         dumps = posixpath.join(folder, DUMP_FOLDER)
-        # Of a Gitea without a database IOTstackBackup packs the files alone.
+        # For a Gitea without a database IOTstackBackup packs only the files.
         yield UnpackSql(facts.access, dumps, MARIADB.name, may_lack=True)
         yield from _unpacked(job, kind)
 
@@ -440,7 +440,7 @@ def stages(_wildcards: Mapping[str, str], facts: RestoreFacts) -> list[str]:
 
 @rule("pi:restored/{runtag}", input=stages, transaction=True, title="put it in place")
 def restored(job: Job) -> Iterator[Step]:
-    """Put the staged stack in place of the running one; on any failure it is as it was."""
+    """Put the staged stack in place of the running one; on any failure the old one is restored."""
     facts: RestoreFacts = job.facts
     access = facts.access
     staged = tuple(each.absolute for each in job.inputs)
@@ -476,7 +476,7 @@ def restored(job: Job) -> Iterator[Step]:
 
 
 def _start(facts: RestoreFacts) -> Iterator[Step]:
-    """Start what ran before, or on a bare machine all there is, and see what comes up."""
+    """Start what ran before, or on a bare machine everything, and check what comes up."""
     access = facts.access
     vital = must_be_up(facts)
     names = tuple(dict.fromkeys((*facts.expected, *vital))) if facts.bare else facts.running
@@ -516,7 +516,7 @@ def _start(facts: RestoreFacts) -> Iterator[Step]:
 def _put_loaded(
     facts: RestoreFacts, loads: tuple[tuple[SqlImport, SqlDump], ...]
 ) -> Iterator[Step]:
-    """Load what could not be loaded while all ran, and put the new data of each in place."""
+    """Do the loads that need stopped containers, and put the new data of each in place."""
     for load, sql in loads:
         if not load.while_all_runs:
             yield from _load_sql(facts, load, sql)
@@ -525,7 +525,7 @@ def _put_loaded(
 
 
 def _put_beside(facts: RestoreFacts) -> Iterator[Step]:
-    """Make the volumes that are new here, and copy to other file systems what is swapped there."""
+    """Create new volumes, and copy to other file systems what is swapped there."""
     access = facts.access
     mark = posixpath.basename(facts.previous)
     for volume in facts.volumes:
@@ -540,7 +540,7 @@ def _put_beside(facts: RestoreFacts) -> Iterator[Step]:
 
 
 def _make_around(facts: RestoreFacts) -> Iterator[Step]:
-    """Make the folders around what is put in place, for whom the archive says."""
+    """Create the parent folders of what is put in place, with the owners in the archive."""
     if facts.owner_file:
         stack = posixpath.dirname(posixpath.dirname(facts.previous))
         yield GiveStack(facts.access, stack, facts.owner_file)
@@ -549,7 +549,7 @@ def _make_around(facts: RestoreFacts) -> Iterator[Step]:
 
 
 def _swap(facts: RestoreFacts) -> Iterator[Step]:
-    """Put what is staged in the place of what is live; what the backup left out stays there."""
+    """Put the staged data in place of the live ones; what the backup left out stays."""
     access = facts.access
     for item in facts.items:
         put = SwapEntries if item.fresh else SwapItem
@@ -579,8 +579,8 @@ def _load_influx(
 ) -> Iterator[Step]:
     """Load the dump into an empty InfluxDB, or its databases into a copy of the present one.
 
-    That InfluxDB runs alone: a client that creates its database meanwhile would spoil it all.
-    What the dump does not hold is beside it: the copied files of databases, and users.
+    That InfluxDB is isolated: a client that creates its database meanwhile would make the load
+    fail. What the dump lacks is added: copied files of databases, and users.
     """
     access = facts.access
     stays = () if facts.databases else facts.staying(server.container).databases
@@ -592,7 +592,7 @@ def _load_influx(
             place = SqlServer(server.container, "influx", path, inside)
             yield CheckMount(access, place)
     fresh = posixpath.join(posixpath.dirname(server.data), ".fresh")
-    # Not within the old folder, which is put aside whole where it is an item as well.
+    # Not within the old folder, which is moved aside as a whole if it is an item as well.
     within = any(is_in(server.data, each.live) for each in facts.items)
     aside, used = (
         posixpath.join(folder(facts, INFLUX_DATA), "parts/influx" if within else INFLUX_DATA)
@@ -643,7 +643,7 @@ def _load_influx(
 
 
 def _now_at(facts: RestoreFacts, path: str) -> str:
-    """Return where what was live at a path lies when the items are swapped."""
+    """Return where the data that were live at a path are after the items are swapped."""
     swapped: tuple[Item | OutsideItem, ...] = (*facts.items, *facts.outside)
     for each in swapped:
         if is_in(path, each.live):
@@ -653,7 +653,7 @@ def _now_at(facts: RestoreFacts, path: str) -> str:
 
 
 def _made(facts: RestoreFacts, container: str) -> ComposeUp:
-    """Return what makes a container: on a bare machine all, as a service may have another name."""
+    """Return the step that creates a container, or on a bare machine all: names may differ."""
     services = () if facts.bare else (container,)
     more = (container,), facts.strict
     return ComposeUp(facts.access, facts.compose, services, False, *more)
@@ -663,13 +663,13 @@ def must_be_up(facts: RestoreFacts) -> tuple[str, ...]:
     """Return the containers without which a restore is undone: those of databases."""
     loaded = [each.server.container for each in facts.loads]
     loaded += [facts.server.container] if facts.server else ()
-    if not facts.bare:  # what was stopped before stays so
+    if not facts.bare:  # what was stopped before stays stopped
         loaded = [each for each in loaded if each in facts.running]
     return tuple(dict.fromkeys((*loaded, *facts.vital)))
 
 
 def _load_sql(facts: RestoreFacts, load: SqlImport, dump: SqlDump) -> Iterator[Step]:
-    """Load a dump into a new server that nobody reaches; its data wait to be swapped in."""
+    """Load a dump into a new isolated server; its data are swapped in later."""
     access = facts.access
     server = load.server
     stage = posixpath.dirname(load.staged)
@@ -698,9 +698,9 @@ def _load_sql(facts: RestoreFacts, load: SqlImport, dump: SqlDump) -> Iterator[S
 
 
 def _save_stays(facts: RestoreFacts, influx: Dump, present: Present) -> Iterator[Step]:
-    """Read or dump out of the old data what a backup does not hold, before they are put aside.
+    """Read or dump what a backup lacks from the old data, before they are moved aside.
 
-    A server of SQL runs alone for that; nobody else can write by now.
+    A server of SQL is isolated for that; no other program can write by now.
     """
     access = facts.access
     for load in facts.loads:
@@ -724,7 +724,7 @@ def _save_stays(facts: RestoreFacts, influx: Dump, present: Present) -> Iterator
 
 
 def aside_folder(facts: RestoreFacts, name: str) -> str:
-    """Return where what is replaced is moved to: a folder on the same file system."""
+    """Return the folder for replaced data: one on the same file system."""
     if name == INFLUX_DATA and facts.influx_apart:
         return f"{facts.influx_apart}/.{posixpath.basename(facts.previous)}"
     if not facts.volumes_apart or not name.startswith("volumes/"):
@@ -739,7 +739,7 @@ def used_folder(facts: RestoreFacts, name: str = "") -> str:
 
 
 def undoable() -> tuple[type, ...]:
-    """Return the steps that a journal may hold; those of a backup may be owed there as well."""
+    """Return the steps that a journal may hold; pending undos of a backup may be in it as well."""
     return (
         ComposeUp,
         CopyFolder,

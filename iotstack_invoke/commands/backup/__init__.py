@@ -1,1 +1,1 @@
-"""`backup`: facts, judgement, and the run itself."""
+"""`backup`: facts, decisions, and the run itself."""

@@ -1,6 +1,6 @@
-"""A backup is asked for: its name, and its plan where nobody wants more.
+"""A requested backup: its name, and its plan for a dry run.
 
-What makes one is in backup_run.py, which a dry run does without.
+The run itself is in backup_run.py, which a dry run does not import.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .preflight import Start, free_of, refuse_folder
 
 
 def choose_runtag(asked: str | None, now: datetime) -> Runtag:
-    """Return the runtag that was asked for, or the one of this minute; raises RuntagError."""
+    """Return the requested runtag, or the one of this minute; raises RuntagError."""
     if asked == LATEST:
         raise RuntagError(f"'{LATEST}' means the newest backup, so it cannot be a name.")
     return default_runtag(now) if asked is None else read_runtag(asked)
@@ -29,10 +29,10 @@ def choose_runtag(asked: str | None, now: datetime) -> Runtag:
 def back_up(
     settings: Settings, asked: str | None, options: Options, report: Report, host: str = ""
 ) -> int:
-    """Make a backup and return the exit code; raises IotstackError where it was not begun.
+    """Make a backup and return the exit code; raises IotstackError if it was not begun.
 
-    `asked`: its runtag; None for the one of this minute, or the next one of it that is free.
-    `host` is one of the settings' whose stack is backed up; if it is empty, this machine.
+    `asked`: its runtag; None for the one of this minute, or the next free one after it. `host` is
+    one of the settings' whose stack is backed up; if it is empty, this machine.
     """
     runtag, by_clock = choose_runtag(asked, datetime.now().astimezone()), asked is None
     try:
@@ -50,10 +50,10 @@ def back_up(
 def _show_plan(
     environment: Environment, runtag: Runtag, options: Options, report: Report, *, by_clock: bool
 ) -> ExitCode:
-    """Print the plan; raises Refused where the backup would be refused."""
+    """Print the plan; raises Refused if the backup would be refused."""
     refuse_folder(environment)
     if environment.host.stat(journal_paths(environment.settings.stack.folder)):
-        from ..undo.interrupted import Owing  # with the rules of a restore, which few need here
+        from ..undo.interrupted import Owing  # imports the rules of a restore, rarely needed here
 
         Owing.of_site(environment).tell_owed(report)
     listed = list_vaults(environment)

@@ -1,8 +1,8 @@
-"""One backup from the lock to the last word.
+"""One backup from the lock to the last message.
 
-lock → undo what a dead run left → hooks → look → plan → make, copy, write the manifest → hooks →
-remove what the retention lets go → finish the log and copy it. Not for: how the parts are made
-(rulebooks).
+lock → undo what a dead run left → hooks → gather facts → plan → make, copy, write the manifest →
+hooks → remove expired sets → finish the log and copy it. Not for: how the parts are made
+(workflows).
 """
 
 from __future__ import annotations
@@ -79,9 +79,9 @@ def run_backup(
     *,
     by_clock: bool = False,
 ) -> ExitCode:
-    """Make a backup and return the exit code; raises IotstackError where it was not begun.
+    """Make a backup and return the exit code; raises IotstackError if it was not begun.
 
-    `by_clock`: the runtag is the clock's, and where it is taken the next one is.
+    `by_clock`: the runtag is the clock's, and if it is taken the next one is used.
     """
     with signals_raised():
         _make_folder(environment)
@@ -98,14 +98,14 @@ def run_backup(
 
 
 def _make_folder(environment: Environment) -> None:
-    """Make the folder of the backups where there is a stack but no such folder.
+    """Make the folder of the backups if there is a stack without one.
 
-    Hooks that run before a backup may bring the stack: then it is looked at after them.
+    Hooks that run before a backup may provide the stack: then it is checked after them.
     """
     if not is_folder(environment.host, environment.backups):
         folder, hooks = environment.settings.stack.folder, environment.settings.hooks.before_backup
         if not (hooks and is_folder(environment.host, folder)):
-            gather_folder(environment.host, environment.settings)  # refuses, with the way out
+            gather_folder(environment.host, environment.settings)  # refuses, with what to do
         refuse_folder(environment)
         if environment.far:
             environment.host.run(Command(("mkdir", "-p", "-m", "0700", "--", environment.backups)))
@@ -122,14 +122,14 @@ def _make_here(folder: str) -> None:
 
 
 def how_it_went(manifest: Manifest | None, *, made_all: bool, noted: Collection[str]) -> str:
-    """Return how a backup went, in the word that hooks after it are told."""
+    """Return the outcome of a backup, in the word that hooks after it get."""
     if not made_all:
         return "incomplete" if manifest else "failed"
     return "warnings" if noted else "complete"
 
 
 def failures_told(result: RunResult) -> list[str]:
-    """Return what failed and why; jobs that failed for one reason are told together."""
+    """Return what failed and why; jobs that failed for the same reason are grouped."""
     names: dict[str, list[str]] = {}
     for each in result.failed:
         names.setdefault(each.message, []).append(each.job.title)
@@ -137,9 +137,9 @@ def failures_told(result: RunResult) -> list[str]:
 
 
 def outputs_there(plan: Plan, result: RunResult) -> frozenset[str]:
-    """Return the outputs of a plan that are there, whole, once it was done.
+    """Return the outputs of a finished plan that exist and are complete.
 
-    What was made now, and what did not have to be: that was compared when the plan was made.
+    Those made now, and those already made, which were compared when planning.
     """
     settled = [each.job for each in plan.planned if not each.runs]
     jobs = (*settled, *(each.job for each in result.jobs if each.is_done))
@@ -147,13 +147,13 @@ def outputs_there(plan: Plan, result: RunResult) -> frozenset[str]:
 
 
 class LockKeeper:
-    """An engine's watcher that lets no job start without the lock: a line may have broken."""
+    """An engine's watcher that starts no job without the lock: a connection may have been lost."""
 
     def __init__(self, lock: Lock) -> None:
         self._lock = lock
 
     def started(self, _planned: object) -> None:
-        """Hold the lock still, or anew; raises Busy."""
+        """Keep holding the lock, or take it again; raises Busy."""
         self._lock.hold_again()
 
     def __getattr__(self, _name: str) -> Any:
@@ -179,20 +179,20 @@ class _BackupRun:
         self.journal = Owing.of_site(environment).journal_of_backups(lock.hold_again)
         self.started_s = time.monotonic()
         self.listed: dict[str, Listing] = {}
-        """What lies in each vault that answered: each is listed once."""
+        """The listing of each vault that answered: each is listed once."""
         self.hooks = environment.settings.hooks
         self.arrived = frozenset[str]()
-        """What of the set is here and in vaults, whoever put it there."""
+        """Which files of the set are here and in vaults, whoever put them there."""
         self.late: tuple[Delivery, ...] = ()
-        """What vaults lacked of earlier backups, and what came of it."""
+        """What vaults lacked of earlier backups, and the results of their delivery."""
         self.unproven: dict[str, str] = {}
-        """Why vaults lack this backup that all of it was copied to, by their names."""
+        """Why vaults lack this backup although all of it was copied to them, by their names."""
         self.log: RunLog | None = None
-        """Opened when there is something to write; a backup that is refused leaves none."""
+        """Opened when there is something to write; a refused backup leaves no log."""
 
     def do(self, *, by_clock: bool) -> ExitCode:
         died, self.listed = recover_here(self.environment, self.journal, self.report)
-        if by_clock:  # under the lock: of two runs in a minute each has its own
+        if by_clock:  # under the lock: two runs in one minute get different runtags
             self.runtag = free_of(self.runtag, self.listed.values(), self.report)
         try:
             for told in died:
@@ -219,7 +219,7 @@ class _BackupRun:
             raise
 
     def _advise(self, error: BaseException) -> None:
-        """Tell what is left, where a line broke after the set was begun."""
+        """Report what is left, if a connection was lost after the set was begun."""
         if self.log and isinstance(error, Unreachable):
             raise Unreachable(
                 f"{ended(error)} "
@@ -228,7 +228,7 @@ class _BackupRun:
             ) from error
 
     def _run_before(self) -> tuple[str, ...]:
-        """Run the hooks before the backup; return what they warn of."""
+        """Run the hooks before the backup; return their warnings."""
         before = self.hooks.before_backup
         return self._occasion().run_before(before) if before else ()
 
@@ -250,9 +250,9 @@ class _BackupRun:
         return self.log
 
     def _leave(self, error: BaseException) -> None:
-        """Write down why the backup ended early, and let the hooks after it know.
+        """Log why the backup ended early, and run the hooks after it.
 
-        Where nothing of a set was begun, the log goes as well.
+        If nothing of a set was begun, the log is removed as well.
         """
         if self.log:
             self.log.write("backup", f"ended early: {error}")
@@ -260,12 +260,12 @@ class _BackupRun:
         for line in (*hooked.failures, *hooked.warnings):
             self.report.fail(line)
         if self.log and self._is_begun():
-            self.log.leave()  # whoever goes on with the set adds to it
+            self.log.leave()  # a run that resumes the set appends to it
         elif self.log:
             self.log.discard()
 
     def _is_begun(self) -> bool:
-        """Tell whether there is anything of the set, or nobody can say."""
+        """Return whether anything of the set exists, or that is unknown."""
         path = f"{self.environment.backups}/{self.runtag}.{RECORDS_ENDING}"
         try:
             return bool(self.environment.host.stat([path]))
@@ -311,16 +311,16 @@ class _BackupRun:
         return tuple(each for each in self.environment.vaults if f"{each}:{name}" in self.arrived)
 
     def _deliver_late(self, made: RunResult, records: RecordFile) -> tuple[Delivery, ...]:
-        """Deliver what earlier runs could not, to the vaults that took this backup.
+        """Deliver what earlier runs could not, to the vaults that have this backup.
 
-        Of those that did not, what they lack is told.
+        For the other vaults, reports what they lack.
         """
         reached, log = self._reached(), self._open_log()
         checks = self.environment.checks.newest()
         here = (
             self.environment.sets()
         )  # by the record beside the stack, which may be another machine's
-        # Where the name is another machine's, no later run delivers this one.
+        # If the name is another machine's, no later run delivers this one.
         taken = {e.job.output.role for e in made.failed if ADVICE in e.message}
         others = [each for each in self.environment.vaults if each not in reached]
         away = [
@@ -332,10 +332,10 @@ class _BackupRun:
             for name in others
             if name not in self.listed
         ]
-        # One that answered is asked, though it took nothing: full, or nobody may write there.
+        # One that answered is checked, though it has no copy: it may be full, or read-only.
         answered = [each for each in others if each in self.listed]
         for name in answered:
-            with contextlib.suppress(StepFailed):  # then it tells so when it is looked at
+            with contextlib.suppress(StepFailed):  # reported when it is read
                 drop_mark(self.environment.vaults[name], self.runtag, records)
         away += compare_vaults(self.environment, answered, here, checks)
         for each in away:
@@ -367,9 +367,9 @@ class _BackupRun:
         return (*late, *away)
 
     def _compare(self) -> Callable[[Listing, Iterable[str]], str]:
-        """Return what tells how a vault's listing is not of the set, and the texts, copied to it.
+        """Return how a vault's listing differs from the set and its texts that were copied to it.
 
-        What is here is looked at once for all vaults.
+        Reads the local files once for all vaults.
         """
         manifest = self.environment.manifest(self.runtag)
         here = self.environment.host.listdir(self.environment.backups)
@@ -381,22 +381,22 @@ class _BackupRun:
         return unlike
 
     def _take_back(self, vault: str, why: str, records: RecordFile) -> None:
-        """Note that a vault has not what the jobs say that it has."""
+        """Record that a vault lacks what the jobs recorded."""
         self.unproven[vault] = why
         self.arrived = frozenset(e for e in self.arrived if not e.startswith(f"{vault}:"))
         records.take_back(manifest_copy(vault, self.runtag))
 
     def _namesakes(self, vaults: Iterable[str]) -> Iterator[str]:
-        """Yield what is told of vaults that hold another machine's backups of this one's name."""
+        """Yield messages on vaults that hold another machine's backups with this one's name."""
         for vault in vaults:
-            with contextlib.suppress(StepFailed):  # the next run looks as well
+            with contextlib.suppress(StepFailed):  # the next run checks as well
                 other = namesake_in(self.environment, vault)
                 if other:
                     told = namesake_told(vault, other)
                     yield f"{told[0].upper()}{told[1:]}. Rename one of them: {RENAME}"
 
     def _close(self, result: RunResult, facts: BackupFacts, records: RecordFile) -> ExitCode:
-        """Let the hooks and the retention act, finish the log, copy it, and say how it went."""
+        """Run hooks and retention, finish the log, copy it, and report the outcome."""
         self.lock.hold_again()
         log = self._open_log()
         manifest = self.environment.manifest(self.runtag)
@@ -407,7 +407,7 @@ class _BackupRun:
         late = [line for each in self.late for line in (*each.lost, *each.troubles)]
         late += [each.owed_line for each in self.late if each.owed]
         late += damaged_here_told(self.environment, self.late, new=True)
-        told = manifest.warnings if manifest else ()  # those of a run that died, too
+        told = manifest.warnings if manifest else ()  # including those of a run that was killed
         warnings = list(dict.fromkeys([*told, *facts.warnings, *result.warnings]))
         warnings += self._namesakes(self._reached())
         damages = write_damages(self.environment, manifest, result) if manifest else ()
@@ -446,7 +446,7 @@ class _BackupRun:
         return self._verdict(problems, late, warnings, hooked.failures, again, made_all=made_all)
 
     def _drop(self, storage: Storage, folder: str, manifest: Manifest) -> list[str]:
-        """Remove what the set before had and the new one has not; return what went wrong."""
+        """Remove the previous set's files that the new one lacks; return the errors."""
         try:
             if manifest_there(storage, folder, self.runtag) == manifest:
                 drop_unnamed(storage, folder, manifest)
@@ -462,7 +462,8 @@ class _BackupRun:
     ) -> RunResult:
         """Copy the log to the vaults that have the manifest; it is closed, so nothing is added.
 
-        `replaced`: the manifest by which what the set before has left is removed there.
+        `replaced`: the manifest of the previous set, by which its remaining files are removed
+        there.
         """
         reached = self._reached()
         reporter = CompositeReporter(self.report)
@@ -499,9 +500,9 @@ class _BackupRun:
         return f"{self.runtag} was not copied to {vault}: {self.unproven[vault]}"
 
     def _let_go(self, log: RunLog) -> list[str]:
-        """Remove the sets that the retention lets go; return what could not be removed.
+        """Remove the sets that the retention policy expires; return what could not be removed.
 
-        Not the last good copy of one: whatever a vault is to have and lacks stays.
+        Never the last good copy of a set: sets that a vault should have and lacks are kept.
         """
         problems = []
         for verdict in self._judge():
@@ -521,7 +522,7 @@ class _BackupRun:
         return problems + remove_old_here(self.environment, self.report.tell)
 
     def _judge(self) -> tuple[KeepDecision, ...]:
-        """Return the verdicts on the sets here, what hosts.toml adopts being adopted."""
+        """Return the decisions on the sets here, after adoption by hosts.toml."""
         stack, said, now = (
             self.environment.settings.stack,
             self.environment.owner.read(),
@@ -578,7 +579,7 @@ class _BackupRun:
         return ExitCode.WARNINGS if problems or late or warnings else ExitCode.GOOD
 
     def _summary(self, manifest: Manifest | None, took: str) -> None:
-        """Show a table of the parts to a person who watches."""
+        """Show a table of the parts on a terminal."""
         if not self.report.live or manifest is None:
             return
         rows = []

@@ -56,7 +56,7 @@ from .not_running import SETTINGS_INSIDE, at_rest_now, away, holds_files
 from .undumped import Undumped
 from .unknown_servers import with_unknown_servers
 
-if TYPE_CHECKING:  # brought in where there is such a container
+if TYPE_CHECKING:  # imported if there is such a container
     from ...databases.influxdb2.dump import Influx2Look
 
 INFLUX_PLACE = "volumes/influxdb/"
@@ -74,11 +74,11 @@ class SavedService:
     uncovered: tuple[str, ...] = ()
     """What of it is in no part."""
     in_layer: str = ""
-    """What it wrote into its own layer that may be of worth, if it mounts no data."""
+    """What it wrote to its own layer that may be of value, if it mounts no data."""
 
     @property
     def saved(self) -> str:
-        """How it is saved, and what of it is not."""
+        """How it is saved, and what is not."""
         if not self.uncovered:
             return str(self.cover)
         return f"NOT COVERED: {', '.join(self.uncovered)}; else: {self.cover.how}"
@@ -98,7 +98,7 @@ class Services:
     servers: tuple[SqlServer, ...] = ()
     """Those that run and are dumped as SQL."""
     influx2: Influx2Look | None = None
-    """How the InfluxDB 2 that runs is dumped, if there is one."""
+    """How the running InfluxDB 2 is dumped, if there is one."""
     recipes: tuple[RecipeInUse, ...] = ()
     """Those that have a part of their own, with their databases."""
     at_rest: tuple[AtRest, ...] = ()
@@ -110,16 +110,16 @@ class Services:
     reads: ComposeReads = field(default_factory=ComposeReads)
     """What compose reads to start and build the stack."""
     undumped: tuple[Undumped, ...] = ()
-    """The servers that are not dumped now, though they are to be."""
+    """The servers that should be dumped, and are not now."""
     volumes: tuple[Volume, ...] = ()
     """Those that its containers mount or would mount, by their names."""
     unknown: tuple[str, ...] = ()
-    """The named volumes of the compose file, where Docker does not answer."""
+    """The named volumes of the compose file, if Docker does not answer."""
     unsaved: str = ""
-    """The folder of a Nextcloud that no part holds, and no container that is told is of."""
+    """The folder of a Nextcloud that is in no part, and not reported with any container."""
 
     def warnings(self, influx: str) -> tuple[str, ...]:
-        """Return what is not covered, but for the container `influx`: that is told of already."""
+        """Return what is not covered, without the container `influx`: it is reported elsewhere."""
         covers = (each.cover for each in self.saved if each.cover.container.name != influx)
         return (
             *(each.warning for each in covers if not each.covered),
@@ -128,12 +128,12 @@ class Services:
 
     @property
     def in_layers(self) -> tuple[tuple[str, str], ...]:
-        """What containers that mount no data wrote into their own layers: each, and what."""
+        """What containers without mounted data wrote to their own layers: each, and what."""
         return tuple((e.cover.container.name, e.in_layer) for e in self.saved if e.in_layer)
 
     @property
     def uncovered(self) -> tuple[tuple[str, str], ...]:
-        """What is in no part, or cannot be judged: the container that keeps it, or '', and why."""
+        """What is in no part, or unknown: the container that keeps it, or '', and why."""
         missing = (
             f"NOT COVERED: {each}, which compose needs, does not exist: the stack in this backup "
             "cannot start without it. Put it back, or remove it from the compose file."
@@ -169,8 +169,8 @@ def gather_services(
 ) -> Services:
     """Return how the data of each container of a stack are saved, and what is left out.
 
-    `live_influx`: where the InfluxDB 1.x that is dumped keeps its data, if it was asked.
-    `answered`: Docker told of the containers; else nobody knows which there are.
+    `live_influx`: the data folders of the InfluxDB 1.x that is dumped, if it was queried.
+    `answered`: Docker listed the containers; otherwise they are unknown.
     """
     folder = os.path.realpath(folder) if isinstance(host, LocalHost) else folder
     table = settings.table
@@ -328,7 +328,7 @@ def _of_inner_projects(
     settings: Settings,
     folder: str,
 ) -> Iterator[Uncovered]:
-    """Yield the volumes of compose projects in folders of the stack, which are not the stack's."""
+    """Yield volumes of compose projects in folders of the stack: they are not the stack's."""
     names = {each.container.name for each in mine}
     known = {mount.volume for each in mine for mount in each.mounts}
     for each in found:
@@ -350,7 +350,7 @@ def _of_inner_projects(
 
 
 def _unsaid(titles: Iterable[str], settings: Settings) -> tuple[str, ...]:
-    """Return those of some volumes that hosts.toml does not leave out."""
+    """Return the volumes that hosts.toml does not leave out."""
     rows = settings.stack.exclusions
     return tuple(each for each in titles if not any(row.leaves_out(each) for row in rows))
 
@@ -363,9 +363,9 @@ def _unsaved(
     folder: str,
     as_root: tuple[str, ...],
 ) -> str:
-    """Return the folder of a Nextcloud that is left out though nobody said so; '' for none.
+    """Return the folder of a Nextcloud that is left out without a row in hosts.toml; '' for none.
 
-    One that a container is told of as not covered is not told twice.
+    A folder that is reported as not covered with its container is not reported twice.
     """
     place, those = NEXTCLOUD.place, {path for e in saved if not e.covered for path in e.paths}
     if (
@@ -385,9 +385,9 @@ def _ask_influx2(
     known: Mapping[str, InspectedContainer],
     as_root: tuple[str, ...],
 ) -> tuple[tuple[Cover, ...], Influx2Look | None]:
-    """Return how each is saved once the InfluxDB 2s that run were asked, and what one answered.
+    """Return how each is saved after querying the running InfluxDB 2s, and one's answer.
 
-    What runs under a name and an image of InfluxDB 2 may be another, or let nobody in.
+    A container with a name and image of InfluxDB 2 may be another server, or refuse the login.
     """
     asked: list[Cover] = []
     dumped: Influx2Look | None = None
@@ -412,7 +412,7 @@ def _ask_influx2(
 
 
 def _given(found: Iterable[InspectedContainer], folder: str) -> tuple[Given, ...]:
-    """Return from which files the containers of a stack were made, each group once."""
+    """Return the files from which the containers of a stack were created, each group once."""
     return tuple(
         dict.fromkeys(
             Given(each.working_folder, each.compose_files, each.env_files)
@@ -425,9 +425,9 @@ def _given(found: Iterable[InspectedContainer], folder: str) -> tuple[Given, ...
 def _named_there(
     host: Host, found: Iterable[InspectedContainer], reads: ComposeReads
 ) -> tuple[str, ...]:
-    """Return which containers the compose files name, but for those of another stack.
+    """Return the containers that the compose files name, without those of another stack.
 
-    One that bears the label of a folder that is gone is of this stack: it was moved.
+    A container with the label of a folder that is gone belongs to this stack: it was moved.
     """
     names = {each.container_name for each in reads.services if each.container_name}
     labelled = {each.container.name: each.working_folder for each in found}
@@ -437,7 +437,7 @@ def _named_there(
 
 
 def _named_by_hooks(host: Host, settings: Settings, folder: str) -> tuple[str, ...]:
-    """Return which paths of the stack the words of its hooks may name."""
+    """Return the paths of the stack that its hooks may name."""
     hooks = settings.hooks
     each_kind = (
         hooks.before_backup,
@@ -452,7 +452,7 @@ def _named_by_hooks(host: Host, settings: Settings, folder: str) -> tuple[str, .
 
 
 def _volumes(host: Host, names: Iterable[str]) -> dict[str, Volume]:
-    """Return the volumes of these names; none if Docker does not answer, which is told already."""
+    """Return the volumes of these names; none if Docker does not answer, which is reported."""
     try:
         found = inspect_volumes(host, names)
     except StepFailed:
@@ -464,16 +464,16 @@ def _volumes(host: Host, names: Iterable[str]) -> dict[str, Volume]:
 
 
 def _not_made(names: Collection[str], reads: ComposeReads) -> dict[str, Volume]:
-    """Return the volumes that keep what they hold though Docker has not made them.
+    """Return the volumes that have contents though Docker has not created them.
 
-    They stand for a folder, or for what lies on a device or on another machine.
+    They stand for a folder, or for data on a device or on another machine.
     """
     kept = (e for e in reads.volumes if e.device or e.filesystem or e.driver != "local")
     return {e.name: replace(e, is_away=e.on_device) for e in kept if e.name in names}
 
 
 def _nobody_knows(names: Iterable[str], volumes: Mapping[str, Volume]) -> Iterator[str]:
-    """Yield the volumes of which only Docker could tell where their files lie."""
+    """Yield the volumes whose files only Docker could locate."""
     folders = {each.name for each in volumes.values() if each.is_folder}
     yield from (f"{VOLUME}{each}" for each in sorted({*names} - folders))
 
@@ -485,12 +485,12 @@ def _forgotten(
     folder: str,
     known: Collection[str],
 ) -> Iterator[str]:
-    """Yield the volumes that compose made for a stack, and nothing of it uses any more."""
+    """Yield the volumes that compose created for a stack and that it no longer uses."""
     projects = {each.project for each in mine if is_in(each.working_folder, folder)}
     for project in sorted(filter(None, projects | {reads.project})):
         try:
             names = volumes_of(host, project)
-        except StepFailed:  # Docker does not answer, which is told already
+        except StepFailed:  # Docker does not answer, which is already reported
             return
         yield from (f"{VOLUME}{each}" for each in names if each not in known)
 
@@ -498,9 +498,9 @@ def _forgotten(
 def _planned(
     mine: Iterable[InspectedContainer], reads: ComposeReads
 ) -> tuple[InspectedContainer, ...]:
-    """Return the containers that compose would make, with what of theirs nobody mounts now.
+    """Return the containers that compose would create, with their data that none mounts now.
 
-    After `docker compose down` nothing but its files tells what a stack keeps where.
+    After `docker compose down` only its files show what a stack keeps where.
     """
     known = {(m.volume or m.source).rstrip("/") for each in mine for m in each.mounts}
     planned = []
@@ -521,7 +521,7 @@ INFLUX_DATA = {
     "influxdb": tuple(f"/var/lib/influxdb{each}" for each in ("", "/data", "/wal", "/meta")),
     "influxdb2": ("/var/lib/influxdb2",),
 }
-"""Where an InfluxDB keeps its data inside of its container."""
+"""The data folder of an InfluxDB inside its container."""
 
 
 def _is_dump_or_skipped(saved: Cover) -> bool:
@@ -529,22 +529,22 @@ def _is_dump_or_skipped(saved: Cover) -> bool:
 
 
 def why_skipped(settings: Settings, name: str) -> str:
-    """Return why the owner wants nothing saved of a container, there or gone; '' otherwise."""
+    """Return why the owner skips a container, present or gone; '' otherwise."""
     rows = (each for each in settings.services if each.kind is Kind.SKIP)
     return next((each.reason for each in rows if name == each.name or name in each.containers), "")
 
 
 def idle_rows(services: Services, settings: Settings) -> Mapping[str, str]:
-    """Return which rows of hosts.toml match no container, told, by their names.
+    """Return messages on rows of hosts.toml that match no container, by their names.
 
-    None of a stack that is down.
+    None for a stack that is down.
     """
     used = {each.cover.service.name for each in services.saved if each.cover.service}
     told = {}
     for number, row in enumerate(settings.services if services.saved else (), 1):
         if row.name not in used:
             if row.kind is Kind.SKIP and all(is_in(e, NEXTCLOUD.place) for e in row.paths):
-                continue  # it says that the service is gone; nothing more is left out for it
+                continue  # it declares the service gone; it leaves out nothing more
             paths = ", ".join(row.paths) if row.kind is Kind.SKIP else ""
             still = f"; {paths} is still left out" if paths else ""
             told[row.name] = (
@@ -555,10 +555,10 @@ def idle_rows(services: Services, settings: Settings) -> Mapping[str, str]:
 
 
 def idle_in_files(services: Services, settings: Settings) -> Mapping[str, str]:
-    """Return which of those rows the compose files know no service for: they do nothing at all.
+    """Return those of these rows without a service in the compose files: they have no effect.
 
-    One of which the container is away for a night is none of these, nor one that says what is
-    left out. None where a compose file could not be read: it may name it.
+    Leaves out rows of a container that is only temporarily missing, and rows that leave something
+    out. Empty if a compose file could not be read: it may name the service.
     """
     if services.reads.unread:
         return {}
@@ -575,7 +575,7 @@ def idle_in_files(services: Services, settings: Settings) -> Mapping[str, str]:
 
 
 def rows_matched(containers: Iterable[Container], settings: Settings) -> set[str]:
-    """Return the names of the services that some containers are."""
+    """Return the names of the services that some containers belong to."""
     table = settings.table
     return {each.name for each in map(table.service_of, containers) if each}
 
@@ -610,7 +610,7 @@ def _recipes(
 def _to_stop(
     host: Host, covers: Iterable[Cover], exclusions: tuple[Exclusion, ...], folder: str
 ) -> Iterator[AtRest]:
-    """Yield what is stopped for its copy: each container that runs, with what there is of it."""
+    """Yield the running containers that are stopped for their copy, with their existing paths."""
     for each in covers:
         if each.service and each.service.kind is Kind.STOP and each.container.running:
             paths = tuple(
@@ -636,7 +636,7 @@ def live_files(server: SqlServer, folder: str, part: str) -> Iterator[Exclusion]
 
 
 def live_of_influx(folders: Iterable[str], folder: str) -> Iterator[Exclusion]:
-    """Return what the general part leaves out of an InfluxDB that is dumped, wherever it lies."""
+    """Return what the general part leaves out of a dumped InfluxDB, wherever it is."""
     reason = "InfluxDB's live files; its data are in the influx part"
     for each in folders:
         path = os.path.relpath(each, folder)
@@ -661,9 +661,9 @@ def settings_for(
     found: Iterable[InspectedContainer],
     docker: tuple[str, ...] = ("docker",),
 ) -> Settings:
-    """Return the settings with the InfluxDB 1.x of a stack that has only one, of another name.
+    """Return the settings, adapted to the only InfluxDB 1.x of a stack if it has another name.
 
-    Where hosts.toml names the container, or there is one of the usual name, that is meant.
+    If hosts.toml names the container, or one has the usual name, that one is used.
     """
     there = tuple(found)
     if settings.influx.named or named(there, settings.influx.container):
@@ -683,7 +683,7 @@ def settings_for(
 
 
 def _is_influxdb_1(host: Host, container: Container, docker: tuple[str, ...]) -> bool:
-    """Tell whether a container runs InfluxDB 1.x: its image's tag tells, or else the server."""
+    """Return whether a container runs InfluxDB 1.x, by its image's tag, or else by its answer."""
     tagged = influxdb_version(container.image)
     if tagged or not container.running:
         return tagged == "1"
@@ -696,7 +696,7 @@ def _is_influxdb_1(host: Host, container: Container, docker: tuple[str, ...]) ->
 
 
 def is_another(influx: InspectedContainer, settings: Settings) -> bool:
-    """Tell whether the owner says that the container of InfluxDB 1.x's name is another one."""
+    """Return whether the owner declared the container with InfluxDB 1.x's name another server."""
     service = settings.table.service_of(influx.container)
     is_second = influxdb_version(influx.container.image) == "2"
     return service is not None and (service.own or is_second) and service.dump != "influxdb"
@@ -705,7 +705,7 @@ def is_another(influx: InspectedContainer, settings: Settings) -> bool:
 def influx_lies_there(
     found: Iterable[InspectedContainer], settings: Settings, folder: str
 ) -> bool:
-    """Tell whether an InfluxDB 1.x that runs, and so is dumped, keeps data in volumes/influxdb."""
+    """Return whether a running, and so dumped, InfluxDB 1.x keeps data in volumes/influxdb."""
     influx = named(found, settings.influx.container)
     if influx is None or not influx.container.running or is_another(influx, settings):
         return False
@@ -723,9 +723,9 @@ def _told_of_pause(saved: SavedService, known: Mapping[str, InspectedContainer])
 def _exclusions(
     settings: Settings, covers: Iterable[Cover], *, influx: bool
 ) -> tuple[Exclusion, ...]:
-    """Return what is left out: always, by the settings, and as what a service with skip keeps.
+    """Return what is left out: always, by the settings, and as data of a service with skip.
 
-    `influx`: live files of an InfluxDB that is dumped lie in volumes/influxdb.
+    `influx`: volumes/influxdb holds live files of a dumped InfluxDB.
     """
     recipes = recipes_used([each.container for each in covers], settings.table)
     always = [e for e in _always_excluded(recipes) if influx or e.path != f"{INFLUX_PLACE}*"]
@@ -756,9 +756,9 @@ def _defaults(
     folder: str,
     included: Collection[str],
 ) -> Iterator[Exclusion]:
-    """Yield what the table leaves out of each container's own paths, and nobody else does.
+    """Yield what only the table leaves out of each container's own paths.
 
-    Not where a row of hosts.toml includes that, or what another container writes lies there.
+    Not if a row of hosts.toml includes it, or another container writes there.
     """
     mine = [_left_out_by(*each, volumes, folder) for each in those]
     others = [
@@ -792,7 +792,7 @@ def _usual(
     said: tuple[Exclusion, ...],
     folder: str,
 ) -> Iterator[Exclusion]:
-    """Yield what the table leaves out of services that are down, where no other container is."""
+    """Yield what the table leaves out of services that are down, unless a container is there."""
     there = {service.name for service, _ in those if service}
     used = {path for _, found in those for path in paths_in_stack(found, folder)}
     for row in table.services:
@@ -807,7 +807,7 @@ def _usual(
 
 
 def _always_excluded(recipes: Mapping[str, Recipe]) -> Iterator[Exclusion]:
-    """Yield what always is left out; of a service with a recipe the reason is another."""
+    """Yield what is always left out; for a service with a recipe the reason differs."""
     folders = {f"{recipe.folder}/*": part for part, recipe in recipes.items()}
     for each in ALWAYS_EXCLUDED:
         part = folders.get(each.path)
@@ -824,7 +824,7 @@ def _after_exclusions(
     folder: str,
     said: Iterable[Exclusion] = (),
 ) -> Cover:
-    """Return how a container is saved if what it mounts is left out, or is not, or is nothing.
+    """Return how a container is saved if its mounts are left out, missing or empty.
 
     `said`: what hosts.toml leaves out.
     """
@@ -832,7 +832,7 @@ def _after_exclusions(
     dumped = kind is Kind.DUMP and saved.covered and saved.how != AS_THEY_LIE
     if saved.part or dumped:
         return saved
-    if saved.service and saved.service.dump == "influxdb":  # its live files always are left out
+    if saved.service and saved.service.dump == "influxdb":  # its live files are always left out
         exclusions = tuple(each for each in exclusions if each not in ALWAYS_EXCLUDED)
     reasons = {path: each.reason for path in paths for each in exclusions if each.leaves_out(path)}
     copied = [path for path in paths if path not in reasons]
@@ -862,9 +862,9 @@ def _after_exclusions(
 def _without_mount(
     saved: Cover, found: InspectedContainer, table: ServiceTable, folder: str
 ) -> Cover:
-    """Return how a database is saved that nobody dumps, where it mounts nothing for its data.
+    """Return how a database without dump is saved if it mounts nothing for its data.
 
-    A cache has nothing then that could be torn. Another's data lie in the container, in no part.
+    A cache then has nothing to tear. Other data are inside the container, in no part.
     """
     database = table.database_of(saved.container.image)
     if saved.covered or saved.service or not database:
@@ -884,9 +884,9 @@ def _without_mount(
 
 
 def _not_stopped_for(saved: Cover, elsewhere: Collection[str]) -> Cover:
-    """Return how a container is saved that is to be stopped, and keeps data outside of the stack.
+    """Return how a container to be stopped is saved if it keeps data outside of the stack.
 
-    Only what lies in the stack's folder is copied while it is stopped.
+    Only what is in the stack's folder is copied while it is stopped.
     """
     is_stopped = saved.service is not None and saved.service.kind is Kind.STOP
     if not (is_stopped and saved.covered and saved.container.running and elsewhere):
@@ -900,9 +900,9 @@ def _not_stopped_for(saved: Cover, elsewhere: Collection[str]) -> Cover:
 
 
 def _in_its_layer(host: Host, saved: Cover, found: InspectedContainer) -> Cover:
-    """Return how a container is saved that wrote data where it mounts nothing.
+    """Return how a container is saved that wrote data outside of its mounts.
 
-    What a server dumps is saved wherever it lies, and what its owner skips he does not want.
+    Data that a server dumps are saved wherever they are, and skipped data are not wanted.
     """
     service = saved.service
     if service is None or not saved.covered or service.kind is Kind.SKIP:
@@ -925,9 +925,9 @@ def _in_its_layer(host: Host, saved: Cover, found: InspectedContainer) -> Cover:
 
 
 def _may_be_of_worth(host: Host, saved: Cover, found: InspectedContainer) -> str:
-    """Return what a container that mounts no data wrote into its own layer; '' for nothing.
+    """Return what a container without mounted data wrote to its own layer; '' for nothing.
 
-    Of what hosts.toml has a row for, its owner knows; of some the table knows that they keep none.
+    Rows of hosts.toml are the owner's decision; the table lists containers that keep none.
     """
     service = saved.service
     if saved.how != NO_DATA or (service and (service.own or service.data or not service.paths)):
@@ -939,7 +939,7 @@ def _may_be_of_worth(host: Host, saved: Cover, found: InspectedContainer) -> str
 
 
 def in_layer_told(name: str, what: str) -> str:
-    """Return what is told of what a container wrote into its own layer."""
+    """Return the message about what a container wrote to its own layer."""
     row = f'[[services]], name = "{name}", kind = "skip", reason = "…"'
     return (
         f"Container {name}: {what}. If you need these data, mount a folder of volumes/ there; if "

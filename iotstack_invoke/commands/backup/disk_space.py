@@ -1,4 +1,4 @@
-"""What the next backup will take, at the most, and whether there is room for it."""
+"""The maximum disk space that the next backup needs, and whether it is available."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from ...hosts.inspect import on_host
 from ...workflows.backup import BackupFacts
 
 GROWTH = 1.2
-"""What the next part may be larger than the last one."""
+"""How much larger the next part may be than the last one."""
 DU_LIMIT_S = 3600.0
 INFLUX = "volumes/influxdb"
 PACKED_SHARE = 0.5
-"""What a first archive takes of the stack, or a dump of a server's rows, at the most.
+"""The maximum size of a first archive of the stack, or a dump of a server's rows.
 
-A third is usual of the stack, and of rows a tenth: their files hold indexes as well.
+A third is usual for the stack, and for rows a tenth: their files hold indexes as well.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class SpaceEstimate:
-    """What a backup will take, at the most."""
+    """The maximum disk space that a backup needs."""
 
     general_bytes: int
     influx_bytes: int
@@ -35,20 +35,20 @@ class SpaceEstimate:
     recipes_bytes: int
     """Of the parts of services that are saved with their database."""
     unpacked_bytes: int
-    """What tar will read for the general part: a guess, for the progress."""
+    """What tar will read for the general part: a guess, for the progress bar."""
     copies_bytes: int = 0
-    """What copies of files take until they are packed; of SQLite 0 where nobody knows yet."""
+    """The size of copies of files until they are packed; for SQLite 0 if unknown."""
     is_guess: bool = False
-    """There is no backup yet by which to tell how well the files pack."""
+    """There is no backup yet that shows how well the files compress."""
 
     @property
     def parts_bytes(self) -> int:
-        """What the parts take, and so a copy of them."""
+        """The size of the parts, and so of a copy of them."""
         return self.general_bytes + self.influx_bytes + self.sql_bytes + self.recipes_bytes
 
     @property
     def takes(self) -> dict[str, int]:
-        """What it takes here by what for; a dump lies there, packed, until it is in its part."""
+        """The space that it needs here by purpose; a packed dump stays until it is in its part."""
         told = {
             "the general part": self.general_bytes,
             "temporary copies of files": self.copies_bytes,
@@ -62,16 +62,16 @@ class SpaceEstimate:
 
     @property
     def needed_bytes(self) -> int:
-        """The sum of all that it takes here."""
+        """The sum of the space that it needs here."""
         return sum(self.takes.values())
 
 
 def estimate_space(
     host: Host, facts: BackupFacts, sets: Iterable[BackupSet], limit_s: float = DU_LIMIT_S
 ) -> SpaceEstimate:
-    """Return what the parts will take, after the last good set or, without one, after `du`.
+    """Return the sizes of the parts, by the last good set or, without one, by `du`.
 
-    Raises StepFailed where one du takes longer than `limit_s`.
+    Raises StepFailed if one du takes longer than `limit_s`.
     """
     last = next((each.manifest for each in sets if each.state in GOOD and each.manifest), None)
     parts = {part.kind: part for part in last.made} if last else {}
@@ -119,7 +119,7 @@ def _used(
     excluded: Iterable[str],
     limit_s: float,
 ) -> int:
-    """Return the bytes that files take, 0 where there are none or du does not tell."""
+    """Return the size of files in bytes, 0 if there are none or du gives none."""
     if not paths:
         return 0
     words = (*facts.as_root, "du", "-s", "-c", "-B1", *(f"--exclude={each}" for each in excluded))
@@ -131,7 +131,7 @@ def _used(
 
 
 def refuse_without_space(host: Host, space: SpaceEstimate, backups: str) -> None:
-    """Raise Refused, with the numbers, where the disk has no room for a backup."""
+    """Raise Refused, with the numbers, if the disk has too little space for a backup."""
     free = host.free_bytes(backups)
     if free is not None and free < space.needed_bytes:
         listed = " + ".join(f"{size:,} for {what}" for what, size in space.takes.items())

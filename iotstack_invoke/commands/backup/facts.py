@@ -1,4 +1,4 @@
-"""The look before a backup: what there is, and what stands in the way. Changes nothing."""
+"""Facts gathered before a backup, and what would prevent it. Changes nothing."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ from .coverage import (
 from .not_running import holds_files
 from .undumped import DumpProblem, Undumped
 
-if TYPE_CHECKING:  # brought in where there is such a container
+if TYPE_CHECKING:  # imported if there is such a container
     from ...databases.influxdb.dump import InfluxFacts
 
 INFLUX = "volumes/influxdb"
@@ -71,10 +71,10 @@ INFLUX = "volumes/influxdb"
 def gather_facts(host: Host, settings: Settings) -> BackupFacts:
     """Return what a backup of the stack needs to know.
 
-    Raises Refused where there is no stack, or where sudo would ask for a password.
+    Raises Refused if there is no stack, or if sudo would ask for a password.
     """
     folder = settings.stack.folder
-    if isinstance(host, LocalHost):  # another machine's is known without links
+    if isinstance(host, LocalHost):  # another machine resolves links itself
         folder = os.path.realpath(folder)
         settings = replace(settings, stack=replace(settings.stack, folder=folder))
     names = gather_folder(host, settings)
@@ -123,7 +123,7 @@ def gather_facts(host: Host, settings: Settings) -> BackupFacts:
     ]
     points = mount_points(host)
     now = datetime.now().astimezone()
-    name = influx.told  # it has words of its own
+    name = influx.told  # it has its own message
     words = () if name in ("", usual) else (f"InfluxDB is {name}: the only 1.x of this stack.",)
     return BackupFacts(
         host=host_name(host),
@@ -191,13 +191,13 @@ def gather_facts(host: Host, settings: Settings) -> BackupFacts:
 
 
 def _is_meant(services: Services, influx: str) -> bool:
-    """Tell whether the compose files name the container of InfluxDB, wherever it is."""
+    """Return whether the compose files name the container of InfluxDB, wherever it is."""
     names = ((each.name, each.container_name) for each in services.reads.services)
     return any(influx in each for each in names)
 
 
 def _is_of_general(exclusion: Exclusion) -> bool:
-    """Tell whether an exclusion is about the stack's own folder."""
+    """Return whether an exclusion is about the stack's own folder."""
     return is_in_stack(exclusion.path) and not exclusion.path.startswith(VOLUME)
 
 
@@ -211,7 +211,7 @@ def _outside_out(
 
 
 def _sized(points: Iterable[str], services: Services, folder: str) -> tuple[str, ...]:
-    """Return what containers mount of the stack and where something is mounted in it, but logs."""
+    """Return what containers mount of the stack, and mount points in it, without logs."""
     tops = tuple(f"{each}/" for each in {folder, os.path.realpath(folder)})
     mounted = {
         os.path.relpath(path, top) for path in points for top in tops if path.startswith(top)
@@ -225,9 +225,9 @@ def _sized(points: Iterable[str], services: Services, folder: str) -> tuple[str,
 
 
 def _kept_in(points: Iterable[str], places: Collection[str], top: str = "") -> Iterator[str]:
-    """Yield patterns of what restores keep in mount points of places, which is in no backup.
+    """Yield patterns of what restores keep in mount points of folders, which is in no backup.
 
-    `top`: what the places and the patterns are relative to, where they are not absolute.
+    `top`: the folder to which the folders and the patterns are relative, if not absolute.
     """
     for point in sorted(points):
         path = os.path.relpath(point, top) if top else point
@@ -236,7 +236,7 @@ def _kept_in(points: Iterable[str], places: Collection[str], top: str = "") -> I
 
 
 def _with_options(volumes: Iterable[Volume]) -> Iterator[Mapping[str, Any]]:
-    """Yield what a manifest tells of the local volumes whose driver was told options."""
+    """Yield the manifest's facts about the local volumes with driver options."""
     for each in volumes:
         if each.options and each.driver == "local":
             told = told_options(dict(each.options))
@@ -245,9 +245,9 @@ def _with_options(volumes: Iterable[Volume]) -> Iterator[Mapping[str, Any]]:
 
 
 def gather_folder(host: Host, settings: Settings) -> dict[str, FileFact]:
-    """Return the entries of the stack's folder; raises Refused where it is none to back up."""
+    """Return the entries of the stack's folder; raises Refused if it cannot be backed up."""
     folder = settings.stack.folder
-    names = host.listdir(folder)  # another machine tells no folders
+    names = host.listdir(folder)  # another machine lists no folders
     found = host.stat(f"{folder}/{each}" for each in FOLDERS)
     names |= {path.rpartition("/")[2]: fact for path, fact in found.items()}
     if not compose_file_in(host, folder, names):
@@ -273,7 +273,7 @@ def gather_folder(host: Host, settings: Settings) -> dict[str, FileFact]:
 
 
 def compose_file_in(host: Host, folder: str, names: Collection[str]) -> str:
-    """Return the compose file among the entries of a folder, or what its `.env` names instead."""
+    """Return the compose file among the entries of a folder, or the one that its `.env` names."""
     usual = next((name for name in COMPOSE_FILES if name in names), "")
     if usual or ".env" not in names:
         return usual
@@ -305,7 +305,7 @@ def _as_root(host: Host, settings: Settings) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class _InfluxLook:
-    """What was found of InfluxDB: facts, or why there are none."""
+    """Facts about InfluxDB, or why there are none."""
 
     found: tuple[InspectedContainer, ...] = ()
     facts: InfluxFacts | None = None
@@ -314,19 +314,19 @@ class _InfluxLook:
     warnings: tuple[str, ...] = field(default=())
     exclusions: tuple[Exclusion, ...] = ()
     told: str = ""
-    """The container that all this is about, if any bears its name."""
+    """The container that this is about, if one has its name."""
     orphan: Undumped | None = None
-    """Files of InfluxDB in their usual place, which no container is of."""
+    """Files of InfluxDB at their usual path, which belong to no container."""
     answered: bool = True
-    """Docker told of the containers."""
+    """Docker listed the containers."""
     owned: bool = True
-    """The stack has one, or had, as far as its folder and hosts.toml tell."""
+    """The stack has or had one, by its folder and hosts.toml."""
 
 
 def _look_at_influx(
     host: Host, settings: Settings, as_root: tuple[str, ...], *, has_volumes: bool
 ) -> tuple[Settings, _InfluxLook]:
-    """Return the settings with the InfluxDB that is meant, and what was found of it."""
+    """Return the settings with the InfluxDB to use, and the facts about it."""
     try:
         found = inspect_all(host)
     except StepFailed as error:
@@ -365,7 +365,7 @@ def _look_at(
     if influx is None:
         return _without_container(host, settings, found, as_root, has_volumes=has_volumes)
     if not influx.container.running:
-        return _InfluxLook(found)  # told with all that stands still
+        return _InfluxLook(found)  # reported with all stopped containers
     from ...databases.influxdb.dump import influx_facts
 
     try:
@@ -385,7 +385,7 @@ def _without_container(
     has_volumes: bool,
     answered: bool = True,
 ) -> _InfluxLook:
-    """Return that no container is InfluxDB; its files may lie where IOTstack has them."""
+    """Return that no container is InfluxDB; its files may be at IOTstack's usual path."""
     name = settings.influx.container
     if said := why_skipped(settings, name):
         why = f"no container named {name}: {said}"

@@ -1,7 +1,7 @@
-"""Two machines of one host name, whose backups would pass for one machine's in a vault.
+"""Two machines with one host name, whose backups would look like one machine's in a vault.
 
-Told only where it is certain: a Pi that was set up anew has the name of the one before it, and
-another machine id. Not for: backups of which no manifest says of which machine they are.
+Reported only if it is certain: a Pi that was set up again has the name of its predecessor, and
+another machine id. Not for: backups whose manifests name no machine id.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from ...hosts.local import LocalHost
 
 READ_AT_ONCE = 4
 MOST_READ = 64
-"""So many manifests are opened at the most: a flat vault holds those of many machines."""
+"""The maximum number of manifests to open: a flat vault holds those of many machines."""
 RENAME = "sudo hostnamectl set-hostname NAME"
 
 
 def namesake_in(environment: Environment, vault: str) -> Manifest | None:
     """Return a backup of another machine that has the name of the stack's, or None.
 
-    One that was made after the last but one of this machine, which is at work still, or by the
+    It was made after the last but one of this machine, so that machine is still in use, or by the
     machine that we run on, if the stack is another's. Raises StepFailed.
     """
     host, machine = host_name(environment.host), machine_mark(environment.host)
@@ -55,14 +55,14 @@ def namesake_in(environment: Environment, vault: str) -> Manifest | None:
 
 
 def is_namesake(host: Host) -> bool:
-    """Tell whether a host is another machine than this one, and has its name."""
+    """Return whether a host is another machine than this one, with the same name."""
     here = LocalHost("/")
     marks = {machine_mark(here), machine_mark(host)}
     return host_name(host) == host_name(here) and len(marks - {""}) > 1
 
 
 def _newest(storage: Storage) -> Iterator[Manifest]:
-    """Yield the manifests of a place, those first that may be newest."""
+    """Yield the manifests of a storage, first those that may be newest."""
     names = storage.listdir(storage.root)
     tags = newest_runtags(names, begun_by(names))
     listed = [f"{tag}.{KINDS['manifest']}" for tag in tags]
@@ -74,7 +74,7 @@ def _newest(storage: Storage) -> Iterator[Manifest]:
 
 
 def namesake_told(vault: str, other: Manifest) -> str:
-    """Return what is wrong where a vault holds a backup of another machine of that name."""
+    """Return the problem that a vault holds a backup of another machine with that name."""
     return (
         f"two machines named {other.host} back up to {vault}, so their backups are mixed: "
         f"{other.runtag} is from the other one"

@@ -1,7 +1,7 @@
 """Which servers of a stack do not run, so that a backup has no dump of them.
 
-Those whose containers stand still, and those that compose would start and no container is of. Not
-for: what is told of them (undumped.py).
+Those whose containers are stopped, and those that compose would start and that have no container.
+Not for: the messages about them (undumped.py).
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from ...stack.inside import is_in
 from .undumped import DumpProblem, Undumped
 
 SETTINGS_INSIDE = re.compile(r"(/usr/local)?/etc(/|$)|.*\.(acl|cnf|conf)$")
-"""Where a container has what it is set up by, and no data."""
+"""Where a container has its configuration, and no data."""
 
 
 def at_rest_now(
     covers: Iterable[tuple[Cover, bool]], known: Mapping[str, InspectedContainer]
 ) -> Iterator[Undumped]:
-    """Yield the servers whose containers stand still; one of kind stop may be stopped.
+    """Yield the servers whose containers are stopped; one of kind stop may be stopped.
 
     `covers`: how each is saved, and whether the backup has files of it.
     """
@@ -63,9 +63,9 @@ def away(
     *,
     answered: bool,
 ) -> Iterator[Undumped]:
-    """Yield the servers that compose would start, and that no container is of, if they hold files.
+    """Yield the servers without container that compose would start, if they have files.
 
-    If Docker does not answer, also those that are only stopped for their copy, or saved by nobody.
+    If Docker does not answer, also those that are only stopped for their copy, or not saved.
     """
     table, rows = settings.table, settings.stack.exclusions
     there = {each.container.name for each in mine}
@@ -81,7 +81,7 @@ def away(
         mounts = [m for m in each.mounts if m.writable and not SETTINGS_INSIDE.match(m.target)]
         if mounted & {m.volume_name or m.source for m in mounts}:
             continue
-        # Docker mounts what a volume stands for only while a container uses it.
+        # Docker mounts a volume's device only while a container uses it.
         places = {
             m.source or (volumes[m.volume_name].mountpoint if m.volume_name in volumes else "")
             for m in mounts
@@ -100,14 +100,14 @@ def away(
 
 
 def _may_write(service: Service | None, image: str, table: ServiceTable) -> bool:
-    """Tell whether files of a service may be of no use if they are copied while it runs."""
+    """Return whether files of a service may be unusable if they are copied while it runs."""
     if service and (service.own or service.kind is Kind.STOP):
         return service.kind is Kind.STOP
     return any(map(table.is_database, (image, *(service.images if service else ()))))
 
 
 def holds_files(host: Host, folders: Iterable[str], as_root: tuple[str, ...]) -> bool:
-    """Tell whether there is anything but folders below some folders, or we cannot look."""
+    """Return whether folders contain anything but folders, or cannot be read."""
     words = ("find", *folders, "-mindepth", "1", "-not", "-type", "d", "-print", "-quit")
     try:
         return bool(stat_on(host, words, as_root, 600))

@@ -1,6 +1,6 @@
-"""How a backup starts: what there is, what would refuse it, and what is to be made.
+"""How a backup starts: what exists, what would refuse it, and what is to be made.
 
-Changes nothing: the dry run and the real one are refused here for the same reasons.
+Changes nothing: a dry run and a real run are refused here for the same reasons.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ TICK_S = 0.05
 
 
 def refuse_folder(environment: Environment) -> None:
-    """Raise Refused where the folder of the backups, or the stack's, cannot be written."""
+    """Raise Refused if the folder of the backups, or the stack's, cannot be written."""
     folder = (
         environment.backups
         if is_folder(environment.host, environment.backups)
@@ -58,7 +58,7 @@ def refuse_folder(environment: Environment) -> None:
 
 
 def free_of(runtag: Runtag, listed: Iterable[Listing], report: Report) -> Runtag:
-    """Return the runtag of this minute, or the next one of it that is free; says which."""
+    """Return the runtag of this minute, or the next free one after it, with a message."""
     free = free_runtag(runtag, (name for each in listed for name in each))
     if free != runtag:
         report.tell(f"A backup {runtag} exists already, so this one is named {free}.")
@@ -67,13 +67,13 @@ def free_of(runtag: Runtag, listed: Iterable[Listing], report: Report) -> Runtag
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """What a backup begins with."""
+    """The state with which a backup begins."""
 
     facts: BackupFacts
     records: RecordFile
     plan: Plan
     notes: tuple[str, ...]
-    """Which vaults could not be looked at."""
+    """The vaults that could not be listed."""
 
     @classmethod
     def of(
@@ -86,10 +86,10 @@ class Start:
         warnings: tuple[str, ...] = (),
         dry: bool = False,
     ) -> Start:
-        """Return the start of a backup; raises Refused where it must not be made.
+        """Return the start of a backup; raises Refused if it must not be made.
 
-        `listed`: what lies in the vaults. `warnings`: what the hooks before it warn of. `dry`:
-        half removed sets may still be there.
+        `listed`: the listings of the vaults. `warnings`: those of the hooks before it. `dry`:
+        partly removed sets may still exist.
         """
         sets = environment.sets()
         _refuse_a_second(environment, runtag, sets)
@@ -101,7 +101,8 @@ class Start:
         records = RecordFile(environment, runtag)
         own = next((each for each in sets if each.runtag == runtag), None)
         kept: tuple[str, ...] = ()
-        # A run that was told to replace a set, and died before the new one was whole, begins anew.
+        # A run that was to replace a set, and was killed before the new one was complete, starts
+        # over.
         replaces = options.force or records.replaces
         anew = options.force or (replaces and not _is_of(own, records))
         if not anew:
@@ -112,7 +113,7 @@ class Start:
         finished = bool(own and "manifest" in own.files)
         for name in environment.vaults:
             if name in listed:
-                # Without a manifest here, one there is of no run that is to be gone on with.
+                # Without a manifest here, one there belongs to no run that can be resumed.
                 is_ours = finished or (records.exists and not has_manifest(listed[name], runtag))
                 _refuse_to_replace(
                     environment,
@@ -147,7 +148,7 @@ class Start:
         )
         known = known_of(own, records, kept)
         plan, notes = _make_plan(environment, runtag, facts, known, listed, own)
-        # A run that died late may lack only the copy of its log, or the removals after it.
+        # A run that was killed late may lack only the copy of its log, or the removals after it.
         if not plan.to_run and not records.exists:
             each_vault = " and in every vault" if environment.vaults else ""
             raise Refused(
@@ -158,10 +159,10 @@ class Start:
 
 
 def begun_in_a_second_of_its_own(facts: BackupFacts, replaced: Iterable[BackupSet]) -> BackupFacts:
-    """Return the facts with a start in which none of the sets began that are replaced.
+    """Return the facts with a start time that differs from those of the replaced sets.
 
-    A set and its replacement have one name and one machine: the second in which each began is all
-    that tells them apart. Waits for the next one if need be.
+    A set and its replacement have one name and one machine: only the second in which each began
+    distinguishes them. Waits for the next one if need be.
     """
     taken = {each.manifest.started_utc for each in replaced if each.manifest}
     while facts.started_utc in taken:
@@ -173,9 +174,9 @@ def begun_in_a_second_of_its_own(facts: BackupFacts, replaced: Iterable[BackupSe
 def _idle_told(
     environment: Environment, facts: BackupFacts, before: Manifest | None
 ) -> tuple[str, ...]:
-    """Return which rows of hosts.toml do nothing; not of what the backup before this one held.
+    """Return messages on rows of hosts.toml without effect; not on those of the last backup.
 
-    None of another machine's stack: the rows are for all, and what one of them lacks another has.
+    None for another machine's stack: the rows are for all machines.
     """
     if environment.far:
         return ()
@@ -191,9 +192,9 @@ def _idle_told(
 def _of_that_name(
     environment: Environment, runtag: str, own: BackupSet | None, listed: Mapping[str, Listing]
 ) -> dict[str, BackupSet]:
-    """Return the sets that would be replaced, by where they lie: here, or in which vault.
+    """Return the sets that would be replaced, by location: here, or a vault.
 
-    Of a vault where the manifest can be read now: what cannot is compared when it is replaced.
+    In a vault, only if the manifest can be read now: otherwise it is compared when it is replaced.
     """
     found = {HERE: own} if own else {}
     for name, storage in environment.vaults.items():
@@ -210,13 +211,13 @@ def _of_that_name(
 
 
 def _wants_text(own: BackupSet | None, records: RecordFile) -> bool:
-    """Tell whether a set is to have RESTORE.txt: one that was finished without it is not."""
+    """Return whether a set is to have RESTORE.txt: one that was finished without it is not."""
     finished = own is not None and "manifest" in own.files and not records.exists
     return not finished or (own is not None and "restore" in own.files)
 
 
 def _is_of(own: BackupSet | None, records: RecordFile) -> bool:
-    """Tell whether what is finished here is what the records are of."""
+    """Return whether the records are of the finished set here."""
     manifest = own.manifest if own else None
     return manifest is not None and manifest.started_utc == records.started_utc
 
@@ -226,7 +227,7 @@ def _is_whole(own: BackupSet | None) -> bool:
 
 
 def _replaced(own: BackupSet | None, records: RecordFile, *, anew: bool) -> Manifest | None:
-    """Return the manifest of the set that this one comes in the place of; None where none is."""
+    """Return the manifest of the set that this one replaces; None if it replaces none."""
     manifest = own.manifest if own else None
     if anew:
         return manifest or records.replaced
@@ -295,7 +296,7 @@ def _make_plan(
     listed: Mapping[str, Listing],
     own: BackupSet | None,
 ) -> tuple[Plan, tuple[str, ...]]:
-    """Return the plan of a backup, and which vaults could not be looked at.
+    """Return the plan of a backup, and the vaults that could not be listed.
 
     `known`: the records of what is finished. A manifest that names other parts is written again.
     """
@@ -307,7 +308,7 @@ def _make_plan(
     if facts.is_made_anew:
         return decide(graph, files, known, force=("all",)), notes
     parts = own.manifest.parts if own and own.manifest else ()
-    # What lies under the name of a part that could not be made is not that part.
+    # A file with the name of a part that could not be made is not that part.
     failed = {f"pi:{BACKUPS}/{part.file}" for part in parts if part.error} - known.keys()
     files = {file: fact for file, fact in files.items() if str(file) not in failed}
     anew = ("manifest",) if parts and {e.kind for e in parts} != {*facts.kinds} else ()

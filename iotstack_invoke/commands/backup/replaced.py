@@ -1,7 +1,7 @@
-"""What a backup does with an earlier set of its name: goes on with it, or replaces it.
+"""What a backup does with an earlier set of its name: resume it, or replace it.
 
-Nothing that a set holds goes because a run of its name cannot save it any more. Not for: what a
-set holds less of than others (losses).
+A set loses nothing because a later run of its name cannot save it any more. Not for: what a set
+holds less of than others (losses).
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from ...workflows.backup import BackupFacts
 from .undumped import TITLES
 
 MANY = frozenset({"general", "influx"})
-"""The parts of which only the dump, or the packing, tells what they hold."""
+"""The parts whose contents are known only after the dump, or the packing."""
 DUMPED = {"influx": "influxdb"}
 PATHS_AT_ONCE = 100
 HOLDS_LIMIT_S = 3600.0
 HELD = {"bytes": (1, 1), "files": (0, 1), "nothing": (0, 0)}
-# A link counts for a byte, as in what is packed.
+# A link counts as one byte, as in the archives.
 HOLDS_STILL = """for p; do
   found=$(find "$p" '(' -type l -o -type f -size +0 ')' -print -quit 2>&1) || found=?
   [ -e "$p" ] || [ -L "$p" ] || found=
@@ -52,7 +52,7 @@ done"""
 
 
 def has_manifest(names: Mapping[str, FileFact], runtag: str) -> bool:
-    """Tell whether a listing has the manifest of a set."""
+    """Return whether a listing has the manifest of a set."""
     return f"{runtag}.{KINDS['manifest']}" in names
 
 
@@ -62,11 +62,11 @@ def refuse_damaged(
     records: RecordFile,
     listed: Mapping[str, Mapping[str, FileFact]],
 ) -> None:
-    """Refuse to go on with a set that was finished, and is not any more what it was then.
+    """Refuse to resume a finished set that has changed since.
 
-    A run would take for whole what a verification found damaged, as it has its name, size and
-    record. And what is gone or cut it would make of what there is now, and send that over copies
-    that may be whole.
+    A run would take files that failed verification as complete, by their names, sizes and records.
+    It would also make missing or cut files from the present data, and replace copies that may be
+    good.
     """
     why = _why_damaged(environment, own, records) if own else ""
     if not (own and why):
@@ -91,7 +91,7 @@ def refuse_damaged(
 
 
 def _why_damaged(environment: Environment, own: BackupSet, records: RecordFile) -> str:
-    """Return why a set that was finished is no longer what it was; '' where it is."""
+    """Return why a finished set is no longer as it was made; '' if it is."""
     check = environment.checks.newest().get((own.runtag, HERE))
     failed = check if check and not check.good else None
     first = f": {failed.problems[0].rstrip('.')}" if failed and failed.problems else ""
@@ -117,13 +117,13 @@ def _is_whole(own: BackupSet, part: Part) -> bool:
 
 
 def _is_made_again(records: RecordFile, part: Part) -> bool:
-    """Tell whether a later run has made a part anew, whose manifest is not written yet."""
+    """Return whether a later run has made a part again, whose manifest is not written yet."""
     record = records.known().get(f"pi:{BACKUPS}/{part.file}")
     return record is not None and record.sha256 != part.sha256
 
 
 def _made_by_runs(own: BackupSet, records: RecordFile) -> Iterator[tuple[str, Record]]:
-    """Yield which archives of a set are there as a run of it has recorded them."""
+    """Yield the archives of a set that still match the records of its runs."""
     for kind in own.archives:
         record = records.known().get(f"pi:{BACKUPS}/{own.runtag}.{KINDS[kind]}")
         if record and record.size_bytes == own.files[kind].size_bytes:
@@ -135,8 +135,8 @@ def with_kept(
 ) -> tuple[BackupFacts, tuple[str, ...]]:
     """Return the facts with the parts that earlier runs of this set made, and which these are.
 
-    Of those that this run cannot make, or only with less in them: a server may be stopped since.
-    What was made whole stays in the set, as of then, and that is told.
+    These are parts that this run cannot make, or only with less in them: a server may have been
+    stopped since. Parts that were made completely stay in the set unchanged, and are reported.
     """
     kept: dict[str, Record] = {}
     expected = _expected(facts, own.runtag) if own else None
@@ -164,9 +164,9 @@ def with_kept(
 def known_of(
     own: BackupSet | None, records: RecordFile, kept: tuple[str, ...]
 ) -> Mapping[str, Record]:
-    """Return the records by which a plan tells what is finished, however it would be made now.
+    """Return the records by which a plan knows what is finished, however it would be made now.
 
-    A finished set is of its moment, and so are the parts that are kept, with what is beside them.
+    A finished set is a snapshot, and so are the parts that are kept, with the data beside them.
     """
     known = dict(records.known())
     finished = own.manifest.made if own and own.manifest else ()
@@ -184,11 +184,11 @@ def known_of(
 def refuse_to_lose(
     environment: Environment, before: Mapping[str, BackupSet], facts: BackupFacts
 ) -> None:
-    """Refuse to replace sets that hold what this run cannot save, unless that is gone for good.
+    """Refuse to replace sets that hold what this run cannot save, unless that is declared gone.
 
-    As where a database server is stopped, a row of hosts.toml was removed, or a drive is away:
-    nothing else may have it. `before`: what bears the name of this run by where it lies, here or
-    in a vault; after a new SD card a vault has the only one.
+    For example if a database server is stopped, a row of hosts.toml was removed, or a drive is not
+    mounted: these sets may hold the only copy. `before`: the sets with this run's name by
+    location, here or a vault; after a new SD card a vault has the only one.
     """
     gone = environment.gone(environment.owner.read())
     whole = [each for each in before.values() if each.state in FINISHED]
@@ -214,13 +214,13 @@ def refuse_to_lose(
 def _sizes_now(
     host: Host, facts: BackupFacts, sets: Iterable[BackupSet]
 ) -> Mapping[str, tuple[int, int]]:
-    """Return which paths that sets hold something of do so still, as pairs of a manifest's sizes.
+    """Return which paths in the sets still have data, as pairs of sizes as in a manifest.
 
-    No more is told than whether there is a byte, and a file: to count them takes as long as to
-    pack them. Of what nobody can look at it is taken for granted.
+    The sizes only tell whether there is a byte, and a file: counting takes as long as packing.
+    Paths that cannot be read count as present.
     """
     wanted = {path for each in sets if each.manifest for path in each.manifest.sizes}
-    wanted = {each for each in wanted if "\\" not in each}  # it stands for a byte that is no text
+    wanted = {each for each in wanted if "\\" not in each}  # an escape for a byte that is not text
     paths = {each: posixpath.join(facts.folder, each) for each in sorted(wanted)}
     paths |= {each.path.lstrip("/"): each.path for each in facts.outside}
     found: dict[str, tuple[int, int]] = {}
@@ -238,7 +238,7 @@ def _lost(one: BackupSet, other: BackupSet) -> frozenset[Holding]:
 
 
 def _is_known_before(holding: Holding) -> bool:
-    """Tell whether a run knows of it before it packs and dumps."""
+    """Return whether a run knows about it before it packs and dumps."""
     kind, *names = holding
     return not names or (len(names) == 1 and kind not in MANY)
 
@@ -246,7 +246,7 @@ def _is_known_before(holding: Holding) -> bool:
 def _expected(
     facts: BackupFacts, runtag: str, sizes: Mapping[str, tuple[int, int]] | None = None
 ) -> BackupSet:
-    """Return the set that a run would make, as far as is known; `sizes` as in a manifest."""
+    """Return the set that a run would make, as far as known; `sizes` as in a manifest."""
     known = {SIZES: sizes} if sizes else {}
     parts = tuple(
         Part(

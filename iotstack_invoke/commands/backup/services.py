@@ -29,12 +29,12 @@ from .undumped import DumpProblem
 
 _, VOLUMES = FOLDERS
 INFLUX_DATA = f"{VOLUMES}/influxdb"
-"""The one folder whose files are never copied, and whose data need their container."""
+"""The only folder whose files are never copied, and whose data need their container."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceRow:
-    """A container with what is saved of it, or a folder that none uses (`container` is '')."""
+    """A container and how it is saved, or an unused folder (`container` is '')."""
 
     container: str
     image: str
@@ -46,15 +46,15 @@ class ServiceRow:
     left_out: tuple[Exclusion, ...] = ()
     """What the table leaves out of its paths."""
     in_layer: str = ""
-    """What it wrote into its own layer that may be of worth, if it mounts no data."""
+    """What it wrote to its own layer that may be of value, if it mounts no data."""
 
 
 def list_services(settings: Settings, report: Report, *, as_json: bool) -> int:
     """Print a row for each container, then one for each folder of volumes/ that none uses.
 
-    Rows of hosts.toml that match no container are told, and change no exit code.
-    Returns 3 where a database is not covered, or Docker does not tell of the containers. Raises
-    Refused where there is no stack.
+    Also prints rows of hosts.toml that match no container; they do not change the exit code.
+    Returns 3 if a database is not covered, or Docker does not list the containers. Raises Refused
+    if there is no stack.
     """
     folder = settings.stack.folder
     host = LocalHost(folder)
@@ -127,7 +127,7 @@ def _left_out(exclusions: Iterable[Exclusion], paths: Iterable[str]) -> tuple[Ex
 
 
 def _told(row: ServiceRow) -> dict[str, Any]:
-    """Return a row as programs are told it."""
+    """Return a row for programs."""
     left_out = [{"path": each.path, "reason": each.reason} for each in row.left_out]
     return {**asdict(row), "left_out": left_out}
 
@@ -135,9 +135,9 @@ def _told(row: ServiceRow) -> dict[str, Any]:
 def _unused(
     folders: set[str], services: Services, stack: str, no_influx: str, *, asked: bool
 ) -> Iterator[ServiceRow]:
-    """Yield the folders that no container mounts anything of.
+    """Yield the folders of which no container mounts anything.
 
-    `stack`: its folder; `no_influx`: why there is no InfluxDB to dump; `asked`: Docker told of the
+    `stack`: its folder; `no_influx`: why there is no InfluxDB to dump; `asked`: Docker listed the
     containers.
     """
     in_files = _in_compose_files(services, stack)
@@ -158,7 +158,7 @@ def _unused(
 
 
 def _in_compose_files(services: Services, folder: str) -> dict[str, str]:
-    """Return what the compose files say of each folder of volumes/: which service has it."""
+    """Return the service in the compose files that uses each folder of volumes/."""
     found: dict[str, str] = {}
     away = {e.container for e in services.undumped if e.dump and e.state is DumpProblem.AWAY}
     for each in sorted(services.reads.services, key=lambda service: not service.starts):
@@ -173,7 +173,7 @@ def _in_compose_files(services: Services, folder: str) -> dict[str, str]:
 
 
 def _is_down(services: Services) -> bool:
-    """Tell whether compose would start something of the stack, and nothing of it is there."""
+    """Return whether compose would start services of the stack, and none has a container."""
     return not services.saved and any(each.starts for each in services.reads.services)
 
 

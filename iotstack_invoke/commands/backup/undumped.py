@@ -1,6 +1,6 @@
-"""Servers of which a backup has no dump, but the files as they lie: one rule for all. Pure.
+"""Servers without a dump in a backup, whose files are copied instead: one rule for all. Pure.
 
-Not for: databases that nobody here dumps, which are told as not covered (services/table).
+Not for: databases that this tool cannot dump, which are reported as not covered (services/known).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from ...core.dataclass import dataclass
 from ...services.known import COPIED
 
 INFLUX = "InfluxDB"
-"""What is left out of a set with no dump of it: a restore knows by that of its files."""
+"""The entry for what is left out of a set without dump: a restore recognises its files by it."""
 TITLES = {
     "influxdb": INFLUX,
     "influxdb2": "InfluxDB 2",
@@ -50,16 +50,16 @@ _CURE = {
 
 @dataclass(frozen=True, slots=True)
 class Undumped:
-    """A server that does not run, or of which Docker does not tell."""
+    """A server that does not run, or that Docker does not list."""
 
     container: str
     dump: str
-    """What it would be dumped by; '' for one that is only stopped for its copy."""
+    """The program that would dump it; '' for one that is only stopped for its copy."""
     state: DumpProblem
     files: str = ""
-    """Whose files are copied instead, if not its own."""
+    """The server whose files are copied instead, if not its own."""
     copied: bool = True
-    """The backup has its files; else they are named as not covered."""
+    """The backup has its files; otherwise they are reported as not covered."""
 
     @property
     def why(self) -> str:
@@ -74,7 +74,7 @@ class Undumped:
 
     @property
     def warning(self) -> str:
-        """What the owner is told, with what to do."""
+        """The warning for the owner, with what to do."""
         what = f"{self.container} is not stopped for its copy"
         if self.dump:
             what = f"{TITLES[self.dump]} is not dumped"
@@ -82,11 +82,11 @@ class Undumped:
 
     @property
     def cure(self) -> str:
-        """What is to be done."""
+        """What to do."""
         return _CURE[self.state].format(name=self.container)
 
     @property
     def left_out(self) -> tuple[LeftOut, ...]:
-        """What the manifest says of a dump that there is not."""
+        """The manifest's entry for a missing dump."""
         what = INFLUX if self.dump == "influxdb" else f"a dump of {self.container}"
         return (LeftOut(what, self.why),) if self.dump else ()

@@ -1,4 +1,4 @@
-"""Which containers of images that nobody knows are servers of databases, by what they keep."""
+"""Which containers with unknown images are database servers, by the files they keep."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def with_unknown_servers(
 ) -> tuple[Cover, ...]:
     """Return how each is saved: a server that writes while it is copied is not covered.
 
-    What hosts.toml has a row for is as its owner says.
+    Rows of hosts.toml are the owner's decision.
     """
     asked = {
         each.container.name: _packed_of(known[each.container.name], holdings, folder)
@@ -54,7 +54,7 @@ def with_unknown_servers(
 
 
 def _packed_of(found: InspectedContainer, holdings: Holdings, folder: str) -> tuple[str, ...]:
-    """Return what a container writes to that a backup packs, as absolute paths."""
+    """Return what a container writes to and a backup packs, as absolute paths."""
     outside = [each.path for each in holdings.outside]
     return tuple(
         mount.on_host
@@ -66,7 +66,7 @@ def _packed_of(found: InspectedContainer, holdings: Holdings, folder: str) -> tu
 
 
 def _shown(path: str, folder: str) -> str:
-    """Return a path from the stack's folder on, if it lies in it."""
+    """Return a path relative to the stack's folder, if it is in it."""
     return os.path.relpath(path, folder) if is_in(path, folder) else path
 
 
@@ -79,7 +79,7 @@ def _told(
 ) -> Cover:
     """Return how a container is saved that may write data of a server.
 
-    Not what another container mounts more closely: that one is judged by itself.
+    Without what another container mounts more closely: that one is judged separately.
     """
     for data in live:
         mine = max((each for each in mounted if is_in(data.folder, each)), key=len, default="")

@@ -1,4 +1,4 @@
-"""The rules of a backup as a picture, and why one file would be made. Changes nothing."""
+"""The rules of a backup as a graph, and why one file would be made. Changes nothing."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from .facts import gather_facts
 
 
 def show_graph(settings: Settings, report: Report, form: str) -> None:
-    """Print the rules of a backup of this minute; looks at nothing.
+    """Print the rules of a backup of this minute; examines nothing.
 
-    Raises UsageError for a form that there is not.
+    Raises UsageError for an unknown format.
     """
     if form not in GRAPH_FORMS:
         raise UsageError(f"--format {form}: use one of {', '.join(GRAPH_FORMS)}.")
@@ -41,7 +41,7 @@ def show_why(settings: Settings, report: Report, target: str) -> None:
     """Print how one file is made, from what, and whether it would be made now and why.
 
     `target` may lack its role: then it is the Pi's, below the stack's folder; or be an absolute
-    path below that, or below a vault's. Raises RuleError where it is not there and nothing would
+    path below that, or below a vault's. Raises RuleError if it does not exist and nothing would
     make it.
     """
     environment = Environment.of(settings)
@@ -82,9 +82,9 @@ def _with_role(target: str, roots: Mapping[str, str]) -> str:
 
 
 def _made(wanted: File, found: tuple[str, str] | None, facts: BackupFacts) -> list[str]:
-    """Return the files that a backup of this stack makes, of the runtag and where a file is.
+    """Return the files that a backup of this stack makes, with the runtag in a file's path.
 
-    A word is a runtag where it tells a time, or where backups lie.
+    A word is a runtag if it gives a time, or if it is in the folder of backups.
     """
     is_here = wanted.role == "pi"
     kinds = (*facts.kinds, "manifest", "restore", *(() if is_here else ("log",)))
@@ -96,7 +96,7 @@ def _made(wanted: File, found: tuple[str, str] | None, facts: BackupFacts) -> li
 
 
 def _not_made(wanted: File, found: tuple[str, str] | None, made: Iterable[str]) -> str:
-    """Return why nothing makes a file, with what is made that has a name like it."""
+    """Return why nothing makes a file, with similarly named files that are made."""
     told = f"{wanted} ({wanted.absolute}) does not exist, and no backup of this stack creates it"
     names = {posixpath.basename(each) for each in made}
     if found and found[1] in PARTS and posixpath.basename(wanted.path) not in names:

@@ -1,4 +1,4 @@
-"""Archives without a manifest are taken in: read to their end, told once, and written down."""
+"""Archives without a manifest are adopted: read to their end, reported once, and recorded."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from .verify import bare_advice, verify_copy
 def adopt(
     environment: Environment, at: str, runtags: Container[str], checks: Checks, report: Report
 ) -> frozenset[str]:
-    """Read sets without a manifest in a place, and return those that are whole: they are ours now.
+    """Read sets without a manifest in a location, and return the complete ones: they are adopted.
 
-    Also those that lost it, as their texts tell: of them it is written down that they are read.
+    Also those that lost it, as their texts show: for them only the reading is recorded.
     """
     adopted = set()
     for copy in copies_at(environment, at, checks):

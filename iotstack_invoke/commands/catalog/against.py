@@ -1,4 +1,4 @@
-"""How the files of a set differ from what its manifest says, and its texts from what was written.
+"""How the files of a set differ from its manifest, and its texts from those written.
 
 Pure: what was read comes in, sentences go out. Not for: reading (verify).
 """
@@ -25,11 +25,11 @@ from ...reporting.run_log import log_fits
 _HELD = re.compile(r"(?P<file>\S+)  \((?P<size>[\d,]+) bytes\)")
 """A line of RESTORE.txt that names an archive."""
 _NEEDED = ("databases", "shards")
-"""What every version told of InfluxDB's dump."""
+"""The facts that every version recorded of InfluxDB's dump."""
 
 
 def file_differs(name: str, part: Part, size_bytes: int, sha256: str) -> Iterator[str]:
-    """Yield how an archive differs as a file; of one that could not be read that is told."""
+    """Yield how an archive differs as a file; one that could not be read is reported as such."""
     if not part.sha256:
         yield f"The manifest has no SHA-256 of {name}, so it cannot be verified."
     if not sha256:
@@ -41,7 +41,7 @@ def file_differs(name: str, part: Part, size_bytes: int, sha256: str) -> Iterato
 
 
 def unnamed(manifest: Manifest, kinds: Collection[str]) -> Iterator[str]:
-    """Yield which archives are there of parts that the manifest does not know."""
+    """Yield the archives of parts that the manifest does not list."""
     told = {part.kind for part in manifest.parts}
     for kind in kinds:
         if kind not in told:
@@ -49,7 +49,7 @@ def unnamed(manifest: Manifest, kinds: Collection[str]) -> Iterator[str]:
 
 
 def content_differs(part: Part, reading: Reading) -> Iterator[str]:
-    """Yield how what an archive holds differs from what the manifest says of it."""
+    """Yield how the contents of an archive differ from those in the manifest."""
     said: Mapping[str, Any] = part.facts
     if part.kind == "general" and "unpacked_bytes" in said and reading.unpacked_bytes:
         if said["unpacked_bytes"] != reading.unpacked_bytes:
@@ -68,7 +68,7 @@ def content_differs(part: Part, reading: Reading) -> Iterator[str]:
 
 
 def _dumps_differ(part: Part, reports: Mapping[str, SqlReport]) -> Iterator[str]:
-    """Yield how dumps of SQL differ: whose they are, and the rows of each table."""
+    """Yield how dumps of SQL differ: their servers, and the rows of each table."""
     found = {name.removeprefix("./"): report for name, report in reports.items()}
     for server in part.facts.get("servers", ()):
         container = server["container"]
@@ -97,13 +97,13 @@ def _differ(part: Part, what: str, said: Any, found: Any) -> str:
 
 
 def state_differs(said: Any, manifest: Manifest) -> Iterator[str]:
-    """Yield where the manifest calls the set better or worse than its own parts make it."""
+    """Yield where the manifest gives the set a better or worse state than its own parts do."""
     if said != manifest.state:
         yield f"The manifest has state {said!r}, but by its parts it is {manifest.state!r}."
 
 
 def manifest_gone(runtag: str, texts: Mapping[str, bytes]) -> Iterator[str]:
-    """Yield that a manifest was there once: other scripts write no such texts."""
+    """Yield that a manifest existed once: other scripts write no such texts."""
     name = f"{runtag}.{KINDS['log']}"
     ours = {"restore"} & texts.keys()
     ours |= {"log"} if log_fits(texts.get("log", b""), name) is not None else set()
@@ -115,10 +115,10 @@ def manifest_gone(runtag: str, texts: Mapping[str, bytes]) -> Iterator[str]:
 def texts_differ(
     manifest: Manifest, content: bytes, texts: Mapping[str, bytes], *, has_sum: bool
 ) -> Iterator[str]:
-    """Yield which text of a set is not what was written: none of its data is lost by that.
+    """Yield which text of a set was changed: none of its data is lost by that.
 
-    `content` is the manifest as a file, `texts` what was read of the others. The first versions
-    wrote no sums: of theirs nothing can be said that has none.
+    `content` is the manifest as a file, `texts` the other texts that were read. The first versions
+    wrote no checksums: their texts cannot be checked.
     """
     log = f"{manifest.runtag}.{KINDS['log']}"
     fits = {

@@ -1,4 +1,4 @@
-"""Where the copies of the sets lie, here and in the vaults, and which of them are meant."""
+"""The copies of the sets, here and in the vaults, and how to select them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ALL = "all"
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """A set as it lies in one place."""
+    """The copy of a set in one location."""
 
     at: str
     storage: Storage
@@ -40,13 +40,13 @@ class Copy:
     encrypted: bool = False
     """Some of it is encrypted there."""
     shut: bool = False
-    """It is encrypted, and there is no key here to decrypt it."""
+    """It is encrypted, and no key here decrypts it."""
     passed: tuple[PassedOver, ...] = ()
-    """The newer sets that were passed over, where it was asked for as the latest."""
+    """The newer sets that were passed over, if it was requested as the latest."""
 
     @property
     def in_place(self) -> bool:
-        """Whether its archives can be used where they lie."""
+        """Whether its archives can be used in place."""
         return not (self.far or self.encrypted)
 
     @property
@@ -59,9 +59,9 @@ class Copy:
         return f"{self.folder}/{self.runtag}.{KINDS[kind]}"
 
     def manifest(self) -> Manifest | None:
-        """Return its manifest, None where it has none.
+        """Return its manifest, None if it has none.
 
-        Raises ValueError where it is damaged, StepFailed where it cannot be read.
+        Raises ValueError if it is damaged, StepFailed if it cannot be read.
         """
         if "manifest" not in self.backup.files:
             return None
@@ -71,9 +71,9 @@ class Copy:
         return read_manifest(self.manifest_content(), self.runtag)
 
     def manifest_content(self) -> bytes:
-        """Return its manifest as a file, b"" where it has none; too large a one is cut.
+        """Return its manifest as a file, b"" if it has none; cut if it is too large.
 
-        Raises StepFailed where it cannot be read.
+        Raises StepFailed if it cannot be read.
         """
         if "manifest" not in self.backup.files:
             return b""
@@ -82,11 +82,11 @@ class Copy:
 
 
 def places_meant(environment: Environment, asked: str, *, one: bool = False) -> tuple[str, ...]:
-    """Return which places `--at` means: here, a vault's name, vault (every one) or all.
+    """Return the locations of `--at`: here, a vault's name, vault (every one) or all.
 
-    `one`: only one of them is used, so nobody means all; of the vaults it is the first. Another
-    host's folder in a vault (`nas/other-pi`) is meant only where it is named. Raises UsageError
-    for any other.
+    `one`: only one of them is used, so `all` is no choice; of the vaults it is the first. Another
+    host's folder in a vault (`nas/other-pi`) counts only if it is named. Raises UsageError for any
+    other.
     """
     names, several = (HERE, *environment.vaults), () if one else (ALL,)
     if asked == HERE or environment.knows(asked):
@@ -103,7 +103,7 @@ def places_meant(environment: Environment, asked: str, *, one: bool = False) -> 
 
 
 def copies_at(environment: Environment, at: str, checks: Checks) -> tuple[Copy, ...]:
-    """Return all copies in one place, newest first; raises StepFailed where it does not answer."""
+    """Return all copies in one location, newest first; raises StepFailed if it does not answer."""
     if at == HERE:
         sets = environment.sets(checks)
         return tuple(
@@ -151,7 +151,7 @@ def choose_copy(
 
 
 def _latest_of(copies: tuple[Copy, ...], checks: Checks) -> Latest:
-    """Return the latest of the copies of one place: of those that a run has finished."""
+    """Return the latest of the copies in one location: of those that a run has finished."""
     if not copies:
         return Latest(None)
     first = copies[0]
@@ -162,16 +162,16 @@ def _latest_of(copies: tuple[Copy, ...], checks: Checks) -> Latest:
 
 
 def none_finished(where: str, passed: Iterable[PassedOver], others: str = "") -> NotFound:
-    """Return the error for a place without a latest set, with what there is; as in not_found."""
+    """Return the error for a location without a latest set, with its sets; as in not_found."""
     unfinished = ", ".join(dict.fromkeys(each.runtag for each in passed))
     but = f" except those that cannot be the latest: {unfinished}" if unfinished else ""
     return NotFound(f"No backups found {in_places(where)}{but}.{others}")
 
 
 def not_found(runtag: str, known: Iterable[str], where: str, others: str = "") -> NotFound:
-    """Return the error for a runtag that is not there, with the nearest ones that are.
+    """Return the error for a missing runtag, with the nearest existing ones.
 
-    `others`: where another machine's is, as told_of_others says it.
+    `others`: where another machine's is, from told_of_others.
     """
     listed = list(known)
     near = difflib.get_close_matches(runtag, listed, 3, 0.4) or listed[:3]
@@ -180,9 +180,9 @@ def not_found(runtag: str, known: Iterable[str], where: str, others: str = "") -
 
 
 def told_of_others(vaults: Iterable[VaultConfig], asked: str, flag: str) -> str:
-    """Return which flag names a backup of another machine in vaults by host; '' for none.
+    """Return the flag for a backup of another machine in vaults by host; '' for none.
 
-    `inv list` shows it, so whoever names it must not be told that there is none.
+    `inv list` shows such a backup, so a message must not say that none exists.
     """
     found = [each for vault in vaults if vault.by_host for each in _others_with(vault, asked)]
     if not found:
@@ -192,7 +192,7 @@ def told_of_others(vaults: Iterable[VaultConfig], asked: str, flag: str) -> str:
 
 
 def _others_with(vault: VaultConfig, asked: str) -> Iterator[str]:
-    """Yield whose folders of a vault hold a set, or any; nothing where it does not answer."""
+    """Yield whose folders of a vault hold a set, or any; nothing if it does not answer."""
     with contextlib.suppress(StepFailed):
         for address in other_hosts(vault):
             storage = vault_storage(vault, address.partition("/")[2])
@@ -213,11 +213,11 @@ def find_copy(
     *,
     named: str = "",
 ) -> Copy:
-    """Return the copy of a runtag in the places of `at`; the first that has it.
+    """Return the copy of a runtag in the locations of `at`; the first that has it.
 
-    Without `at`, here and then vault by vault; of `latest` the newest of them all, and `warn` is
-    told which place could not be asked. It is told as well which newer sets were passed over;
-    `named` as in passed_told. Raises NotFound.
+    Without `at`, here and then vault by vault; for `latest` the newest of them all. Calls `warn`
+    for each location that does not answer, and for newer sets that were passed over; `named` as in
+    passed_told. Raises NotFound.
     """
     names = places_meant(environment, at or ALL)
     if asked == LATEST and not at:
@@ -261,9 +261,9 @@ def find_copy(
 
 
 def newer_elsewhere(environment: Environment, chosen: Copy, checks: Checks) -> tuple[str, ...]:
-    """Return where a newer backup of the same machine lies than the latest of one place.
+    """Return where a newer backup of the same machine is than the latest of one location.
 
-    And where one does that is passed over, and where that cannot be told; a sentence each.
+    Also where a newer one is passed over, and where that is unknown; a sentence each.
     """
     names = tuple(each for each in (HERE, *environment.vaults) if each != chosen.at)
     found, passed, away = _latest_of_each(environment, names, checks)
@@ -286,7 +286,7 @@ def newer_elsewhere(environment: Environment, chosen: Copy, checks: Checks) -> t
 def _latest_of_each(
     environment: Environment, names: Iterable[str], checks: Checks
 ) -> tuple[list[Copy], list[PassedOver], list[StepFailed]]:
-    """Return the latest of each place that has one, what it passes over, and who cannot tell."""
+    """Return the latest of each location, what it passes over, and which did not answer."""
     found, passed, away = list[Copy](), list[PassedOver](), list[StepFailed]()
     for at in names:
         try:
@@ -309,7 +309,7 @@ def _may_be_newer(error: StepFailed) -> str:
 
 
 def _age(copy: Copy) -> tuple[bool, datetime]:
-    """Return whether a copy is of this machine, and when it was made: the latest is the most."""
+    """Return whether a copy is of this machine, and its date: the latest is the maximum."""
     manifest = None
     with contextlib.suppress(ValueError):
         manifest = copy.manifest()
@@ -319,8 +319,8 @@ def _age(copy: Copy) -> tuple[bool, datetime]:
 
 
 def here_too(environment: Environment, asked: str, checks: Checks) -> str:
-    """Return how a message about a vault that is away ends where the same set lies here."""
-    with contextlib.suppress(NotFound, StepFailed):  # the vault is what was asked for
+    """Return the end of a message on an unreachable vault if the same set is here."""
+    with contextlib.suppress(NotFound, StepFailed):  # the vault was requested
         if asked:
             copy = choose_copy(copies_at(environment, HERE, checks), asked, HERE, checks)
             return told_here(copy.backup, "--at here")
@@ -328,7 +328,7 @@ def here_too(environment: Environment, asked: str, checks: Checks) -> str:
 
 
 def told_here(backup: BackupSet, flag: str, where: str = HERE) -> str:
-    """Return the same of a set, with the flag that takes it; '' for one that is of no use.
+    """Return the same for a set, with the flag that selects it; '' for an unusable one.
 
     `where`: `here`, or `on` a host.
     """
@@ -337,6 +337,6 @@ def told_here(backup: BackupSet, flag: str, where: str = HERE) -> str:
 
 
 def kinds_of(copy: Copy, manifest: Manifest | None) -> Mapping[str, str]:
-    """Return the parts that a set has or must have, each with the hash it must have, or ''."""
+    """Return the parts that a set has or must have, each with its expected hash, or ''."""
     told = {part.kind: part.sha256 for part in manifest.made} if manifest else {}
     return {**dict.fromkeys(copy.backup.archives, ""), **told}

@@ -35,9 +35,9 @@ SAME = {
 
 @dataclass(frozen=True, slots=True)
 class FileChange:
-    """One thing that is in one set alone, or differs: its size in each, None where it is not.
+    """One thing that is in one set only, or differs: its size in each, None if missing.
 
-    Of a table of SQL its rows are told in place of bytes.
+    For a table of SQL, rows instead of bytes.
     """
 
     name: str
@@ -56,12 +56,12 @@ class FileChange:
 def diff(
     settings: Settings, first: str, second: str, at: str, report: Report, *, as_json: bool
 ) -> int:
-    """Print what is in the second set and not in the first, and the other way round."""
+    """Print what is in the second set and not in the first, and vice versa."""
     environment = Environment.of(settings)
     try:
         with signals_raised():
             checks = environment.checks.newest()
-            warn = functools.cache(report.warn)  # both may be asked for as the latest
+            warn = functools.cache(report.warn)  # both may be requested as the latest
             before, after = (
                 find_copy(environment, each, at, checks, warn) for each in (first, second)
             )
@@ -143,7 +143,7 @@ def _members(copy: Copy, part: str) -> Iterable[Member]:
 def compare_members(before: Iterable[Member], after: Iterable[Member]) -> tuple[FileChange, ...]:
     """Return which members differ, by name; the first archive is kept in memory, without content.
 
-    The order in an archive means nothing: tar of the seed packs as the disk gives.
+    The order in an archive means nothing: tar packs in the order of the disk.
     """
     left = {each.name: each for each in before}
     changes = []
@@ -168,7 +168,7 @@ def _difference(old: Member, new: Member) -> str:
 
 
 def _rows(copy: Copy, part: str) -> Mapping[str, int]:
-    """Return the rows of each table by name: told by the manifest, or by the dumps."""
+    """Return the rows of each table by name, from the manifest or else from the dumps."""
     manifest, _ = manifest_of(copy)
     parts = {each.kind: each for each in manifest.made} if manifest else {}
     servers = parts[part].facts.get("servers") if part in parts else None
@@ -194,7 +194,7 @@ def _rows(copy: Copy, part: str) -> Mapping[str, int]:
 
 
 def _buckets(copy: Copy, part: str) -> Mapping[str, int]:
-    """Return the size of each bucket by name: told by the manifest, or by the dump."""
+    """Return the size of each bucket by name, from the manifest or else from the dump."""
     manifest, _ = manifest_of(copy)
     parts = {each.kind: each for each in manifest.made} if manifest else {}
     told: Any = parts[part].facts.get("buckets") if part in parts else None
@@ -210,7 +210,7 @@ def _buckets(copy: Copy, part: str) -> Mapping[str, int]:
 
 
 def _shards(copy: Copy, part: str) -> Mapping[str, int]:
-    """Return the size of each shard and database by name: told by the manifest, or by the dump."""
+    """Return the size of each shard and database by name, from the manifest or the dump."""
     manifest, _ = manifest_of(copy)
     facts: Mapping[str, Any] = (
         next((each.facts for each in manifest.made if each.kind == part), {}) if manifest else {}
@@ -235,7 +235,7 @@ def _dump_facts(copy: Copy, part: str) -> Mapping[str, Any]:
 
 
 def compare_sizes(before: Mapping[str, int], after: Mapping[str, int]) -> tuple[FileChange, ...]:
-    """Return which things are there once only, or have another size."""
+    """Return what is in one set only, or has another size."""
     return tuple(
         FileChange(name, before.get(name), after.get(name))
         for name in sorted({*before, *after})

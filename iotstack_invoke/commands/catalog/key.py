@@ -1,7 +1,7 @@
-"""The key that decrypts copies: made, written down for a bad day, and proven to decrypt them.
+"""The key that opens encrypted copies: made, printed as a recovery sheet, and tested.
 
-It belongs on a laptop and on paper, never on the machine that is backed up, which needs its public
-half only. What is encrypted with it, and how, is in vaults/.
+It belongs on a laptop and on paper, never on the machine that is backed up, which needs only its
+public half. The encryption itself is in vaults/.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ SECRET = re.compile(r"AGE-SECRET-KEY-[A-Z0-9-]+")
 
 
 def make_key(settings: Settings, identity: str, report: Report) -> int:
-    """Make a key in a new file of mode 0600, and its sheet; tell what belongs in hosts.toml.
+    """Make a key in a new file of mode 0600, and its sheet; print the lines for hosts.toml.
 
-    Raises Refused where the file is there, StepFailed where age is not.
+    Raises Refused if the file exists, StepFailed if age is missing.
     """
     path = _path_of(identity)
     if os.path.lexists(path):
@@ -47,7 +47,7 @@ def make_key(settings: Settings, identity: str, report: Report) -> int:
 def write_sheet(settings: Settings, identity: str, report: Report) -> int:
     """Write beside a key how to open and restore copies with plain commands; mode 0600.
 
-    The sheet holds the key itself where age can be given it from paper.
+    The sheet holds the key itself if it can be given to age from paper.
     """
     path = _path_of(identity)
     text = "\n".join(sheet_lines(settings.vaults, path, read_identity(path).decode("utf-8")))
@@ -102,7 +102,7 @@ def sheet_lines(vaults: tuple[VaultConfig, ...], path: str, key: str) -> Iterato
 
 
 def _fetch(vault: VaultConfig) -> str:
-    """Return how files are copied from a vault by hand."""
+    """Return how to copy files from a vault by hand."""
     folder = f"{vault.folder}/HOSTNAME" if vault.by_host else vault.folder
     if vault.remote:
         return f"rclone copy {shlex.quote(folder)} . --include '2026-11-23_1100.*'"
@@ -114,9 +114,10 @@ def _fetch(vault: VaultConfig) -> str:
 
 
 def check_key(settings: Settings, identity: str, at: str, report: Report) -> int:
-    """Decrypt the first bytes of each encrypted file of the newest backup in each vault.
+    """Open each encrypted file of the newest backup in each vault, up to its first bytes.
 
-    Return 1 if one fails or a vault does not answer. Raises NotFound if nothing is encrypted.
+    Returns 1 if one is not opened or a vault does not answer. Raises NotFound if none is
+    encrypted.
     """
     path = _path_of(identity)
     read_identity(identity)
@@ -143,7 +144,7 @@ def check_key(settings: Settings, identity: str, at: str, report: Report) -> int
 
 
 def _check_in(environment: Environment, name: str, report: Report) -> int:
-    """Return how many encrypted files of the newest set of a vault the key decrypts."""
+    """Return how many encrypted files of the newest set of a vault the key opens."""
     checks = environment.checks.newest()
     copies = tuple(each for each in copies_at(environment, name, checks) if each.encrypted)
     if not copies:
@@ -170,7 +171,7 @@ def _path_of(identity: str) -> str:
 
 
 def _keygen(*words: str) -> str:
-    """Run age-keygen and return the public key that it tells."""
+    """Run age-keygen and return the public key that it prints."""
     try:
         done = subprocess.run(
             [KEYGEN, *words], capture_output=True, text=True, check=False, timeout=60

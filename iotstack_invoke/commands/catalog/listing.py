@@ -1,4 +1,4 @@
-"""The backups here and in the vaults. Imports no rulebook, for its speed."""
+"""The backups here and in the vaults. Imports no rules, for speed."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ from ..shared.vault_sets import is_of_set, sets_there, state_of_copy
 
 @dataclass(frozen=True, slots=True)
 class ListRow:
-    """One runtag of one machine with what there is of it, here and in the vaults."""
+    """One runtag of one machine with its sets, here and in the vaults."""
 
     runtag: str
     here: BackupSet | None
     vaults: Mapping[str, BackupSet]
-    """By the vault's name, or by its address in that of another machine: `nas/other-pi`."""
+    """By the vault's name, or its address for another machine: `nas/other-pi`."""
     checks: Mapping[str, Verification]
-    """The newest verification in each place."""
+    """The latest verification in each location."""
     pins: Mapping[str, str] = field(default_factory=dict)
-    """The note of each pin by its place."""
+    """The note of each pin by its location."""
     owner: str = ""
-    """The folder in which it lies in vaults with one for each machine, if it is not ours."""
+    """Its folder in vaults with one for each machine, if it is not ours."""
 
     @property
     def host(self) -> str:
-        """Whose it is: by the name of such a folder, or by the first manifest that was read."""
+        """Its machine: by the name of such a folder, or by the first manifest that was read."""
         there = (each.manifest for each in (self.here, *self.vaults.values()) if each)
         return self.owner or next((each.host for each in there if each), "")
 
     @property
     def best(self) -> BackupSet:
-        """The set that tells most of it: the one here, or else a vault's."""
+        """The set with the most information: the one here, or else a vault's."""
         return self.here or next(iter(self.vaults.values()))
 
     def state_in(self, vault: str) -> str:
@@ -63,13 +63,13 @@ class ListRow:
 
     @property
     def pinned(self) -> bool:
-        """Whether it is never removed, in one place at least."""
+        """Whether it is never removed, in at least one location."""
         return bool(self.pins)
 
     def verified(self, now: datetime) -> str:
         """Return since when every copy is verified, for people, or else where one is, and when.
 
-        The newest that found damage comes first. A set in one place is told without it.
+        The latest that found damage comes first. For a set in one location, without the location.
         """
         newest = sorted(self.checks.values(), key=lambda each: (not each.good, each.utc))
         there = {*self.vaults, *([HERE] if self.here else [])}
@@ -82,7 +82,7 @@ class ListRow:
 
 
 def gather_rows(environment: Environment) -> tuple[tuple[ListRow, ...], Mapping[str, str]]:
-    """Return all backups, newest first, and what is told of each vault that did not answer."""
+    """Return all backups, newest first, and messages on each vault that did not answer."""
     checks = environment.checks.newest()
     checked: dict[str, dict[str, Verification]] = {}
     for each_check in checks.values():
@@ -119,15 +119,15 @@ def gather_rows(environment: Environment) -> tuple[tuple[ListRow, ...], Mapping[
 
 
 def _places(environment: Environment) -> Iterator[tuple[str, Storage]]:
-    """Yield each vault, and what one with a folder for each machine holds of others."""
+    """Yield each vault, and the sets of other machines in one with a folder for each machine."""
     by_host = {each.name: each for each in environment.settings.vaults if each.by_host}
     for name, storage in tuple(environment.vaults.items()):
-        if "/" in name:  # one that was asked for; its vault tells of it
+        if "/" in name:  # a requested one; its vault lists it
             continue
         yield name, storage
         try:
             others = other_hosts(by_host[name]) if name in by_host else ()
-        except StepFailed:  # which the listing of our own folder tells
+        except StepFailed:  # the listing of our own folder reports it
             continue
         for address in others:
             if environment.knows(address):
@@ -142,7 +142,7 @@ def _add_pins(
     folder: str,
     sets: Iterable[BackupSet],
 ) -> None:
-    """Add the notes of the pins in one place, by runtag and owner, and by place."""
+    """Add the notes of the pins in one location, by runtag and owner, and by location."""
     names = {each.runtag: f"{each.runtag}.{PIN_ENDING}" for each in sets if each.pinned}
     told = storage.read_many(folder, names.values()) if names else {}
     for runtag, name in names.items():
@@ -151,14 +151,14 @@ def _add_pins(
 
 
 def _told(at: str, there: Mapping[str, BackupSet], own: BackupSet | None) -> BackupSet | None:
-    """Return the set of a place, or the one here where that tells what it is: one manifest."""
+    """Return the set of a location, or the one here if it has the same manifest."""
     copy = there.get(at)
     return copy if copy and copy.manifest else own
 
 
 @contextlib.contextmanager
 def _without_collector() -> Iterator[None]:
-    """Pause the search for circles: there are none here, and with 10,000 sets it took 0.6 s."""
+    """Pause the cyclic garbage collector: there are no cycles, and 10,000 sets took 0.6 s."""
     paused = gc.isenabled()
     gc.disable()
     try:
@@ -172,7 +172,7 @@ def _without_collector() -> Iterator[None]:
 def list_backups(settings: Settings, report: Report, *, as_json: bool) -> int:
     """Print the backups, `as_json` for programs, and return the exit code.
 
-    1 where a vault could not be listed, or else 3 where a set is damaged, here or in a vault.
+    1 if a vault could not be listed, or else 3 if a set is damaged, here or in a vault.
     """
     environment = Environment.of(settings)
     try:
@@ -197,7 +197,7 @@ def list_backups(settings: Settings, report: Report, *, as_json: bool) -> int:
     here = [row.here for row in rows if row.here]
     newest = next((each for each in here if each.state in GOOD), None)
     found = lacks(newest, here, gone, here=True) if newest else ()
-    # Of databases and of what the outside part holds the list knows nothing; `status` does.
+    # The list knows nothing of databases and of the outside part; `status` does.
     known = tuple((missing - {(OUTSIDE,)}, each) for missing, each in found)
     lacking = lacks_told(each for each in known if each[0])
     if newest and lacking:
@@ -214,8 +214,8 @@ def _tell_rows(
 ) -> None:
     """Print a row for each backup; `names`: the vaults, `away`: those that were not listed.
 
-    A terminal that has no room for the parts is told them once, below; where it has none for a
-    column of each vault either, a line below each row tells in which places it is.
+    If a terminal is too narrow for the parts, they are printed once, below; if it is too narrow
+    for a column of each vault as well, a line below each row lists its locations.
     """
     several = len({row.host for row in rows if row.host}) > 1
     begin: list[_Column] = [
@@ -252,12 +252,12 @@ _Column = tuple[str, Sequence[str]]
 
 
 def _lines(columns: Iterable[_Column]) -> list[tuple[str, ...]]:
-    """Return a table's lines, the first of which are the titles."""
+    """Return a table's lines, the titles first."""
     return list(zip(*((title, *cells) for title, cells in columns), strict=True))
 
 
 def _where(places: Iterable[_Column], number: int) -> str:
-    """Return in which places a backup is, and how: `here, nas: complete; usb: damaged`."""
+    """Return the locations of a backup, with states: `here, nas: complete; usb: damaged`."""
     by_state: dict[str, list[str]] = {}
     for place, states in places:
         by_state.setdefault(states[number], []).append(place)
@@ -265,8 +265,8 @@ def _where(places: Iterable[_Column], number: int) -> str:
 
 
 def _way_on(environment: Environment) -> str:
-    """Return what helps where there is no backup: a bare machine has nothing to save yet."""
-    from ...stack.compose import COMPOSE_FILES  # only here, for its speed
+    """Return what helps if there is no backup: a bare machine has nothing to save yet."""
+    from ...stack.compose import COMPOSE_FILES  # only here, for speed
 
     if environment.far or any(
         os.path.isfile(f"{environment.settings.stack.folder}/{e}") for e in COMPOSE_FILES
@@ -282,7 +282,7 @@ def _way_on(environment: Environment) -> str:
 
 
 def check_text(check: Verification | None, now: datetime, *, short: bool = False) -> str:
-    """Return when a set was verified last, for people: `2 days`, `2 days: damaged`; or `2 d`."""
+    """Return when a set was last verified, for people: `2 days`, `2 days: damaged`; or `2 d`."""
     if check is None:
         return "never"
     age = age_text(read_utc(check.utc), now, short=short)
@@ -311,6 +311,6 @@ def _plain(row: ListRow, now: datetime) -> dict[str, object]:
 
 
 def plain_check(check: Verification) -> dict[str, object]:
-    """Return a verification as programs read it."""
+    """Return a verification for programs."""
     names = ("utc", "how", "good", "verdict", "problems")
     return {name: getattr(check, name) for name in names}

@@ -1,4 +1,4 @@
-"""A pin beside a set, here and in every vault that has it: the set is never removed by us."""
+"""A pin beside a set, here and in every vault that has it: this tool never removes the set."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BREAKING = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
 
 def pin(settings: Settings, asked: str, note: str, report: Report) -> ExitCode:
-    """Pin a set wherever it is, and return the exit code; raises NotFound where it is nowhere."""
+    """Pin a set in all its locations, and return the exit code; raises NotFound if it has none."""
     if any(unicodedata.category(character) in BREAKING for character in note):
         raise UsageError("--note: write one line of text.")
 
@@ -31,7 +31,7 @@ def pin(settings: Settings, asked: str, note: str, report: Report) -> ExitCode:
 
 
 def unpin(settings: Settings, asked: str, report: Report) -> ExitCode:
-    """Take the pin of a set away wherever it is, and return the exit code; raises NotFound."""
+    """Remove the pin of a set in all locations, and return the exit code; raises NotFound."""
     pinned = []
 
     def remove(storage: Storage, folder: str, runtag: str) -> None:
@@ -50,7 +50,7 @@ def unpin(settings: Settings, asked: str, report: Report) -> ExitCode:
 
 
 def _runtag_of(environment: Environment, asked: str, report: Report) -> Runtag:
-    """Return the runtag that is meant: of the newest set, here or in a vault."""
+    """Return the selected runtag: of the newest set, here or in a vault."""
     if asked == LATEST:
         asked = find_copy(environment, asked, "", environment.checks.newest(), report.warn).runtag
     return read_runtag(asked)
@@ -64,7 +64,7 @@ def _change(
     *,
     said: Callable[[], str],
 ) -> ExitCode:
-    """Change the pin of a set in each place that has the set; one that fails stops no other."""
+    """Change the pin of a set in each location that has it; a failure does not stop the others."""
     environment = Environment.of(settings)
     storages: dict[str, tuple[Storage, str]] = {"here": (environment.host, environment.backups)}
     storages |= {name: (storage, storage.root) for name, storage in environment.vaults.items()}

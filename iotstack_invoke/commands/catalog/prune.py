@@ -1,6 +1,6 @@
-"""Old backups are removed by a policy, here and in the vaults; each place by its own sets alone.
+"""Old backups are removed by a policy, here and in the vaults; each location by its own sets.
 
-look and judge → show every verdict → remove. Not for: the policy itself (retention.py).
+gather and judge → show every decision → remove. Not for: the policy itself (retention.py).
 """
 
 from __future__ import annotations
@@ -64,14 +64,14 @@ NAMES_SHOWN = 20
 
 @dataclass(frozen=True, slots=True)
 class PruneRequest:
-    """What a person asked for besides a policy."""
+    """The request of the user, besides a policy."""
 
     at: str = HERE
     gone: tuple[str, ...] = ()
     """Parts, containers and databases that newer sets need not hold."""
     adopt: bool = False
     undelivered: bool = False
-    """What a vault lacks, or may lack, goes from here as well."""
+    """Also remove sets here that a vault lacks, or may lack."""
     yes: bool = False
     dry_run: bool = False
     as_json: bool = False
@@ -79,7 +79,7 @@ class PruneRequest:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What is known of all places when one of them is judged."""
+    """What is known of all locations when one of them is judged."""
 
     now: datetime
     checks: Checks
@@ -91,7 +91,7 @@ class Known:
 
 @dataclass(slots=True)
 class Pruning:
-    """One place, its policy, and what comes of it; without a policy all stays."""
+    """One location, its policy, and the decisions; without a policy all sets are kept."""
 
     name: str
     storage: Storage
@@ -100,24 +100,24 @@ class Pruning:
     write_once: bool = False
     """Nothing can be removed there, whatever a policy says."""
     by_flags: bool = False
-    """The policy is of the command line, and not of hosts.toml."""
+    """The policy is from the command line, not from hosts.toml."""
     sets: tuple[BackupSet, ...] = ()
     verdicts: tuple[KeepDecision, ...] = ()
     adopted: frozenset[str] = frozenset()
     begun: frozenset[str] = frozenset()
-    """Sets that an earlier run left half removed."""
+    """Sets that an earlier run left partly removed."""
     names: Mapping[str, FileFact] = field(default_factory=dict)
     strangers: tuple[str, ...] = ()
     deliveries: tuple[Delivery, ...] = ()
-    """What each vault lacks of the sets here, where some would go."""
+    """What each vault lacks of the sets here, if some would be removed."""
     held: tuple[str, ...] = ()
-    """The sets that would go from here if no vault lacked them."""
+    """The sets that would be removed here if no vault lacked them."""
     error: str = ""
 
     def look(self, known: Known, *, asked: bool = False) -> None:
-        """Judge the sets that are there, by what was verified as well; raises StepFailed.
+        """Judge the existing sets, with their verifications; raises StepFailed.
 
-        `asked`: what they hold is asked for even where no policy judges them.
+        `asked`: their contents are needed even if no policy judges them.
         """
         names = self.names = self.storage.listdir(self.folder)
         self.begun = removals_in(names)
@@ -134,7 +134,7 @@ class Pruning:
             self.judge(known)
 
     def judge(self, known: Known) -> None:
-        """Give each set its verdict."""
+        """Decide about each set."""
         if self.policy:
             rules = (self.policy, known.now, known.gone, self.adopted)
             alone = self.name == HERE
@@ -144,7 +144,7 @@ class Pruning:
             self.verdicts = verdicts
 
     def hold(self, deliveries: Sequence[Delivery], *, undelivered: bool) -> None:
-        """Keep what a vault lacks or may lack of the sets that would go; or tell it alone."""
+        """Keep sets to be removed that a vault lacks or may lack; or only report it."""
         self.deliveries = tuple(deliveries)
         lacking = {each.runtag: self.lacking(each) for each in self.going}
         self.held = () if undelivered else tuple(tag for tag, why in lacking.items() if why)
@@ -156,7 +156,7 @@ class Pruning:
         )
 
     def lacking(self, backup: BackupSet) -> str:
-        """Return which vaults lack a set that a run has finished, or may; '' for none."""
+        """Return which vaults lack a finished set, or may lack it; '' for none."""
         return "; ".join(
             f"{each.name} is missing it"
             if each.looked
@@ -166,7 +166,7 @@ class Pruning:
         )
 
     def act(self) -> None:
-        """Remove what is to go, the oldest first; raises StepFailed."""
+        """Remove the expired sets, the oldest first; raises StepFailed."""
         if not self.policy:
             return
         finish_removals(self.storage, self.folder)
@@ -176,17 +176,17 @@ class Pruning:
 
     @property
     def going(self) -> tuple[BackupSet, ...]:
-        """The sets that go."""
+        """The sets to remove."""
         return tuple(each.backup for each in self.verdicts if not each.keep)
 
     @property
     def count(self) -> int:
-        """How many sets go."""
+        """How many sets are removed."""
         return len(self.going)
 
 
 def _held(verdict: KeepDecision, checks: Checks) -> KeepDecision:
-    """Return a verdict on a set here that stays as long as a copy of it was found damaged."""
+    """Return a decision that keeps a set here as long as a copy of it is known as damaged."""
     manifest = verdict.backup.manifest
     damaged = [
         check.at
@@ -202,7 +202,7 @@ def _held(verdict: KeepDecision, checks: Checks) -> KeepDecision:
 
 
 def read_flags(flags: Mapping[str, str]) -> Policy | None:
-    """Return the policy of the command line, None where it names none.
+    """Return the policy of the command line, None if it has none.
 
     Raises UsageError with all mistakes.
     """
@@ -229,11 +229,11 @@ def read_flags(flags: Mapping[str, str]) -> Policy | None:
 def prune(
     settings: Settings, request: PruneRequest, flags: Mapping[str, str], report: Report
 ) -> int:
-    """Remove what the policy lets go, and return the exit code.
+    """Remove what the policy expires, and return the exit code.
 
-    A place that fails keeps no other from being pruned. Raises Refused where nobody confirms
-    what is to be removed from a vault, and where that changed while somebody was asked: whoever
-    thinks about it keeps no backup waiting.
+    A failing location does not stop the others. Raises Refused if removals in a vault are not
+    confirmed, and if they changed during the question: the question holds no lock that a backup
+    needs.
     """
     environment = Environment.of(settings)
     stay: list[str] = []
@@ -270,7 +270,7 @@ def prune(
 def _act(
     environment: Environment, prunings: list[Pruning], request: PruneRequest, report: Report
 ) -> list[str]:
-    """Remove what goes, unless it is a dry run; return what is told of old data that stays."""
+    """Remove the expired sets, unless it is a dry run; return messages on old data that stay."""
     if not request.dry_run:
         _write_down(environment, prunings, request)
         for each in prunings:
@@ -284,7 +284,7 @@ def _act(
 
 
 def _held_told(here: Pruning) -> Iterator[str]:
-    """Yield which sets stay here as a vault lacks them, or may lack them, and what helps."""
+    """Yield which sets are kept here as a vault lacks them, or may lack them, and what helps."""
     for each in here.deliveries:
         held = [tag for tag in here.held if each.lacks(tag)]
         them = "them" if len(held) > 1 else "it"
@@ -299,7 +299,7 @@ def _held_told(here: Pruning) -> Iterator[str]:
 def _known(
     environment: Environment, gone: Iterable[str]
 ) -> tuple[Known, Mapping[str, StepFailed]]:
-    """Return what is known now, and what failed where pins were asked for; `gone`: for good."""
+    """Return what is known now, and errors of reading pins; `gone`: declared gone."""
     said = environment.owner.read()
     pinned, away = environment.pinned()
     all_gone = (*map(Gone, gone), *environment.gone(said))
@@ -307,7 +307,7 @@ def _known(
 
 
 def _look_at(prunings: list[Pruning], known: Known, *, asked: bool) -> None:
-    """Look at all places that answered so far, and judge them."""
+    """List all locations that have answered so far, and judge them."""
     for each in prunings:
         with _noted(each):
             if not each.error:
@@ -321,7 +321,7 @@ def _hold(
     away: Mapping[str, StepFailed],
     request: PruneRequest,
 ) -> None:
-    """Keep here what a vault lacks, or may lack as it did not answer, as after a backup."""
+    """Keep here what a vault lacks, or may lack if it did not answer, as after a backup."""
     for here in (each for each in prunings if each.name == HERE and not each.error):
         if any(each.state in DELIVERED for each in here.going):
             names = [each.name for each in environment.settings.vaults]
@@ -336,7 +336,7 @@ def _hold(
 
 
 def _look_again(environment: Environment, prunings: list[Pruning], request: PruneRequest) -> None:
-    """Judge anew after a person was asked; raises Refused where other verdicts come of it."""
+    """Judge again after the question; raises Refused if the decisions changed."""
     confirmed = [each.verdicts for each in prunings]
     known, away = _known(environment, request.gone)
     _look_at(prunings, known, asked=bool(request.gone))
@@ -356,7 +356,7 @@ def _look_again(environment: Environment, prunings: list[Pruning], request: Prun
 def _look(
     environment: Environment, prunings: list[Pruning], request: PruneRequest, report: Report
 ) -> PruneRequest:
-    """Judge all places, and show the verdicts; return the wish with names that mean one thing."""
+    """Judge all locations, and show the decisions; return the request with unambiguous names."""
     known, away = _known(environment, ())
     _look_at(prunings, known, asked=bool(request.gone))
     if request.gone:
@@ -395,10 +395,10 @@ def _look(
 
 
 def _meant(prunings: list[Pruning], names: tuple[str, ...]) -> tuple[str, ...]:
-    """Return what is said to be gone by names that mean one thing each.
+    """Return what is declared gone, by names that each mean one thing.
 
-    Raises UsageError for what no set holds, as a slip would say nothing, and where several bear a
-    name.
+    Raises UsageError for a name that is in no set, since a typing error would have no effect, and
+    for a name of several things.
     """
     held = frozenset().union(*(holdings_of(each) for one in prunings for each in one.sets))
     found = {each: meanings(each, held) for each in names}
@@ -426,12 +426,12 @@ def _first(names: Sequence[str]) -> str:
 def _adopt(
     environment: Environment, pruning: Pruning, known: Known, request: PruneRequest, report: Report
 ) -> bool:
-    """Take in archives without a manifest that can be read to their end, and judge anew.
+    """Adopt archives without a manifest that can be read to their end, and judge again.
 
-    Tells whether what is known of any has changed.
+    Returns whether what is known of any has changed.
 
-    With `adopt` of hosts.toml those alone that would go, of the ones here, and none that is known
-    as damaged. Whoever asks has those read again: they may have lost their manifest alone.
+    With `adopt` of hosts.toml only those here that would be removed, and none that is known as
+    damaged. On the command line those are read again: they may only have lost their manifest.
     """
     foreign = {e.runtag for e in pruning.sets if e.is_foreign} - pruning.adopted
     if not request.adopt:
@@ -456,11 +456,11 @@ def _adopt(
 
 
 def _question(environment: Environment, prunings: list[Pruning], request: PruneRequest) -> str:
-    """Return what a person has to confirm, wherever it goes; '' for nothing.
+    """Return what the user must confirm, in all locations; '' for nothing.
 
-    Raises Refused where nobody is there: only what the command line says of a vault, and what
-    goes from here undelivered, has to be confirmed then, by --yes, if no other copy of a set is
-    known: what hosts.toml says was meant when it was written.
+    Raises Refused without a terminal: then only vault policies of the command line, and
+    undelivered sets to be removed here without another known copy, must be confirmed, by --yes.
+    The policies in hosts.toml need no confirmation.
     """
     losing = [each for each in prunings if each.count and not each.error]
     if request.yes or not losing:
@@ -483,7 +483,7 @@ def _question(environment: Environment, prunings: list[Pruning], request: PruneR
 
 
 def _last_here(prunings: list[Pruning]) -> set[str]:
-    """Return the sets that go from here undelivered, of which no vault is known to keep a copy."""
+    """Return the undelivered sets to be removed here of which no vault is known to have a copy."""
     going = {each.name: {backup.runtag for backup in each.going} for each in prunings}
     return {
         backup.runtag
@@ -502,7 +502,7 @@ def _from(each: Pruning) -> str:
 
 
 def _staying(environment: Environment, prunings: list[Pruning]) -> set[str]:
-    """Return the sets with a manifest that stay somewhere, as far as a place answers."""
+    """Return the sets with a manifest that are kept somewhere, as far as locations answer."""
     found = {e.backup.runtag for one in prunings for e in one.verdicts if e.keep}
     pruned = {each.name for each in prunings if each.verdicts}
     storages: dict[str, tuple[Storage, str]] = {HERE: (environment.host, environment.backups)}
@@ -515,9 +515,9 @@ def _staying(environment: Environment, prunings: list[Pruning]) -> set[str]:
 
 
 def _write_down(environment: Environment, prunings: list[Pruning], request: PruneRequest) -> None:
-    """Write down what is gone for good, of the machines whose sets were judged.
+    """Record what is gone for good, of the machines whose sets were judged.
 
-    Of those that are there now: what is made later counts anew.
+    Applies to the present sets: what is made later counts again.
     """
     if not request.gone:
         return
@@ -534,9 +534,9 @@ def _write_down(environment: Environment, prunings: list[Pruning], request: Prun
 def _tell_return(
     environment: Environment, pruning: Pruning, here: Iterable[BackupSet], report: Report
 ) -> None:
-    """Tell which sets the next backup would deliver again, and what would keep it from that.
+    """Report which sets the next backup would deliver again, and what would prevent that.
 
-    `here`: those that this command leaves here.
+    `here`: those that this command keeps here.
     """
     going = {each.runtag for each in pruning.going}
     vault = next((e for e in environment.settings.vaults if e.name == pruning.name), None)
@@ -559,7 +559,7 @@ def _tell_return(
 
 
 def _tell_lacking(pruning: Pruning, known: Known, report: Report) -> None:
-    """Tell what the newest good set of each machine lacks that an older one has, which stays."""
+    """Report what the newest good set of each machine lacks and an older, kept one has."""
     newest: dict[str, BackupSet] = {}
     for each in newest_first(pruning.sets):
         if each.manifest and each.state in GOOD:
@@ -572,7 +572,7 @@ def _tell_lacking(pruning: Pruning, known: Known, report: Report) -> None:
 
 
 def _choose(environment: Environment, at: str, policy: Policy | None) -> list[Pruning]:
-    """Return the places that were asked for; raises UsageError for one that there is not."""
+    """Return the requested locations; raises UsageError for an unknown one."""
     stack = environment.settings.stack
     given = policy is not None
     here = Pruning(
@@ -606,7 +606,7 @@ def _choose(environment: Environment, at: str, policy: Policy | None) -> list[Pr
 
 @contextlib.contextmanager
 def _noted(each: Pruning) -> Iterator[None]:
-    """Note what went wrong with a place, so that the others have their turn."""
+    """Record an error of a location, so that the others are processed."""
     try:
         yield
     except StepFailed as error:
@@ -614,8 +614,8 @@ def _noted(each: Pruning) -> Iterator[None]:
 
 
 def _show(each: Pruning, report: Report, *, dry_run: bool) -> None:
-    """Print the verdicts of a place, and what is left alone there."""
-    if each.error:  # told at the end
+    """Print the decisions for a location, and what is left alone there."""
+    if each.error:  # reported at the end
         return
     report.write(f"{each.name} ({each.folder}):")
     if each.policy is None:
@@ -649,7 +649,7 @@ def _show(each: Pruning, report: Report, *, dry_run: bool) -> None:
 
 
 def _close(prunings: list[Pruning], report: Report, *, dry_run: bool, as_json: bool) -> ExitCode:
-    """Say how it went, and return the exit code."""
+    """Report the outcome, and return the exit code."""
     if as_json:
         report.write_json([_plain(each, dry_run=dry_run) for each in prunings])
     else:

@@ -1,4 +1,4 @@
-"""One set for people: what it holds, how it was made, what was left out, where its copies lie."""
+"""One set for people: what it holds, how it was made, what was left out, where its copies are."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ TOLD_IN_WORDS = frozenset(
 def show(settings: Settings, asked: str, at: str, report: Report, *, as_json: bool) -> int:
     """Print what a set is; `as_json` for programs. Raises NotFound.
 
-    A vault that is away is a warning, unless `at` says whose copy is meant.
+    An unreachable vault is a warning, unless `at` names the location.
     """
     environment = Environment.of(settings)
     try:
@@ -65,8 +65,8 @@ def show_files(
 ) -> int:
     """Print the members of one archive while it is read; nothing is unpacked.
 
-    Raises NotFound where the set lacks the part, StepFailed where the archive is damaged, after
-    the members that could be read.
+    Raises NotFound if the set lacks the part, StepFailed if the archive is damaged, after the
+    members that could be read.
     """
     if part not in PARTS:
         raise UsageError(f"--files {part}: use one of {', '.join(PARTS)}.")
@@ -87,7 +87,7 @@ def show_files(
 
 
 def members_of(copy: Copy, part: str, *, digests: bool = False) -> Iterator[Member]:
-    """Return the members of an archive in its order; raises StepFailed where it is damaged."""
+    """Return the members of an archive in its order; raises StepFailed if it is damaged."""
     path = copy.path(part)
     try:
         with copy.storage.read(path) as stream:
@@ -100,13 +100,13 @@ def members_of(copy: Copy, part: str, *, digests: bool = False) -> Iterator[Memb
 
 
 def _quoted(name: object) -> str:
-    """Return a name as it is, or in quotes where it would not stay on its line."""
+    """Return a name unchanged, or in quotes if it would not stay on its line."""
     text = str(name)
     return text if text.isprintable() else repr(text)
 
 
 def member_line(member: Member) -> str:
-    """Return a member as `ls -l` would show it, its name with no line break in it."""
+    """Return a member in the form of `ls -l`, its name without line breaks."""
     name = _quoted(member.name)
     link = {"symlink": f" -> {member.link}", "hard link": f" is {member.link}"}
     shown = f"{name}{link.get(member.kind, '')}"
@@ -119,7 +119,7 @@ def _plain_member(member: Member) -> dict[str, object]:
 
 
 def manifest_of(copy: Copy) -> tuple[Manifest | None, str]:
-    """Return the manifest, or why there is none that can be read."""
+    """Return the manifest, or why none can be read."""
     try:
         return copy.manifest(), ""
     except ValueError as error:
@@ -142,13 +142,13 @@ def _plain(copy: Copy, manifest: Manifest | None, damage: str, row: ListRow) -> 
 
 
 def _copies(row: ListRow) -> dict[str, str]:
-    """Return the state of each copy by its place."""
+    """Return the state of each copy by its location."""
     here = {HERE: row.here.state.value} if row.here else {}
     return here | {name: row.state_in(name) for name in row.vaults}
 
 
 def _state(copy: Copy, row: ListRow) -> str:
-    """Return the state of the copy that is shown: by its manifest, which a vault's names lack."""
+    """Return the state of the shown copy: by its manifest, which a vault's listing lacks."""
     state = _copies(row).get(copy.at, UNREAD)
     return copy.backup.state.value if state == UNREAD else state
 
@@ -163,7 +163,7 @@ def _lines(copy: Copy, manifest: Manifest | None, damage: str, row: ListRow) -> 
     if made:
         local, offset = f"{made.astimezone():%Y-%m-%d %H:%M:%S %z}".rsplit(" ", 1)
         zone = manifest.zone if manifest else ""
-        if not zone.endswith(offset):  # it was made in another one than this machine is in
+        if not zone.endswith(offset):  # it was made in another zone than this machine's
             zone = f"{offset} ({zone})" if zone else offset
         zone = "UTC" if zone == "UTC +0000" else zone
         yield f"  made      {local} {zone}, age: {age_text(made, now)}"
@@ -202,7 +202,7 @@ def _optioned(told: Mapping[str, Any]) -> str:
 
 
 def _part_lines(part: Part, left_out: Collection[str]) -> Iterator[str]:
-    """Yield what is told of a part; of what stays in a restore, what there was of it."""
+    """Yield the lines of a part; for what stays in a restore, what existed."""
     if part.error:
         yield f"{part.kind}: not made: {part.error}"
         return
@@ -244,7 +244,7 @@ def _part_lines(part: Part, left_out: Collection[str]) -> Iterator[str]:
 
 
 def _outside_lines(told: Mapping[str, Any], sizes: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what something outside of the stack's folder is, and who mounts it where."""
+    """Yield what something outside of the stack's folder is, and which containers mount it."""
     path, volume = str(told["path"]), told.get("volume")
     size_bytes, files = sizes.get(path.lstrip("/"), (None, 0))
     counted = f"{files:,} file{'' if files == 1 else 's'}"
@@ -259,7 +259,7 @@ def _outside_lines(told: Mapping[str, Any], sizes: Mapping[str, Any]) -> Iterato
 
 
 def _fact_lines(key: str, value: object) -> Iterator[str]:
-    """Yield what else is told of a part: each of several things on a line of its own."""
+    """Yield other facts about a part: each of several values on a separate line."""
     name = key.removesuffix("_bytes").replace("_", " ")
     if isinstance(value, list):
         yield from (f"  {name:<9} {_quoted(each)}" for each in value)

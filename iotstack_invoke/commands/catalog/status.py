@@ -1,7 +1,7 @@
-"""One line for a monitor: is there a good backup, young enough, in every place it belongs.
+"""One line for a monitor: is there a recent good backup in every location that should have one.
 
-A warning where the newest good one lacks what an earlier one had, where a newer one of its
-machine is incomplete, or where a restore did not end.
+A warning if the newest good one lacks what an earlier one had, if a newer one of its machine is
+incomplete, or if a restore did not end.
 """
 
 from __future__ import annotations
@@ -38,36 +38,36 @@ from ...settings.model import Settings
 EVERYWHERE = "all"
 PLACE_LIMIT_S = 60.0
 MANIFESTS_LIMIT_S = 30.0
-"""How long the manifests of one place may take; older sets are not asked for what they had."""
+"""The time limit for manifests of one location; older sets then do not count for what they had."""
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What was seen in one place: its newest good set, or why nothing could be seen."""
+    """The state of one location: its newest good set, or why it is unknown."""
 
     place: str
     newest: Newest = field(default_factory=Newest)
     trouble: str = ""
     host: str = ""
-    """The machine whose sets count; all, if none is named."""
+    """The machine whose sets count; all, if empty."""
     lacks: str = ""
     """What its newest good set lacks that an earlier one had, or of a newer one that failed."""
     missing: tuple[tuple[Holdings, BackupSet], ...] = ()
     """What its newest good set lacks, and which has it."""
     begun: str = ""
-    """Which newer set is unfinished, where a run may be at work on it."""
+    """The newer set that is unfinished, if a run may be working on it."""
 
 
 def tell_status(settings: Settings, max_age: str, at: str, report: Report, name: str = "") -> int:
-    """Print one line where each place has a good backup that is young enough; return 0.
+    """Print one line if each location has a recent good backup; return 0.
 
-    1, a warning to a monitor, where one lacks what an earlier one had, or a restore or the newest
-    backup did not end.
+    Returns 1, a warning to a monitor, if one lacks what an earlier one had, or a restore or the
+    newest backup did not end.
 
-    `name` is a host of the settings whose backups are meant; if it is empty, this machine.
+    `name` is a host of the settings whose backups are checked; if it is empty, this machine.
 
-    `at` is one place, here or a vault; if it is empty, all of them count. Raises StepFailed with
-    the line where one has none, and UsageError.
+    `at` is one location, here or a vault; if it is empty, all of them count. Raises StepFailed
+    with the line if one has none, and UsageError.
     """
     limit = read_duration(max_age)
     with open_environment(settings, name) as environment:
@@ -91,7 +91,7 @@ def tell_status(settings: Settings, max_age: str, at: str, report: Report, name:
 
 
 def _kept(environment: Environment) -> str:
-    """Return what old states of restores take here; '' for nothing, or where nobody can tell."""
+    """Return what old states of restores take here; '' for nothing, or if unknown."""
     try:
         folder = environment.settings.stack.folder
         if not any(
@@ -107,7 +107,7 @@ def _kept(environment: Environment) -> str:
 
 
 def _astray(environment: Environment) -> str:
-    """Return, as the end of a line, that the stack's folder is not there; '' where it may be."""
+    """Return, as the end of a line, that the stack's folder is missing; '' if it may exist."""
     folder = environment.settings.stack.folder
     try:
         found = within(PLACE_LIMIT_S, HERE, lambda: environment.host.stat([folder]))
@@ -117,12 +117,12 @@ def _astray(environment: Environment) -> str:
 
 
 def _owed(environment: Environment, name: str) -> str:
-    """Return which restore or reload did not end, or why nobody can tell; '' for none."""
+    """Return which restore or reload did not end, or why that is unknown; '' for none."""
     try:
         if not environment.host.stat(journal_paths(environment.settings.stack.folder)):
             return ""
         from ..shared.checks import unfinished
-        from ..undo.interrupted import Owing  # with the rules of a restore, which few need here
+        from ..undo.interrupted import Owing  # imports the rules of a restore, rarely needed here
 
         owing = Owing.of_site(environment)
         lines = within(PLACE_LIMIT_S, HERE, owing.read)
@@ -139,7 +139,7 @@ def _owed(environment: Environment, name: str) -> str:
 
 
 def _cure(seen: Sequence[Seen]) -> str:
-    """Return how the owner says that what is lacking is gone for good, '' where nothing is."""
+    """Return how the owner declares that missing data are gone for good, '' if none are."""
     lacking = {each.place: each.missing for each in seen if each.missing}
     if not lacking:
         return ""
@@ -151,14 +151,14 @@ def _cure(seen: Sequence[Seen]) -> str:
 
 
 def _see(environment: Environment, at: str, name: str) -> list[Seen]:
-    """Return what was seen of each place; the stack's own is called by the name of its host."""
+    """Return the state of each location; the stack's own has the name of its host."""
     environment.knows(at)
     storages: dict[str, Storage] = {HERE: environment.host, **environment.vaults}
     if at and at not in storages:
         every = "; default: every place" if len(storages) > 1 else ""
         raise UsageError(f"--at {at}: use one of {', '.join(storages)}{every}.")
     asked = {at: storages[at]} if at else storages
-    # A vault may hold other machines' backups too; whoever names it means all of them.
+    # A vault may hold other machines' backups too; naming it means all of them.
     named = environment.far or not at or at == HERE
     host = host_name(environment.host) if named else ""
     now = datetime.now(UTC)
@@ -185,9 +185,9 @@ def _see(environment: Environment, at: str, name: str) -> list[Seen]:
 
 
 def _with_unfinished(seen: Seen, name: str, *, ended: bool) -> Seen:
-    """Return what was seen here, with the newest set that is newer than the good one, unfinished.
+    """Return the state here, with the newest unfinished set that is newer than the good one.
 
-    A warning where its run has `ended`; one that may be at work is only told.
+    A warning if its run has `ended`; one that may be running is only mentioned.
     """
     newer = (each.runtag for _, each in seen.newest.newer if each.state is State.UNFINISHED)
     runtag = next(newer, "")
@@ -216,7 +216,7 @@ def _look(
         newest = newest_good(storage, folder, now, host=host, failed=failed)
         sets = sets_read(storage, folder, MANIFESTS_LIMIT_S, failed)
         here = name == HERE
-        # Of one of which no manifest can be read its name alone tells whose it is: it lies here.
+        # A set without readable manifest is identified by its name alone: it is here.
         mine = [
             each
             for each in sets
@@ -234,7 +234,7 @@ def _look(
 
 
 def _own(environment: Environment) -> frozenset[str]:
-    """Return the runtags of the sets beside the stack; none where it does not answer."""
+    """Return the runtags of the sets beside the stack; none if it does not answer."""
     try:
         return within(
             PLACE_LIMIT_S, HERE, lambda: runtags_in(environment.host.listdir(environment.backups))
@@ -244,7 +244,7 @@ def _own(environment: Environment) -> frozenset[str]:
 
 
 def _newer(sets: Sequence[BackupSet], good: BackupSet | None, *, here: bool) -> Iterator[str]:
-    """Yield of sets that are newer than the newest good one of a place what is wrong with them."""
+    """Yield the problems of sets that are newer than the newest good one of a location."""
     made = good.made() if good else None
     host = good.manifest.host if good and good.manifest else ""
     for each in sets:
@@ -271,7 +271,7 @@ def _written(backup: BackupSet) -> datetime | None:
 def _lacks(
     good: BackupSet | None, missing: tuple[tuple[Holdings, BackupSet], ...]
 ) -> Iterator[str]:
-    """Yield what the newest good set of a place lacks."""
+    """Yield what the newest good set of a location lacks."""
     if good is None or good.manifest is None:
         return
     if missing:
@@ -279,9 +279,9 @@ def _lacks(
 
 
 def _compared(seen: Seen, first: Seen) -> Seen:
-    """Return what was seen of a place, and whether its newest good set is not that of the first.
+    """Return the state of a location, and whether its newest good set differs from the first's.
 
-    As where a set was made again and not copied, or somebody changed a copy.
+    For example if a set was made again and not copied, or a copy was changed.
     """
     one, other = seen.newest.good, first.newest.good
     if not (one and other) or one.runtag != other.runtag or one.manifest == other.manifest:
@@ -292,10 +292,10 @@ def _compared(seen: Seen, first: Seen) -> Seen:
 
 
 def _uncovered(seen: Seen, environment: Environment) -> str:
-    """Return how much of the newest good set of a place is no good, and what shows it from here.
+    """Return which data in the newest good set of a location are not good, and how to show them.
 
-    What it does not cover, and databases in it that are damaged or torn. Nothing here shows what
-    lies beside the stack of another machine.
+    What it does not cover, and databases in it that are damaged or torn. Commands here show
+    nothing beside the stack of another machine.
     """
     good = seen.newest.good
     if not good or not good.manifest:
@@ -321,7 +321,7 @@ def _uncovered(seen: Seen, environment: Environment) -> str:
 
 
 def judge_status(seen: Sequence[Seen], now: datetime, limit: timedelta) -> tuple[bool, str]:
-    """Return whether each place has a good backup younger than the limit, and the line for it."""
+    """Return whether each location has a good backup younger than the limit, and its line."""
     bad = [each for each in seen if each.newest.made is None or now - each.newest.made > limit]
     ahead = [
         f"{runtag} {'here' if each.place == HERE else f'in {each.place}'}"
@@ -345,7 +345,7 @@ def _limit_text(limit: timedelta) -> str:
 
 
 def _told(each: Seen, now: datetime) -> str:
-    """Return the newest good set of a place with its age: a young one's clock may be ahead."""
+    """Return the newest good set of a location with its age: its clock may be ahead."""
     good, made = each.newest.good, each.newest.made
     if good is None or made is None:
         return f"none of {each.host}" if each.host and each.place != HERE else "none"

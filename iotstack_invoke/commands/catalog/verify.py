@@ -1,4 +1,4 @@
-"""Verifying sets: read again, compared with their manifests, and what was found written down."""
+"""Verifying sets: read again, compared with their manifests, and the results recorded."""
 
 from __future__ import annotations
 
@@ -63,18 +63,18 @@ from .copies import (
 from .listing import plain_check
 
 MOST_TEXT_BYTES = 256 << 20
-"""A thousand times what the log of a night has."""
+"""The maximum size of a text: a thousand times that of a usual log."""
 PROGRAM = f"iotstack-invoke {__version__}"
 USELESS = frozenset({State.DAMAGED, State.UNFINISHED})
 VERIFIED = frozenset(State) - {State.UNFINISHED}
 """The states of sets that are compared with what they must be."""
 Elsewhere = Mapping[str, Sequence[BackupSet]]
-"""The copies of each set in other places, by runtag."""
+"""The copies of each set in other locations, by runtag."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which copies a person wants to have verified."""
+    """Which copies to verify."""
 
     runtag: str = ""
     all: bool = False
@@ -82,35 +82,35 @@ class Wanted:
     at: str = ""
 
     def __post_init__(self) -> None:
-        """Raise UsageError where it says two things at once."""
+        """Raise UsageError if it is contradictory."""
         if sum((bool(self.runtag), self.all, self.newest)) > 1:
             raise UsageError("Give only one of: a runtag, --newest, --all.")
 
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What is told of a copy that was verified; of it, the check is written down."""
+    """The report on a verified copy; the check in it is recorded."""
 
     check: Verification
     manifest: Manifest | None
     counted: tuple[str, ...] = ()
-    """What dumps of SQL hold that were read, a line a part."""
+    """The contents of SQL dumps that were read, one line a part."""
     notes: tuple[str, ...] = ()
-    """Which text of it is not what was written: the set is as good without."""
+    """Which text of it was changed: the set is as good without."""
     advice: str = ""
-    """What to do about one that is damaged."""
+    """What to do about a damaged one."""
     shut: bool = False
-    """It is encrypted, and its content was not read."""
+    """It is encrypted, and its contents were not read."""
     can_be_read: bool = False
-    """Its archives were read to their end; of one that lost its manifest nothing else is wrong."""
+    """Its archives were read to their end; a missing manifest is its only problem."""
     passed: tuple[PassedOver, ...] = ()
     """The newer sets that are not the latest."""
     elsewhere: bool = False
-    """A newer one lies in another place, or may: it could not be asked."""
+    """A newer one is in another location, or may be: it did not answer."""
 
     @property
     def as_adopted(self) -> Verified:
-        """The same of a set that was adopted: that it has lost its manifest is known, no damage.
+        """The same for an adopted set: its missing manifest is known, and no damage.
 
         It can be read to its end, or it is not adopted.
         """
@@ -125,7 +125,7 @@ class Verified:
 
     @property
     def damaged(self) -> tuple[str, ...]:
-        """That it holds databases that were damaged before: it is what was packed all the same."""
+        """A message if it holds databases that were damaged before: that is what was packed."""
         return tuple(filter(None, (damaged_told(self.manifest),)))
 
     @property
@@ -143,13 +143,13 @@ class Verified:
 
 
 def verify(settings: Settings, wanted: Wanted, report: Report, *, as_json: bool) -> int:
-    """Verify copies one by one, tell what was found, and return the exit code.
+    """Verify copies one by one, print the results, and return the exit code.
 
-    1 where one is damaged or could not be read, or else 3 where one is incomplete, holds a
-    database that was damaged before, or is the latest only because newer ones are no good.
-    Raises NotFound where there is none at all.
+    1 if one is damaged or could not be read, or else 3 if one is incomplete, holds a database that
+    was damaged before, or is the latest only because newer ones are not good. Raises NotFound if
+    there are no copies.
 
-    What was found is on the disk before the next is begun; of one that is broken off, nothing is.
+    Each result is on disk before the next copy is begun; an interrupted one leaves no result.
     """
     environment = Environment.of(settings)
     done: list[Verified] = []
@@ -183,7 +183,7 @@ def verify(settings: Settings, wanted: Wanted, report: Report, *, as_json: bool)
 def _verify_each(
     environment: Environment, wanted: Wanted, report: Report
 ) -> Iterator[Verified | StepFailed]:
-    """Verify what is wanted, place by place; a failure that says nothing of a copy goes on."""
+    """Verify the selected copies; continue after failures that say nothing about a copy."""
     default = (
         HERE if environment.host.listdir(environment.backups) or not environment.vaults else VAULT
     )
@@ -199,7 +199,7 @@ def _verify_each(
             report.warn(f"{at} has no backup {wanted.runtag or LATEST}.")
             continue
         except Unreachable as error:
-            was_here = HERE in places  # and verified just before
+            was_here = HERE in places  # and was verified just before
             asked = "" if wanted.all or was_here else wanted.runtag or LATEST
             yield StepFailed(f"{ended(error)}{here_too(environment, asked, checks)}")
             continue
@@ -231,12 +231,12 @@ def _verify_each(
                 yield StepFailed(f"{copy.runtag} {in_places(at)}: {error}")
             except IotstackError:
                 raise
-            except Exception as error:  # noqa: BLE001 - the next one is read all the same
+            except Exception as error:  # noqa: BLE001 - continue with the next one
                 yield StepFailed(f"{copy.runtag} {in_places(at)}: cannot be verified: {error!r}")
 
 
 def _with_manifest(copy: Copy) -> BackupSet:
-    """Return the set of a copy with its manifest, which tells when it was made, if it is read."""
+    """Return the set of a copy with its manifest, if readable: it has the date of the set."""
     with contextlib.suppress(ValueError, StepFailed):
         return replace(copy.backup, manifest=copy.manifest())
     return copy.backup
@@ -258,10 +258,10 @@ def _chosen(environment: Environment, at: str, wanted: Wanted, checks: Checks) -
 
 
 def verify_copy(copy: Copy) -> Verified:
-    """Return what a verification of one copy finds; raises StepFailed where it cannot be read.
+    """Return the result of verifying one copy; raises StepFailed if it cannot be read.
 
-    Archives are read to their last byte. On another machine that can hash, one whose hash is that
-    of the manifest is not fetched: it is what was proven whole when it was made.
+    Archives are read to their last byte. On another machine that can hash, one with the manifest's
+    hash is not fetched: it was verified when it was made.
     """
     content = copy.manifest_content()
     manifest, problems = _read_manifest(copy, content)
@@ -326,7 +326,7 @@ def verify_copy(copy: Copy) -> Verified:
 
 
 def _read_manifest(copy: Copy, content: bytes) -> tuple[Manifest | None, list[str]]:
-    """Return the manifest of a copy as far as it can be read, and what is wrong with it."""
+    """Return the manifest of a copy as far as it can be read, and its problems."""
     if not content:
         is_there = "manifest" in copy.backup.files
         return None, ["The manifest is damaged: it is empty."] if is_there else []
@@ -343,7 +343,7 @@ def _read_manifest(copy: Copy, content: bytes) -> tuple[Manifest | None, list[st
 
 
 def _texts(copy: Copy) -> dict[str, bytes]:
-    """Return the texts of a copy that can be read; raises StepFailed where a line breaks."""
+    """Return the readable texts of a copy; raises StepFailed if a connection is lost."""
     texts = {}
     for kind in (each for each in TEXTS if each in copy.backup.files):
         fact = copy.backup.files[kind]
@@ -359,7 +359,7 @@ def _texts(copy: Copy) -> dict[str, bytes]:
 
 
 def _advice(verified: Verified, copy: Copy, found: Elsewhere | None) -> str:
-    """Return what to do about a damaged copy: a place that does not answer may have another."""
+    """Return what to do about a damaged copy: an unreachable location may have another."""
     runtag = copy.runtag
     others = found.get(runtag, []) if found is not None else None
     if others is None or any(
@@ -376,7 +376,7 @@ def _advice(verified: Verified, copy: Copy, found: Elsewhere | None) -> str:
 
 
 def _elsewhere(environment: Environment, but: str) -> Elsewhere | None:
-    """Return the copies in all places but one; None where one that may have some is away."""
+    """Return the copies in all locations but one; None if one of these is unreachable."""
     checks, found = environment.checks.newest(), dict[str, list[BackupSet]]()
     for at in (HERE, *environment.vaults):
         if at == but:
@@ -394,7 +394,7 @@ def _elsewhere(environment: Environment, but: str) -> Elsewhere | None:
 
 
 def bare_advice(copy: Copy, *, can_be_read: bool) -> str:
-    """Return what to do about archives that lost their manifest: they may be all that there is."""
+    """Return what to do about archives that lost their manifest: they may be the only copy."""
     runtag, at = copy.runtag, "" if copy.at == HERE else f" --at {copy.at}"
     if can_be_read:
         return (
@@ -411,7 +411,7 @@ def bare_advice(copy: Copy, *, can_be_read: bool) -> str:
 
 
 def _why_missing(copy: Copy, kind: str) -> str:
-    """Return that an archive is not there, or what is there in its place and is not followed."""
+    """Return that an archive is missing, or what is at its path and is not followed."""
     path = copy.path(kind)
     fact = copy.storage.stat([path]).get(path)
     name = path.rpartition("/")[2]
@@ -420,9 +420,9 @@ def _why_missing(copy: Copy, kind: str) -> str:
 
 
 def _read(copy: Copy, kind: str, included: tuple[str, ...]) -> Reading:
-    """Read one archive whole; a medium that cannot give its bytes is a problem of the archive.
+    """Read one archive to its end; a read error of the medium is a problem of the archive.
 
-    If it cannot be decrypted, its hash tells whether it is still what was encrypted.
+    If it cannot be decrypted, its hash tells whether it changed.
     """
     path = copy.path(kind)
     try:

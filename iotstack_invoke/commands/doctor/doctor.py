@@ -1,7 +1,7 @@
-"""What would make a backup fail, or a restore to a host, and what mends it. Repairs nothing.
+"""What would make a backup fail, or a restore to a host, and how to fix it. Repairs nothing.
 
-Every question has a time limit; one that cannot be asked is a finding and spoils no other. They
-come in the order in which a person would mend what is wrong.
+Every check has a time limit; one that cannot run is a finding and does not affect the others. They
+are in the order in which to fix the problems.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ QUESTION_LIMIT_S = 15.0
 DU_LIMIT_S = 60.0
 VAULT_LIMIT_S = 60.0
 UNANSWERED_EXIT = 124
-"""What timeout(1) ends with."""
+"""timeout(1) exits with this after a timeout."""
 FULL = re.compile(r"No space left|quota exceeded", re.IGNORECASE)
 PROBE = ".iotstack-probe-"
 LOOK_AT_BACKUPS = (
@@ -119,7 +119,7 @@ LOOK_AT_BACKUPS = (
     'else stat -L -c "%u %a" "$1"; [ -w "$1" ] && [ -x "$1" ] && echo writable; fi; true'
 )
 
-# The start files that are there; behind each, its lines in which the words are.
+# Prints the existing start files; after each, its lines with the words.
 WHICH_PRINTS = (
     'for f in "$HOME"/.bashrc "$HOME"/.bash_profile "$HOME"/.profile "$HOME"/.zshenv '
     '"$HOME"/.tcshrc "$HOME"/.cshrc "$HOME"/.config/fish/config.fish "$HOME"/.ssh/rc '
@@ -132,7 +132,7 @@ Question = Callable[[], Iterable[Finding]]
 
 
 def tell_findings(settings: Settings, name: str, report: Report, *, as_json: bool) -> int:
-    """Print what was found of this machine, or of a host; return 1 where something failed.
+    """Print the findings of this machine, or of a host; return 1 if one failed.
 
     Raises UsageError for a host that the settings do not name.
     """
@@ -150,19 +150,19 @@ def tell_findings(settings: Settings, name: str, report: Report, *, as_json: boo
 
 
 def answers(questions: Iterable[tuple[str, Question]]) -> Iterator[Finding]:
-    """Yield what each question finds; one that cannot be asked is a finding itself."""
+    """Yield the findings of each check; one that cannot run is a finding itself."""
     for name, question in questions:
         try:
             yield from question()
         except Interrupted:
             raise
-        except Exception as error:  # noqa: BLE001 - whatever it is, the others are told
+        except Exception as error:  # noqa: BLE001 - any error becomes a finding
             said = str(error) or repr(error)
             yield failed(name, f"does not answer: {said}", "fix the problems above first")
 
 
 def find_here(settings: Settings) -> Iterator[Finding]:
-    """Yield what is found of this machine, its backups and its vaults."""
+    """Yield the findings of this machine, its backups and its vaults."""
     environment = Environment.of(settings)
     folder, sudo = environment.settings.stack.folder, settings.stack.sudo
     stack = _Examined(environment.host, settings, folder, sudo, settings.hooks)
@@ -186,8 +186,8 @@ def find_here(settings: Settings) -> Iterator[Finding]:
 
 
 def find_far(settings: Settings, machine: HostConfig) -> Iterator[Finding]:
-    """Yield what is found of another machine; no more than that, where it is not reached."""
-    from ...hosts.ssh import open_host  # Fabric takes a fifth of a second to import
+    """Yield the findings of another machine; a single one if it is unreachable."""
+    from ...hosts.ssh import open_host  # importing Fabric takes a fifth of a second
 
     again = " (to restore there, add --live)" if machine.role == "live" else ""
     yield good("role", machine.role + again)
@@ -220,7 +220,7 @@ def find_far(settings: Settings, machine: HostConfig) -> Iterator[Finding]:
 
 
 def unreached(name: str, error: IotstackError, ssh: Ssh) -> Finding:
-    """Return the finding of a machine that was not reached, or whose key was refused."""
+    """Return the finding of an unreachable machine, or of a refused key."""
     if isinstance(error, StepFailed) and error.fix:
         return failed(name, error.why, error.fix)
     if isinstance(error, FolderMissing):
@@ -229,9 +229,9 @@ def unreached(name: str, error: IotstackError, ssh: Ssh) -> Finding:
 
 
 def login_told(storage: Any, topic: str = "login") -> Iterator[Finding]:
-    """Yield what the login shell of a machine prints before each command, and which line does.
+    """Yield what a machine's login shell prints before each command, and from which line.
 
-    Nothing is told of what is no machine with a shell.
+    Nothing for a storage without a shell.
     """
     from ...hosts.login_shell import shown
 
@@ -258,7 +258,7 @@ def login_told(storage: Any, topic: str = "login") -> Iterator[Finding]:
 
 
 def ask(host: Host, *words: str) -> Result:
-    """Return what a command answers; one that is stopped at the time limit ends with 124."""
+    """Return the result of a command; exit code 124 if it reached the time limit."""
     try:
         return host.run(Command(words, ANY_EXIT, QUESTION_LIMIT_S))
     except StepFailed as error:
@@ -276,7 +276,7 @@ def _identity(host: Host, machine: HostConfig) -> Finding:
 
 
 def _name(host: Host, settings: Settings) -> Iterator[Finding]:
-    """Yield that a machine has the name of this one, where both make backups."""
+    """Yield that a machine has the name of this one, if both make backups."""
     own = f"{settings.stack.folder}/{BACKUPS}"
     if settings.vaults and os.path.isdir(own) and is_namesake(host):
         found = (
@@ -301,14 +301,14 @@ def _far_folder(stack: _Examined, machine: HostConfig, *, there: bool) -> Findin
 
 @dataclass
 class _Examined:
-    """A stack on a machine, this one or another, and how its questions are asked."""
+    """A stack on a machine, this one or another, and how to query it."""
 
     host: Host
     settings: Settings
     folder: str
     sudo: bool
     hooks: Hooks
-    """Those that are run on that machine."""
+    """Those that run on that machine."""
     far: bool = False
 
     @property
@@ -331,11 +331,11 @@ class _Examined:
 
     @cached_property
     def docker(self) -> tuple[tuple[str, ...], Result]:
-        """The words before a Docker command, and what the engine answers to them."""
+        """The words before a Docker command, and the engine's answer to them."""
         words: tuple[str, ...] = ("docker",)
         form = ("version", "--format", "{{.Server.Version}}")
         told = ask(self.host, *words, *form)
-        # A restore goes to Docker through sudo where it must; a backup does not.
+        # A restore uses Docker through sudo if it must; a backup does not.
         if self.far and self.as_root and "permission denied" in told.last_line:
             words = (*self.as_root, "docker")
             told = ask(self.host, *words, *form)
@@ -349,7 +349,7 @@ class _Examined:
 
     @cached_property
     def has_influx(self) -> bool:
-        """Whether InfluxDB's data lie below volumes/."""
+        """Whether InfluxDB's data are below volumes/."""
         told = ask(self.host, "test", "-d", f"{self.folder}/volumes/influxdb")
         return told.exit_code == 0
 
@@ -437,7 +437,7 @@ class _Examined:
             yield found
         elif found.verdict is Severity.GOOD:
             yield from self._written_by_others(self.backups)
-        else:  # one command mends both
+        else:  # one command fixes both
             quoted = shlex.quote(self.backups)
             fix = f'sudo chown "$USER:" {quoted} && sudo chmod 0700 {quoted}'
             yield replace(found, found=f"{found.found}; {why}", fix=fix)
@@ -459,7 +459,7 @@ class _Examined:
     def _inodes(self) -> Iterator[Finding]:
         folder = self.folder
         while (told := ask(self.host, "df", "-Pi", folder)).exit_code == 1 and len(folder) > 1:
-            folder = posixpath.dirname(folder)  # on a bare machine it is not there yet
+            folder = posixpath.dirname(folder)  # on a bare machine it does not exist yet
         yield judge_inodes(told)
 
     def _mounts(self) -> Iterator[Finding]:
@@ -470,7 +470,7 @@ class _Examined:
             yield from judge_mounts(folder, points, away, self._replaced(), needed=self.far)
 
     def _replaced(self) -> tuple[str, ...]:
-        """Return the folders of databases here; none where Docker does not answer."""
+        """Return the folders of databases here; none if Docker does not answer."""
         words, told = self.docker
         if told.exit_code:
             return ()
@@ -486,7 +486,7 @@ class _Examined:
         )
 
     def _others(self, folder: str) -> str:
-        """Return which others may write what a run reads back, '' for nobody."""
+        """Return which other users may write what a run reads back, '' for none."""
         path, trust = f"{folder}/.", self.owing.trust
         owned = trust.stat([path])[path]
         return trust.others(owned) if owned.is_there and not owned.is_hidden else ""
@@ -524,7 +524,7 @@ class _Examined:
         if finding:
             yield finding
         if ask(self.host, *self.as_root, "test", "-d", self.folder).exit_code == 1:
-            return  # a bare machine: there is nothing yet to be in a backup
+            return  # a bare machine: there is nothing to back up yet
         services = gather_services(
             self.host,
             found,
@@ -570,7 +570,7 @@ class _Backups:
 
     @cached_property
     def estimate(self) -> tuple[SpaceEstimate | None, str]:
-        """What the next backup takes, or why that is unknown; measured once."""
+        """The space that the next backup needs, or why that is unknown; measured once."""
         try:
             return self._measure(), ""
         except (Refused, StepFailed) as error:
@@ -615,7 +615,7 @@ class _Backups:
             yield warning("vaults", found, "add [[vaults]] to hosts.toml")
 
     def vault_question(self, name: str) -> Question:
-        """Return the question of a vault, asked within a time limit."""
+        """Return the check of a vault, with a time limit."""
 
         def question() -> tuple[Finding, ...]:
             space, _ = self.estimate  # measured first: du has a limit of its own
@@ -686,7 +686,7 @@ class _Backups:
 
 
 def judge_encryption(topic: str, recipients: tuple[str, ...]) -> Iterator[Finding]:
-    """Yield whether age encrypts for the keys of a vault; nothing if it has none."""
+    """Yield whether age can encrypt for the keys of a vault; nothing if its copies are plain."""
     if not recipients:
         return
     try:
@@ -700,7 +700,7 @@ def judge_encryption(topic: str, recipients: tuple[str, ...]) -> Iterator[Findin
 
 
 def space_there(vault: VaultConfig) -> str:
-    """Return how a vault gets room: what [stack] keep removes is removed here alone."""
+    """Return how to free space in a vault: [stack] keep removes sets here only."""
     if vault.write_once:
         return "free some space there: this program cannot remove anything (write_once)"
     return (
@@ -710,9 +710,9 @@ def space_there(vault: VaultConfig) -> str:
 
 
 def probe(topic: str, storage: Storage, space: str = "") -> Finding:
-    """Write a small file into a vault, read it back and remove it; return how that went.
+    """Write a small file into a vault, read it back and remove it; return the result.
 
-    `room`: what to do about a full one.
+    `room`: what to do if it is full.
     """
     path = f"{storage.root}/{PROBE}{secrets.token_hex(4)}"
     content = secrets.token_bytes(1024)

@@ -1,4 +1,4 @@
-"""The hosts of the settings: can each be reached, is its key known, is it fit for a restore."""
+"""The hosts of the settings: whether each is reachable, trusted, and ready for a restore."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ...settings.model import Settings
 
 
 def list_hosts(settings: Settings, report: Report) -> int:
-    """Print a line for each host, and return 1 where one is not fit for a restore."""
+    """Print a line for each host, and return 1 if one is not ready for a restore."""
     if not settings.machines:
         report.write("hosts.toml has no hosts. Add one: [[hosts]]")
         return ExitCode.GOOD
@@ -48,7 +48,7 @@ def list_hosts(settings: Settings, report: Report) -> int:
 
 
 def _found(error: IotstackError) -> tuple[str, str, str]:
-    """Return how far we came: was it reached, is its key known, can its Docker be used."""
+    """Return how far the checks came: reachable, key known, Docker usable."""
     if isinstance(error, KeyRefused):
         return "yes", "no", "?"
     return ("no", "?", "?") if isinstance(error, Unreachable) else ("yes", "yes", "no")
@@ -57,8 +57,8 @@ def _found(error: IotstackError) -> tuple[str, str, str]:
 def trust_host(settings: Settings, name: str, report: Report, *, yes: bool) -> int:
     """Show the fingerprint of a host's key, ask, and write it into known_hosts.
 
-    `name` is a host or a vault of the settings. Raises Refused where nobody confirms, KeyRefused
-    for a revoked key and where another one is known.
+    `name` is a host or a vault of the settings. Raises Refused if the user does not confirm,
+    KeyRefused for a revoked key and if another one is known.
     """
     vaults = {each.name: each.ssh for each in settings.vaults if each.ssh}
     ssh = vaults.get(name) or find_machine(settings, name).ssh

@@ -1,1 +1,1 @@
-"""`restore`, `rehearse` and `reload-influxdb`: request, judgement, and the run itself."""
+"""`restore`, `rehearse` and `reload-influxdb`: request, checks, and the run itself."""

@@ -1,4 +1,4 @@
-"""The InfluxDB 2 of a backup: a restore leaves it as it is, and tells how it is done by hand."""
+"""The InfluxDB 2 of a backup: a restore leaves it alone, and prints how to do it by hand."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ class Influx2ByHand:
 
     @property
     def container(self) -> str:
-        """The container whose InfluxDB 2 the backup holds, '' where it holds none."""
+        """The container whose InfluxDB 2 the backup holds, '' if it holds none."""
         if "influxdb2" not in self.backup.files:
             return ""
         return str(self._told("container") or "influxdb2")
 
     def _told(self, name: str) -> Any:
-        """Return a fact of its part as the manifest tells it, None where it does not."""
+        """Return a fact of its part from the manifest, None if missing."""
         parts = {part.kind: part for part in self.manifest.made} if self.manifest else {}
         return parts["influxdb2"].facts.get(name) if "influxdb2" in parts else None
 
     @property
     def advice(self) -> str:
-        """How it is restored by hand; '' where the backup holds none."""
+        """How to restore it by hand; '' if the backup holds none."""
         if not self.container:
             return ""
         part = shlex.quote(f"{self.backup.runtag}.{PARTS['influxdb2']}")
@@ -59,7 +59,7 @@ class Influx2ByHand:
     def without_data(
         self, items: Iterable[Item], found: Iterable[InspectedContainer]
     ) -> list[Item]:
-        """Return the items but those in which it keeps its data, here or in the backup.
+        """Return the items except those with its data, here or in the backup.
 
         A general part leaves these data out, so a swap would put an empty folder in their place.
         """

@@ -1,4 +1,4 @@
-"""What a restore and a reload do alike while they change a target: its log, and what is heard."""
+"""What a restore and a reload have in common while they change a target: log and messages."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TOLD_AT_THE_END = (PROVEN, SQL_PROVEN, STAYS, say_internal_left_out(2).partition
 
 
 class Notes:
-    """Hears what a job tells that a person should still read when the run is over."""
+    """Collects messages of a job that should be shown again after the run."""
 
     def __init__(self) -> None:
         self.told: list[str] = []
@@ -32,7 +32,7 @@ class Notes:
         """When the stack was stopped."""
 
     def said(self, _job: object, text: str) -> None:
-        """Keep what databases were proven to have, and what of InfluxDB was left out."""
+        """Keep what was verified in databases, and what of InfluxDB was left out."""
         if text.startswith(STOPPING):
             self.stopped_s = time.monotonic()
         if text.startswith(TOLD_AT_THE_END) and text not in self.told:
@@ -44,7 +44,7 @@ class Notes:
 
 @contextlib.contextmanager
 def committed(left: str) -> Iterator[None]:
-    """Let a signal that comes after the commit, or after the undo, say what is left."""
+    """Make a signal after the commit, or after the undo, report what is left."""
     try:
         yield
     except Interrupted as error:
@@ -55,11 +55,11 @@ def committed(left: str) -> Iterator[None]:
 def log_of(
     change: RestoreId | None, settings: Settings, target: StackHost, died: Iterable[str]
 ) -> RunLog:
-    """Return the log of a change of a target; `died` is what was told of one before it.
+    """Return the log of a change of a target; `died` are the messages on an earlier dead run.
 
-    Where it cannot be made, the change goes on without it, and ends with that.
+    If the log cannot be made, the change continues without it, and reports that at its end.
     """
-    assert change  # noqa: S101 - the folder is named by us
+    assert change  # noqa: S101 - our own folder name
     path = log_path(settings.stack.folder, target.host, change)
     try:
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What keeps the disks of a target from taking a restore in: mounts, flags, space.
+"""What prevents a restore on the disks of a target: mounts, flags, space.
 
 Changes nothing.
 """
@@ -36,7 +36,7 @@ from .target_checks import (
 
 
 def sql_bytes(backup: BackupSet, manifest: Manifest | None, kinds: Iterable[str]) -> int:
-    """Return how large the dumps of SQL of a backup are, unpacked; a guess without a manifest."""
+    """Return the unpacked size of a backup's SQL dumps; a guess without a manifest."""
     parts = {part.kind: part for part in manifest.made} if manifest else {}
     total = 0
     for kind in (each for each in kinds if each in ENGINES or each in RECIPES):
@@ -49,7 +49,7 @@ def sql_bytes(backup: BackupSet, manifest: Manifest | None, kinds: Iterable[str]
 def sizes_unpacked(
     backup: BackupSet, manifest: Manifest | None, kinds: Iterable[str] = (), *, fetched: bool
 ) -> dict[str, int]:
-    """Return how many bytes the parts of a backup take while they are staged, by what for."""
+    """Return how many bytes the parts of a backup need in staging, by purpose."""
     wanted = tuple(kinds) or backup.parts
     sizes = {kind: backup.files[kind].size_bytes for kind in wanted}
     parts = {part.kind: part for part in manifest.made} if manifest else {}
@@ -67,15 +67,15 @@ def sizes_unpacked(
 
 @dataclass(frozen=True, slots=True)
 class DiskChecks:
-    """The disks of a target, for the plans that are made of it."""
+    """The checks of a target's disks, for plans of a restore to it."""
 
     target: StackHost
     planner: Planner
     loads: tuple[SqlImport, ...] = ()
-    """The dumps that are loaded, as the manifest tells of them."""
+    """The dumps to load, as in the manifest."""
 
     def refuse(self, facts: RestoreFacts) -> None:
-        """Raise Refused where the restore would not fit, with numbers, or cannot be a rename."""
+        """Raise Refused if the restore does not fit, with numbers, or needs more than a rename."""
         self.refuse_mounts(facts)
         refuse_stage_apart(self.target)
         needed = self.needs(facts)
@@ -87,7 +87,7 @@ class DiskChecks:
         self.refuse_copies(facts)
 
     def refuse_mounts(self, facts: RestoreFacts) -> None:
-        """Raise Refused where something cannot be renamed, or written."""
+        """Raise Refused if something cannot be renamed, or written."""
         folder, others = self.target.folder, "Restore the other services one by one: --only NAME"
 
         def unpack(path: str) -> str:
@@ -123,7 +123,7 @@ class DiskChecks:
         refuse_held(self.target, [*renamed, *(each.server.data for each in facts.loads)])
 
     def _written(self, facts: RestoreFacts) -> Iterator[str]:
-        """Yield the folders in which something is put in place or aside, as far as is known."""
+        """Yield the folders in which something is put in place or moved aside, as far as known."""
         for item in (*(facts.items or self.planner.items_told(facts)), *facts.outside):
             entries_alone = bool(item.fresh) if isinstance(item, Item) else item.is_mount
             yield item.live if entries_alone else posixpath.dirname(item.live)
@@ -134,14 +134,14 @@ class DiskChecks:
         yield from map(posixpath.dirname, filter(None, data))
 
     def refuse_mounts_since(self, facts: RestoreFacts) -> None:
-        """Raise StepFailed where something is mounted otherwise than when the facts were made."""
+        """Raise StepFailed if mounts have changed since the facts were gathered."""
         lives = [self.target.folder, *(each.live for each in facts.outside)]
         lives += data_loaded(facts)
         points = self.planner.here.mounts
         refuse_mounts_since(self.target.host, lives, points, "this restore")
 
     def needs(self, facts: RestoreFacts) -> dict[str, int]:
-        """Return how many bytes the restore takes on the disk, by what for."""
+        """Return how many bytes the restore needs on the disk, by purpose."""
         fetched = not facts.in_place
         needed = sizes_unpacked(
             self.planner.backup, self.planner.manifest, facts.kinds, fetched=fetched
@@ -155,7 +155,7 @@ class DiskChecks:
         return needed
 
     def refuse_copies(self, facts: RestoreFacts) -> None:
-        """Raise Refused where what is copied to other file systems does not fit there."""
+        """Raise Refused if copies to other file systems do not fit there."""
         for folder, size in self._copied_to(facts).items():
             free = self.target.host.free_bytes(folder)
             if free is not None and free < size:
@@ -202,7 +202,7 @@ class DiskChecks:
             )
 
     def _kept_told(self) -> str:
-        """Return how many old states there are, and what tells more of them; '' for none."""
+        """Return how many old states there are, and the command that lists them; '' for none."""
         target = self.target
         told = states_told(target.host, target.folder, target.as_root)
         far = host_flag(self.planner.request.host)

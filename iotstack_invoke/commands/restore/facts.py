@@ -1,7 +1,7 @@
-"""What a restore asks of its target, in one place, as plain data that a plan is made from.
+"""What a restore queries of its target, in one place, as plain data for a plan.
 
-Asked are facts of one moment. What they mean for the restore is judged elsewhere (planner.py);
-what a dump or an archive holds is told where that is read.
+The facts are of one moment. Decisions about them are made elsewhere (planner.py); the contents of
+dumps and archives are described where those are read.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ from .sql_imports import stages_of
 from .target_checks import INFLUX_FOLDER
 
 EMPTY_FOLDERS = (INFLUX_FOLDER, "volumes/nextcloud")
-"""In most general parts as empty folders: their data are elsewhere, or nowhere."""
+"""Empty folders in most general parts: their data are elsewhere, or do not exist."""
 SAME = (
     'a=$1 b=$2; shift 2; for f; do [ -f "$a/$f" ] || continue; '
     'cmp "$a/$f" "$b/$f" >/dev/null; code=$?; case $code in '
     '0) printf "%s\\0" "$f" ;; 1) ;; *) exit "$code" ;; esac; done'
 )
-"""Which files of two folders are the same: cmp(1) ends with 1 for a difference, else it failed."""
+"""Prints which files of two folders are equal: cmp(1) exits with 1 if not, else it failed."""
 LOOK_LIMIT_S = 600.0
 
 
@@ -61,37 +61,37 @@ class TargetFacts:
     folder: str
     access: HostAccess
     containers: tuple[InspectedContainer, ...]
-    """All that Docker knows, of this stack or not."""
+    """All containers that Docker knows, of this stack or not."""
     compose: tuple[str, ...]
-    """How Compose is called there."""
+    """The compose command there."""
     tops: Mapping[str, str]
-    """What lies in the stack's folder: names, each with its kind."""
+    """The entries of the stack's folder: names, each with its kind."""
     present: frozenset[str]
-    """What lies in services/ and volumes/."""
+    """The entries of services/ and volumes/."""
     servers: tuple[SqlServer, ...]
-    """The servers of SQL that are there, with where their data lie."""
+    """The present SQL servers, with the location of their data."""
     mounts: frozenset[str]
     """The mount points."""
     away: frozenset[str]
-    """Where /etc/fstab has something that is not mounted."""
+    """The paths in /etc/fstab that are not mounted."""
     inclusions: frozenset[str]
-    """The paths that rows of the settings include, if they may be there."""
+    """The paths that rows of the settings include, if they may exist."""
     volumes_apart: bool
-    """What is replaced of volumes/ cannot be renamed to where the rest is kept."""
+    """Replaced data of volumes/ cannot be renamed to where the rest is kept."""
     free_bytes: int
-    """Of the file system that the stack's folder lies on."""
+    """Free space on the file system of the stack's folder."""
     now_s: int
-    """The target's clock, in seconds of the epoch, if Docker started a container again; else 0."""
+    """The target's clock, in seconds of the epoch, if Docker restarted a container; else 0."""
     is_new: bool
-    """The stack's folder holds nothing yet, and is root's, who we are."""
+    """The stack's folder is empty, and root's, and we are root."""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """What is asked once it is known which parts of a backup are wanted."""
+    """Queried once it is known which parts of a backup are wanted."""
 
     previous: str
-    """Where what is replaced is moved to."""
+    """The folder to which replaced data are moved."""
     compose_files: tuple[str, ...] = ()
     """Those that COMPOSE_FILE in the stack's `.env` names, if that file counts."""
     server: Server | None = None
@@ -101,16 +101,16 @@ class Candidates:
     fillings: tuple[Filling, ...] = ()
     volumes: tuple[EmptyVolume, ...] = ()
     titles: frozenset[str] = frozenset()
-    """What the volumes of the outside part are called on the target."""
+    """The names on the target of the volumes in the outside part."""
 
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """What the parts of a backup hold: as they lie staged, or before that by its manifest."""
+    """The contents of a backup's parts: as staged, or before that by its manifest."""
 
     is_staged: bool
     tops: Mapping[str, str]
-    """What the general part holds besides folders: names, each with its kind."""
+    """The general part's contents besides folders: names, each with its kind."""
     folders: Mapping[str, str]
     """Where services/ and volumes/ are staged, and each part of a recipe."""
     items: frozenset[str] = frozenset()
@@ -118,13 +118,13 @@ class Holding:
     filled: frozenset[str] = frozenset()
     """Those of EMPTY_FOLDERS that hold files."""
     included: frozenset[str] = frozenset()
-    """What it holds of the paths that were included."""
+    """What it holds of the included paths."""
     same: frozenset[str] = frozenset()
-    """The top files that lie on the target as they are staged, byte for byte."""
+    """The top files that are equal on the target and in the stage, byte for byte."""
     compose_files: tuple[str, ...] = ()
     """Those that COMPOSE_FILE in its `.env` names."""
     recipes: frozenset[tuple[str, str]] = frozenset()
-    """What the parts of recipes hold, each with its part."""
+    """The contents of recipe parts, each with its part."""
 
     @property
     def wanted_tops(self) -> list[str]:
@@ -133,12 +133,11 @@ class Holding:
 
 
 def gather(target: StackHost, table: ServiceTable, inclusions: Collection[str]) -> TargetFacts:
-    """Return the facts of a target as they are now; raises StepFailed where it cannot be asked.
+    """Return the present facts of a target; raises StepFailed if it cannot be queried.
 
-    A restore gathers them at two moments. Under the lock: a run that died was undone, and while a
-    person thought about a question, whose facts are of a moment before, all may have changed. And
-    right before the switch: to fetch may take hours, and hooks may stop or start containers.
-    At each of these moments nothing of it is asked twice.
+    A restore gathers them twice. Once under the lock: a dead run was undone, and during the user's
+    question everything may have changed. And once right before the switch: fetching may take
+    hours, and hooks may stop or start containers. Each time nothing is queried twice.
     """
     host, folder = target.host, target.folder
     containers = inspect_all(host, target.docker)
@@ -163,7 +162,7 @@ def gather(target: StackHost, table: ServiceTable, inclusions: Collection[str]) 
 
 
 def present(target: StackHost) -> frozenset[str]:
-    """Return what there is in services/ and volumes/, as paths of the target."""
+    """Return the entries of services/ and volumes/, as paths of the target."""
     return frozenset(
         f"{target.folder}/{top}/{name}"
         for top in FOLDERS
@@ -175,9 +174,9 @@ def present(target: StackHost) -> frozenset[str]:
 def gather_staged(
     target: StackHost, here: TargetFacts, facts: RestoreFacts, stage: str, *, reads_env: bool
 ) -> Holding:
-    """Return what was staged of a backup, and which top files of it are here already.
+    """Return what was staged of a backup, and which of its top files are already here.
 
-    `reads_env`: its `.env` may name the compose files. Raises StepFailed where it cannot be told.
+    `reads_env`: its `.env` may name the compose files. Raises StepFailed if a query fails.
     """
     folders = stages_of(stage, facts)
     recipes = _recipes_staged(target, folders, facts)
@@ -220,7 +219,7 @@ def _recipes_staged(
 
 
 def folders_among(target: StackHost, items: Iterable[Item], *, staged: bool) -> list[Item]:
-    """Return the items that are folders where they lie, and staged, and no links to such."""
+    """Return the items that are folders both live and staged, and no links to folders."""
     script = 'for each; do [ -d "$each" ] && [ ! -L "$each" ] || exit 1; done'
     found = []
     for each in items:
@@ -241,9 +240,9 @@ def chosen_of(
 
 
 def _same(target: StackHost, stack: str, names: list[str]) -> frozenset[str]:
-    """Return the top files that lie on the target as they are staged, byte for byte.
+    """Return the top files that are equal on the target and in the stage, byte for byte.
 
-    Raises StepFailed where that cannot be told; what is no file there is another thing.
+    Raises StepFailed if that is unknown; what is not a file there differs.
     """
     folders = (target.folder, stack)
     words = (*target.as_root, "sh", "-c", SAME, "sh", *folders, *names)
@@ -258,7 +257,7 @@ def _holds_files(target: StackHost, path: str) -> bool:
 
 
 def _volumes_apart(target: StackHost, tops: Collection[str]) -> bool:
-    """Tell whether volumes/ is a mount of its own on which something can be staged."""
+    """Return whether volumes/ is a separate mount on which something can be staged."""
     host, folder = target.host, target.folder
     volumes = f"{folder}/volumes"
     is_apart = "volumes" in tops and mount_of(host, volumes) != mount_of(host, folder)

@@ -1,7 +1,7 @@
-"""What becomes of each container of a stack in a restore, told by name before and after it.
+"""What happens to each container of a stack in a restore, by name, before and after it.
 
-It is stopped and started again, made and started, left as it stands, or is not there. Not for:
-why one does not come up (services/up.py).
+It is stopped and started again, created and started, left alone, or missing. Not for: why one does
+not come up (stack/up.py).
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from ...stack.compose_needs import ComposeNeeds
 from ...workflows.restore import RestoreFacts
 
 OF_COMPOSE = re.compile(r"[^-_]+[-_](?P<service>.+)[-_]\d+")
-"""How compose calls a container to which its file gives no name."""
+"""The form of compose's names for containers without a name in the file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fates:
-    """What becomes of the containers of a stack."""
+    """What happens to the containers of a stack."""
 
     again: tuple[str, ...] = ()
     """They are stopped, and started again."""
     idle: tuple[str, ...] = ()
     """They do not run, and are not started."""
     made: tuple[str, ...] = ()
-    """They are made and started: the stack has no container, and all of it is brought up."""
+    """They are created and started: the stack has no container, and all of it is brought up."""
     made_by: str = ""
-    """By which compose file, where all is brought up."""
+    """The compose file that brings up everything."""
     data_only: tuple[str, ...] = ()
-    """They are made for the data that are loaded, and not started."""
+    """They are created for the loaded data, and not started."""
     absent: tuple[str, ...] = ()
-    """They are not there: the compose file or the backup has them."""
+    """They are missing: the compose file or the backup has them."""
     services: Mapping[str, str] = field(default_factory=dict)
     """The containers of the compose file that counts, each with its service."""
 
@@ -52,10 +52,10 @@ class Fates:
         packed: ComposeNeeds | None,
         found: tuple[InspectedContainer, ...],
     ) -> Fates:
-        """Return them as they are before anything is changed.
+        """Return their state before anything is changed.
 
-        `asked`: those of --only, of which alone it is told what is absent. `packed`: what the
-        backup's compose file says, if that is the one that counts. `found`: all containers.
+        `asked`: those of --only, the only ones that are reported as missing. `packed`: the
+        contents of the backup's compose file, if that one counts. `found`: all containers.
         """
         if packed is None:
             reads = compose_reads(target.host, target.folder, target.as_root)
@@ -75,14 +75,14 @@ class Fates:
         else:
             fates = replace(fates, data_only=tuple(data_only))
         if facts.bare and not are_all:
-            return fates  # what is absent is seen when they are made
+            return fates  # missing ones show when they are created
         told = [each.name for each in manifest.containers] if manifest else []
         wanted = [each for each in (*services, *told) if asked is None or each in asked]
         there = (*fates.made, *fates.data_only, *(each.container.name for each in found))
         return replace(fates, absent=_absent(wanted, there))
 
     def told_before(self) -> Iterator[str]:
-        """Yield what will become of them, a line each."""
+        """Yield what will happen to them, a line each."""
         if self.made_by:
             made = ", ".join(self.made) or "all"
             yield f"no containers exist; creates and starts: {made} (of {self.made_by})"
@@ -99,7 +99,7 @@ class Fates:
     def told_after(
         self, facts: RestoreFacts, folder: str, found: tuple[InspectedContainer, ...]
     ) -> Iterator[str]:
-        """Yield what became of them, as they are `found` now."""
+        """Yield what happened to them, by their present state `found`."""
         running = {each.container.name for each in found if each.container.running}
         if facts.bare:
             mine = [each.container.name for each in of_stack(found, folder, self.made)]
@@ -135,7 +135,7 @@ def _them(names: list[str]) -> str:
 
 
 def _absent(wanted: Iterable[str], there: Iterable[str]) -> tuple[str, ...]:
-    """Return which of some containers are not there, under whatever name compose gave them."""
+    """Return which containers are missing, under whatever name compose gave them."""
     known = {*map(_service, there)}
     return tuple(dict.fromkeys(each for each in wanted if _service(each) not in known))
 

@@ -1,4 +1,4 @@
-"""The jobs of one restore: which there are by what is staged already, and how they are done."""
+"""The jobs of one restore: which are needed by what is already staged, and how they run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .stage import Stage
 
 
 class Jobs:
-    """Does what stages a set on a target, and what puts that in place."""
+    """Runs the jobs that stage a set on a target and put it in place."""
 
     def __init__(
         self, target: StackHost, source: Source, chosen: Chosen, stage: Stage, report: Report
@@ -35,7 +35,7 @@ class Jobs:
         self.stage = stage
         self.report = report
         self._archives: dict[File, FileFact] = {}
-        """What was there of the set when it was first looked at."""
+        """The files of the set when it was first listed."""
 
     def begin(self, facts: RestoreFacts) -> None:
         """Make the staging folder; what an earlier run fetched of this very set stays in it."""
@@ -57,7 +57,7 @@ class Jobs:
         return {"pi": self.target.host, "from": self.source.storage}
 
     def plan(self, targets: list[str], facts: RestoreFacts) -> Plan:
-        """Return the jobs that make some outputs, by what is staged already."""
+        """Return the jobs that make some outputs, without those already staged."""
         roots = {
             "pi": self.target.folder,
             "from": self.source.folder,
@@ -65,15 +65,15 @@ class Jobs:
         graph = resolve(restore_book(), targets, roots, facts)
         found = self._look(graph.files)
         known = self.stage.known()
-        # A staged folder without a record is none that is whole: it is made again.
+        # A staged folder without a record is not complete: it is made again.
         files = {each: fact for each, fact in found.items() if _is_known(each, known)}
         return decide(graph, files, known)
 
     def _look(self, files: frozenset[File]) -> dict[File, FileFact]:
-        """Return what is there of files. Of the set once: what is staged of it is proven.
+        """Return which files exist. Lists the set only once: its staged files are verified.
 
-        So a vault that goes away afterwards stops nothing. Raises NotFound, naming them, where
-        archives are gone since the set was chosen, StepFailed where a place does not answer.
+        So a vault that becomes unreachable afterwards stops nothing. Raises NotFound, naming them,
+        if archives are gone since the set was chosen, StepFailed if a storage does not answer.
         """
         found = dict(self._archives)
         for role, storage in self._storages.items():
@@ -82,7 +82,7 @@ class Jobs:
             found |= {asked[path]: fact for path, fact in facts.items() if not fact.other}
         archives = {each for each in files if f"{each}".startswith(("from:", f"pi:{BACKUPS}/"))}
         if gone := sorted(posixpath.basename(each.path) for each in archives - found.keys()):
-            self.source.storage.listdir(self.source.folder)  # raises where a vault went away
+            self.source.storage.listdir(self.source.folder)  # raises if a vault became unreachable
             raise NotFound(
                 f"{self.runtag} is no longer complete in {self.source.name}: {', '.join(gone)} "
                 "was removed or renamed after the restore began. The stack was not changed. To "
@@ -99,7 +99,7 @@ class Jobs:
         reporter: CompositeReporter,
         options: Options,
     ) -> RunResult:
-        """Make some outputs, and return how that went."""
+        """Make some outputs, and return the result."""
         plan = self.plan(targets, facts)
         self._clear_stale(plan)
         self.report.start_bars()
@@ -116,7 +116,7 @@ class Jobs:
             self.report.stop_bars()
 
     def _clear_stale(self, plan: Plan) -> None:
-        """Remove the staged folders that are made anew: no folder is renamed over a full one."""
+        """Remove staged folders that are made again: a rename cannot replace a full folder."""
         jobs = (each.job for each in plan.to_run if not each.job.rule.transaction)
         self.stage.remove(each.absolute for job in jobs for each in job.outputs if each.is_folder)
 

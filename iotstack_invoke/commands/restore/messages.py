@@ -1,4 +1,4 @@
-"""What a restore tells a person: before it, what would differ; after it, what did."""
+"""The messages of a restore: before it, what would change; after it, what did."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ REPLACES, REPLACES_AS_WELL = "replaces", "replaces as well"
 
 
 class RestoreMessages:
-    """Tells of one restore; `passed`: the newer backups that were passed over."""
+    """The messages of one restore; `passed`: the newer backups that were passed over."""
 
     def __init__(self, before: Preflight, passed: tuple[PassedOver, ...]) -> None:
         self.settings, self.target, self.source = before.settings, before.target, before.source
@@ -48,13 +48,13 @@ class RestoreMessages:
         self.before = before
         self.passed = passed
         self.by_hand = "" if self.request.only else before.influx2.advice
-        """What of the wish a person has to do, and how."""
+        """What of the request the user must do by hand, and how."""
         self.fates = Fates()
 
     # Before it.
 
     def tell_what(self, facts: RestoreFacts) -> None:
-        """Tell what is restored from where to where, and what of it is lacking."""
+        """Print what is restored from where to where, and what is missing in it."""
         unfinished = self.backup.state is State.UNFINISHED
         made = "unfinished" if unfinished else "unverified: it has no manifest"
         made = f"made on {self.manifest.host}" if self.manifest else made
@@ -95,9 +95,9 @@ class RestoreMessages:
             self.report.warn(f"  {text}")
 
     def tell_needed(self, facts: RestoreFacts) -> Collection[str] | None:
-        """Tell what containers that are made need, and no backup holds; return its top files.
+        """Print what new containers need and no backup holds; return the backup's top files.
 
-        None where they are not known before all is unpacked.
+        None if they are unknown before everything is unpacked.
         """
         from_backup = self.before.planner.takes_compose
         archive = f"{self.source.folder}/{self.runtag}.{KINDS['general']}"
@@ -130,9 +130,9 @@ class RestoreMessages:
         return packed
 
     def _tell_containers(self, facts: RestoreFacts, needs: ComposeNeeds | None) -> None:
-        """Tell what becomes of each container of the stack, by name.
+        """Print what happens to each container of the stack, by name.
 
-        `needs`: what the compose files say that containers are made by, if it is known.
+        `needs`: what the compose files need for new containers, if known.
         """
         packed = None
         if self.before.planner.takes_compose and facts.bare:
@@ -146,13 +146,13 @@ class RestoreMessages:
             self.report.write(f"  {text}")
 
     def _outside_left(self, facts: RestoreFacts) -> tuple[str, ...]:
-        """Return what of the outside part is not restored, or not as it was."""
+        """Return what of the outside part is not restored, or changed."""
         outside = self.before.outside
         left = (*outside.left, *outside.plain) if "outside" in facts.kinds else ()
         return (*left, *(outside.not_made if facts.bare else ()))
 
     def _containers_now(self) -> tuple[InspectedContainer, ...] | str:
-        """Return all containers when all is done, or why they cannot be told."""
+        """Return all containers at the end, or why they are unknown."""
         try:
             return inspect_all(self.target.host, self.target.docker)
         except StepFailed as error:
@@ -161,7 +161,7 @@ class RestoreMessages:
     def _unseen(
         self, facts: RestoreFacts, found: tuple[InspectedContainer, ...] | str
     ) -> tuple[str, ...]:
-        """Return what was restored and its containers, as they are now, mount from elsewhere."""
+        """Return restored data whose present containers mount other sources instead."""
         folder = self.target.folder
         old = self.manifest.folder if self.manifest and not self.request.only else ""
         if not (facts.outside or old not in ("", folder)):
@@ -176,14 +176,14 @@ class RestoreMessages:
     def _tell_fates(
         self, facts: RestoreFacts, found: tuple[InspectedContainer, ...] | str
     ) -> None:
-        """Tell which containers were made, do not run as before, or are not there."""
+        """Print which containers were created, do not run as before, or are missing."""
         if isinstance(found, str):
-            return  # told where it matters: of those that were to come up
+            return  # reported elsewhere, for those that were to come up
         for text in self.fates.told_after(facts, self.target.folder, found):
             self.report.write(f"  {text}")
 
     def tell_space(self, facts: RestoreFacts) -> None:
-        """Tell what it takes on the disk, and what is free."""
+        """Print the needed and the free disk space."""
         needed = self.before.disks.needs(facts)
         listed = ", ".join(
             f"{size_text(size)} for {what}" for what, size in needed.items() if size
@@ -194,9 +194,9 @@ class RestoreMessages:
         )
 
     def tell_items(self, facts: RestoreFacts, contents: Contents | None) -> None:
-        """Tell what would differ: what is replaced, what is new, what stays as it is.
+        """Print what would change: what is replaced, what is new, what stays.
 
-        Each thing once. Without `contents` only what of it is known before.
+        Each thing once. Without `contents` only what is known before.
         """
         differences = dict(self._differences(facts, contents)) if contents else {}
         for what, names in differences.items():
@@ -241,9 +241,9 @@ class RestoreMessages:
     def _left(
         self, facts: RestoreFacts, what: str, paths: Collection[str]
     ) -> Iterator[tuple[str, str]]:
-        """Yield which of some paths stay, but for those that are told as not in the backup.
+        """Yield which paths stay, without those that are reported as not in the backup.
 
-        Nor a folder around data that a dump replaces.
+        Also without a folder around data that a dump replaces.
         """
         data = [each.server.data for each in facts.loads]
         data += facts.server.folders if facts.server else ()
@@ -253,7 +253,7 @@ class RestoreMessages:
             yield what, told
 
     def _with_parts(self, present: set[str], lives: set[str]) -> set[str]:
-        """Return what there is, with what is swapped of a folder in place of the folder."""
+        """Return the present paths, with swapped entries of a folder instead of the folder."""
         folder = self.target.folder
         deep = {each for each in lives if posixpath.relpath(each, folder).count("/") > 1}
         around = {each for each in present if any(one.startswith(f"{each}/") for one in deep)}
@@ -274,10 +274,9 @@ class RestoreMessages:
         after: HooksResult,
         down_s: float,
     ) -> int:
-        """Tell that it is restored, and what is to be known of it; return the exit code.
+        """Report that it is restored, with what the user must know; return the exit code.
 
-        `proven`: what the steps told that a person should still read. `down_s`: how long the
-        stack was away.
+        `proven`: messages of the steps to show again. `down_s`: how long the stack was down.
         """
         host = host_flag(self.target.name) if self.target.name != "this machine" else ""
         away = f"; the stack was unavailable for {duration_text(down_s)}" if facts.running else ""
@@ -304,7 +303,7 @@ class RestoreMessages:
         lacking = only.lacking
         for text in warnings:
             self.report.warn(f"  {text}")
-        if lacking:  # told in full before it began
+        if lacking:  # reported in full before it began
             self.report.warn(
                 f"  {self.runtag} is incomplete: data that it does not contain was not changed."
             )
@@ -315,7 +314,7 @@ class RestoreMessages:
         return ExitCode.WARNINGS if warnings or lacking else ExitCode.GOOD
 
     def _tell_done(self, facts: RestoreFacts) -> None:
-        """Tell what was restored, and what stayed as it was: each thing once."""
+        """Print what was restored, and what stayed: each thing once."""
         facts = replace(facts, stays=self._not_empty(facts.stays))
         lives = {each.live for each in facts.items}
         inside = {each.live for each in facts.items if not each.is_top_file}
@@ -323,7 +322,7 @@ class RestoreMessages:
         loaded = (name for _, name in put_in_place(facts, self.manifest))
         titles = [*(e.title for e in facts.outside), *(e.title for e in facts.fillings)]
         titles += [each.title for each in facts.volumes]
-        beside = _beside(facts)  # each has a line of its own
+        beside = _beside(facts)  # each has a separate line
         restored = "; ".join((*self._listed(sorted(lives - beside)), *loaded))
         if restored or not (titles or beside):
             self.report.write(f"  restored: {restored or 'nothing'}")
@@ -339,7 +338,7 @@ class RestoreMessages:
         self._tell_missing(facts)
 
     def _tell_missing(self, facts: RestoreFacts) -> None:
-        """Tell what no backup has, where it does not lie here either, with what fetches it."""
+        """Report what no backup has and is not here either, with how to get it."""
         manifest = self.manifest
         if manifest is None:
             return
@@ -354,21 +353,21 @@ class RestoreMessages:
                 self.report.write(told)
 
     def _not_empty(self, patterns: tuple[str, ...]) -> tuple[str, ...]:
-        """Return the patterns without those of a folder in which nothing lies: none of it stayed.
+        """Return the patterns without those of an empty folder: nothing of it stayed.
 
-        Tar packs the folder itself, so it is there after any restore.
+        Tar packs the folder itself, so it exists after any restore.
         """
         places = {each: f"{self.target.folder}/{plain_place(each)}" for each in patterns}
         words = ("find", *places.values(), "-maxdepth", "0", "-type", "d", "-empty", "-print0")
         empty: frozenset[str] = frozenset()
         if places:
-            with contextlib.suppress(StepFailed):  # what cannot be looked at is told as kept
+            with contextlib.suppress(StepFailed):  # what cannot be read is reported as kept
                 command = Command((*self.target.as_root, *words), ANY_EXIT)
                 empty = frozenset(self.target.host.run(command).out.split("\0"))
         return tuple(each for each, place in places.items() if place not in empty)
 
     def _is_untouched(self, pattern: str, facts: RestoreFacts) -> bool:
-        """Tell whether what was left out lies here, in nothing that was put in place."""
+        """Return whether left-out data are here, outside of everything that was put in place."""
         place = place_there(self.target, self.manifest, plain_place(pattern))
         lives = [*(each.live for each in facts.items), *(each.live for each in facts.outside)]
         return not any(is_in(place, each) for each in lives) and may_be_there(
@@ -376,7 +375,7 @@ class RestoreMessages:
         )
 
     def _tell_beside(self, facts: RestoreFacts) -> None:
-        """Tell which top files lie beside others, or in their place, and which keys differ."""
+        """Report which top files are beside others, or replaced them, and which keys differ."""
         host, root = self.target.host, self.target.as_root
         tops = [e.aside for e in facts.items if is_top_file(posixpath.basename(e.staged))]
         there = host.stat(tops) if self.before.planner.takes_compose else {}
@@ -409,7 +408,7 @@ class RestoreMessages:
             )
 
     def _tell_rows(self) -> None:
-        """Tell how many rows of hosts.toml the backup was made with, and this machine has not."""
+        """Report how many rows of hosts.toml the backup was made with and this machine lacks."""
         there = self.settings
         if self.request.host:
             machine = find_machine(there, self.request.host)
@@ -427,19 +426,19 @@ class RestoreMessages:
 
 
 def _beside(facts: RestoreFacts) -> set[str]:
-    """Return the top files that are put beside those that are here."""
+    """Return the top files that are put beside the present ones."""
     tops = (each for each in facts.items if each.is_top_file)
     return {e.live for e in tops if posixpath.basename(e.live) != posixpath.basename(e.staged)}
 
 
 def _kept(facts: RestoreFacts) -> list[str]:
-    """Return what the backup left out and a restore lets lie, as its messages call it."""
+    """Return what the backup left out and a restore keeps, by the names in messages."""
     outside = (f"{each.title}/{below}" for each in facts.outside for _, below in each.stays)
     return [*sorted(facts.stays), *sorted(outside)]
 
 
 def differing_keys(here: str, there: str) -> tuple[str, ...]:
-    """Return the names of the keys that two env files do not have alike; never their values."""
+    """Return the names of the keys that differ between two env files; never their values."""
     mine, theirs = _read_env(here), _read_env(there)
     return tuple(sorted(k for k in {*mine, *theirs} if mine.get(k) != theirs.get(k)))
 

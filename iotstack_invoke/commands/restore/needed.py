@@ -1,7 +1,7 @@
-"""What the containers of a restored stack need that the backup does not hold, told in advance.
+"""What the containers of a restored stack need and the backup does not hold, reported early.
 
-Images to pull or build, and variables that nobody sets: on a machine where all is brought up
-anew. Changes nothing. Whoever asks tells where that cannot be known (StepFailed).
+Images to pull or build, and variables without a value: on a machine where all containers are
+created. Changes nothing. The caller reports if that is unknown (StepFailed).
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from ...stack.compose_text import variables
 from .planner import OVERRIDES
 
 MOST_BEFORE = 1000
-"""Behind so many members, and so many bytes, of a general part no top files are looked for.
+"""The limit, in members and bytes of a general part, up to which top files are searched.
 
-They are the first; earlier versions packed the copies of SQLite files before them.
+They come first; earlier versions packed the copies of SQLite files before them.
 """
 MOST_BYTES_BEFORE = 64 << 20
 TOP_FILE_BYTES = 1 << 20
 PULL_LIMIT_S = 60.0
-# That Docker has no such image, and not that nobody could ask it.
+# Docker reports that it has no such image; other errors mean that the query failed.
 NOT_THERE = (
     'for i; do said=$({docker} image inspect -- "$i" 2>&1 >/dev/null) || case $said in '
     '*[Nn]"o such image"*) echo "$i" ;; *) echo "$said" >&2; exit 1 ;; esac; done'
@@ -41,23 +41,23 @@ NOT_THERE = (
 
 @dataclass(frozen=True, slots=True)
 class Needed:
-    """What the containers need that are made anew."""
+    """What newly created containers need."""
 
     told: tuple[str, ...]
-    """What is to be known of it."""
+    """Messages on it."""
     warnings: tuple[str, ...]
     needs: ComposeNeeds
-    """The same as the compose files say it, with the containers."""
+    """The same in the form of the compose files, with the containers."""
 
 
 class _Enough(Exception):
-    """No more of a stream is wanted: whoever sends it is ended, as where reading fails."""
+    """Stops reading a stream: its sender is ended, as after a read error."""
 
 
 def top_texts(storage: Storage, archive: str) -> dict[str, str] | None:
     """Return the top files of a general part, which come before its first folder.
 
-    None where they are not found near its begin, or it cannot be read.
+    None if they are not found near its beginning, or it cannot be read.
     """
     found: dict[str, str] = {}
     is_known = False
@@ -86,9 +86,9 @@ def needed(
     *,
     from_backup: bool,
 ) -> Needed:
-    """Return what the containers need that are made, and which these are.
+    """Return what newly created containers need, and which these are.
 
-    `packed`: the top files of the backup. `from_backup`: they count, and not those that lie here.
+    `packed`: the top files of the backup. `from_backup`: they count, and not the present ones.
     """
     there = entries(target.host, target.folder)
 
@@ -134,7 +134,7 @@ def _warnings(target: StackHost, manifest: Manifest | None, needs: ComposeNeeds)
 
 
 def _environment(target: StackHost) -> dict[str, str]:
-    """Return what the login there sets: compose knows it besides `.env`."""
+    """Return the environment of the login there: compose uses it besides `.env`."""
     told = target.host.run(Command(("env", "-0"), timeout_s=PULL_LIMIT_S)).out
     pairs = (line.partition("=") for line in told.split("\0"))
     return {name: value for name, equals, value in pairs if equals}
@@ -146,7 +146,7 @@ def _built(target: StackHost, needs: ComposeNeeds) -> list[str]:
 
 
 def _not_there(target: StackHost, images: Iterable[str]) -> list[str]:
-    """Return the images that Docker has to fetch; raises StepFailed where it does not tell."""
+    """Return the images that Docker must pull; raises StepFailed if it does not answer."""
     wanted = sorted(set(images))
     if not wanted:
         return []

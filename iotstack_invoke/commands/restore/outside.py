@@ -36,13 +36,13 @@ MOUNTED_BY_DOCKER = (
 
 
 def names_outside(manifest: Manifest | None) -> set[str]:
-    """Return all names that --only may ask for something of the outside part by."""
+    """Return all names by which --only may select something of the outside part."""
     return set[str]().union(*map(_names_of, manifest.outside if manifest else ()))
 
 
 @dataclass(frozen=True)
 class OutsidePart:
-    """Chooses what is put in place outside of the stack's folder; without --only all of it."""
+    """Selects what is put in place outside of the stack's folder; without --only all of it."""
 
     target: StackHost
     settings: Settings
@@ -53,20 +53,20 @@ class OutsidePart:
     away: frozenset[str]
     """Those that are not mounted now."""
     names: tuple[str, ...] = ()
-    """The services that alone are restored; all, if none is named."""
+    """The only services to restore; empty for all."""
     bare: bool = False
     """The target has no container of the stack yet."""
     is_strict: bool = False
-    """Its compose takes no volume whose options are not those of the compose file."""
+    """Its compose rejects a volume whose options differ from those in the compose file."""
 
     @cached_property
     def _known(self) -> dict[str, str]:
-        """Where links lead to, by the path that was asked for."""
+        """Where links lead to, by the path that was queried."""
         return {}
 
     @cached_property
     def _in_the_way(self) -> dict[str, str]:
-        """Why mounts keep paths of the target from being replaced, by path."""
+        """Why mounts prevent replacing paths of the target, by path."""
         return {}
 
     @cached_property
@@ -76,12 +76,12 @@ class OutsidePart:
 
     @property
     def held(self) -> set[str]:
-        """All names that --only may ask for something of the part by."""
+        """All names by which --only may select something of the part."""
         return names_outside(self.manifest)
 
     @cached_property
     def _names(self) -> Mapping[str, str]:
-        """What the volumes are called on the target, by their names at the source."""
+        """The names of the volumes on the target, by their names at the source."""
         named = {
             str(each["volume"]): self._name_here(each) for each in self._told if each.get("volume")
         }
@@ -91,12 +91,12 @@ class OutsidePart:
 
     @cached_property
     def _there(self) -> Mapping[str, Volume]:
-        """Those that the target has, by their names there."""
+        """The volumes that the target has, by their names there."""
         return inspect_volumes(self.target.host, self._names.values(), self.target.docker)
 
     @cached_property
     def _volumes(self) -> Mapping[str, Volume]:
-        """The volumes as they are on the target, or will be, by their names at the source."""
+        """The volumes that the target has, or will have, by their names at the source."""
         root = docker_root(self.target) if {*self._names.values()} - {*self._there} else ""
         return {
             source: self._there.get(name) or Volume(name, f"{root}/volumes/{name}/_data")
@@ -104,10 +104,10 @@ class OutsidePart:
         }
 
     def _name_here(self, told: Mapping[str, Any]) -> str:
-        """Return what a volume is called on the target.
+        """Return the name of a volume on the target.
 
-        As the same container mounts it there; else by the name of the project, which compose
-        makes of the folder's.
+        The name of the volume that the same container mounts there; else by the name of the
+        project, which compose derives from the folder's.
         """
         mounts = {(each[0], each[1]) for each in told.get("mounts", ()) if len(each) > 1}
         for each in self.found:
@@ -121,14 +121,14 @@ class OutsidePart:
         return name
 
     def _volume_here(self, told: Mapping[str, Any]) -> str:
-        """Return which volume is mounted here where one without a name was; '' for none."""
+        """Return the volume that is mounted here in place of an anonymous one; '' for none."""
         pairs = {told["anonymous"].partition(":")[::2]}
         pairs |= {(each[0], each[1]) for each in told.get("mounts", ()) if len(each) > 1}
         mounts = ((each.container.name, mount) for each in self.found for mount in each.mounts)
         return next((m.volume for name, m in mounts if (name, m.inside) in pairs and m.volume), "")
 
     def fillings(self, stage: str) -> tuple[Filling, ...]:
-        """Return the volumes without a name that are filled once containers come with them."""
+        """Return the anonymous volumes that are filled once containers create them."""
         return tuple(
             Filling(
                 f"{VOLUME}{each['anonymous']}",
@@ -141,18 +141,18 @@ class OutsidePart:
 
     @property
     def titles(self) -> frozenset[str]:
-        """What the volumes that the part holds are called, as they are named on the target."""
+        """The volumes in the part, by their names on the target."""
         return frozenset(f"{VOLUME}{name}" for name in self._names.values())
 
     @property
     def holds_any(self) -> bool:
-        """Whether the part holds anything that is asked for."""
+        """Whether the part holds anything that was requested."""
         return bool(self._told)
 
     def items(self, previous: str, stage: str) -> Iterator[OutsideItem]:
-        """Yield what is put in place; `previous`: where what is replaced of the stack goes.
+        """Yield what is put in place; `previous`: where replaced data of the stack go.
 
-        What lies below another and goes elsewhere comes before that, and is taken out of it.
+        Paths below another that are restored elsewhere come first, and are taken out of it.
         """
         sizes = self.manifest.outside_sizes if self.manifest else {}
         for each in sorted(self._told, key=lambda each: str(each["path"]), reverse=True):
@@ -179,7 +179,7 @@ class OutsidePart:
             yield placed(self.target, item, previous)
 
     def _stays(self, path: str) -> tuple[tuple[str, str], ...]:
-        """Return what a backup left out of a path of its source, and as a pattern below it."""
+        """Return what a backup left out of a path of its source, also as a relative pattern."""
         told = self.manifest.stays if self.manifest else ()
         return tuple(
             (pattern, below)
@@ -189,7 +189,7 @@ class OutsidePart:
         )
 
     def _links_to(self, live: str, told: Mapping[str, Any]) -> Iterator[str]:
-        """Yield where links of the stack lead, and nothing lies on the way to what is restored."""
+        """Yield free paths that links of the stack lead to, on the way to what is restored."""
         for way in told.get("ways", ()):
             real = self._real(way)
             is_free = not may_be_there(self.target.host, real)
@@ -250,9 +250,9 @@ class OutsidePart:
         return {each["name"]: options_text(each["options"]) for each in volumes}
 
     def _why_no_swap(self, path: str) -> str:
-        """Return why a mount keeps what lies at a path from being replaced; '' if none does.
+        """Return why a mount prevents replacing the data at a path; '' if none does.
 
-        Of a folder that is a mount point what lies in it is swapped; not where more is mounted.
+        If a folder is a mount point, its entries are swapped; not if it has further mounts inside.
         """
         live = self._real(path)
         if live not in self._in_the_way:
@@ -276,7 +276,7 @@ class OutsidePart:
 
     @property
     def plain(self) -> tuple[str, ...]:
-        """Which volumes are made without the options that they had, a sentence each."""
+        """Messages on volumes that are created without their former options."""
         return tuple(
             f"{outside_title(each)} was a volume of {options} but is a plain one here: its files "
             f"are in {self._volumes[each['volume']].mountpoint}. To have them on such a device, "
@@ -289,7 +289,7 @@ class OutsidePart:
 
     @cached_property
     def _expected(self) -> tuple[Mapping[str, Any], ...]:
-        """The volumes that compose does not make, that mount what the part does not hold."""
+        """The volumes that compose does not create, with mounts that the part does not hold."""
         volumes = self.manifest.volumes if self.manifest else ()
         held = {each.get("volume") for each in self._told}
         wanted = [each for each in volumes if not each["key"] and each["name"] not in held]
@@ -300,7 +300,7 @@ class OutsidePart:
 
     @property
     def empty_volumes(self) -> Iterator[EmptyVolume]:
-        """Yield the volumes that are made with their options, for a machine that has none."""
+        """Yield the volumes to create with their options, for a machine that has none."""
         for each in self._expected:
             if not each["left_out"]:
                 options = dict(each["options"])
@@ -310,7 +310,7 @@ class OutsidePart:
 
     @property
     def not_made(self) -> tuple[str, ...]:
-        """Which volumes are not made, because options of theirs are not known, a sentence each."""
+        """Messages on volumes that are not created, because their options are unknown."""
         return tuple(
             f"{VOLUME}{each['name']} of {options_text(each['options'])} is not created: the "
             f"backup has no values for its options {', '.join(each['left_out'])}, which may be "
@@ -321,7 +321,7 @@ class OutsidePart:
 
     @property
     def left(self) -> tuple[str, ...]:
-        """What is not put in place, a sentence each with what to do."""
+        """Messages on what is not put in place, with what to do."""
         runtag = self.manifest.runtag if self.manifest else ""
         return tuple(
             f"{outside_title(each)} is not restored: {why}. It is in "
@@ -348,9 +348,9 @@ class OutsidePart:
 
 
 def unseen(items: Iterable[OutsideItem], found: Iterable[InspectedContainer]) -> Iterator[str]:
-    """Yield what was put where its containers do not mount it, a sentence each with what to do.
+    """Yield messages on restored paths that their containers do not mount, with what to do.
 
-    A compose file may name it by a variable, such as the home of whoever brings the stack up.
+    A compose file may use a variable, such as the home of the user who runs compose.
     """
     there = {(each.container.name, m.inside): m for each in found for m in each.mounts}
     for item in items:
@@ -383,7 +383,7 @@ def of_old_folder(old: str, new: str, found: Iterable[InspectedContainer]) -> It
 
 
 def placed(target: StackHost, item: OutsideItem, previous: str) -> OutsideItem:
-    """Return an item with where it is put aside: on its own file system, for a rename."""
+    """Return an item with its aside folder: on its own file system, for a rename."""
     host, live = target.host, item.live
     if item.is_mount:
         return within_mount(item, previous)
@@ -401,16 +401,16 @@ def placed(target: StackHost, item: OutsideItem, previous: str) -> OutsideItem:
 
 
 def within_mount(item: Swapped, previous: str) -> Swapped:
-    """Return an item that is a mount point, with where in it its entries are put aside."""
+    """Return an item that is a mount point, with the folder in it for its replaced entries."""
     kept = f"{item.live}/.{posixpath.basename(previous)}"
     return replace(item, aside=kept, used=f"{kept}-undone", fresh=f"{kept}-new")
 
 
 def place_there(target: StackHost, manifest: Manifest | None, path: str) -> str:
-    """Return where on a target is what a manifest tells of by its path, as seen from the stack.
+    """Return where on a target the data at a manifest's path, relative to the stack, are.
 
-    What lay in the stack's folder lies in the target's; what lay in a named volume, in the one
-    that the target's compose project makes of that name; anything else where it lay.
+    What was in the stack's folder is in the target's; what was in a named volume, in the one of
+    that name in the target's compose project; anything else at its former path.
     """
     source = (manifest.folder if manifest else "") or target.folder
     path = posixpath.normpath(posixpath.join(source, path))
@@ -432,7 +432,7 @@ def place_there(target: StackHost, manifest: Manifest | None, path: str) -> str:
 
 
 def docker_root(target: StackHost) -> str:
-    """Return the folder in which Docker keeps all of its own; raises StepFailed."""
+    """Return Docker's data folder; raises StepFailed."""
     words = (*target.docker, "info", "--format", "{{.DockerRootDir}}")
     told = target.host.run(Command(words, timeout_s=60)).out.strip()
     if not told.startswith("/"):
@@ -441,7 +441,7 @@ def docker_root(target: StackHost) -> str:
 
 
 def _names_of(told: Mapping[str, Any]) -> set[str]:
-    """Return what something of the part is called: the containers that mount it, and its own."""
+    """Return the names of something of the part: the containers that mount it, and its own."""
     own: tuple[str | None, ...] = (told.get("volume"), told.get("key"))
     if not (told.get("volume") or told.get("anonymous")):
         own = (posixpath.basename(told["path"]),)

@@ -1,7 +1,7 @@
-"""The plan of a restore, made of facts of its target, of a backup, and of what was asked for.
+"""The plan of a restore, made of facts about its target, a backup, and the request.
 
-Pure: nothing is asked or read, and there is no clock. What is asked of the target is in facts.py;
-what keeps its disks from taking a restore in is in disk_checks.py.
+Pure: no queries, no reading, no clock. Queries of the target are in facts.py; disk checks are in
+disk_checks.py.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from .request import RestoreRequest
 from .selection import Selection
 
 OVERRIDES = ("docker-compose.override.yml", "docker-compose.override.yaml")
-"""What compose reads besides docker-compose.yml, unless it is told which files to read."""
+"""What compose reads besides docker-compose.yml, by default."""
 YOUNG_S = 60.0
-"""A container that ended before, and is up for no longer than this, may end again."""
+"""A container that ended before, and has been up no longer than this, may end again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,18 +53,18 @@ class Planner:
     backup: BackupSet
     manifest: Manifest | None
     in_place: bool
-    """The archives lie in the target's own backups/."""
+    """The archives are in the target's own backups/."""
     users: frozenset[str] = frozenset()
     """The containers that mount what is put in place outside of the stack's folder."""
     influx: str = ""
     """The container of InfluxDB."""
     takes_compose: bool = False
-    """The backup's compose file and `.env` are put in place, whatever is there."""
+    """The backup's compose file and `.env` replace existing ones."""
 
-    # What the facts mean.
+    # Decisions from the facts
 
     def decided(self) -> Planner:
-        """Return one that knows what stays decided, whatever later facts are."""
+        """Return a planner that keeps its decisions, whatever later facts are."""
         is_new = self.bare and not any(each in self.here.tops for each in COMPOSE_FILES)
         takes_compose = (self.request.compose or is_new) and "general" in self.backup.parts
         influx = influx_container(self.settings, self.manifest, self.here.containers)
@@ -72,44 +72,44 @@ class Planner:
 
     @property
     def selection(self) -> Selection:
-        """What of the backup was asked for."""
+        """What of the backup was requested."""
         return Selection(self.request, self.backup, self.manifest, self.influx)
 
     @property
     def stage(self) -> str:
-        """Where the backup is unpacked."""
+        """The folder to unpack the backup into."""
         return f"{self.here.folder}/{RESTORE}/{self.backup.runtag}"
 
     @property
     def no_stack(self) -> bool:
-        """There is no container of the stack yet, and all of it was asked for."""
+        """No container of the stack exists yet, and all of it was requested."""
         return not (self.request.only or of_stack(self.here.containers, self.here.folder))
 
     @property
     def mine(self) -> list[InspectedContainer]:
-        """The containers of the stack, and those that mount what else is put in place."""
+        """The containers of the stack, and those that mount other data that are put in place."""
         found = self.here.containers
         names = {each.container.name for each in of_stack(found, self.here.folder)} | self.users
         return [each for each in found if each.container.name in names]
 
     @property
     def bare(self) -> bool:
-        """All is brought up from the restored compose file."""
+        """Everything is brought up from the restored compose file."""
         return not self.mine and not self.request.only
 
     @property
     def tops_here(self) -> bool:
-        """There are files of compose here, or a .env."""
+        """Compose files or a .env exist here."""
         return any(map(is_top_file, self.here.tops))
 
     @property
     def compose_here(self) -> str:
-        """The compose file that lies here and counts; '' if that of the backup does, or none."""
+        """The compose file that exists here and counts; '' if the backup's counts, or none."""
         tops = self.here.tops
         return "" if self.takes_compose else next((n for n in COMPOSE_FILES if n in tops), "")
 
     def refuse_bare(self) -> None:
-        """Raise Refused where a machine was said to have no containers, and has some."""
+        """Raise Refused if a machine was declared without containers, and has some."""
         if self.request.bare and self.mine:
             names = ", ".join(each.container.name for each in self.mine)
             raise Refused(
@@ -119,12 +119,12 @@ class Planner:
             )
 
     def compose(self, chosen: tuple[str, ...]) -> tuple[str, ...]:
-        """Return the words of compose for the stack; `chosen`: the files that its .env names."""
+        """Return the compose command for the stack; `chosen`: the files that its .env names."""
         here = self.here
         words = project_words(here.folder, self.compose_here, here.tops, chosen)
         return (*here.compose, *words)
 
-    # What is to be done, before it is known what the archives hold.
+    # Steps, before the contents of the archives are known
 
     def plan(self, kinds: tuple[str, ...], asked: Candidates, limit_s: float) -> RestoreFacts:
         """Return the plan without its items: these are known from the archive."""
@@ -168,7 +168,7 @@ class Planner:
         return replace(facts, beyond=self.beyond(facts, asked.titles))
 
     def again(self, facts: RestoreFacts) -> RestoreFacts:
-        """Return a plan with the containers that run now: to fetch may have taken hours."""
+        """Return a plan with the containers that run now: fetching may have taken hours."""
         loaded = facts.server.container if facts.server else ""
         return replace(
             facts,
@@ -193,7 +193,7 @@ class Planner:
         return self.selection.to_stop(mine, folder, loaded, places, idle=idle)
 
     def names_included(self, path: str) -> bool:
-        """Tell whether --only names an included path, or a container that mounts it."""
+        """Return whether --only names an included path, or a container that mounts it."""
         live = f"{self.here.folder}/{path}"
         return posixpath.basename(path) in self.request.names or any(
             is_in(mount.on_host, live) or is_in(live, mount.on_host)
@@ -217,7 +217,7 @@ class Planner:
 
     @property
     def unsteady(self) -> tuple[str, ...]:
-        """The containers that do not stay up: which end, and are started again."""
+        """The containers that do not stay up: they end and are restarted."""
         return tuple(
             each.container.name
             for each in self.mine
@@ -231,10 +231,10 @@ class Planner:
         sick = (each.container for each in self.mine if each.health == "unhealthy")
         return tuple(each.name for each in sick if each.running)
 
-    # What is here and not in the backup.
+    # What is here and not in the backup
 
     def as_here(self, names: Iterable[str]) -> set[str]:
-        """Return names of the manifest, in which bytes that are no UTF-8 are told, as they are."""
+        """Return names of the manifest unescaped: it escapes bytes that are not UTF-8."""
         here = (posixpath.relpath(each, self.here.folder) for each in self.here.present)
         meant = {shown(each): each for each in here}
         return {meant.get(each, each) for each in names}
@@ -242,8 +242,8 @@ class Planner:
     def folders_more(self, facts: RestoreFacts, held: Collection[str]) -> Iterator[Item]:
         """Yield what is in services/ and volumes/ and not in a backup that holds these of it.
 
-        Not where data of a database or of a service with a part of its own lie, where more is
-        mounted, nor what the backup left out: that stays in any case.
+        Without data of a database or of a service with a part of its own, paths with further
+        mounts, and what the backup left out: that stays in any case.
         """
         if self.request.only or self.manifest is None:
             return
@@ -267,7 +267,7 @@ class Planner:
                 yield self.as_included(facts, posixpath.relpath(path, folder), "")
 
     def _included_within(self) -> list[str]:
-        """Return those in the stack's folder, but in no other row and in no folder of its own."""
+        """Return those in the stack's folder that are in no other row and no separate folder."""
         folder, known = self.here.folder, (*FOLDERS, BACKUPS, RESTORE)
         tops = [f"{folder}/{each}" for each in known]
         rows = inclusions(self.settings, self.request, folder)
@@ -279,10 +279,10 @@ class Planner:
         ]
 
     def beyond(self, facts: RestoreFacts, titles: Collection[str]) -> tuple[str, ...]:
-        """Return the volumes and the included paths here, outside, that the backup does not hold.
+        """Return the volumes and included paths here, outside, that the backup does not hold.
 
-        Not what it left out on purpose, nor where data of a database lie. `titles`: those of the
-        volumes that it holds.
+        Without what it left out on purpose, and data of databases. `titles`: the volumes that it
+        holds.
         """
         if self.request.only or self.manifest is None:
             return ()
@@ -322,12 +322,12 @@ class Planner:
         places = (path_on_host(influx.mounts, each) for each in FOLDERS_INSIDE)
         return [SqlServer(influx.container.name, "influx", each) for each in places if each]
 
-    # What is swapped.
+    # What is swapped
 
     def items_told(self, facts: RestoreFacts) -> list[Item]:
-        """Return what is swapped of services/ and volumes/, as the manifest alone tells it.
+        """Return what is swapped of services/ and volumes/, by the manifest alone.
 
-        Where it does not, something of both, unless certain services were asked for.
+        If it does not list them, an entry for both, unless certain services were requested.
         """
         folder = self.here.folder
         sizes = self.manifest.sizes if self.manifest else {}
@@ -342,7 +342,7 @@ class Planner:
         return [*found, *(Item("", each, "", "") for each in places)]
 
     def item(self, facts: RestoreFacts, name: str, live: str, staged: str) -> Item:
-        """Return what is swapped by the name of what is put aside."""
+        """Return a swapped item, by the name of its aside folder."""
         return Item(
             staged=staged,
             live=f"{self.here.folder}/{live}",
@@ -351,7 +351,7 @@ class Planner:
         )
 
     def as_included(self, facts: RestoreFacts, path: str, staged: str) -> Item:
-        """Return an item besides services/ and volumes/: it is put aside where no other is."""
+        """Return an item besides services/ and volumes/: its aside folder is a separate one."""
         aside, used = (
             f"{folder(facts, path)}/included/{path}" for folder in (aside_folder, used_folder)
         )
@@ -359,7 +359,7 @@ class Planner:
 
 
 def told_of_influx(manifest: Manifest | None, fact: str) -> object:
-    """Return what a manifest tells of its InfluxDB, '' for nothing."""
+    """Return a fact about the InfluxDB in a manifest, '' if missing."""
     made = manifest.made if manifest else ()
     return next((e.facts.get(fact) or "" for e in made if e.kind == "influx"), "")
 
@@ -369,7 +369,7 @@ def influx_container(
 ) -> str:
     """Return the container of InfluxDB: that of the settings, or of the backup.
 
-    One that hosts.toml names goes first, then one that is here, then that of the backup.
+    One that hosts.toml names has priority, then an existing one, then that of the backup.
     """
     told, name = str(told_of_influx(manifest, "container")), settings.influx.container
     if not told or settings.influx.named:
@@ -386,23 +386,23 @@ def inclusions(settings: Settings, request: RestoreRequest, folder: str) -> tupl
 
 
 def data_loaded(facts: RestoreFacts) -> list[str]:
-    """Return where the data lie that dumps replace."""
+    """Return the locations of the data that dumps replace."""
     data = [each.server.data for each in facts.loads]
     return [*data, *(facts.server.folders if facts.server else ())]
 
 
 def _seconds_of(moment: str) -> float:
-    """Return a time that Docker tells, in UTC, as seconds of the epoch."""
+    """Return a time from Docker, in UTC, as seconds of the epoch."""
     return datetime.fromisoformat(f"{moment[:19]}+00:00").timestamp()
 
 
 def project_words(
     folder: str, compose_file: str, there: Mapping[str, str], chosen: tuple[str, ...] = ()
 ) -> tuple[str, ...]:
-    """Return the words that name the stack and its compose files: v1 looks in the current folder.
+    """Return the words that name the stack and its compose files: v1 uses the current folder.
 
-    `chosen`: the files that COMPOSE_FILE names. From the folder of the first one on its relative
-    paths count, wherever `.env` is.
+    `chosen`: the files that COMPOSE_FILE names. Their relative paths refer to the folder of the
+    first one, wherever `.env` is.
     """
     names = [compose_file] if compose_file else []
     if compose_file == COMPOSE_FILES[0]:

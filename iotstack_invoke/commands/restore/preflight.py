@@ -1,4 +1,4 @@
-"""A target as it is, and a backup as it would be restored there: asked, planned, and refused.
+"""The state of a target, and of a backup restored there: queried, planned, and refused.
 
 Changes nothing.
 """
@@ -43,9 +43,9 @@ from .target_checks import influx_apart, server_to_load, time_stamp
 
 
 class Preflight:
-    """What one restore asks of its target, and the plans that are made of the answers.
+    """The queries of one restore to its target, and the plans from their answers.
 
-    A plan is of the last look at the target (facts.py tells when there is one).
+    A plan uses the latest facts of the target (facts.py describes when they are gathered).
     """
 
     def __init__(
@@ -69,16 +69,16 @@ class Preflight:
         self.stage = f"{target.folder}/{RESTORE}/{self.runtag}"
         self._stamp = ""
         self.kept: list[str] = []
-        """What of the backup is not put in place, since data of a database lie there."""
+        """What of the backup is not put in place, since it would replace data of a database."""
         self.same: list[str] = []
-        """The top files that are here as they are in the backup; known when it is staged."""
+        """The top files that are equal here and in the backup; known when it is staged."""
         self._loads: tuple[SqlImport, ...] = ()
-        """The dumps that are loaded, as the manifest tells of them."""
+        """The dumps to load, as in the manifest."""
         self._refuse_early()
         self.influx2 = Influx2ByHand(backup, manifest, target.folder)
 
     def _refuse_early(self) -> None:
-        """Raise Refused where the name and the manifest alone tell that it cannot be."""
+        """Raise Refused if the name and the manifest alone show that it is impossible."""
         if is_called_like_state(self.runtag):
             raise Refused(
                 f"{self.runtag} has the same name as data kept by an earlier restore in "
@@ -94,18 +94,18 @@ class Preflight:
 
     @property
     def disks(self) -> DiskChecks:
-        """What keeps the disks of the target from taking in what is planned by now."""
+        """The disk checks of the target for the present plan."""
         return DiskChecks(self.target, self.planner, self._loads)
 
     def _names_here(self) -> frozenset[str]:
-        """Return all containers, and what settings call that of InfluxDB, which may be meant."""
+        """Return all containers, and the settings' name of InfluxDB's, which may be requested."""
         found = inspect_all(self.target.host, self.target.docker)
         return frozenset((self.settings.influx.container, *(e.container.name for e in found)))
 
-    # Before it is known what the archives hold.
+    # Before the contents of the archives are known
 
     def facts(self) -> RestoreFacts:
-        """Return the plan by what is there now, without the items."""
+        """Return the plan by the present state, without the items."""
         target, settings = self.target, self.settings
         rows = inclusions(settings, self.request, target.folder)
         here = gather(target, settings.table, rows)
@@ -131,7 +131,7 @@ class Preflight:
         return self._stays.add(facts, told, staged=False)
 
     def _candidates(self, kinds: tuple[str, ...]) -> Candidates:
-        """Return what is asked of the target once it is known which parts are restored."""
+        """Return what is queried of the target once the parts to restore are known."""
         target, here, planner = self.target, self.planner.here, self.planner
         compose_files: tuple[str, ...] = ()
         if not planner.takes_compose:
@@ -156,7 +156,7 @@ class Preflight:
         )
 
     def _server(self, compose: tuple[str, ...]) -> Server:
-        """Return the InfluxDB to load; raises Refused where it cannot be."""
+        """Return the InfluxDB to load; raises Refused if it cannot be loaded."""
         target, name = self.target, self.planner.influx
         found = self.planner.here.containers
         told = str(told_of_influx(self.manifest, "data"))
@@ -174,7 +174,7 @@ class Preflight:
         return server
 
     def _apart_of_influx(self) -> dict[str, str]:
-        """Return which of its folders the manifest says are to lie apart, and where."""
+        """Return which of its folders have separate paths by the manifest, and these paths."""
         told = told_of_influx(self.manifest, "apart")
         return {
             name: place_there(self.target, self.manifest, str(told[name]))
@@ -183,13 +183,13 @@ class Preflight:
         }
 
     def _pieces(self, server: Server, previous: str) -> Iterator[OutsideItem]:
-        """Yield what is swapped of an InfluxDB besides its folder, each by itself."""
+        """Yield what is swapped of an InfluxDB besides its folder, each separately."""
         for name, live in server.apart:
             fresh = f"{posixpath.dirname(live)}/.fresh-{posixpath.basename(live)}"
             yield placed(self.target, OutsideItem(name, fresh, live, "", ""), previous)
 
     def _kinds(self) -> tuple[str, ...]:
-        """Return the parts that are restored; raises Refused where one cannot be."""
+        """Return the parts to restore; raises Refused if one cannot be restored."""
         if self.influx2.container and {self.influx2.container, "influxdb2"} & {
             *self.request.names
         }:
@@ -207,14 +207,14 @@ class Preflight:
         return Stays(self.target, self.planner.here.containers, self.manifest, self.stage)
 
     def _loads_told(self, facts: RestoreFacts) -> tuple[SqlImport, ...]:
-        """Return what the manifest tells of the dumps that are loaded; none that is refused."""
+        """Return the manifest's facts about the dumps to load; none for a refused one."""
         folder = self.target.folder
         places = (f"{folder}/{top}/{name}" for name in self.request.names for top in FOLDERS)
         items = [Item("", place, "", "") for place in places]
         try:
             return self._imports.choose(facts, items, staged=False)
         except Refused:
-            return ()  # whoever stages them tells it
+            return ()  # reported when they are staged
 
     def _refuse_without_server(self, compose: tuple[str, ...], name: str) -> None:
         told = self.target.host.run(Command((*compose, "config"), ANY_EXIT))
@@ -231,13 +231,13 @@ class Preflight:
             )
 
     def records(self) -> dict[str, Record]:
-        """Return what the manifest says of the archives, where they come from."""
+        """Return the manifest's records of the archives, at their source."""
         return records_in(self.manifest, self.runtag)
 
     def contents(self, facts: RestoreFacts) -> Contents | None:
-        """Return what the general part holds, read where it lies; None where that cannot be.
+        """Return the contents of the general part, read at its location; None if impossible.
 
-        Raises StepFailed, as unpacking it would, where it is damaged or must not be unpacked.
+        Raises StepFailed, as unpacking it would, if it is damaged or must not be unpacked.
         """
         if "general" not in facts.kinds or not callable(getattr(self.source.storage, "run", None)):
             return None
@@ -258,7 +258,7 @@ class Preflight:
     def contents_told(
         self, facts: RestoreFacts, top_files: Collection[str] | None
     ) -> Contents | None:
-        """Return the same as its manifest tells it, without reading the archive where it does.
+        """Return the same from the manifest, without reading the archive if possible.
 
         `top_files`: None if they are not known without that.
         """
@@ -274,12 +274,12 @@ class Preflight:
             included={*facts.included},
         )
 
-    # With what they hold.
+    # With the contents of the archives
 
     def facts_again(self, facts: RestoreFacts) -> RestoreFacts:
-        """Return the plan with what is there now, right before the switch.
+        """Return the plan with the present state, right before the switch.
 
-        Raises StepFailed where a drive came or went meanwhile.
+        Raises StepFailed if a drive was mounted or unmounted meanwhile.
         """
         self.disks.refuse_mounts_since(facts)
         rows = inclusions(self.settings, self.request, self.target.folder)
@@ -291,7 +291,7 @@ class Preflight:
     def with_items(self, facts: RestoreFacts, contents: Contents | None = None) -> RestoreFacts:
         """Return the plan with what is swapped: each entry of services/ and volumes/.
 
-        Of what is staged, or of what an archive holds that is not staged yet.
+        By the staged data, or by the contents of an archive that is not staged yet.
         """
         swaps = Swaps(self.planner)
         facts = self._with_swapped(facts, contents)
@@ -299,16 +299,16 @@ class Preflight:
         return self._stays.add(facts, facts.loads, staged=contents is None)
 
     def _lying(self, facts: RestoreFacts) -> frozenset[str]:
-        """Return what is there already of what stays in the items, and of what is around them."""
+        """Return which data that stay in the items exist, and which of their parent folders."""
         swaps, host = Swaps(self.planner), self.target.host
         stays = {*swaps.stays_wanted(facts).values(), *swaps.stays_outside(facts)}
         around = [each.path for each in swaps.around(facts)]
-        # Around them as root, which sees below folders of mode 0700.
+        # The parents as root, which can read inside folders of mode 0700.
         there = which_may_be_there(host, around, self.target.as_root)
         return there | which_may_be_there(host, sorted(stays))
 
     def _holding(self, facts: RestoreFacts, contents: Contents | None) -> Holding:
-        """Return what the parts hold: as they are told, or else as they are staged."""
+        """Return the contents of the parts: the given ones, or else the staged ones."""
         if contents:
             return Swaps(self.planner).holding_told(facts, contents)
         reads_env = "--file" not in facts.compose
@@ -338,9 +338,9 @@ class Preflight:
     def _with_loads(
         self, facts: RestoreFacts, items: list[Item], *, staged: bool
     ) -> tuple[RestoreFacts, list[Item]]:
-        """Return the plan with the dumps of SQL that are loaded, and the items beside them.
+        """Return the plan with the SQL dumps to load, and the items beside them.
 
-        What holds the data of a server for which there is no dump stays out of the items.
+        Folders with data of a server without a dump are left out of the items.
         """
         here, loads = self.planner.here, self._imports
         chosen = loads.choose(facts, items, staged=staged)

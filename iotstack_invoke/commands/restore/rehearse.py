@@ -1,4 +1,4 @@
-"""A restore that is rehearsed: all of it but the swap, in a scratch folder that is removed again.
+"""A rehearsed restore: all of it but the swap, in a scratch folder that is removed again.
 
 It holds no lock of the stack, so that a backup at night need not wait for it.
 """
@@ -60,10 +60,10 @@ REMOVE_LIMIT_S = 3600.0
 
 
 def rehearse(settings: Settings, runtag: str, at: str, report: Report) -> int:
-    """Rehearse the restore of one copy, record it where it went well, return the exit code.
+    """Rehearse the restore of one copy, record success, return the exit code.
 
-    Whatever happens, the scratch folder and the container are removed; after a SIGKILL by the
-    next rehearsal.
+    In any case, the scratch folder and the container are removed; after a SIGKILL by the next
+    rehearsal.
     """
     environment = Environment.of(settings)
     try:
@@ -87,7 +87,7 @@ def rehearse(settings: Settings, runtag: str, at: str, report: Report) -> int:
 
 @contextlib.contextmanager
 def _scratch_folder(environment: Environment) -> Iterator[str]:
-    """Yield an empty folder beside the stack, or among a laptop's state; removed at the end."""
+    """Yield an empty folder beside the stack, or in a laptop's state folder; then remove it."""
     stack = environment.settings.stack.folder
     base = f"{stack}/{RESTORE}" if os.path.isdir(stack) else state_folder()
     host = LocalHost(base)
@@ -145,18 +145,18 @@ class _Rehearsal:
                 f"The manifest of {copy.runtag} {in_places(copy.at)} is damaged: {error}. "
                 f"Rehearse another copy (--at). To list the copies: inv show '{copy.runtag}'"
             ) from error
-        # What it holds is what its manifest says was made, and not what bears its name.
+        # Its contents are what its manifest lists, not every file with its name.
         self.copy = replace(copy, backup=replace(copy.backup, manifest=self.manifest))
 
     def run(self) -> int:
-        """Do it, and say what it proved."""
+        """Run it, and report the results."""
         copy = self.copy
         facts = self._facts()
         self._refuse_without_room(facts)
         self.report.tell(
             f"rehearsing {copy.runtag} of {copy.at} ({size_text(copy.backup.size_bytes)})"
         )
-        if copy.in_place:  # it is read where it lies
+        if copy.in_place:  # it is read in place
             os.symlink(copy.folder, f"{self.scratch}/{BACKUPS}")
         os.makedirs(f"{self.scratch}/{RESTORE}/{copy.runtag}", mode=0o700)
         result = self._do(facts)
@@ -178,12 +178,12 @@ class _Rehearsal:
                 store=MemoryRecords(records_in(self.manifest, self.copy.runtag)),
                 journal=Journal(self.host, _journal(self.scratch), undoable()),
                 reporter=self.report,
-                jobs_at_once=1,  # nobody waits for it, and the house goes on beside it
+                jobs_at_once=1,  # nothing waits for it, and the stack keeps running beside it
             ).do()
         finally:
             self.report.stop_bars()
 
-    # What is looked at.
+    # Checks
 
     def _facts(self) -> RehearsalFacts:
         settings, copy = self.environment.settings, self.copy
@@ -241,7 +241,7 @@ class _Rehearsal:
         )
 
     def _influx_name(self, docker: tuple[str, ...]) -> str:
-        """Return the container that the dump is of, as the manifest says, or as it is here."""
+        """Return the container of the dump, by the manifest, or else the one here."""
         parts = self.manifest.made if self.manifest else ()
         told = next((e.facts.get("container") for e in parts if e.kind == "influx"), "")
         if told:
@@ -250,7 +250,7 @@ class _Rehearsal:
         return settings_for(self.host, self.environment.settings, found, docker).influx.container
 
     def _loads(self) -> Iterator[SqlImport]:
-        """Return the dumps of SQL that the manifest tells of, each with a folder of its own."""
+        """Return the SQL dumps in the manifest, each with a separate folder."""
         for part in self.manifest.made if self.manifest else ():
             for told in part.facts.get("servers", ()):
                 stage = f"{self.scratch}/{RESTORE}/{self.copy.runtag}"
@@ -270,7 +270,7 @@ class _Rehearsal:
         return {str(each["container"]) for each in servers if each.get("timescaledb")}
 
     def _image(self, docker: tuple[str, ...], name: str, title: str) -> str:
-        """Return an image that a dump can be loaded into, '' where none can be had, and say so."""
+        """Return an image to load a dump into, or print a message and return ''."""
         try:
             return self._recorded_image(docker, name)
         except IotstackError as error:
@@ -280,7 +280,7 @@ class _Rehearsal:
     def _recorded_image(self, docker: tuple[str, ...], name: str) -> str:
         """Return the image that the dump was made with: by id, by digest, by name; or pulled.
 
-        Raises StepFailed where none can be had.
+        Raises StepFailed if none is available.
         """
         held = self.manifest.containers if self.manifest else ()
         recorded = next((each for each in held if each.name == name), None)
@@ -312,7 +312,7 @@ class _Rehearsal:
                 "afterwards."
             )
 
-    # What is said.
+    # Messages
 
     def _failed(self, result: RunResult) -> int:
         if result.damages:
@@ -363,7 +363,7 @@ class _Rehearsal:
         return ExitCode.GOOD if good else ExitCode.WARNINGS
 
     def _unread(self, facts: RehearsalFacts) -> tuple[str, ...]:
-        """Return why the copy is not recorded as good, '' for no reason.
+        """Return why the copy is not recorded as good, '' if it is.
 
         A rehearsal reads no texts, no encryption record and no part that is restored by hand.
         """
@@ -387,7 +387,7 @@ class _Rehearsal:
         return tuple(found)
 
     def _tell_proven(self, facts: RehearsalFacts) -> tuple[str, ...]:
-        """Tell what was counted in databases that were loaded; return what the backup lacks."""
+        """Print what was counted in loaded databases; return what the backup lacks."""
         count = facts.count.count
         if count:
             values = "" if count.points is None else f", {count.points:,} values"

@@ -1,7 +1,7 @@
-"""One reload of InfluxDB from the first look to the last word.
+"""One reload of InfluxDB from the first check to the last message.
 
-lock → undo what a dead run left → look → confirm → dump, check, swap, load, compare → report.
-Until it is committed every step has an undo, and afterwards `inv undo` goes back.
+lock → undo what a dead run left → gather facts → confirm → dump, check, swap, load, compare →
+report. Until the commit every step has an undo, and afterwards `inv undo` undoes the reload.
 """
 
 from __future__ import annotations
@@ -58,16 +58,16 @@ AS_BEFORE = "InfluxDB is in its previous state."
 SHOW_DATABASES = ("influx", "-execute", "SHOW DATABASES")
 ASK_LIMIT_S = 600.0
 ROOM_EACH = 1.25
-"""What a dump, and what is loaded from it, take: more than the data where files are unmerged."""
+"""The size of a dump and of the loaded data: more than the present data if files are unmerged."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reload:
-    """What a person asked for."""
+    """The request of the user."""
 
     host: str = ""
     keep_old_days: int | None = None
-    """How long the old data stay; None: until somebody removes them."""
+    """How long the old data are kept; None: until the user removes them."""
     values: bool = True
     """Count all values before and after."""
     yes: bool = False
@@ -75,10 +75,10 @@ class Reload:
 
 @dataclass(frozen=True, slots=True)
 class InfluxFigures:
-    """What is asked of a running InfluxDB before and after."""
+    """Measured at a running InfluxDB before and after."""
 
     size_bytes: int
-    """Of its data on the disk."""
+    """Its data on the disk."""
     answer_s: float
     """How long `docker exec … SHOW DATABASES` took."""
 
@@ -93,7 +93,7 @@ def read_days(text: str) -> int | None:
 
 
 def reload_influxdb(settings: Settings, asked: Reload, report: Report, *, dry_run: bool) -> int:
-    """Reload InfluxDB and return the exit code; raises IotstackError where it was refused."""
+    """Reload InfluxDB and return the exit code; raises IotstackError if it was refused."""
     try:
         with signals_raised(), open_target(settings, asked.host) as target:
             require_stack(target)
@@ -101,7 +101,7 @@ def reload_influxdb(settings: Settings, asked: Reload, report: Report, *, dry_ru
                 Owing.of_target(settings, target).tell_owed(report)
                 return _Reload(settings, target, asked, report).show()
             died: tuple[str, ...] = ()
-            if not asked.yes:  # while a person thinks, a backup may run
+            if not asked.yes:  # a backup may run during the question
                 with locked_target(target, PURPOSE) as lock:
                     died = recover(settings, target, journal_of(settings, target, lock), report)
                 _Reload(settings, target, asked, report).tell()
@@ -134,7 +134,7 @@ class _Reload:
         return ExitCode.GOOD
 
     def tell(self) -> None:
-        """Tell what would be done; raises Refused where it cannot be."""
+        """Print what would be done; raises Refused if it is impossible."""
         self._tell_what(*self._ready())
 
     def _ready(self) -> tuple[ReloadFacts, InfluxFigures]:
@@ -144,7 +144,7 @@ class _Reload:
         return facts, look
 
     def run(self, lock: Lock, died: tuple[str, ...] = ()) -> int:
-        """Reload under the lock; `died` is what was told of a run that died before."""
+        """Reload under the lock; `died` are the messages on an earlier dead run."""
         target = self.target
         journal = journal_of(self.settings, target, lock)
         died += recover(self.settings, target, journal, self.report)
@@ -194,10 +194,10 @@ class _Reload:
 
     @property
     def name(self) -> str:
-        """Of the folders that are made; known when the facts are."""
+        """The name of the created folders; known when the facts are."""
         return f"{OF_RELOADS}-{self._stamp}"
 
-    # What is looked at.
+    # Checks
 
     def _facts(self) -> ReloadFacts:
         target, host = self.target, self.target.host
@@ -246,7 +246,7 @@ class _Reload:
         size = stat_on(host, measure, facts.access.as_root, ASK_LIMIT_S).split("\t")[0]
         words = (*facts.access.docker, "exec", facts.server.container, *SHOW_DATABASES)
         started = time.monotonic()
-        host.run(Command(words, ANY_EXIT, ASK_LIMIT_S))  # where it wants a password, it says so
+        host.run(Command(words, ANY_EXIT, ASK_LIMIT_S))  # says if it needs a password
         return InfluxFigures(int(size) if size.isdigit() else 0, time.monotonic() - started)
 
     def _refuse_without_room(self, facts: ReloadFacts, look: InfluxFigures) -> None:
@@ -269,7 +269,7 @@ class _Reload:
         roots = {"pi": self.target.folder}
         return decide(resolve(reload_book(), [f"pi:reloaded/{self.name}"], roots, facts), {})
 
-    # What is said.
+    # Messages
 
     def _tell_what(self, facts: ReloadFacts, look: InfluxFigures) -> None:
         self.report.write(
@@ -301,7 +301,7 @@ class _Reload:
         away: str,
         after: Afterwards,
     ) -> int:
-        """Tidy up and tell: it is reloaded, whatever of this cannot be done."""
+        """Clean up and report: it is reloaded, even if some of this fails."""
         host = self.target.host
         log.write("reload", f"InfluxDB is reloaded; it was unavailable for {away}")
         words = (*facts.access.as_root, "rm", "-rf", "--", facts.stage)
@@ -344,7 +344,7 @@ class _Reload:
             self.report.write(kept)
 
     def _keep_old(self, facts: ReloadFacts) -> str:
-        """Remove the old data if that was asked for; return what is to be said of them."""
+        """Remove the old data if requested; return the message on them."""
         host, days = self.target.host, self.asked.keep_old_days
         far = host_flag(self.asked.host)
         folders = dict.fromkeys((facts.previous, facts.aside))

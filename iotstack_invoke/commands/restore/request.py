@@ -1,4 +1,4 @@
-"""What a person asks of a restore, and where the backup that they mean comes from."""
+"""What the user requests of a restore, and where the backup comes from."""
 
 from __future__ import annotations
 
@@ -30,60 +30,60 @@ from ..catalog.copies import not_found, told_of_others
 from ..shared.latest import PassedOver, latest_in, newer_than, passed_over, passed_told
 
 MANIFESTS_LIMIT_S = 30.0
-"""How long it may take to learn what older sets hold."""
+"""Time limit for reading the contents of older sets."""
 
 
 @dataclass(frozen=True, slots=True)
 class RestoreRequest:
-    """What a person asked for."""
+    """The request of the user."""
 
     runtag: str
     host: str = ""
     source: str = ""
     only: tuple[str, ...] = ()
     live: tuple[str, ...] = ()
-    """The live hosts that are named once more."""
+    """The live hosts that were named a second time as confirmation."""
     yes: bool = False
     strict: bool = False
-    """All is undone where one container does not come up."""
+    """Everything is undone if one container does not come up."""
     compose: bool = False
-    """The backup's compose file and `.env` come in the place of those that are there."""
+    """The backup's compose file and `.env` replace existing ones."""
     bare: bool = False
-    """The machine is a new one: as with `compose`, and all is brought up from them."""
+    """The machine is a new one: like `compose`, and everything is brought up from them."""
     exact: bool = False
-    """What the target has and the backup has not is put aside as well."""
+    """What the target has and the backup lacks is moved aside as well."""
 
     @property
     def databases(self) -> tuple[str, ...]:
-        """The databases that alone are replaced, each named as influxdb:NAME."""
+        """The only databases to replace, each named as influxdb:NAME."""
         found = (each.partition(":") for each in self.only)
         return tuple(name for kind, colon, name in found if colon and kind == "influxdb")
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The services that alone are restored."""
+        """The only services to restore."""
         return tuple(each for each in self.only if not each.startswith("influxdb:"))
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where the archives come from: a place, and the folder in it."""
+    """The source of the archives: a storage, and the folder in it."""
 
     storage: Storage
     folder: str
     in_place: bool
-    """It is the target's own backups/: nothing has to be fetched."""
+    """It is the target's own backups/: nothing is fetched."""
     name: str
     failed: Mapping[str, str] = field(default_factory=dict)
-    """The runtags whose last verification there found something wrong, as of failed_at."""
+    """The runtags whose latest verification there failed, from failed_at."""
     vaults: tuple[VaultConfig, ...] = ()
-    """Those in which another machine's backups may be, where this machine's are meant."""
+    """The vaults that may hold another machine's backups, if this machine's are requested."""
     at: str = ""
-    """Where the record of verifications on this machine has it, if it does."""
+    """Its name in this machine's log of verifications, if it is in it."""
 
 
 def refuse_source(settings: Settings, asked: str) -> None:
-    """Raise UsageError or NotFound where `--from` names nothing; '' means the usual."""
+    """Raise UsageError or NotFound if `--from` names nothing; '' means the default."""
     names = [each.name for each in settings.vaults]
     if asked == "vault" and not names:
         raise UsageError("--from vault: hosts.toml has no vaults.")
@@ -105,7 +105,7 @@ def refuse_source(settings: Settings, asked: str) -> None:
 
 @contextlib.contextmanager
 def source_of(settings: Settings, request: RestoreRequest, target: StackHost) -> Iterator[Source]:
-    """Yield where the archives come from: a vault, the target's own backups, or a folder.
+    """Yield the source of the archives: a vault, the target's own backups, or a folder.
 
     Raises as refuse_source does.
     """
@@ -136,15 +136,15 @@ def source_of(settings: Settings, request: RestoreRequest, target: StackHost) ->
 
 
 def _runtag_in(name: str) -> str:
-    """Return the runtag of a file of a backup by its name; a word for one, if it is none."""
+    """Return the runtag of a backup's file by its name; a word for one, if it is none."""
     found = split_set_name(name)
     return found[0] if found else "RUNTAG"
 
 
 def _meant(vault: VaultConfig, request: RestoreRequest, target: StackHost) -> tuple[Storage, str]:
-    """Return whose folder of a vault is meant by its name alone, and its address (0038).
+    """Return the machine of a vault that is requested by its name alone, and its address (0038).
 
-    This machine's, or that of the host that is restored: the first that has what is asked for.
+    This machine's folder, or that of the restored host: the first that has the requested set.
     """
     whose = host_name(target.host) if request.host and vault.by_host else ""
     if whose in ("", socket.gethostname()) or not HOST.fullmatch(whose):
@@ -155,7 +155,7 @@ def _meant(vault: VaultConfig, request: RestoreRequest, target: StackHost) -> tu
         storage = vault_storage(vault, host, made=bool(host))
         try:
             found = gather_sets(storage.listdir(storage.root), None)
-        except StepFailed:  # whoever reads from it tells why
+        except StepFailed:  # reading from it reports the reason
             return storage, address
         if any(request.runtag in (each.runtag, LATEST) for each in found):
             return storage, address
@@ -165,17 +165,17 @@ def _meant(vault: VaultConfig, request: RestoreRequest, target: StackHost) -> tu
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """The backup that was asked for."""
+    """The requested backup."""
 
     backup: BackupSet
     manifest: Manifest | None
-    """None where it has none."""
+    """None if it has none."""
     passed: tuple[PassedOver, ...] = ()
     """The newer ones that are not the latest."""
 
 
 def choose_set(source: Source, asked: str) -> Chosen:
-    """Return the backup that was asked for.
+    """Return the requested backup.
 
     The latest is the newest with a manifest, or else without one, that is not known as damaged.
     """
@@ -234,7 +234,7 @@ def choose_set(source: Source, asked: str) -> Chosen:
 
 
 def lacking_of(settings: Settings, source: Source, manifest: Manifest | None) -> str:
-    """Return that the set that was chosen as the latest lacks what an older one has, or ''."""
+    """Return that the set chosen as the latest lacks what an older one has, or ''."""
     if manifest is None:
         return ""
     try:
@@ -255,9 +255,9 @@ def newer_elsewhere(
     source: Source,
     chosen: BackupSet,
 ) -> Iterator[str]:
-    """Yield where a newer backup lies than the latest one of the vault, or may lie.
+    """Yield where a backup newer than the latest of the vault is, or may be.
 
-    On the target itself, and in the other vaults. Whoever names the vault means it.
+    On the target itself, and in the other vaults. Nothing if the user named the vault.
     """
     if request.runtag != LATEST or request.source or source.in_place:
         return
@@ -276,7 +276,7 @@ def newer_elsewhere(
 def _newer_in(
     there: Source, where: str, flag: str, source: Source, chosen: BackupSet
 ) -> Iterator[str]:
-    """Yield what is newer in another place than the chosen one."""
+    """Yield what is newer in another location than the chosen set."""
     made = chosen.made()
     whose = chosen.manifest.host if chosen.manifest and not there.in_place else ""
     now, failed = datetime.now(UTC), there.failed
@@ -295,7 +295,7 @@ def _newer_in(
 
 
 def own_failed(target: StackHost) -> Mapping[str, str]:
-    """Return which sets beside a target's stack failed their last verification there."""
+    """Return which sets beside a target's stack failed their latest verification there."""
     path = f"{target.backups}/{CHECKS_FILE}"
     if not believed(target.host, path, target.as_root):
         return {}

@@ -1,8 +1,8 @@
-"""One restore from the first look to the last word.
+"""One restore from the first check to the last message.
 
-lock → undo what a dead run left → look → confirm → fetch and stage → hooks → switch → hooks →
-report. Until the switch nothing of the stack is touched; after it, every step has an undo until
-the commit.
+lock → undo what a dead run left → gather facts → confirm → fetch and stage → hooks → switch →
+hooks → report. Until the switch nothing of the stack is changed; after it, every step has an undo
+until the commit.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ AS_BEFORE = "The stack is in its previous state."
 
 
 def restore(settings: Settings, request: RestoreRequest, options: Options, report: Report) -> int:
-    """Restore a backup and return the exit code; raises IotstackError where it was refused."""
-    refuse_source(settings, request.source)  # before another machine, or Docker, is asked
+    """Restore a backup and return the exit code; raises IotstackError if it was refused."""
+    refuse_source(settings, request.source)  # before another machine, or Docker, is queried
     chosen: _Restore | None = None
     try:
         with signals_raised(), open_target(settings, request.host, bare=request.bare) as target:
@@ -68,10 +68,10 @@ def restore(settings: Settings, request: RestoreRequest, options: Options, repor
                     return chosen.show()
                 purpose = f"restore {chosen.runtag}"
                 if not may_be_there(target.host, target.folder):
-                    chosen.tell()  # there is nothing to undo, and the lock would make the folder
+                    chosen.tell()  # there is nothing to undo, and the lock would create the folder
                     if not request.yes:
                         confirm(request.host, purpose)
-                elif not request.yes:  # while a person thinks, a backup may run
+                elif not request.yes:  # a backup may run during the question
                     with locked_target(target, purpose) as lock:
                         chosen.recover(journal_of(settings, target, lock))
                     chosen.tell()
@@ -132,11 +132,11 @@ class _Restore:
         self._journal: Journal | None = None
         self._down_s = 0.0
         self._died: tuple[str, ...] = ()
-        """What was told of a run that died, and was undone before this one."""
+        """The messages on a dead run that was undone before this one."""
 
     @property
     def left(self) -> str:
-        """What a signal leaves that comes when nothing is at work."""
+        """The message for a signal between two steps."""
         is_done = self._journal is not None and self._journal.kept
         return f"{self.runtag} is restored." if is_done else AS_BEFORE
 
@@ -145,9 +145,9 @@ class _Restore:
         self._died += recover(self.settings, self.target, journal, self.report)
 
     def show(self) -> int:
-        """Print the plan, with what would be replaced where the archive can be looked into now.
+        """Print the plan, with what would be replaced if the archive can be read now.
 
-        Raises Refused, or StepFailed, at its end where the restore itself would.
+        Raises Refused, or StepFailed, at its end if the restore itself would.
         """
         facts = self.before.facts()
         self.messages.tell_what(facts)
@@ -183,9 +183,9 @@ class _Restore:
         return ExitCode.GOOD
 
     def _damage(self, facts: RestoreFacts) -> str:
-        """Return which archive is no longer what was written, of a set that is known as damaged.
+        """Return which archive has changed since it was written, of a set known as damaged.
 
-        That was recorded when it was verified: it may have been mended since.
+        The damage was recorded by a verification: it may have been repaired since.
         """
         if self.backup.state is not State.DAMAGED:
             return ""
@@ -201,13 +201,13 @@ class _Restore:
         return ""
 
     def _facts(self) -> RestoreFacts:
-        """Return the plan by what is there now; raises Refused where it cannot be carried out."""
+        """Return the plan by the present state; raises Refused if it is impossible."""
         facts = self.before.facts()
         self.before.disks.refuse(facts)
         return facts
 
     def tell(self) -> RestoreFacts:
-        """Tell what would be done, and return it; raises Refused where it cannot be."""
+        """Print and return what would be done; raises Refused if it is impossible."""
         self._is_told = True
         facts = self._facts()
         self.messages.tell_what(facts)
@@ -222,7 +222,7 @@ class _Restore:
         return facts
 
     def run(self, options: Options, lock: Lock) -> int:
-        """Restore under the lock, which is held again before anything is undone."""
+        """Restore under the lock, which is taken again before an undo."""
         self._lock = lock
         self.journal = self._journal = journal_of(self.settings, self.target, lock)
         self.recover(self.journal)
@@ -260,7 +260,7 @@ class _Restore:
             after.note("It ended early", error)
             self._good(facts, warnings, hooked, notes, after)
             if not isinstance(error, (IotstackError, OSError)):
-                raise  # a mistake of this program
+                raise  # a bug in this program
             return after.code(ExitCode.WARNINGS)
         if result.failed:
             with committed(left):
@@ -268,19 +268,19 @@ class _Restore:
         return self._good(facts, (*warnings, *result.warnings), hooked, notes, after)
 
     def _passed_over(self) -> tuple[str, ...]:
-        """Return, for the end, that newer backups were passed over; told at length before."""
+        """Return, for the end, that newer backups were passed over; reported in full before."""
         bad = (each for each in self.passed if each.is_bad)
         return tuple(f"{each.runtag}, which is newer, {each.why}" for each in bad)
 
     def _raise_if_it_stands(self, result: RunResult) -> None:
-        """Raise StepFailed where it failed after its commit: its answer was lost, and the lock."""
+        """Raise StepFailed if it failed after its commit: its answer was lost, and the lock."""
         if result.failed and self.journal.stands():
             raise StepFailed("; ".join(each.message for each in result.failed))
 
     def _leave(self, error: BaseException, hooked: Occasion) -> None:
-        """Write down why the restore ended early, and let the hooks after it know.
+        """Log why the restore ended early, and run the hooks after it.
 
-        One that is refused leaves nothing staged.
+        A refused one leaves nothing staged.
         """
         hooked.log.write("restore", f"ended early: {error}")
         if isinstance(error, Refused):
@@ -306,7 +306,7 @@ class _Restore:
     def _clear_stage(self) -> None:
         with (
             self.report.waiting("removing what was staged"),
-            contextlib.suppress(StepFailed),  # what is left of it is never taken for whole
+            contextlib.suppress(StepFailed),  # a partial rest never counts as complete
         ):
             self.stage.clear()
 
@@ -334,7 +334,7 @@ class _Restore:
         return ExitCode.FAILED
 
     def _is_made_again(self) -> bool:
-        """Tell whether the set has another manifest by now; False where nobody can say."""
+        """Return whether the set has another manifest by now; False if unknown."""
         try:
             chosen = choose_set(self.source, self.runtag)
         except IotstackError:
@@ -349,7 +349,7 @@ class _Restore:
         notes: Notes,
         after: Afterwards,
     ) -> int:
-        """Tidy up, run the hooks, tell: it is restored, whatever of this cannot be done."""
+        """Clean up, run the hooks, report: it is restored, even if some of this fails."""
         hooked.log.write("restore", f"{self.runtag} is restored")
         with self.report.waiting("removing what was staged"):
             staged = f"Could not remove all of {self.stage.folder} (the next restore will)"
@@ -372,7 +372,7 @@ class _Restore:
         return after.code(code)
 
     def _tidy(self) -> None:
-        """Remove what was staged, which is another run's if that holds the lock by now."""
+        """Remove what was staged, unless another run holds the lock by now."""
         self._lock.hold_again()
         self.stage.clear()
 
@@ -384,10 +384,10 @@ class _Restore:
 
 
 def _here_too(target: StackHost, request: RestoreRequest) -> str:
-    """Return that the set lies on the target itself, if it does, where its vault is away."""
+    """Return that the set is on the target itself, if it is, for an unreachable vault."""
     try:
         here = Source(target.host, target.backups, True, target.name, own_failed(target))
         where = f"on {target.name}" if request.host else HERE
         return told_here(choose_set(here, request.runtag).backup, "--from here", where)
-    except (NotFound, Refused, StepFailed):  # the vault is what was asked for
+    except (NotFound, Refused, StepFailed):  # the vault was requested
         return ""

@@ -1,4 +1,4 @@
-"""What of a backup a restore is asked for: all, or with --only the services that are named."""
+"""What of a backup is requested: all, or with --only the named services."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from .request import RestoreRequest
 
 
 def containers_in(part: Part) -> set[str]:
-    """Return the containers whose databases a part holds, as the manifest tells."""
+    """Return the containers whose databases a part holds, by the manifest."""
     servers = part.facts.get("servers", ())
     return {str(each["container"]) for each in servers if isinstance(each, dict)}
 
 
 def left_out_text(container: str, what: str) -> str:
-    """Return that something is in no dump, as whoever restores one must know it."""
+    """Return that something is in no dump, for a restore's messages."""
     return f"Not restored, because it is missing in the dump of container {container}: {what}"
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The wish for one backup; without --only everything is chosen."""
+    """The request for one backup; without --only everything is selected."""
 
     request: RestoreRequest
     backup: BackupSet
@@ -45,7 +45,7 @@ class Selection:
     """The container of InfluxDB 1.x."""
 
     def refuse_exact(self) -> None:
-        """Raise Refused where nothing tells what the backup was meant to hold, or it lacks it."""
+        """Raise Refused if it is unknown what the backup should hold, or it lacks some of it."""
         if not self.request.exact or (self.manifest and not self.lacking):
             return
         why = " ".join(self.lacking) or "it has no manifest, so what was left out is unknown"
@@ -55,7 +55,7 @@ class Selection:
         )
 
     def refuse_lost(self, source: str) -> None:
-        """Raise Refused where an archive that the manifest tells of is not there, or is cut."""
+        """Raise Refused if an archive in the manifest is missing, or is cut."""
         made = self.manifest.made if self.manifest else ()
         names = {*self.request.names, *(("influxdb",) if self.request.databases else ())}
         found = self.backup.files
@@ -79,7 +79,7 @@ class Selection:
 
     @property
     def lacking(self) -> tuple[str, ...]:
-        """What could not be made when the backup was, and so is not restored."""
+        """What could not be made in the backup, and so is not restored."""
         runtag = self.backup.runtag
         if self.backup.state is State.UNFINISHED:
             told_so = (
@@ -96,7 +96,7 @@ class Selection:
         )
 
     def left_out(self, kinds: Collection[str], loads: Iterable[SqlImport]) -> tuple[str, ...]:
-        """Return what the dumps of some parts pass over; of those that are loaded, once known."""
+        """Return what the dumps of some parts left out; of loaded ones only, once known."""
         made = self.manifest.made if self.manifest else ()
         loaded = {each.server.container for each in loads}
         return tuple(
@@ -108,7 +108,7 @@ class Selection:
         )
 
     def refuse_never_made(self) -> None:
-        """Raise Refused where what was asked for could not be saved when the backup was made."""
+        """Raise Refused if what was requested could not be saved in the backup."""
         told = self._never_made()
         lost = dict.fromkeys(told[name] for name in self.request.names if name in told)
         if lost:
@@ -118,7 +118,7 @@ class Selection:
             )
 
     def _never_made(self) -> dict[str, str]:
-        """Return why there is nothing of some names, which the backup was meant to hold."""
+        """Return why some names, which the backup should hold, have no data in it."""
         told: dict[str, str] = {}
         for part in self.manifest.parts if self.manifest else ():
             if part.error:
@@ -131,10 +131,10 @@ class Selection:
         return told
 
     def kinds(self, engines: Iterable[str], *, outside: bool = False) -> tuple[str, ...]:
-        """Return the parts that are restored; raises Refused where one is not in the backup.
+        """Return the parts to restore; raises Refused if one is not in the backup.
 
-        `engines`: the parts of SQL that hold something of what was asked for. `outside`: whether
-        the outside part does.
+        `engines`: the parts of SQL that hold something requested. `outside`: whether the outside
+        part does.
         """
         kinds = tuple(kind for kind in self.backup.parts if kind != "influxdb2")
         if not self.request.only:
@@ -175,10 +175,10 @@ class Selection:
         """Return the containers of a stack to stop, in the order in which they were started.
 
         All that run; with --only, those of these names, those that see what is swapped (of
-        services/, volumes/ and the paths `swapped`), and `influx` where that is loaded ('' where
-        not). `idle`: instead of those that run, those that do not.
+        services/, volumes/ and the paths `swapped`), and `influx` if that is loaded (else '').
+        `idle`: those that do not run instead.
         """
-        # What is paused would write into what was put aside as soon as it goes on.
+        # A paused one would write into what was moved aside as soon as it resumes.
         stand = (e for e in mine if (e.container.running or e.paused) is not idle)
         running = sorted(stand, key=lambda each: each.started)
         if self.request.only:
@@ -194,15 +194,15 @@ class Selection:
         return tuple(each.container.name for each in running)
 
     def named(self, items: list[Item]) -> list[Item]:
-        """Return what of the items was asked for."""
+        """Return the requested items."""
         if not self.request.only:
             return items
         return [each for name in self.request.names for each in items if _name(each) == name]
 
     def refuse_unknown(self, here: Callable[[], Collection[str]]) -> None:
-        """Raise Refused where the manifest tells of nothing by a name, before more is looked at.
+        """Raise Refused for a name without any match in the manifest, before further checks.
 
-        Not for the name of a container that is `here`: what it mounts may be held by another.
+        Not for the name of a container that is `here`: another may hold what it mounts.
         """
         made = {part.kind: part.facts for part in self.manifest.made} if self.manifest else {}
         databases = made.get("influx", {}).get("databases")
@@ -226,9 +226,9 @@ class Selection:
     def refuse_absent(
         self, items: Iterable[Item], loads: Iterable[SqlImport], outside: Iterable[str] = ()
     ) -> None:
-        """Raise Refused, with the names there are and the nearest, where one is not held.
+        """Raise Refused, with the existing names and the nearest, if one is not in the backup.
 
-        `outside`: what is held of the outside part.
+        `outside`: the names in the outside part.
         """
         held = {*map(_name, items), *outside, *self._dumped}
         held |= {each.server.container for each in loads}
@@ -238,7 +238,7 @@ class Selection:
 
     @property
     def _dumped(self) -> set[str]:
-        """The names of what is in a part of its own."""
+        """The names of what is in a separate part."""
         made = self.manifest.made if self.manifest else ()
         influxdb = {"influxdb"} if "influx" in self.backup.parts else set()
         return influxdb.union({*self.backup.parts} & {*RECIPES}, *map(containers_in, made))

@@ -1,4 +1,4 @@
-"""Which database servers of a target take in which dumps of SQL, and what keeps one from it."""
+"""Which database servers of a target load which dumps of SQL, and what prevents that."""
 
 from __future__ import annotations
 
@@ -49,26 +49,26 @@ from ...workflows.restore import (
 from .outside import place_there
 
 DEFAULT_DATA = {"mariadb": "volumes/{}/config/databases", "postgres": "volumes/{}/data"}
-"""Where IOTstack's templates map the data, for a backup that does not tell and no container."""
+"""The data folders in IOTstack's templates, for a backup without them and no container."""
 
 
 @dataclass(frozen=True, slots=True)
 class SqlImports:
-    """Chooses the loads of one restore."""
+    """Selects the loads of one restore."""
 
     target: StackHost
     found: tuple[InspectedContainer, ...]
     manifest: Manifest | None
     stage: str
     only: tuple[str, ...]
-    """The services that alone are restored; all, if none is named."""
+    """The only services to restore; empty for all."""
 
     def choose(
         self, facts: RestoreFacts, items: Iterable[Item], *, staged: bool
     ) -> tuple[SqlImport, ...]:
-        """Return the loads: of what is staged, or of what the manifest tells of.
+        """Return the loads: of staged dumps, or of those in the manifest.
 
-        Raises Refused where a server cannot take its dump in.
+        Raises Refused if a server cannot load its dump.
         """
         chosen = self._choose_of_recipes(facts, staged=staged)
         for kind in (each for each in facts.kinds if each in ENGINES):
@@ -107,10 +107,10 @@ class SqlImports:
         return chosen
 
     def engines(self, kinds: Iterable[str], servers: Iterable[SqlServer]) -> set[str]:
-        """Return the parts that hold a dump of what alone is restored, or of data in its folders.
+        """Return the parts that hold a dump of a requested service, or of data in its folders.
 
-        What a part holds is told by the manifest; without one it may be dumps of the container
-        that is called like it, and of `servers`, the ones here.
+        The contents of a part are in the manifest; without one it may hold dumps of the container
+        of that name, and of `servers`, the present ones.
         """
         here = [(each.container, each.engine) for each in servers]
         places = [f"{self.target.folder}/{top}/{name}" for top in FOLDERS for name in self.only]
@@ -125,7 +125,7 @@ class SqlImports:
         return wanted
 
     def _told(self, engine: str) -> Mapping[str, Mapping[str, Any]]:
-        """Return what the manifest tells of the servers of one engine, by container."""
+        """Return the manifest's facts about the servers of one engine, by container."""
         parts = {part.kind: part for part in self.manifest.made} if self.manifest else {}
         servers = parts[engine].facts.get("servers", ()) if engine in parts else ()
         return {str(each.get("container")): each for each in servers}
@@ -153,7 +153,7 @@ class SqlImports:
             aside = f"{above}/.{posixpath.basename(facts.previous)}"
             used = f"{aside}-undone"
             fresh = f"{above}/.fresh-{container}"
-            kept = ".databases"  # beside it lies what is called like what it replaces
+            kept = ".databases"  # beside it are names equal to those of what it replaces
         unnamed = (
             engine == "mariadb" and has_line(host, "^USE `", path, as_root, READ_LIMIT_S) is False
         )
@@ -171,7 +171,7 @@ class SqlImports:
     def _server(
         self, engine: str, container: str, told: Mapping[str, Any], recipe: str = ""
     ) -> SqlServer:
-        """Return the server on the target that takes a dump in, whether it is there or not."""
+        """Return the server on the target that loads a dump, whether it exists or not."""
         there = named(self.found, container)
         if there is None:
             default = DEFAULT_DATA[engine].format(container)
@@ -187,12 +187,12 @@ class SqlImports:
             server = placed(server, there, str(told["inside"]))
         if not server.data:
             return server
-        # A link on the way there is followed: what is renamed must be the data.
+        # Links on the way are followed: the rename must move the data.
         words = (*self.target.as_root, "realpath", "-m", "--", server.data)
         return replace(server, data=self.target.host.run(Command(words)).out.rstrip("\n"))
 
     def _refuse(self, load: SqlImport) -> None:
-        """Raise Refused where a server cannot take its dump in."""
+        """Raise Refused if a server cannot load its dump."""
         server, name = load.server, self.target.name
         engine = ENGINES[server.engine]
         if not server.data:
@@ -223,13 +223,13 @@ class SqlImports:
             raise Refused(version_refusal(server, told, here))
 
     def _leads_out(self, data: str) -> bool:
-        """Tell whether files of a MariaDB are links, or name a place elsewhere (.isl)."""
+        """Return whether files of a MariaDB are links, or name an outside location (.isl)."""
         words = (*self.target.as_root, "find", data, "-mindepth", "1")
         links = ("(", "-type", "l", "-o", "-name", "*.isl", ")", "-print", "-quit")
         return bool(self.target.host.run(Command((*words, *links), timeout_s=READ_LIMIT_S)).out)
 
     def _has_timescale(self, load: SqlImport) -> bool:
-        """Tell whether a dump holds TimescaleDB: as the manifest says, or else the dump itself."""
+        """Return whether a dump holds TimescaleDB: by the manifest, or else by the dump itself."""
         if load.server.engine != "postgres":
             return False
         told = self._told(load.server.engine).get(load.server.container)
@@ -249,7 +249,7 @@ class SqlImports:
         """Return the items whose swap puts no empty folder in the place of a server's data.
 
         A part of files leaves out what is dumped: without the dump there is nothing to swap in,
-        and one that is loaded beside the present data needs these where they are.
+        and a dump that is added to the present data needs these in place.
         """
         loaded = {each.server.container for each in loads if not each.beside}
         others = [server for server in servers if server.container not in loaded]
@@ -275,7 +275,7 @@ class SqlImports:
         return kept
 
     def _apart(self, server: SqlServer) -> Iterable[str]:
-        """Return where more of a server's data lie; of one that does not run links tell."""
+        """Return where more of a server's data are; for a stopped one, by links."""
         there = named(self.found, server.container)
         if server.apart or not server.data or there is None or server.engine != "postgres":
             return server.apart
@@ -289,9 +289,9 @@ class SqlImports:
 
 
 def _beside(data: str, items: Iterable[OutsideItem]) -> str:
-    """Return the folder in which new data of a server wait: around all that is swapped with them.
+    """Return the folder for new data of a server: around all that is swapped with them.
 
-    What waited in an item would be put aside with it.
+    Data inside an item would be moved aside with it.
     """
     around = [e.live for e in items if is_in(data, e.live) and not e.is_mount]
     return posixpath.dirname(min([data, *around], key=len))
@@ -300,9 +300,9 @@ def _beside(data: str, items: Iterable[OutsideItem]) -> str:
 def without_new_data(
     items: Iterable[OutsideItem], loads: Iterable[SqlImport], warn: Callable[[str], None]
 ) -> list[OutsideItem]:
-    """Return the items, but for mount points that new data of a server are made in.
+    """Return the items, except mount points that hold new data of a server.
 
-    These would be put aside with all that was there.
+    These would be moved aside with everything else in them.
     """
     kept = []
     for item in items:
@@ -319,10 +319,10 @@ def without_new_data(
 
 
 def refuse_place(target: StackHost, container: str, data: str) -> None:
-    """Raise Refused where the manifest alone names a folder, and it is not one for data.
+    """Raise Refused if only the manifest names a folder, and it is not one for data.
 
-    What lies there would be put aside: only the container's own mounts tell such a place. That
-    of a container that is made from the compose file is looked at before its data are swapped.
+    Its contents would be moved aside: only the container's own mounts prove such a folder. That of
+    a container that is created from the compose file is checked before its data are swapped.
     """
     place = posixpath.relpath(data, target.folder)
     top = place.partition("/")[0]
@@ -341,7 +341,7 @@ def refuse_place(target: StackHost, container: str, data: str) -> None:
 
 
 def _staged(item: Item | OutsideItem, path: str) -> str:
-    """Return where what lies at a path within a live item lies in the staged one."""
+    """Return the staged path of a path within a live item."""
     return posixpath.normpath(posixpath.join(item.staged, posixpath.relpath(path, item.live)))
 
 

@@ -1,7 +1,7 @@
-"""What a restore fetches and unpacks before the switch, and what of it a later run may believe.
+"""What a restore fetches and unpacks before the switch, and what a later run may reuse.
 
-An archive that was fetched is believed by its hash. A folder that was unpacked is believed by its
-mark alone (services/staged.py): what has none, or holds anything else, is made again.
+A fetched archive is trusted by its hash. An unpacked folder is trusted by its mark alone
+(stack/staged.py): a folder without a mark, or with other contents, is made again.
 """
 
 from __future__ import annotations
@@ -28,53 +28,53 @@ from ...stack.staged import (
     remove_words,
 )
 
-# Nobody else looks into it: secrets of the whole stack lie there, and in what restores keep.
+# Other users must not read it: it holds secrets of the whole stack, also in what restores keep.
 _MAKE = 'umask 077; mkdir -p "$1" && chmod 0700 "$1" && { chmod 0700 "$2" || true; }'
 
 
 class Stage:
-    """The folders in which a set is staged on a target, and the records of what is in them."""
+    """The folders in which a set is staged on a target, and the records of their contents."""
 
     def __init__(self, target: StackHost, runtag: str, records: Mapping[str, Record]) -> None:
         self.target = target
         self.host = target.host
         self.folder = f"{target.folder}/{RESTORE}/{runtag}"
         self.apart = f"{target.folder}/volumes/.restore-{runtag}"
-        """Where volumes are unpacked that lie on a file system of their own."""
+        """The folder for volumes that are on a file system of their own."""
         self._of_set = dict(records)
         self._records = dict(records)
 
-    # What the engine asks.
+    # Used by the engine
 
     def known(self) -> Mapping[str, Record]:
-        """Return the records by output: of the set, and of what is staged whole."""
+        """Return the records by output: of the set, and of completely staged data."""
         return self._records
 
     def add(self, record: Record) -> None:
-        """Keep one more; for a folder it is its mark, and the folder gets its name next."""
+        """Add a record; for a folder it is its mark, and the folder is renamed next."""
         if record.output.endswith("/"):
             with self.host.create(mark_of(self._path(record.output))) as stream:
                 stream.write(record_line(record).encode())
         self._records[record.output] = record
 
-    # What a restore asks.
+    # Used by a restore
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What was warned of when the folders that are believed were unpacked."""
+        """The warnings when the trusted folders were unpacked."""
         found = (each for name, each in self._records.items() if name not in self._of_set)
         return tuple(text for each in found for text in each.warnings)
 
     def begin(self, mark: str, names: Collection[str], *, apart: bool) -> None:
-        """Make the folders; what an earlier run left in them stays if it is whole and of this set.
+        """Make the folders; an earlier run's contents stay if complete and of this set.
 
-        `mark` tells which set it is, `names` are those of its archives.
+        `mark` identifies the set, `names` are those of its archives.
         """
         if read_text(self.host, f"{self.folder}/{SET_MARK}") != mark:
             self.clear()
         above = posixpath.dirname(self.folder)
         self.host.run(Command(("sh", "-c", _MAKE, "sh", self.folder, above)))
-        if apart:  # root's, as a rule, and what is staged there is renamed by us
+        if apart:  # usually root's, and we rename what is staged there
             user = self.host.run(Command(("id", "-u"))).out.strip()
             words = ("install", "-d", "-m", "0700", "-o", user, "--", self.apart)
             self.host.run(Command((*self.target.as_root, *words)))
@@ -85,9 +85,9 @@ class Stage:
         self._remove_other_archives()
 
     def refuse_hollow(self, outputs: Iterable[str]) -> None:
-        """Raise StepFailed where a staged folder lacks something of what was unpacked into it.
+        """Raise StepFailed if a staged folder lacks something of what was unpacked into it.
 
-        Hours may be between, and hooks: a drive may be gone, or somebody tidied up.
+        Hours may have passed, and hooks run: a drive may be unmounted, or files removed.
         """
         for output in outputs:
             folder, record = self._path(output), self._records.get(output)
@@ -103,7 +103,7 @@ class Stage:
                 )
 
     def remove(self, folders: Iterable[str]) -> None:
-        """Remove staged folders; that they are whole is forgotten first."""
+        """Remove staged folders, their marks first."""
         paths = tuple(folders)
         if paths:
             for each in [e for e in self._records if self._path(e) in paths]:
@@ -112,21 +112,21 @@ class Stage:
             self.host.run(Command(words, timeout_s=REMOVE_LIMIT_S))
 
     def clear(self) -> None:
-        """Remove all of it, what says of which set and how whole it is first.
+        """Remove all of it, first the marks of set and completeness.
 
-        Raises StepFailed where that cannot be done.
+        Raises StepFailed if that fails.
         """
         words = clear_words(self.target.as_root, self.folder, self.apart)
         self.host.run(Command(words, timeout_s=REMOVE_LIMIT_S))
         self._records = dict(self._of_set)
 
-    # What is looked at.
+    # Checks
 
     def _path(self, output: str) -> str:
         return posixpath.join(self.target.folder, output.partition(":")[2]).rstrip("/")
 
     def _remove_unknown(self, folder: str, names: Collection[str]) -> None:
-        """Remove what is neither named nor a whole folder with its mark."""
+        """Remove everything except named files and complete folders with their marks."""
         root = self.target.as_root
         there = entries(self.host, folder, root)
         kept = {SET_MARK, *names}
@@ -137,12 +137,12 @@ class Stage:
                 self._records[record.output] = record
                 kept |= {name, posixpath.basename(mark)}
         unknown = [f"{folder}/{name}" for name in there if name not in kept]
-        # Marks first: what is left of a folder has none then.
+        # Marks first: a partly removed folder then has none.
         unknown.sort(key=lambda path: not path.endswith(MARK_ENDING))
         self.remove(unknown)
 
     def _believed(self, folder: str, told: str) -> Record | None:
-        """Return the record of a folder by its mark, None where it is not what that says."""
+        """Return the record of a folder by its mark, None if they do not match."""
         for output, record in read_records([told]).items():
             if not output.endswith("/") or self._path(output) != folder:
                 continue
@@ -155,7 +155,7 @@ class Stage:
         return None
 
     def _remove_other_archives(self) -> None:
-        """Remove fetched archives that are not what the manifest says."""
+        """Remove fetched archives that differ from the manifest."""
         for record in self._of_set.values():
             path = self._path(record.output)
             if not record.output.startswith(f"pi:{RESTORE}/") or not self.host.stat([path]):

@@ -1,7 +1,7 @@
-"""What a target has and a backup has not: databases and users of its servers, folders.
+"""What a target has and a backup lacks: databases and users of its servers, folders.
 
-It stays in a restore; with --exact it is put aside. Of what cannot be asked it is said that it is
-not known. Changes nothing.
+It stays in a restore; with --exact it is moved aside. What cannot be queried is reported as
+unknown. Changes nothing.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ SIZES = {
     "postgres": "SELECT COALESCE(SUM(pg_database_size(datname)), 0) FROM pg_database "
     "WHERE datname IN ({})",
 }
-"""The questions for the bytes of some databases."""
+"""The queries for the size of some databases."""
 
 
 @dataclass(frozen=True, slots=True)
 class More:
-    """What was found, by the containers of the servers."""
+    """The findings, by the containers of the servers."""
 
     more: Mapping[str, Held] = field(default_factory=dict)
     unknown: Mapping[str, str] = field(default_factory=dict)
-    """Of which it is not known, and why."""
+    """Those that are unknown, and why."""
     later: tuple[str, ...] = ()
-    """Of which it is known when their dumps are unpacked."""
+    """Those that are known after their dumps are unpacked."""
 
 
 def names_told(facts: RestoreFacts) -> str:
@@ -57,7 +57,7 @@ def names_told(facts: RestoreFacts) -> str:
 
 
 def unknown_told(facts: RestoreFacts) -> tuple[str, ...]:
-    """Return of which servers it is not known, as warnings; none if nothing is to stay."""
+    """Return for which servers it is unknown, as warnings; none if nothing is to stay."""
     return tuple(
         f"Data of container {name} that is not in the backup cannot be kept in place: {why}. All "
         f"its old data are kept in {facts.previous}. To keep it in place: inv undo, start the "
@@ -68,9 +68,9 @@ def unknown_told(facts: RestoreFacts) -> tuple[str, ...]:
 
 
 def put_in_place(facts: RestoreFacts, manifest: Manifest | None) -> Iterator[tuple[bool, str]]:
-    """Yield what is loaded of each dump, and whether its server is there already.
+    """Yield what is loaded of each dump, and whether its server already exists.
 
-    By the names of its databases where others stay beside them.
+    By the names of its databases if others stay beside them.
     """
     for name in facts.databases:
         yield facts.server_there, f"database {name} of InfluxDB"
@@ -97,13 +97,13 @@ def _all_or_named(facts: RestoreFacts, container: str, title: str, names: tuple[
 
 
 def _facts_of(manifest: Manifest | None, kind: str) -> Mapping[str, Any]:
-    """Return what a manifest tells of the part of a kind; {} for none."""
+    """Return the manifest's facts about the part of a kind; {} for none."""
     parts = manifest.made if manifest else ()
     return next((each.facts for each in parts if each.kind == kind), {})
 
 
 def _server_told(manifest: Manifest | None, load: SqlImport) -> Mapping[str, Any]:
-    """Return what it tells of the server of a load; {} for nothing."""
+    """Return its facts about the server of a load; {} for none."""
     servers = _facts_of(manifest, load.part or load.server.engine).get("servers", ())
     mine = (each for each in servers if each.get("container") == load.server.container)
     return next(mine, {})
@@ -114,7 +114,7 @@ def _names_of(told: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def told_before(facts: RestoreFacts) -> Iterator[str]:
-    """Yield what is told before a restore of what is here and not in the backup."""
+    """Yield the messages before a restore on what is here and not in the backup."""
     becomes = "is moved aside" if facts.exact else "stays here"
     if names := names_told(facts):
         yield f"{becomes}, not in the backup: {names}"
@@ -126,7 +126,7 @@ def told_before(facts: RestoreFacts) -> Iterator[str]:
 
 
 def told_after(facts: RestoreFacts) -> Iterator[str]:
-    """Yield what became of that."""
+    """Yield what happened to it."""
     if names := names_told(facts):
         yield f"{'moved aside' if facts.exact else 'kept'}, not in the backup: {names}"
     if facts.beyond:
@@ -135,7 +135,7 @@ def told_after(facts: RestoreFacts) -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True)
 class Stays:
-    """Looks for it, of one restore."""
+    """Finds it, for one restore."""
 
     target: StackHost
     found: tuple[InspectedContainer, ...]
@@ -143,9 +143,9 @@ class Stays:
     stage: str
 
     def look(self, facts: RestoreFacts, loads: Iterable[SqlImport], *, staged: bool) -> More:
-        """Return what the servers hold that take a dump in, and their dumps do not.
+        """Return what the servers hold that load a dump, and their dumps lack.
 
-        By the dumps that are staged, or else by what the manifest tells of them.
+        By the staged dumps, or else by the facts in the manifest.
         """
         more: dict[str, Held] = {}
         unknown: dict[str, str] = {}
@@ -220,10 +220,10 @@ class Stays:
         told = _server_told(self.manifest, load)
         return Held(_names_of(told), tuple(told["users"])) if "users" in told else None
 
-    # Room.
+    # Space.
 
     def bytes_of(self, facts: RestoreFacts, loads: Iterable[SqlImport]) -> int:
-        """Return what it takes until it is beside what the backup holds; of SQL with its dump."""
+        """Return the space needed to add it to the restored data; for SQL with its dump."""
         total = 0
         for each in loads:
             stays = facts.staying(each.server.container)
@@ -238,13 +238,13 @@ class Stays:
             folders = (facts.server.folder(each) for each in ("data", "wal"))
             paths = [f"{folder}/{name}" for folder in folders for name in names]
             words = ("du", "-sbc", "--", *paths)
-            if paths:  # of which the log may have none
+            if paths:  # the log may have none
                 told = stat_on(self.target.host, words, self.target.as_root, META_LIMIT_S)
                 total += self._number(told, ", ".join(names))
         return total
 
     def _number(self, told: str, what: str) -> int:
-        """Return the number in the last line of what is told; raises StepFailed for none."""
+        """Return the number in the last line of an answer; raises StepFailed if missing."""
         last = next((each for each in reversed(told.split("\n")) if each.strip()), "").split()
         if not last or not last[0].isdigit():
             raise StepFailed(
@@ -256,7 +256,7 @@ class Stays:
     def add(
         self, facts: RestoreFacts, loads: Iterable[SqlImport], *, staged: bool
     ) -> RestoreFacts:
-        """Return the facts of a restore with what stays beside what the backup holds."""
+        """Return the facts of a restore with what stays beside the restored data."""
         loads = tuple(loads)
         found = self.look(facts, loads, staged=staged)
         facts = replace(facts, more=found.more, unknown=found.unknown, later=found.later)

@@ -1,6 +1,6 @@
-"""The plan of a restore, once it is known what its archives hold: what is swapped, what stays.
+"""The plan of a restore with the contents of its archives: what is swapped, what stays.
 
-Pure, as planner.py is.
+Pure, like planner.py.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from .sql_imports import stages_of
 
 @dataclass(frozen=True, slots=True)
 class Swaps:
-    """Adds to the plans of one planner what is swapped in them."""
+    """Adds the swaps to the plans of one planner."""
 
     planner: Planner
 
     def holding_told(self, facts: RestoreFacts, contents: Contents) -> Holding:
-        """Return what a general part holds, as far as that is known before it is staged."""
+        """Return the contents of a general part, as far as known before it is staged."""
         left_out = self.planner.manifest.left_out if self.planner.manifest else ()
         empty = {each.what for each in left_out}
         return Holding(
@@ -54,7 +54,7 @@ class Swaps:
         ]
 
     def included_items(self, facts: RestoreFacts, held: Holding) -> Iterator[Item]:
-        """Yield what is swapped of the paths that the general part holds besides the usual."""
+        """Yield what is swapped of the other paths in the general part."""
         for path in facts.included:
             is_asked = not self.planner.request.only or self.planner.names_included(path)
             if path in held.included and is_asked:
@@ -69,8 +69,8 @@ class Swaps:
     ) -> RestoreFacts:
         """Return a plan with what is swapped: `chosen`, and top files.
 
-        `items`: all that the backup holds of services/, volumes/. Raises Refused where nothing
-        of what was asked for would be swapped.
+        `items`: all that the backup holds of services/, volumes/. Raises Refused if nothing
+        requested would be swapped.
         """
         here, stack, runtag = (
             self.planner.here,
@@ -113,12 +113,12 @@ class Swaps:
     def with_recipes(self, facts: RestoreFacts, held: Holding) -> RestoreFacts:
         """Return a plan with what is swapped of services that have a part of their own.
 
-        It comes behind the items, which may put the folder around it in place.
+        It comes after the items, which may put its parent folder in place.
         """
         items, quiet = [], []
         for kind in (each for each in facts.kinds if each in RECIPES):
             if self.planner.request.only and kind not in self.planner.request.names:
-                continue  # its database alone was asked for
+                continue  # only its database was requested
             recipe = RECIPES[kind]
             quiet.append((kind, self._container_of(kind)))
             for path in recipe.paths:
@@ -126,7 +126,8 @@ class Swaps:
                     continue  # what the part does not hold stays
                 live = f"{recipe.folder}/{path}"
                 item = self.planner.item(facts, live, live, f"{held.folders[kind]}/{path}")
-                # Not within the old folder, which is put aside whole where it is an item as well.
+                # Not within the old folder, which is moved aside as a whole if it is an item as
+                # well.
                 aside, used = (
                     f"{each(facts, live)}/parts/{kind}/{path}"
                     for each in (aside_folder, used_folder)
@@ -141,9 +142,9 @@ class Swaps:
         return next((name for name, service in services if service and service.name == kind), kind)
 
     def mount_points(self, facts: RestoreFacts) -> list[Item]:
-        """Return the items that are mount points of which the entries may be swapped.
+        """Return the items that are mount points whose entries may be swapped.
 
-        Not where more is mounted or put in place below one: that stays refused.
+        Not if something else is mounted or put in place below one: that is refused.
         """
         dumped = data_loaded(facts)
         dumped += [f"{self.planner.here.folder}/{recipe.folder}" for recipe in RECIPES.values()]
@@ -156,16 +157,16 @@ class Swaps:
         ]
 
     def swapped_within(self, facts: RestoreFacts, folders: Collection[Item]) -> RestoreFacts:
-        """Return a plan in which of items that are such `folders` the entries are swapped."""
+        """Return a plan in which the entries of such `folders` are swapped."""
         items = (within_mount(e, facts.previous) if e in folders else e for e in facts.items)
         return replace(facts, items=tuple(items))
 
-    # What stays in it, and what is made around it.
+    # What stays in it, and what is created around it
 
     def stays_wanted(self, facts: RestoreFacts) -> dict[str, str]:
-        """Return what the backup left out of the items, each with where it would lie.
+        """Return what the backup left out of the items, each with its path there.
 
-        Not where data of a database lie, which a dump replaces.
+        Not data of a database, which a dump replaces.
         """
         folder = self.planner.here.folder
         wanted = {
@@ -179,7 +180,7 @@ class Swaps:
         return {pattern: e for pattern, e in wanted.items() if _is_apart(facts, e)}
 
     def stays_outside(self, facts: RestoreFacts) -> Iterator[str]:
-        """Yield where the same would lie of what is outside of the stack."""
+        """Yield the same for paths outside of the stack."""
         for each in facts.outside:
             for _, below in each.stays:
                 place = f"{each.live}/{plain_place(below)}"
@@ -187,7 +188,7 @@ class Swaps:
                     yield place
 
     def with_what_lies(self, facts: RestoreFacts, there: Collection[str]) -> RestoreFacts:
-        """Return a plan with what of that is `there`, and with the folders around that are not."""
+        """Return a plan with those of them that exist, and with the missing parent folders."""
         wanted = self.stays_wanted(facts).items()
         places = {*self.stays_outside(facts)} & {*there}
         outside = tuple(
@@ -206,7 +207,7 @@ class Swaps:
         return replace(facts, stays=stays, outside=outside, around=around)
 
     def around(self, facts: RestoreFacts) -> tuple[Around, ...]:
-        """Return the folders around all that is put in place, whether they are there or not."""
+        """Return the parent folders of all that is put in place, existing or not."""
         folder, server, staged = (
             self.planner.here.folder,
             facts.server,
@@ -220,7 +221,7 @@ class Swaps:
 
         def like(path: str) -> str:
             name = posixpath.relpath(path, folder)
-            is_packed = name.partition("/")[0] in FOLDERS  # not what is around an included path
+            is_packed = name.partition("/")[0] in FOLDERS  # not the parents of an included path
             return f"{staged}/{name}" if is_packed else ""
 
         wanted = folders_around(filter(None, lives), within)

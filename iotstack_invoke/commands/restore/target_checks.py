@@ -1,6 +1,6 @@
-"""Where InfluxDB's data lie on a target, and what keeps anything from being swapped by rename.
+"""Where InfluxDB's data are on a target, and what prevents a swap by rename.
 
-What a restore and a reload ask of a target before they change it. Changes nothing.
+The checks of a target before a restore and a reload change it. Changes nothing.
 """
 
 from __future__ import annotations
@@ -46,11 +46,10 @@ MOUNT_HIGHER = (
 def server_in(
     target: StackHost, found: tuple[InspectedContainer, ...], name: str, told: str = ""
 ) -> Server:
-    """Return the InfluxDB of a stack, and where its data lie, or will lie once it is made.
+    """Return the InfluxDB of a stack, and where its data are, or will be once it is created.
 
-    `told`: where a manifest says that they are to lie. A link on the way there is followed: what
-    is renamed must be the data. Raises Refused where the container is to be made, and `told` is
-    no folder for data.
+    `told`: their path in a manifest. Links on the way are followed: the rename must move the data.
+    Raises Refused if the container is to be created, and `told` is no folder for data.
     """
     container = named(found, name)
     mounts = {e.inside.rstrip("/"): e.on_host for e in container.mounts} if container else {}
@@ -78,10 +77,10 @@ def server_to_load(
     apart: Mapping[str, str],
     scratch: str,
 ) -> Server:
-    """Return the same as `server_in`, with what of its data is mapped apart.
+    """Return the same as `server_in`, with its folders that have mounts of their own.
 
-    `apart`: where a manifest says that such folders are to lie. `scratch`: where the catalogue is
-    made, if it lies in the container. Raises Refused where a folder cannot be swapped.
+    `apart`: the paths of such folders in a manifest. `scratch`: where the catalogue is made, if it
+    is inside the container. Raises Refused if a folder cannot be swapped.
     """
     container = named(found, name)
     refuse_inner_mounts(target, found, name, apart=True)
@@ -112,7 +111,7 @@ def server_to_load(
 
 
 def refuse_away(target: StackHost, paths: Iterable[str]) -> None:
-    """Raise Refused where the next mount would hide what is put in place."""
+    """Raise Refused if the next mount would hide what is put in place."""
     renamed = list(paths)
     for away in sorted(points_away(target.host)):
         if any(is_in(away, path) for path in renamed):
@@ -126,9 +125,9 @@ def refuse_away(target: StackHost, paths: Iterable[str]) -> None:
 def refuse_inner_mounts(
     target: StackHost, found: tuple[InspectedContainer, ...], name: str, *, apart: bool = False
 ) -> None:
-    """Raise Refused where InfluxDB's data are mapped in pieces: they cannot be swapped whole.
+    """Raise Refused if InfluxDB's data are mapped in pieces: they cannot be swapped whole.
 
-    `apart`: its catalogue, data and write-ahead log may be; each of them is swapped by itself.
+    `apart`: catalogue, data and write-ahead log may be; each of them is swapped separately.
     """
     container = named(found, name)
     folders: tuple[str, ...] = FOLDERS_INSIDE
@@ -157,11 +156,11 @@ def refuse_inner_mounts(
 
 
 def time_stamp(target: StackHost, told: str = "", logs: str = "") -> str:
-    """Return the time for the name of what is kept: later than all there is, whatever the clock.
+    """Return the time for the name of what is kept: later than all existing ones.
 
-    Undo goes back in the order of these names. `told`: the one that a person was told already,
-    which is kept unless something was kept meanwhile. `logs`: the folder of the logs, which stay
-    where nothing was kept.
+    Also later if the clock is behind: undo goes back in the order of these names. `told`: the one
+    that the user was already shown, which is used unless something was kept meanwhile. `logs`: the
+    folder of the logs, which remain if nothing was kept.
     """
     names = entries(target.host, f"{target.folder}/{RESTORE}", target.as_root)
     found = [match[1] for name in names if (match := _STAMP.search(name))]
@@ -178,9 +177,9 @@ def time_stamp(target: StackHost, told: str = "", logs: str = "") -> str:
 
 
 def influx_apart(target: StackHost, server: Server, *, with_volumes: bool = True) -> str:
-    """Return the folder above InfluxDB's data where what is replaced must stay on its disk.
+    """Return the folder above InfluxDB's data for replaced data, if it must be on their disk.
 
-    `with_volumes`: what is replaced of `volumes/` stays on the disk of that already.
+    `with_volumes`: replaced data of `volumes/` are on that disk already.
     """
     above, aside = posixpath.dirname(server.data), target.folder
     if with_volumes and f"{above}/".startswith(f"{target.folder}/volumes/"):
@@ -190,15 +189,15 @@ def influx_apart(target: StackHost, server: Server, *, with_volumes: bool = True
 
 
 def mount_higher(path: str) -> str:
-    """Return what to do where the data of InfluxDB are a mount point."""
+    """Return what to do if the data of InfluxDB are a mount point."""
     return MOUNT_HIGHER.format(posixpath.dirname(path), posixpath.basename(path))
 
 
 def refuse_mounts(target: StackHost, *renamed: tuple[Iterable[str], Callable[[str], str]]) -> None:
-    """Raise Refused where something that is to be renamed is a mount point, or holds one.
+    """Raise Refused if something to be renamed is a mount point, or contains one.
 
-    `renamed`: paths, each with what tells what to do about one of them. Never to unmount it: what
-    is restored beneath it is hidden by the next mount.
+    `renamed`: paths, each with the advice for one. The advice is never to unmount it: data
+    restored below it are hidden by the next mount.
     """
     mounts = sorted(mount_points(target.host))
     for paths, advice in renamed:
@@ -212,12 +211,12 @@ def refuse_mounts(target: StackHost, *renamed: tuple[Iterable[str], Callable[[st
 
 
 LSATTR = 'command -v lsattr > /dev/null || exit 0; lsattr -d -- "$@" 2> /dev/null'
-"""Tells nothing where there is no such program, and of file systems that know no such flags."""
+"""Prints nothing if the program is missing, or the file system has no such flags."""
 HELD = {"i": "immutable (chattr +i)", "a": "append-only (chattr +a)"}
 
 
 def refuse_held(target: StackHost, paths: Iterable[str]) -> None:
-    """Raise Refused where something that is to be renamed, or the folder around it, may not be."""
+    """Raise Refused if flags prevent renaming a path, or changing its parent folder."""
     renamed = [*dict.fromkeys(filter(None, paths))]
     asked = dict.fromkeys((*renamed, *map(posixpath.dirname, renamed)))
     if not asked:
@@ -236,7 +235,7 @@ def refuse_held(target: StackHost, paths: Iterable[str]) -> None:
 
 
 def refuse_stage_apart(target: StackHost) -> None:
-    """Raise Refused where `restore/` is a link, or on another file system than the stack."""
+    """Raise Refused if `restore/` is a link, or on another file system than the stack."""
     stage = f"{target.folder}/{RESTORE}"
     if entries(target.host, target.folder).get(RESTORE) == "l":
         raise Refused(

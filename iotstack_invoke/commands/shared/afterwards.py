@@ -1,6 +1,6 @@
-"""What comes after a commit: each piece is done whatever became of the others.
+"""Work after a commit: each task runs even if others failed.
 
-Nothing that fails there says that the change did not happen: it is told as what is left.
+A failure there does not mean that the change failed: it is reported as left to do.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Told = TypeVar("Told")
 
 
 class Afterwards:
-    """The pieces of work after a commit, and what of them was not done."""
+    """The tasks after a commit, and those that failed."""
 
     def __init__(self) -> None:
         self.left: list[str] = []
@@ -26,7 +26,7 @@ class Afterwards:
         self.stopped: Interrupted | None = None
 
     def do(self, what: str, act: Callable[[], Told], otherwise: Told) -> Told:
-        """Do a piece and return what it gives; `otherwise`, and a note, where it fails."""
+        """Run a task and return its result; if it fails, note that and return `otherwise`."""
         try:
             with signals_let_in():
                 return act()
@@ -35,14 +35,14 @@ class Afterwards:
             return otherwise
 
     def note(self, what: str, error: BaseException) -> None:
-        """Note that a piece was not done to its end."""
+        """Note that a task was not completed."""
         if isinstance(error, Interrupted):
             self.stopped = error
         why = words_of(error) if isinstance(error, OSError) else str(error)
         self.left.append(f"{what}: {why}")
 
     def run_hooks(self, hooked: Occasion, hooks: tuple[Hook, ...], went: str) -> HooksResult:
-        """Run the hooks, each whatever became of those before it."""
+        """Run the hooks, each even if those before it failed."""
         results = [
             self.do(
                 "A hook after it did not end",
@@ -57,7 +57,7 @@ class Afterwards:
         )
 
     def told(self) -> tuple[str, ...]:
-        """Return what was not done; if nothing is, what a signal met that came between two."""
+        """Return what was not done; if nothing, the message of a signal between two tasks."""
         came = signals_put_off()
         if came and not self.stopped:
             self.stopped = Interrupted(came[0])
@@ -65,7 +65,7 @@ class Afterwards:
         return tuple(self.left)
 
     def code(self, code: int) -> int:
-        """Return the exit code of a change that ends with `code` but for what is left."""
+        """Return the exit code of a change that ends with `code`, unless something is left."""
         if self.stopped:
             return self.stopped.exit_code
         return ExitCode.WARNINGS if self.left and code == ExitCode.GOOD else code

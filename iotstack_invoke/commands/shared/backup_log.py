@@ -1,7 +1,7 @@
-"""The log of a backup, on the machine that is backed up: of another it is written here first.
+"""The log of a backup, in the folder of backups: another machine's is written on this one first.
 
-A line that breaks takes nothing of it. What was written of a run that did not end stays here,
-and who goes on with the set from here adds to it.
+So a lost connection loses nothing of it. The log of an unfinished run stays here, and a run that
+resumes the set appends to it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ...reporting.run_log import RunLog
 
 
 def open_log(environment: Environment, runtag: str) -> RunLog:
-    """Return the log of a set, with what is in it already; raises OSError, StepFailed."""
+    """Return the log of a set, with its former contents; raises OSError, StepFailed."""
     name = f"{runtag}.{KINDS['log']}"
     if not environment.far:
         return RunLog(f"{environment.backups}/{name}")

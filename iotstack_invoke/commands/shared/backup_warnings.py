@@ -1,4 +1,4 @@
-"""What a backup itself warned of, as whoever takes it must know it. Pure."""
+"""A backup's own warnings, for commands that use it. Pure."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Collection
 from ...backups.manifest import Manifest, file_warned_of
 
 MOST_TOLD = 3
-"""How many warnings of a backup are told in full, where something else is what matters."""
+"""How many warnings of a backup are shown in full, if they are not the main point."""
 
 
 def told_of_data(manifest: Manifest | None, names: Collection[str] = ()) -> tuple[str, ...]:
-    """Return what the backup itself warned of, of its data: a few in full, then how many more.
+    """Return the backup's own warnings about its data: a few in full, then how many more.
 
-    With `names` of those services alone.
+    With `names` only those of these services.
     """
     warnings = manifest.of_data if manifest else ()
     told = [each for each in warnings if _is_of(each, names)]
@@ -26,7 +26,7 @@ def told_of_data(manifest: Manifest | None, names: Collection[str] = ()) -> tupl
 
 
 def damaged_told(manifest: Manifest | None, names: Collection[str] = ()) -> str:
-    """Return that a backup holds damaged or torn databases, and what to do; '' if it does not."""
+    """Return that a backup holds damaged or torn databases, and what to do; '' if not."""
     if manifest is None:
         return ""
     told = []

@@ -1,7 +1,7 @@
-"""What was found of a stack's fitness, and what would mend it. Pure: answers in, findings out.
+"""Checks of a stack's fitness, and how to fix problems. Pure: answers in, findings out.
 
-Each judge takes what a program answered. `needed` tells whether a backup, or a restore to another
-host, fails without it. Not for: asking (actions/doctor.py).
+Each judge takes the output of a program. `needed` says whether a backup, or a restore to another
+host, fails without it. Not for: running programs (doctor.py).
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ from .restore_id import change_in
 
 MISSING_EXIT = 127
 YOUNG = timedelta(hours=26)
-"""A day, and time for a run to be late."""
+"""A day, and time for a late run."""
 CLOCK_LIMIT_S = 5.0
 EPOCH = re.compile(r"[0-9]{1,15}")
-"""What `date +%s` says."""
+"""The output of `date +%s`."""
 FEW_INODES = 100
 MANY_INODES_PERCENT = 95
 OTHERS_READ = 0o005
 
 
 class Severity(Enum):
-    """How much a finding matters."""
+    """How severe a finding is."""
 
     GOOD = "good"
     WARNING = "warning"
@@ -56,7 +56,7 @@ class Severity(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One fact: its name, what was found in a short sentence, and what mends it ('' if good)."""
+    """One fact: its name, a short sentence, and how to fix it ('' if good)."""
 
     name: str
     verdict: Severity
@@ -65,22 +65,22 @@ class Finding:
 
 
 def good(name: str, found: str) -> Finding:
-    """Return a finding that nothing has to be done about."""
+    """Return a finding that needs no action."""
     return Finding(name, Severity.GOOD, found)
 
 
 def warning(name: str, found: str, fix: str) -> Finding:
-    """Return a finding that a person should know."""
+    """Return a finding that the user should know."""
     return Finding(name, Severity.WARNING, found, fix)
 
 
 def failed(name: str, found: str, fix: str) -> Finding:
-    """Return a finding that stands in the way."""
+    """Return a finding that makes something fail."""
     return Finding(name, Severity.FAILED, found, fix)
 
 
 def bad(name: str, found: str, fix: str, *, needed: bool) -> Finding:
-    """Return a finding that stands in the way where it is needed, and is a warning elsewhere."""
+    """Return a failure if it is needed, and a warning otherwise."""
     return failed(name, found, fix) if needed else warning(name, found, fix)
 
 
@@ -88,13 +88,13 @@ def bad(name: str, found: str, fix: str, *, needed: bool) -> Finding:
 
 
 def version_in(text: str) -> str:
-    """Return the first version number of a text, '' where there is none."""
+    """Return the first version number of a text, '' if it has none."""
     told = re.search(r"\d+(?:\.\d+)+[\w.+~-]*", text)
     return told[0] if told else ""
 
 
 def judge_program(name: str, told: Result, package: str, *, needed: bool) -> Finding:
-    """Judge a program by its answer to `--version`."""
+    """Judge a program by its output for `--version`."""
     if told.exit_code == MISSING_EXIT:
         return bad(name, "is not installed", f"sudo apt-get install {package}", needed=needed)
     if told.exit_code:
@@ -103,7 +103,7 @@ def judge_program(name: str, told: Result, package: str, *, needed: bool) -> Fin
 
 
 def judge_tar(told: Result) -> Finding:
-    """Judge tar, which must be GNU's: only it keeps owners, attributes, and says what changed."""
+    """Judge tar, which must be GNU's: only it keeps owners, attributes, and reports changes."""
     found = judge_program("tar", told, "tar", needed=True)
     if found.verdict is Severity.GOOD and "GNU tar" not in told.out:
         what = told.out.strip().partition("\n")[0] or "it prints no version"
@@ -127,7 +127,7 @@ def judge_docker(told: Result, *, needed: bool) -> Finding:
 
 
 def judge_compose(plugin: Result, ask_v1: Callable[[], Result], *, needed: bool) -> Finding:
-    """Judge compose: v2's plugin, or else v1's program, which is asked only then."""
+    """Judge compose: v2's plugin, or else v1's program, which is queried only then."""
     if plugin.exit_code == 0 and version_in(plugin.out):
         return good("compose", f"{version_in(plugin.out)} (`docker compose`)")
     program = ask_v1()
@@ -138,7 +138,7 @@ def judge_compose(plugin: Result, ask_v1: Callable[[], Result], *, needed: bool)
 
 
 def judge_sudo(user_id: str, told: Result | None) -> Finding:
-    """Judge sudo by `sudo -n true`; None where the settings want none."""
+    """Judge sudo by `sudo -n true`; None if the settings need none."""
     if user_id == "0":
         return good("sudo", "not needed by root")
     if told is None:
@@ -153,7 +153,7 @@ def judge_sudo(user_id: str, told: Result | None) -> Finding:
 
 
 def judge_hook(name: str, hook: Hook, told: Result) -> Finding | None:
-    """Judge the program of a hook by the words of hooks.py's FIND_PROGRAM; None where it runs."""
+    """Judge the program of a hook by the output of hooks.py's FIND_PROGRAM; None if it runs."""
     program, quoted = hook.words[0], shlex.quote(hook.words[0])
     match told.out.rstrip("\n").split(" ", 1):
         case ["there"]:
@@ -184,7 +184,7 @@ def judge_hook(name: str, hook: Hook, told: Result) -> Finding | None:
 def judge_backups(path: str, told: Result) -> Finding:
     """Judge the folder of the backups.
 
-    By a line `OWNER MODE` as stat(1) tells it and `writable`, or by `missing` or `dangling`.
+    By a line `OWNER MODE` of stat(1) and `writable`, or by `missing` or `dangling`.
     """
     name, quoted = "backups", shlex.quote(path)
     words = told.out.split()
@@ -223,13 +223,13 @@ APART = {
     "backups": "a restore reads there and keeps replaced data and its journal in restore/",
     "volumes": "a restore stages its data there and keeps replaced data there",
 }
-"""Folders of a stack that may well lie on another file system, and what that means."""
+"""Folders of a stack that may be on another file system, and what that means."""
 
 
 def judge_places(folder: str, kinds: Mapping[str, str], apart: Iterable[str]) -> Iterator[Finding]:
-    """Judge the folders of a stack as a restore meets them.
+    """Judge the folders of a stack by the needs of a restore.
 
-    `kinds`: what each entry is, as find(1) tells it. `apart`: those of APART that are.
+    `kinds`: the kind of each entry, from find(1). `apart`: those of APART that are separate.
     """
     if kinds.get("restore") == "l":
         found = f"{folder}/restore is a link, but replaced data are renamed into it"
@@ -250,7 +250,7 @@ def judge_mounts(
     *,
     needed: bool,
 ) -> Iterator[Finding]:
-    """Judge the drives that are mounted in services/ and volumes/ as a restore meets them.
+    """Judge the drives that are mounted in services/ and volumes/ by the needs of a restore.
 
     `away`: those of /etc/fstab that are not mounted. `data`: the folders that a restore replaces
     by a new one, such as those of databases.
@@ -291,10 +291,10 @@ def judge_space(
     fix: str = "free some space, or keep fewer backups ([stack] keep)",
     is_guess: bool = False,
 ) -> Finding:
-    """Judge the free space against what the next backup takes; None where nobody can say.
+    """Judge the free space against the needs of the next backup; None if unknown.
 
-    `takes`: the same by what for. `fix`: what frees some there. `is_guess`: nobody knows yet how
-    well the files pack.
+    `takes`: the needs by purpose. `fix`: how to free space there. `is_guess`: the compression of
+    the files is not known yet.
     """
     if free_bytes is None:
         look = "check it by hand now and then: it cannot be checked from here"
@@ -333,7 +333,7 @@ def judge_inodes(told: Result) -> Finding:
 
 
 def judge_synchronised(told: Result) -> Finding:
-    """Judge by `timedatectl show -p NTPSynchronized`, which knows of chrony and ntpd as well."""
+    """Judge by `timedatectl show -p NTPSynchronized`, which covers chrony and ntpd as well."""
     answer = told.out.strip()
     if answer == "NTPSynchronized=yes":
         return good("clock", "is synchronised")
@@ -345,12 +345,12 @@ def judge_synchronised(told: Result) -> Finding:
 
 
 def judge_clocks(told: Result, before_s: float, after_s: float) -> Finding:
-    """Judge another machine's `date +%s` against ours, taken before and after the question."""
+    """Judge another machine's `date +%s` against our clock, before and after the query."""
     name = "clock against ours"
     if told.exit_code or not EPOCH.fullmatch(told.out.strip()):
         return warning(name, f"is unknown: {told.last_line}", "compare `date` on both")
     theirs_s = int(told.out)
-    # date tells whole seconds: what it told lasted until the next one
+    # date prints whole seconds: its time lasted until the next one
     apart_s = max(before_s - (theirs_s + 1), theirs_s - after_s, 0.0)
     if apart_s > CLOCK_LIMIT_S:
         side = "ahead" if theirs_s > after_s else "behind"
@@ -363,7 +363,7 @@ def judge_clocks(told: Result, before_s: float, after_s: float) -> Finding:
 
 
 def judge_influx(found: InspectedContainer | None, name: str, *, has_data: bool) -> Finding | None:
-    """Judge InfluxDB's container before its version is asked; None where it runs."""
+    """Judge InfluxDB's container before its version is queried; None if it runs."""
     topic = "influxdb"
     if found is None:
         if has_data:
@@ -381,7 +381,7 @@ def judge_influx(found: InspectedContainer | None, name: str, *, has_data: bool)
 
 
 def judge_influx_version(found: InspectedContainer, version: str) -> Finding:
-    """Judge the version of a container that runs."""
+    """Judge the version of a running container."""
     if not version.startswith("1."):
         said = f"{version} runs in {found.container.name}, but only 1.x is supported there"
         fix = (
@@ -395,7 +395,7 @@ def judge_influx_version(found: InspectedContainer, version: str) -> Finding:
 
 
 def judge_influx2(look: Influx2Look) -> Finding:
-    """Judge the InfluxDB 2 that is to be dumped, once it was asked."""
+    """Judge the InfluxDB 2 that is to be dumped, by its answers."""
     topic, facts = "influxdb2", look.facts
     if facts is None:
         return failed(topic, look.error, "fix this, or InfluxDB 2 is not backed up")
@@ -408,7 +408,7 @@ def judge_influx2(look: Influx2Look) -> Finding:
 def judge_databases(covers: Iterable[Cover], influx: str) -> tuple[Finding, ...]:
     """Judge how the containers of a stack are saved: one warning for each that is not.
 
-    `influx` names the one that has findings of its own.
+    `influx` names the one with separate findings.
     """
     found = [
         warning(
@@ -426,7 +426,7 @@ def judge_databases(covers: Iterable[Cover], influx: str) -> tuple[Finding, ...]
 def judge_holdings(uncovered: Iterable[tuple[str, str]]) -> tuple[Finding, ...]:
     """Judge what is in no part: a warning each, by the container that keeps it, if one does.
 
-    Each says itself what to do, but for what could not be read of the compose files.
+    Each includes what to do, except for unreadable parts of the compose files.
     """
     found = []
     for container, told in uncovered:
@@ -438,7 +438,7 @@ def judge_holdings(uncovered: Iterable[tuple[str, str]]) -> tuple[Finding, ...]:
 
 
 def judge_layers(in_layers: Iterable[tuple[str, str]]) -> tuple[Finding, ...]:
-    """Judge what containers wrote into their own layers and may be of worth: a warning each."""
+    """Judge what containers wrote to their own layers that may be of value: a warning each."""
     fix = (
         "if you need these data, mount a folder of volumes/ there; else [[services]], kind = "
         '"skip"'
@@ -447,7 +447,7 @@ def judge_layers(in_layers: Iterable[tuple[str, str]]) -> tuple[Finding, ...]:
 
 
 def judge_rows(idle: Iterable[str]) -> tuple[Finding, ...]:
-    """Judge the rows of hosts.toml by those that match no container: what they say is not done."""
+    """Judge rows of hosts.toml that match no container: they have no effect."""
     fix = "correct its name, containers or images in hosts.toml, or remove it"
     return tuple(warning("settings", each, fix) for each in idle)
 
@@ -466,13 +466,13 @@ def judge_sql(server: SqlServer, told: Result) -> Finding:
     return failed(topic, told.last_line, f"see docker logs {server.container}")
 
 
-# What runs left behind, and what they made
+# Left by earlier runs, and made by them
 
 
 def judge_journal(lines: Iterable[str], undo: str, gone: str = "") -> Finding:
-    """Judge what a journal owes; a backup's own steps are undone by the next backup.
+    """Judge the pending undo of a journal; the next backup undoes a backup's own steps.
 
-    `gone`: what was replaced and cannot be put back, as somebody removed it: no run goes on.
+    `gone`: replaced data that cannot be put back, since they were removed: no run can continue.
     """
     told = tuple(lines)
     owed = owed_in(told)
@@ -496,7 +496,7 @@ def judge_journal(lines: Iterable[str], undo: str, gone: str = "") -> Finding:
 
 
 def unfinished(lines: Iterable[str]) -> str:
-    """Return the restore or reload that did not end; '' if only a backup's steps are owed."""
+    """Return the restore or reload that did not end; '' if only a backup's steps are pending."""
     told = tuple(lines)
     of_backups = {each.__name__ for each in (DumpInflux, DumpInflux2, CopySqlite, Quiesce)}
     if {each.step for each in owed_in(told)} <= of_backups:
@@ -505,7 +505,7 @@ def unfinished(lines: Iterable[str]) -> str:
 
 
 def judge_sets(sets: Iterable[BackupSet]) -> tuple[Finding, ...]:
-    """Judge the sets: those that a run left half-made, and those that lost a part."""
+    """Judge the sets: those that a run left unfinished, and those that lost a part."""
     found = []
     for each in sets:
         name = f"backup {each.runtag}"
@@ -525,9 +525,9 @@ def _show(runtag: str) -> str:
 def judge_age(
     name: str, newest: Newest, now: datetime, here: Newest | None = None
 ) -> tuple[Finding, ...]:
-    """Judge the age of the newest good backup of a place.
+    """Judge the age of the newest good backup of a location.
 
-    `here`: the newest beside the stack, which may only have to be delivered there.
+    `here`: the newest beside the stack, which may only need to be delivered there.
     """
     made = here.made if here else None
     owed = made and now - made <= YOUNG and (newest.made is None or made > newest.made)

@@ -1,4 +1,4 @@
-"""A person is asked whether it is meant."""
+"""Asks the user for confirmation."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from ...reporting.wrapping import answer_to
 
 
 def confirm(host: str, what: str, flags: str = "--yes") -> None:
-    """Ask whether it is meant, for the name of a host, or of this machine without one.
+    """Ask for confirmation, by the name of a host, or of this machine if it is empty.
 
-    Raises Refused where it is not, or where nobody is there, with the flags that say that it is.
+    Raises Refused if the user declines, or if there is no terminal, with the flags that confirm.
     """
     name = host or socket.gethostname()
     ask(name, f"{what} there", f"the host's name, {name},", flags)
 
 
 def ask(name: str, what: str, called: str = "", flags: str = "--yes") -> None:
-    """Let a person type a name if something is meant; raises Refused where nobody does."""
+    """Ask the user to type a name to confirm; raises Refused otherwise."""
     if not sys.stdin.isatty():
         raise Refused(f"No terminal to confirm on; add {flags}.")
     answer = answer_to(f"Type {called or repr(name)} to {what}: ")

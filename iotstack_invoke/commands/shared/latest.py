@@ -1,7 +1,7 @@
-"""Which set of a place is the latest, and what is told of newer ones that it is not.
+"""Which set of a location is the latest, and the messages on newer ones that are not.
 
-One rule for all who take `latest`: the newest good one, and every newer set that is passed over
-for it is named, with why, and with what helps.
+One rule for every use of `latest`: the newest good one; every newer set that is passed over is
+named, with the reason, and with what helps.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ ANY = frozenset(State)
 
 @dataclass(frozen=True, slots=True)
 class PassedOver:
-    """A set that is newer than the latest of its place, and why it is not the latest."""
+    """A set that is newer than the latest of its location, and why it is not the latest."""
 
     backup: BackupSet
     at: str
-    """The place, as people call it."""
+    """The location, as named in messages."""
     when: datetime
     why: str
     is_copy: bool = False
-    """It lies in a vault."""
+    """It is in a vault."""
     is_later: bool = False
     """It is good, and dated in the future: a clock is wrong, or was."""
 
@@ -43,7 +43,7 @@ class PassedOver:
 
     @property
     def is_bad(self) -> bool:
-        """Whether a run of ours made it, and it is not what it was to be, or none knows when."""
+        """Whether a run of ours made it, and it is not as intended, or of unknown date."""
         bad = (State.DAMAGED, State.INCOMPLETE, State.UNFINISHED)
         return self.is_later or self.backup.state in bad
 
@@ -55,7 +55,7 @@ class PassedOver:
 
 @dataclass(frozen=True, slots=True)
 class Latest:
-    """The latest set of a place, and the newer ones that were passed over, the newest first."""
+    """The latest set of a location, and the newer ones that were passed over, the newest first."""
 
     backup: BackupSet | None
     passed: tuple[PassedOver, ...] = ()
@@ -73,11 +73,11 @@ def latest_in(
 ) -> Latest:
     """Return the newest good one of some sets in a folder, by the times in their manifests.
 
-    A name may tell any time, or none. Where all good ones are dated in the future, as for a new
-    machine whose clock was never set, it is the newest of these; where none is good, the first of
-    `sets`, None of none; `is_sound`: the first that is not damaged. In a folder that
-    several machines share it is the newest of this machine, if there is one. Raises StepFailed
-    where a manifest cannot be read: what is found then may not be the latest.
+    A name may give any time, or none. If all good ones are dated in the future, as on a new
+    machine whose clock was never set, the newest of these; if none is good, the first of `sets`,
+    None if there are none; `is_sound`: the first that is not damaged. In a folder that several
+    machines share, the newest of this machine, if it has one. Raises StepFailed if a manifest
+    cannot be read: the result might not be the latest.
     """
     now, here = datetime.now(UTC), socket.gethostname()
     try:
@@ -107,9 +107,9 @@ def latest_in(
 def passed_over(
     newest: Newest, failed: Collection[str], at: str, *, host: str = "", is_copy: bool = False
 ) -> tuple[PassedOver, ...]:
-    """Return what is newer than the newest good set of a place, the newest first.
+    """Return what is newer than the newest good set of a location, the newest first.
 
-    `host`: none that another machine's manifest lies beside.
+    `host`: leaves out sets beside another machine's manifest.
     """
     later = (
         PassedOver(
@@ -130,7 +130,7 @@ def passed_over(
 
 
 def _newest_later(newest: Newest, here: str) -> BackupSet | None:
-    """Return the newest of those that are dated in the future, of this machine if it has one."""
+    """Return the newest of those dated in the future, of this machine if it has one."""
     found = [each for _, each in newest.later]
     own = (each for each in found if each.manifest and each.manifest.host == here)
     return next(own, next(iter(found), None))
@@ -139,7 +139,7 @@ def _newest_later(newest: Newest, here: str) -> BackupSet | None:
 def newer_than(
     passed: Iterable[PassedOver], runtag: str, made: datetime | None
 ) -> tuple[PassedOver, ...]:
-    """Return what was passed over and is newer than a set that was made then; no copy of it."""
+    """Return passed-over sets that are newer than a set made then, without copies of it."""
     return tuple(e for e in passed if e.runtag != runtag and (made is None or e.when > made))
 
 
@@ -168,11 +168,10 @@ def passed_told(
     host: str = "",
     takes: Collection[State] = ANY,
 ) -> tuple[str, ...]:
-    """Return what is told of sets that were passed over, a sentence or two each.
+    """Return the messages on sets that were passed over, a sentence or two each.
 
-    `named`: the flag before a runtag; `where`: the flags that mean another place than the one that
-    is asked; `host`: those that mean the machine of the stack; `takes`: the states of sets that
-    may be named.
+    `named`: the flag before a runtag; `where`: the flags that select another location; `host`:
+    those that select the machine of the stack; `takes`: the states of sets that may be named.
     """
     told = []
     listed = tuple(passed)

@@ -1,4 +1,4 @@
-"""What lies in each vault."""
+"""The listing of each vault."""
 
 from __future__ import annotations
 
@@ -13,14 +13,17 @@ from ...hosts.local import run_parallel
 Listing = Mapping[str, FileFact]
 
 VAULTS_LIMIT_S = 900.0
-"""How long vaults may take to be listed. Each question to one has a limit of its own: this one is
-for what nobody thought of, so that a backup is made here all the same."""
+"""The time limit for listing vaults.
+
+Each query to one has a limit of its own: this one is for unexpected cases, so that a backup is
+still made here.
+"""
 
 
 def list_vaults(environment: Environment) -> dict[str, Listing]:
-    """Return what lies in each vault that answers: whoever copies to another tells of it.
+    """Return the listing of each vault that answers; copying to the others reports the error.
 
-    All are asked at the same time: those that are silent cost no more than one of them.
+    All are queried in parallel: several unresponsive ones cost no more time than one.
     """
     asks = {
         name: functools.partial(storage.listdir, storage.root)

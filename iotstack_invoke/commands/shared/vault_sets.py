@@ -1,4 +1,4 @@
-"""The sets of a vault, known by the manifests here where they are the same."""
+"""The sets of a vault, by the manifests here if they are the same."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ...environment.environment import manifests_in
 from ...hosts.base import FileFact, Storage
 
 MANIFESTS_LIMIT_S = 10.0
-"""How long the manifests of one vault may take; each set whose time does not come is unread."""
+"""The time limit for the manifests of one vault; sets after it remain unread."""
 
 UNREAD = "unread"
 
@@ -18,7 +18,7 @@ ANOTHER = "another"
 """The vault has another backup of that name than this machine."""
 
 DATES_APART_S = 2.0
-"""A FAT file system tells even seconds only."""
+"""A FAT file system stores times in steps of two seconds."""
 
 
 def state_of_copy(here: BackupSet | None, copy: BackupSet) -> str:
@@ -44,9 +44,9 @@ def sets_there(
     *,
     outline: bool = False,
 ) -> list[BackupSet]:
-    """Return the sets of a vault's listing; a manifest that is the same here is not opened there.
+    """Return the sets of a vault's listing; a manifest that is the same here is not opened.
 
-    Nor is one of no set of `wanted`, where that is given. `failed` as in gather_sets, `outline`
+    Only the sets of `wanted` are opened, if that is given. `failed` as in gather_sets, `outline`
     as in read_manifest: then the manifests of `here` are outlines as well.
     """
     failed = {tag: made for tag, made in failed.items() if is_of_set(here.get(tag), made)}
@@ -72,7 +72,7 @@ def sets_there(
 
 
 def _same_manifest(here: BackupSet | None, there: BackupSet) -> bool:
-    """Tell whether two sets have one manifest, by the size and the date of its file."""
+    """Return whether two sets have one manifest, by the size and the date of its file."""
     if here is None or here.manifest is None or "manifest" not in there.files:
         return False
     ours, theirs = here.files["manifest"], there.files["manifest"]
@@ -81,5 +81,5 @@ def _same_manifest(here: BackupSet | None, there: BackupSet) -> bool:
 
 
 def is_of_set(backup: BackupSet | None, made: str) -> bool:
-    """Tell whether a verification speaks of this set, and not of one of its name before."""
+    """Return whether a verification is of this set, and not of an earlier one of its name."""
     return not (backup and backup.manifest) or backup.manifest.finished_utc == made

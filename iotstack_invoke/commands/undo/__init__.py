@@ -1,1 +1,1 @@
-"""`undo`, the states that a restore replaced, and what a run that died left behind."""
+"""`undo`, the states that a restore replaced, and what a dead run left behind."""

@@ -1,7 +1,7 @@
-"""What the steps of a journal may act on, and the words that they act with: the target's own.
+"""What the steps of a journal may act on, and their commands: the target's own.
 
-A journal is believed only where it is ours (trust.py). Even so nothing in it is a command, and a
-path that no restore would have put there is refused before anything is undone.
+A journal is trusted only if it is ours (trust.py). Even so it contains no commands, and a path
+that no restore would have written is refused before anything is undone.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from ...stack.path_owners import is_of_others, volume_in
 from ...stack.quiesce import MARK
 from ...stack.stack_holdings import WATCHED, is_system
 
-# Each kind of place is a method of TargetBounds, but for `inside`: that is a path in a container.
+# Each kind is a method of TargetBounds, except `inside`: that is a path in a container.
 FIELDS: Mapping[str, Mapping[str, str]] = {
     "ComposeUp": {"folder": "compose", "files": "compose", "variables": "compose"},
     "CopyFolder": {"target": "own"},
@@ -72,9 +72,9 @@ NAMES = frozenset({"alone", "container", "name", "names", "services"})
 """Fields that are names of containers, services and volumes."""
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 _OURS = re.compile(r"\.(fresh|fresh-.+|restore-.+|previous-.+-\d{8}T\d{6}Z(-undone|-new)?)")
-"""How folders are called that a restore makes beside what it replaces."""
+"""The names of folders that a restore makes beside what it replaces."""
 _STAGED_DUMP = re.compile(r"restore\.(.+?)(\.partial)?")
-"""How the first versions called a dump that they staged among those of backups."""
+"""The names of dumps that the first versions staged among those of backups."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class TargetBounds:
     folder: str
     """Of the stack."""
     root: Callable[[], tuple[str, ...]]
-    """Ask for the words before a command that needs root, when they are needed."""
+    """Get the words before a command that needs root, when they are needed."""
     guard: str
 
     @cached_property
@@ -96,29 +96,29 @@ class TargetBounds:
 
     @cached_property
     def docker(self) -> tuple[str, ...]:
-        """The words before a command of Docker; each step says itself that it does not answer."""
+        """The words before a Docker command; steps report an unreachable Docker themselves."""
         return docker_words_if_any(self.host, self.host.name, self.as_root)[0]
 
     @cached_property
     def compose(self) -> tuple[str, ...]:
-        """The words before a command of compose."""
+        """The words of a compose command."""
         return compose_words(self.host, self.docker)
 
     @property
     def lock(self) -> str:
-        """What a run holds as long as it lives."""
+        """The lock that a run holds as long as it lives."""
         return f"{posixpath.dirname(self.guard)}/.lock"
 
     def access(self, role: str) -> HostAccess:
-        """Return how a step reaches the target."""
+        """Return how a step accesses the target."""
         return HostAccess(role, self.as_root, self.docker, self.guard)
 
     def word(self, field: str) -> Any:
-        """Return what the target says for a field of a step: words of a program, or a lock."""
+        """Return the target's value for a field of a step: a command, or a lock."""
         return getattr(self, field)
 
     def refuse(self, steps: Iterable[UndoableStep]) -> None:
-        """Raise StepFailed where a step would act on what no such step of ours acts on.
+        """Raise StepFailed if a step would act on what no such step of ours acts on.
 
         Links on the way to a path are followed first.
         """
@@ -134,7 +134,7 @@ class TargetBounds:
                 )
 
     def _real(self, paths: list[str]) -> dict[str, str]:
-        """Return where paths are when the links on the way to them are followed."""
+        """Return paths with the links on the way to them followed."""
         folders = [self.folder, f"{self.folder}/{BACKUPS}"]
         folders += [posixpath.dirname(each) for each in paths]
         words = (*self.as_root, "realpath", "-m", "-z", "--", *dict.fromkeys(folders))
@@ -146,7 +146,7 @@ class TargetBounds:
             for each in paths
         }
 
-    # Kinds of places.
+    # Kinds of paths
 
     def _folder(self, real: Mapping[str, str]) -> str:
         return real[self.folder]
@@ -155,7 +155,7 @@ class TargetBounds:
         return real[f"{self.folder}/{BACKUPS}"]
 
     def _is_own(self, path: str, _step: UndoableStep, real: Mapping[str, str]) -> bool:
-        """Tell whether a restore makes it, and an undo may remove it."""
+        """Return whether a restore makes it, and an undo may remove it."""
         folder, name = posixpath.split(path)
         staged = _STAGED_DUMP.fullmatch(name)
         if staged and folder == f"{self._backups(real)}/influxdb/db":
@@ -165,16 +165,16 @@ class TargetBounds:
         )
 
     def _is_aside(self, path: str, step: UndoableStep, real: Mapping[str, str]) -> bool:
-        """Tell whether what a step replaces is put there: on the way to it, or in the stack."""
+        """Return whether a step moves replaced data there: near the live path, or in the stack."""
         live = real[str(getattr(step, "live"))]  # noqa: B009 - each such step has it
         around = (posixpath.dirname(live), live, self._folder(real))
         beside = any(_is_below(path, each) for each in around)
         return self._is_own(path, step, real) if beside else self._is_around_item(path, live, real)
 
     def _is_around_item(self, path: str, live: str, real: Mapping[str, str]) -> bool:
-        """Tell whether it is beside something that a restore may put in place, around `live`.
+        """Return whether it is beside something that a restore may put in place, around `live`.
 
-        New data of a server wait beside all that is swapped with them.
+        New data of a server are beside all that is swapped with them.
         """
         ours = (each for each in (path, *above(path)) if _OURS.fullmatch(posixpath.basename(each)))
         place = posixpath.dirname(next(ours, "/"))
@@ -182,16 +182,16 @@ class TargetBounds:
         return place != "/" and _is_below(live, place) and self._is_live(item, None, real)
 
     def _is_stack(self, path: str, _step: UndoableStep, real: Mapping[str, str]) -> bool:
-        """Tell whether it is the folder of the stack itself."""
+        """Return whether it is the folder of the stack itself."""
         return path == self._folder(real)
 
     def _is_around(self, path: str, step: UndoableStep, real: Mapping[str, str]) -> bool:
-        """Tell whether a folder is one around what is put in place: it goes if it is empty."""
+        """Return whether a folder is a parent of what is put in place: it is removed if empty."""
         live = real[str(getattr(step, "live"))]  # noqa: B009 - each such step has it
         return _is_below(live, path) and not is_in(self._folder(real), path)
 
     def _is_live(self, path: str, _step: UndoableStep | None, real: Mapping[str, str]) -> bool:
-        """Tell whether a restore may put something there."""
+        """Return whether a restore may put something there."""
         folder = self._folder(real)
         if _is_below(path, folder):
             top = posixpath.relpath(path, folder).partition("/")[0]
@@ -216,7 +216,7 @@ class TargetBounds:
         return folder == self._backups(real) and name.startswith(MARK)
 
     def _is_dump(self, path: str, step: UndoableStep, real: Mapping[str, str]) -> bool:
-        """Tell whether a container's dumps lie there."""
+        """Return whether a container's dumps are there."""
         backups = self._backups(real)
         if _is_below(path, f"{self._folder(real)}/{RESTORE}"):
             return True
@@ -225,12 +225,12 @@ class TargetBounds:
         container, inside = (str(getattr(step, each)) for each in ("container", "inside"))
         end = f"/{posixpath.basename(influx.BACKUP_INSIDE)}/{posixpath.basename(inside)}"
         if _is_below(path, self._folder(real)) and path.endswith(end):
-            return True  # among the data, where no mount is for dumps
+            return True  # among the data, if dumps have no mount
         found = named(self._found, container)
         return bool(found) and path == path_on_host(found.mounts, inside)  # type: ignore[union-attr]
 
     def _is_compose(self, path: str, _step: UndoableStep, real: Mapping[str, str]) -> bool:
-        """Tell whether it is the stack's, or its `.env` names it."""
+        """Return whether it is the stack's, or its `.env` names it."""
         folder = self._folder(real)
         if is_in(path, folder):
             return True
@@ -244,14 +244,14 @@ class TargetBounds:
 
 
 def _paths(step: UndoableStep) -> Iterator[tuple[str, str]]:
-    """Yield the kind and the path of each place that a step acts on.
+    """Yield the kind and the path of each location that a step acts on.
 
-    Raises StepFailed for what is no path, and for what is no name where there is to be one.
+    Raises StepFailed for an invalid path, or an invalid name where a name is expected.
     """
     step_name = name_of(type(step))
     for field in NAMES:
         if step_name == "Quiesce" and field == "name":
-            continue  # what people call it
+            continue  # a name for messages
         for name in _texts(step, field):
             if not _NAME.fullmatch(name) and name:
                 raise StepFailed(f"a step of it, {step_name}, has {name!r}, not a name.")
@@ -275,7 +275,7 @@ def _texts(step: UndoableStep, field: str) -> tuple[str, ...]:
 
 
 def _is_of(mount: Mount, path: str) -> bool:
-    """Tell whether a container keeps data of its own at a path: not what it only watches."""
+    """Return whether a container keeps data of its own at a path: not what it only monitors."""
     place = mount.on_host
     if not mount.writable and path in WATCHED:
         return False

@@ -1,7 +1,7 @@
-"""The logs of restores and reloads: where they lie, and how long they stay.
+"""The logs of restores and reloads: where they are, and how long they are kept.
 
-That of a backup goes with its set. These stay as long as what their run replaced, and for
-LOG_DAYS in any case.
+That of a backup is removed with its set. These are kept as long as the data that their run
+replaced, and for LOG_DAYS in any case.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ LOG_DAYS = 30
 
 
 def log_folder(stack: str, host: Host) -> str:
-    """Return where the logs of restores lie: beside the backups, or among a laptop's state."""
+    """Return the folder of restore logs: beside the backups, or in a laptop's state folder."""
     return f"{stack}/{BACKUPS}" if isinstance(host, LocalHost) else state_folder()
 
 
 def log_path(stack: str, host: Host, change: RestoreId) -> str:
-    """Return the log of a change of a host; those of other machines bear their names."""
+    """Return the log of a change of a host; those of other machines have their names."""
     folder = log_folder(stack, host)
     if isinstance(host, LocalHost):
         return f"{folder}/{change.log}"
@@ -37,13 +37,13 @@ def log_path(stack: str, host: Host, change: RestoreId) -> str:
 def logs_over(
     names: Iterable[str], host: str, kept: Collection[str], now: datetime
 ) -> tuple[str, ...]:
-    """Return which of the names are logs of changes that may go, the oldest first.
+    """Return which of the names are logs of changes that may be removed, the oldest first.
 
-    `host`: whose logs they are, as their names tell it, '' where they tell none. `kept`: when the
-    changes began whose states are there still. With a clock that stands before a log it stays.
+    `host`: whose logs they are, by their names, '' if these name none. `kept`: when the changes
+    began whose states still exist. If the clock is before the time of a log, the log is kept.
     """
     oldest = (now - timedelta(days=LOG_DAYS)).strftime(STAMP_FORM)
-    # With the name of a host a number at the end may be part of that.
+    # If the name of a host is included, a number at the end may be part of that.
     end = rf"\.{re.escape(host)}" if host else r"(?:-\d+)?"
     form = re.compile(
         rf"(?:.+\.restore|reload-influxdb)-(\d{{8}}T\d{{6}}Z){end}\.log(?:\.partial)?"
@@ -55,9 +55,9 @@ def logs_over(
 def remove_old_logs(
     host: Host, stack: str, kept: Collection[str], tell: Callable[[str], None], *, dry_run: bool
 ) -> None:
-    """Remove the logs of changes of a host that may go, those on it and those here.
+    """Remove the logs of changes of a host that may be removed, those on it and those here.
 
-    Not while an undo is owed: it ends the log of what it undoes.
+    Not while an undo is pending: it completes the log of what it undoes.
     """
     here = log_folder(stack, host)
     places = [(host, f"{stack}/{BACKUPS}", "")]

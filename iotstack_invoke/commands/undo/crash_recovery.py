@@ -1,4 +1,4 @@
-"""What precedes a run on this machine: what dead runs left here and in vaults is cleared."""
+"""Before a run on this machine: removes what dead runs left here and in vaults."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def recover_here(
 ) -> tuple[tuple[str, ...], dict[str, Listing]]:
     """Undo what a dead run left, remove its partial archives, finish its removals.
 
-    Returns what is to be warned of, which was told already, and what lies here and in each vault
-    that answered. Whoever copies to another tells that it is away.
+    Returns the warnings, which were already shown, and the listing here and of each vault that
+    answered. Copying to another vault reports that it is unreachable.
     """
     owing = Owing.of_site(environment)
     owed = owing.undo_all(owing.make_private(report), journal, report)
@@ -36,7 +36,7 @@ def recover_here(
     for name, storage in (("here", environment.host), *environment.vaults.items()):
         if not removals_in(listed.get(name, {})):
             continue
-        # Before anything is copied there: what is copied later is not what was removed.
+        # Before anything is copied there: later copies must not count as removed.
         folder = environment.backups if storage is environment.host else storage.root
         with contextlib.suppress(Unreachable):
             try:

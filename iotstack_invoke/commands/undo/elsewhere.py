@@ -1,7 +1,7 @@
-"""What an undo leaves on other file systems: what was live is noted, what it emptied removed.
+"""What an undo leaves on other file systems: former live data are noted, empty folders removed.
 
-While a change is undone its journal names these folders; when it is done nothing else would, and
-they would be listed and removed by nobody.
+During the undo of a change its journal names these folders; afterwards nothing else would, and
+they would never be listed or removed.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from ...hosts.base import ANY_EXIT, Command, Host
 from ...hosts.inspect import which_may_be_there
 
 ELSEWHERE_FILE = "elsewhere.json"
-"""In what an undo put aside in restore/: its folders on other file systems."""
+"""In the data that an undo moved aside in restore/: its folders on other file systems."""
 _USED = re.compile(r"(?P<folder>/.*/\.(?P<name>previous-[^/]+-\d{8}T\d{6}Z-undone))(/.*)?")
 _ASIDE = re.compile(r"(?P<folder>/.*/\.previous-[^/]+-\d{8}T\d{6}Z)(/.*)?")
-# Root may have made the folder; whoever lists old states later looks into it without root.
+# Root may have made the folder; later it is listed without root.
 _NOTE = (
     'mkdir -p -m 0700 "$1" && printf %s "$2" > "$1/$3" && '
     '{ [ "$(id -u)" != 0 ] || chown --reference="$(dirname "$1")" "$1" "$1/$3"; } && '
@@ -31,7 +31,7 @@ _NOTE = (
 
 
 def used_by(steps: Iterable[UndoableStep]) -> Mapping[str, tuple[str, ...]]:
-    """Return the folders that the undo of steps moves to, not in restore/, by the state's name."""
+    """Return the folders outside restore/ to which undoing steps moves data, by state name."""
     found: dict[str, dict[str, None]] = {}
     for each in steps:
         used = _USED.fullmatch(str(getattr(each, "used", "")))
@@ -43,9 +43,9 @@ def used_by(steps: Iterable[UndoableStep]) -> Mapping[str, tuple[str, ...]]:
 def note_elsewhere(
     host: Host, stack: str, root: Callable[[], tuple[str, ...]], steps: Iterable[UndoableStep]
 ) -> Iterator[str]:
-    """Write down what steps, when they were undone, left on other file systems.
+    """Record what steps left on other file systems when they were undone.
 
-    Yields what is to be told: that it could not be noted.
+    Yields a message if it could not be recorded.
     """
     for name, folders in used_by(steps).items():
         try:
@@ -64,9 +64,9 @@ def note_elsewhere(
 def remove_emptied(
     host: Host, root: Callable[[], tuple[str, ...]], steps: Iterable[UndoableStep]
 ) -> None:
-    """Remove the empty folders on other file systems out of which all was put back.
+    """Remove the empty folders on other file systems from which everything was put back.
 
-    Only where no step is owed any more: an empty folder may be what is still to be put back. What
+    Only if no step is pending: an empty folder may be what is still to be put back. A folder that
     cannot be removed holds nothing, and is left.
     """
     found = (_ASIDE.fullmatch(str(getattr(each, "aside", ""))) for each in steps)
@@ -79,7 +79,7 @@ def remove_emptied(
 
 
 def noted(text: str, name: str) -> Iterator[str]:
-    """Yield the folders that a note names for a state; what is no such folder is passed over."""
+    """Yield the folders that a note names for a state; skips names that are no such folder."""
     try:
         told = [str(each) for each in json.loads(text)["with"]]
     except (ValueError, TypeError, KeyError, RecursionError):

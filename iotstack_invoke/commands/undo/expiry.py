@@ -1,4 +1,4 @@
-"""What a reload moved aside, and how long it stays."""
+"""What a reload moved aside, and how long it is kept."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from ...stack.kept_until import UNTIL_FILE
 from ...stack.swap_entries import MOVED
 
 _HELD = re.compile("Operation not permitted$")
-"""What rm(1) says of a file with chattr(1) +i, even to root."""
+"""What rm(1) prints for a file with chattr(1) +i, even to root."""
 GONE_MARK = "removed"
-"""In a folder whose old data were removed: nothing older can be undone past it."""
+"""In a folder whose old data were removed: nothing older can be undone."""
 REMOVE_LIMIT_S = 3600.0
 
 
 def remove_old(host: Host, folders: Iterable[str], as_root: tuple[str, ...]) -> None:
-    """Remove old data, so that there is no way back any more; a mark of that stays.
+    """Remove old data, after which they cannot be restored; leaves a mark.
 
-    With the mark `inv undo` does not go back to something older, past what is gone. Raises
-    StepFailed where not all of it goes.
+    The mark prevents `inv undo` from undoing something older. Raises StepFailed if not all of it
+    is removed.
     """
     first, *others = folders
     others += [f"{each}{MOVED}" for each in others]
@@ -46,7 +46,7 @@ def remove_old(host: Host, folders: Iterable[str], as_root: tuple[str, ...]) -> 
 
 
 def remove_folders(host: Host, folders: Iterable[str], as_root: tuple[str, ...]) -> None:
-    """Remove what nobody goes back to, without a mark; raises StepFailed where not all goes."""
+    """Remove what no undo needs, without a mark; raises StepFailed if not all is removed."""
     paths = tuple(folders)
     words = (*as_root, *IN_ENGLISH, "rm", "-rf", "--", *paths)
     _remove(host, words, paths, f"rm -r {shlex.join(paths)}")
@@ -69,10 +69,10 @@ def _remove(host: Host, words: tuple[str, ...], folders: tuple[str, ...], by_han
 def find_expired(
     host: Host, stack: str, now: datetime | None = None, as_root: tuple[str, ...] = ()
 ) -> list[tuple[str, ...]]:
-    """Return the folders of each reload of a stack whose days are over.
+    """Return the folders of each expired reload of a stack.
 
-    With a clock that stands before the reload there are none; none either while an undo is owed,
-    which may need them.
+    None if the clock is before the time of the reload; none either while an undo is pending, which
+    may need them.
     """
     if host.stat(journal_paths(stack)):
         return []
@@ -96,12 +96,12 @@ def remove_expired_here(
     *,
     dry_run: bool = False,
 ) -> list[str]:
-    """Remove what reloads left beside a stack and whose days are over; return what failed."""
+    """Remove the data of expired reloads beside a stack; return the errors."""
     host, stack = environment.host, environment.settings.stack
     try:
         try:
             found = find_expired(host, stack.folder)
-        except StepFailed:  # a run of root made one
+        except StepFailed:  # a run of root created one
             found = find_expired(host, stack.folder, as_root=root())
     except (Refused, StepFailed) as error:
         return [f"Cannot tell whether old data have expired: {error}"]
@@ -120,7 +120,7 @@ def remove_expired_here(
 
 
 def refuse_strange(trust: Trust, stack: str, folder: str, names: Iterable[str]) -> None:
-    """Raise Refused where others may have written what an old state says of itself."""
+    """Raise Refused if others may have written the records in an old state."""
     around = (f"{stack}/{RESTORE}/.", f"{folder}/.")
     files = [f"{folder}/{name}" for name in names]
     found = trust.stat([*around, *files])
@@ -131,10 +131,10 @@ def refuse_strange(trust: Trust, stack: str, folder: str, names: Iterable[str]) 
 
 
 def expired(told: str, folder: str, now: datetime) -> tuple[str, ...]:
-    """Return the folders whose days are over by what is told in one of them; () if they stay.
+    """Return the expired folders by the record in one of them; () if they are kept.
 
-    Besides itself it may name only folders that bear its name behind a dot, as a swap on another
-    file system makes them.
+    Besides itself it may name only folders with its name after a dot, as a swap on another file
+    system makes them.
     """
     try:
         found = json.loads(told)

@@ -1,7 +1,7 @@
-"""What a change moved aside, and what of it is not there any more.
+"""What a change moved aside, and what of it is missing now.
 
-Somebody may have removed some of it since, or mounted something in its way. What is left out of
-its journal then, so that the rest can be undone.
+It may have been removed since, or a drive mounted in its place. Then it is left out of the
+change's journal, so that the rest can be undone.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from ...stack.swap_entries import SwapEntries
 from ...stack.volumes import MakeVolume
 
 PUT_BACK = frozenset(name_of(each) for each in (MoveAside, PutAway, SwapEntries, SwapItem))
-"""The steps that move aside what is put back when they are undone."""
+"""The steps that move something aside, which their undo puts back."""
 LEFT_OUT = name_of(KeepLeftOut)
 PAIRS_AT_ONCE = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Fate:
-    """A step that moved something aside, and what has become of that."""
+    """A step that moved something aside, and the state of that."""
 
     step: Owed
     word: str
-    """As CAN_BE_BACK says it: `good`, `new`, `gone` or `apart`."""
+    """The output of CAN_BE_BACK: `good`, `new`, `gone` or `apart`."""
 
     @property
     def live(self) -> str:
@@ -49,7 +49,7 @@ class Fate:
 
 
 def fates_of(host: Host, as_root: tuple[str, ...], lines: Iterable[str]) -> tuple[Fate, ...]:
-    """Return what has become of all that a change moved aside, in the order of its steps."""
+    """Return the state of everything that a change moved aside, in the order of its steps."""
     steps = [each for each in owed_in(lines) if each.step in PUT_BACK]
     pairs = [(_place(each), str(each.fields["aside"])) for each in steps]
     words: list[str] = []
@@ -60,9 +60,9 @@ def fates_of(host: Host, as_root: tuple[str, ...], lines: Iterable[str]) -> tupl
 
 
 def fates_of_owed(host: Host, as_root: tuple[str, ...], lines: Iterable[str]) -> tuple[Fate, ...]:
-    """Return the same of a change that did not end, of which some may be undone already.
+    """Return the same for a change that did not end, of which some may already be undone.
 
-    What nobody can look at may be there.
+    What cannot be read may exist.
     """
     steps = [each for each in owed_in(lines) if each.step in PUT_BACK]
     found: list[Fate] = []
@@ -80,9 +80,9 @@ def fates_of_owed(host: Host, as_root: tuple[str, ...], lines: Iterable[str]) ->
 
 
 def _places(owed: Owed) -> tuple[str, ...]:
-    """Return the places of which one is filled if what was moved aside is not gone.
+    """Return the paths of which one exists if what was moved aside is not gone.
 
-    It was moved aside, or nothing was there, or the step has not acted yet, or is undone.
+    It was moved aside, or did not exist, or the step has not acted yet, or is undone.
     """
     aside = str(owed.fields["aside"])
     if owed.step == name_of(PutAway):
@@ -93,7 +93,7 @@ def _places(owed: Owed) -> tuple[str, ...]:
 
 
 def _is_away(fate: Fate) -> bool:
-    """Tell whether a folder would be gone, if a file of ours lies in its place."""
+    """Return whether a folder counts as gone because a file of ours is at its path."""
     return fate.word == "gone" and fate.step.step == name_of(PutAway)
 
 
@@ -104,10 +104,10 @@ def _place(owed: Owed) -> str:
 
 
 def cannot_be_back(fates: Sequence[Fate]) -> tuple[Fate, ...]:
-    """Return those of which nobody has what was there before the change.
+    """Return those whose data from before the change no longer exist.
 
-    Not those of a path that an earlier step moved aside, with a folder around it or by itself:
-    what was there before is with that one.
+    Without paths that an earlier step moved aside, with a parent folder or separately: the former
+    data are with that step.
     """
     return tuple(
         each
@@ -118,10 +118,10 @@ def cannot_be_back(fates: Sequence[Fate]) -> tuple[Fate, ...]:
 
 
 def lines_without(lines: Iterable[str], fates: Sequence[Fate]) -> list[str]:
-    """Return the lines of a journal by which only what can be put back is.
+    """Return the lines of a journal without what cannot be put back.
 
-    What cannot stays as it is now, with all that lies in it and the volume that it lies in, and is
-    told. Where a reload's old data are gone its dump stays: nothing else may hold them.
+    That stays as it is now, with everything in it and its volume, and is reported. If a reload's
+    old data are gone its dump stays: it may be the only copy.
     """
     lines = list(lines)
     left = {each.live: each for each in cannot_be_back(fates)}
@@ -147,10 +147,11 @@ def lines_without(lines: Iterable[str], fates: Sequence[Fate]) -> list[str]:
 
 
 def lines_keeping_used(lines: Sequence[str]) -> list[str]:
-    """Return the lines of a kept journal by which nothing is removed that has been live since.
+    """Return the lines of a kept journal by which no data that were live since are removed.
 
-    A stage may hold some of it, and so may a volume that the change made: on another file system
-    than the stack's, what an undo puts aside lies in the volume's own folder, and goes with it.
+    A stage may hold some, and so may a volume that the change made: on another file system than
+    the stack's, an undo moves such data into the volume's own folder, and they are removed with
+    it.
     """
     owed = owed_in(lines)
     pairs = ((str(e.fields.get("live")), str(e.fields.get("used"))) for e in owed)
@@ -160,7 +161,7 @@ def lines_keeping_used(lines: Sequence[str]) -> list[str]:
 
 
 def without_volumes(lines: Sequence[str], lives: Iterable[str]) -> list[str]:
-    """Return lines of a journal by which no volume is removed whose files some paths are."""
+    """Return lines of a journal by which no volume is removed that contains the given paths."""
     from ...stack.path_owners import volume_in
 
     found = (volume_in(path) for path in lives)
@@ -169,7 +170,7 @@ def without_volumes(lines: Sequence[str], lives: Iterable[str]) -> list[str]:
 
 
 def _makes_volume(line: str, names: Collection[str]) -> bool:
-    """Tell whether a line of a journal is of a step that made one of some volumes."""
+    """Return whether a line of a journal is of a step that created one of some volumes."""
     return any(
         each.step == name_of(MakeVolume) and each.fields.get("name") in names
         for each in owed_in([line])
@@ -177,7 +178,7 @@ def _makes_volume(line: str, names: Collection[str]) -> bool:
 
 
 def _removes(owed: Owed, dumps: Collection[str]) -> bool:
-    """Tell whether the undo of a step would remove a dump."""
+    """Return whether the undo of a step would remove a dump."""
     if owed.step == name_of(UseStage):
         return bool(dumps)
     return owed.step == name_of(MakeFolder) and str(owed.fields.get("path")) in dumps
@@ -193,5 +194,5 @@ def _written(owed: Owed, fate: Fate) -> str:
 
 
 def paths_named(folder: str, paths: Iterable[str]) -> str:
-    """Return paths for people, those of the stack as they are called in its folder."""
+    """Return paths for people, relative to the stack's folder if inside."""
     return ", ".join(sorted({path.removeprefix(f"{folder}/") for path in paths}))

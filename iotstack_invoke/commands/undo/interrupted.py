@@ -1,7 +1,7 @@
-"""What runs that died left to be undone on a host: where it lies, and that it is ours.
+"""The pending undos of dead runs on a host: where they are, and whether they are ours.
 
-A restore's journal lies in restore/, with what it undoes; a backup's beside the backups, where
-earlier versions had both. All who undo go through here, under the lock of the stack.
+A restore's journal is in restore/, with the data that it undoes; a backup's beside the backups,
+where earlier versions had both. Every undo uses this module, under the lock of the stack.
 """
 
 from __future__ import annotations
@@ -36,31 +36,31 @@ from .gone import Fate, cannot_be_back, fates_of_owed, lines_without
 
 GOING_BACK = "going back, newest step first; a container may take a minute to stop"
 PRIVATE = "rw-------"
-"""Of a lock: whoever may read it may hold it."""
+"""Of a lock: every user who may read it may hold it."""
 MAKE_LOCK = 'umask 077; : >> "$1"'
 
 
 @dataclass(frozen=True)
 class Owing:
-    """A host, and the journals in which it may owe something."""
+    """A host, and the journals that may have a pending undo."""
 
     settings: Settings
     host: Host
     folder: str
     """Of the stack."""
     root: Callable[[], tuple[str, ...]]
-    """Ask for the words before a command that needs root, where something is owed."""
+    """Get the words before a command that needs root, if an undo is pending."""
     trust: Trust
 
     @classmethod
     def of_target(cls, settings: Settings, target: StackHost) -> Owing:
-        """Return that of a target."""
+        """Return the one of a target."""
         trust = Trust(target.host, target.folder, target.as_root)
         return cls(settings, target.host, target.folder, lambda: target.as_root, trust)
 
     @classmethod
     def of_site(cls, environment: Environment) -> Owing:
-        """Return that of a stack that is backed up; it is looked at without root, if it can be."""
+        """Return the one of a stack that is backed up; it is read without root, if possible."""
         stack, host = environment.settings.stack, environment.host
 
         def root() -> tuple[str, ...]:
@@ -80,7 +80,7 @@ class Owing:
 
     @cached_property
     def paths(self) -> tuple[str, str]:
-        """Where a journal may lie: beside the backups, and with what a restore replaces."""
+        """The paths of journals: beside the backups, and with what a restore replaces."""
         return journal_paths(self.folder)
 
     def journal(
@@ -93,7 +93,7 @@ class Owing:
         """Return the journal at a path."""
 
         def bind() -> Bound:
-            from .bounds import TargetBounds as Bounds  # a backup that owes nothing needs it not
+            from .bounds import TargetBounds as Bounds  # rarely needed by a backup
 
             return Bounds(self.settings, self.host, self.folder, self.root, guard or self.guard)
 
@@ -109,10 +109,10 @@ class Owing:
         return self.journal(self.paths[0], hold=hold)
 
     def make_private(self, report: Report) -> dict[str, list[str]]:
-        """See that nobody else may write what we read back; return the lines of each journal.
+        """Check that other users cannot write what we read back; return the lines of each journal.
 
-        What could be mended was, and is told. Raises Refused, with what to do, where others may
-        have written something that we would believe.
+        Fixes permissions if possible, with a message. Raises Refused, with what to do, if others
+        may have written something that we would trust.
         """
         found = self._look()
         journals = self._believed(found)
@@ -127,7 +127,7 @@ class Owing:
         return {each.path: self.lines(each.path) for each in journals}
 
     def believe(self, path: str) -> None:
-        """See that a journal that was kept is ours; raises Refused where others may write it."""
+        """Check that a kept journal is ours; raises Refused if others may write it."""
         folder = posixpath.dirname(path)
         around = [f"{posixpath.dirname(folder)}/.", f"{folder}/."]
         found = self.trust.stat([*around, path])
@@ -137,7 +137,7 @@ class Owing:
         self.trust.take([found[f"{folder}/."], found[path]])
 
     def read(self) -> list[str]:
-        """Return what all journals hold; raises Refused for one that is not believed."""
+        """Return the lines of all journals; raises Refused for one that is not trusted."""
         return [line for each in self._believed(self._look()) for line in self.lines(each.path)]
 
     @property
@@ -145,7 +145,7 @@ class Owing:
         return (f"{self.backups}/.lock", self.guard)
 
     def _look(self) -> Mapping[str, Owned]:
-        """Return who owns what we read back, and the folders that it lies in."""
+        """Return the owners of what we read back, and of the folders around it."""
         asked = (f"{self.backups}/.", f"{self.folder}/{RESTORE}/.", *self._locks, *self.paths)
         found = self.trust.stat(asked)
         needs_root = any(each.is_hidden or each.user == 0 for each in found.values())
@@ -155,9 +155,9 @@ class Owing:
         return found
 
     def _believed(self, found: Mapping[str, Owned]) -> list[Owned]:
-        """Return the journals that are there; raises Refused where others may have written one.
+        """Return the existing journals; raises Refused if others may have written one.
 
-        What lies in a folder already is not mended by a chmod.
+        A later chmod does not make existing files in a folder trustworthy.
         """
         journals = [found[path] for path in self.paths if found[path].is_there]
         for each in journals:
@@ -166,7 +166,7 @@ class Owing:
         return journals
 
     def _close(self, lock: Owned) -> None:
-        """Keep a lock from all others; raises Refused for one that is not ours."""
+        """Make a lock inaccessible for others; raises Refused for one that is not ours."""
         if not lock.is_there:
             if lock.path == self.guard:
                 self.host.run(Command(("sh", "-c", MAKE_LOCK, "sh", lock.path)))
@@ -184,16 +184,16 @@ class Owing:
             self.host.run(Command((*as_root, "chmod", "600", "--", lock.path), ANY_EXIT))
 
     def lines(self, path: str) -> list[str]:
-        """Return the lines of a journal that is there; raises StepFailed where it is not read."""
+        """Return the lines of an existing journal; raises StepFailed if it cannot be read."""
         content = read_bytes(self.host, path, self.trust.as_root)
         return content.decode("utf-8", "surrogateescape").splitlines()
 
     def mark_new(self, journal: Journal, lines: Sequence[str], *, kept: bool = False) -> None:
-        """Mark what a restore of the first versions put where nothing was: they did not.
+        """Mark items that a restore of the first versions put at free paths: they did not.
 
-        Without the mark it is taken for something whose old data were removed. `kept`: it went
-        well. Of one that did not, an item that was not put in place is still in its stage; what
-        was made elsewhere may be gone since an undo began, and is not judged.
+        Without the mark an item looks like one whose old data were removed. `kept`: the restore
+        succeeded. If it did not, an item that was not put in place is still in its stage; items
+        elsewhere may be gone since an undo began, and are not judged.
         """
         if not leaves_no_marks(lines):
             return
@@ -212,9 +212,9 @@ class Owing:
     def undo_all(
         self, owed: Mapping[str, Sequence[str]], journal: Journal, report: Report
     ) -> list[str]:
-        """Undo what all journals owe, when the last command has ended; return their lines.
+        """Undo what is pending in all journals, after the last command ended; return their lines.
 
-        `owed`: these lines by journal, as make_private returns them. `journal`: that of this run.
+        `owed`: these lines by journal, from make_private. `journal`: that of this run.
         """
         all_lines: list[str] = []
         for path, lines in owed.items():
@@ -238,8 +238,8 @@ class Owing:
     def tell_owed(self, report: Report) -> None:
         """Warn of what a run would undo first, for a dry run, which undoes nothing.
 
-        Raises OldDataGone where it cannot be undone, and Refused where it is not believed, as the
-        run would.
+        Raises OldDataGone if it cannot be undone, and Refused if it is not trusted, as the run
+        would.
         """
         if not self.host.stat(self.paths):
             return
@@ -264,19 +264,19 @@ class Owing:
         )
 
     def gone(self, lines: Sequence[str]) -> tuple[Fate, ...]:
-        """Return what of a change that did not end cannot be put back, for it was removed.
+        """Return the removed data of an unfinished change, which cannot be put back.
 
-        Of one of the first versions nobody can tell before it is marked.
+        For one of the first versions that is unknown before it is marked.
         """
         if leaves_no_marks(lines):
             return ()
         return cannot_be_back(fates_of_owed(self.host, self.trust.as_root, lines))
 
     def _without_gone(self, journal: Journal, lines: Sequence[str]) -> Sequence[str]:
-        """Return lines of a journal without what cannot be undone, where that is to be left.
+        """Return lines of a journal without what cannot be undone, if that is to be left.
 
-        Raises OldDataGone where it is not, before anything is undone: what lies in a folder of
-        which the old one is gone would be put back by halves.
+        Otherwise raises OldDataGone, before anything is undone: an undo would put back only a part
+        of a folder whose old data are gone.
         """
         fates = fates_of_owed(self.host, self.trust.as_root, lines)
         gone = cannot_be_back(fates)
@@ -295,9 +295,9 @@ def _gone_told(gone: Iterable[Fate], path: str) -> OldDataGone:
 
 
 def leaves_no_marks(lines: Iterable[str]) -> bool:
-    """Tell whether a journal is of a version that did not mark what it put where nothing was.
+    """Return whether a journal's version did not mark items that it put at free paths.
 
-    Those named no notes about users among what they use up either.
+    Such versions do not list notes about users among the files they consume either.
     """
     used = [each.fields["folders"] for each in owed_in(lines) if each.step == name_of(UseStage)]
     return bool(used) and not any(str(path).endswith(".users") for e in used for path in e)

@@ -1,8 +1,8 @@
-"""The states that restores and reloads replaced: which there are, how large, and which may go.
+"""The states that restores and reloads replaced: which exist, their sizes, and which may go.
 
 Each is a folder `restore/previous-RUNTAG-TIME`, with `.previous-RUNTAG-TIME` on other file
 systems, which its journal names; `-undone` holds what was live until an undo. Removed only by a
-run that went well, under the lock of the stack.
+successful run, under the lock of the stack.
 """
 
 from __future__ import annotations
@@ -49,17 +49,17 @@ class OldState:
     name: str
     """`RUNTAG-TIME`, and `-undone`."""
     folders: tuple[str, ...]
-    """Where it lies; the first one is in restore/, whether there is anything in it or not."""
+    """Its folders; the first one is in restore/, even if it is empty."""
     since: datetime
-    """When it was put aside."""
+    """When it was moved aside."""
     can_be_undone: bool = False
-    """Its journal is there."""
+    """Its journal exists."""
     is_gone: bool = False
     """Its data were removed, and a mark of that is left."""
     until: datetime | None = None
-    """Until when a person asked for it to stay."""
+    """Until when the user asked to keep it."""
     is_of_reload: bool = False
-    """A reload of InfluxDB replaced it, and no restore of a backup that is named alike."""
+    """A reload of InfluxDB replaced it, and no restore of a backup with that name."""
 
     @property
     def is_undone(self) -> bool:
@@ -68,30 +68,30 @@ class OldState:
 
     @property
     def stamp(self) -> str:
-        """When the change began, as its log is called."""
+        """When the change began, as in the name of its log."""
         return self.name.removesuffix("-undone").rpartition("-")[2]
 
     @property
     def change(self) -> RestoreId | None:
-        """The restore or reload that it is of; None for a folder that somebody named so."""
+        """The restore or reload that it is of; None for a folder that only has such a name."""
         folder = f"previous-{self.name.removesuffix('-undone')}"
         return change_of(folder, reload=self.is_of_reload)
 
     @property
     def title(self) -> str:
-        """What it is, for people."""
+        """The name in messages."""
         if self.is_undone:
             return f"what was live until {self.change or self.name} was undone"
         return f"before {self.change or self.name}"
 
 
 def is_called_like_state(name: str) -> bool:
-    """Tell whether a folder of this name in restore/ would be taken for an old state."""
+    """Return whether a folder of this name in restore/ would be taken for an old state."""
     return bool(_NAME.fullmatch(name))
 
 
 def find_states(host: Host, stack: str, as_root: tuple[str, ...] = ()) -> tuple[OldState, ...]:
-    """Return the old states of a stack, newest first; raises StepFailed where nobody can look.
+    """Return the old states of a stack, newest first; raises StepFailed if they are unreadable.
 
     Folders on other file systems are those that its own journal or note names: a folder that
     another stack put on the same drive is not ours to remove.
@@ -108,7 +108,7 @@ def find_states(host: Host, stack: str, as_root: tuple[str, ...] = ()) -> tuple[
             found.setdefault(name["key"], {})[path] = float(changed)
     trust = Trust(host, stack, as_root)
     states = [_state(host, stack, trust, key, paths) for key, paths in found.items()]
-    # The note of an undo that died before its first step: what it would put aside is still live.
+    # The note of an undo that was killed before its first step: its data are still live.
     ahead = {f"{each.name}-undone" for each in states if each.can_be_undone}
     held = (each for each in states if each.name not in ahead)
     return tuple(sorted(held, key=lambda each: (each.since, each.name), reverse=True))
@@ -117,11 +117,11 @@ def find_states(host: Host, stack: str, as_root: tuple[str, ...] = ()) -> tuple[
 def _state(host: Host, stack: str, trust: Trust, key: str, paths: dict[str, float]) -> OldState:
     first = f"{stack}/{RESTORE}/previous-{key}"
     stamp = datetime.fromtimestamp(0, UTC)
-    with contextlib.suppress(ValueError):  # a folder that somebody named so
+    with contextlib.suppress(ValueError):  # a folder with such a name that is not ours
         made = key.removesuffix("-undone")[-16:]
         stamp = datetime.strptime(made, STAMP_FORM).replace(tzinfo=UTC)
     is_undone = key.endswith("-undone")
-    # What is undone was live until then: its folder is younger than its name.
+    # What is undone was live until then: its folder is newer than its name.
     newest = max(paths.values()) if is_undone else 0.0
     state = OldState(
         key,
@@ -157,7 +157,7 @@ def _state(host: Host, stack: str, trust: Trust, key: str, paths: dict[str, floa
 
 
 def _folders_in(owed: Sequence[Owed], name: str) -> tuple[str, ...]:
-    """Return the folders called like a state, behind a dot, to which steps put aside."""
+    """Return the folders named like a state, after a dot, to which steps move data."""
     found = []
     for each in owed:
         path = str(each.fields.get("aside", ""))
@@ -178,10 +178,11 @@ def _noted(
 def judge_states(
     states: Sequence[OldState], stack: StackConfig, now: datetime
 ) -> tuple[tuple[OldState, ...], tuple[OldState, ...]]:
-    """Return which of the states stay, and which may go; `states` newest first.
+    """Return which of the states are kept, and which may be removed; `states` newest first.
 
-    The newest `keep_previous` stay, and all that are younger than `keep_previous_days`; one that a
-    person asked to stay until a day, until then. With a clock that stands before them all stay.
+    The newest `keep_previous` are kept, and all that are newer than `keep_previous_days`; one that
+    the user asked to keep until a day, until then. If the clock is before their times, all are
+    kept.
     """
     stay: list[OldState] = []
     go: list[OldState] = []
@@ -203,17 +204,16 @@ def remove_states(
     *,
     dry_run: bool = False,
 ) -> None:
-    """Remove the old states that may go; raises StepFailed with those that could not be.
+    """Remove the old states that may be removed; raises StepFailed with those that failed.
 
-    The logs of what is gone by then go as well, when they are old. None while an undo is owed,
-    which may need them. A mark of one that is removed stays as long as an older one could be
-    undone.
+    Old logs of states that are gone by then are removed as well. None while an undo is pending,
+    which may need them. The mark of a removed one is kept as long as an older one could be undone.
     """
     if host.stat(journal_paths(stack.folder)):
         return
     try:
         states = find_states(host, stack.folder)
-    except StepFailed:  # a run of root made one
+    except StepFailed:  # a run of root created one
         states = find_states(host, stack.folder, root())
     stay, going = judge_states(states, stack, datetime.now(UTC))
     failed = []
@@ -222,7 +222,7 @@ def remove_states(
         if dry_run:
             tell(f"would be removed, because [stack] keep_previous no longer keeps it: {told}")
             continue
-        # Nobody goes back past one that was undone: it needs no mark.
+        # No undo goes past an undone one: it needs no mark.
         remove = remove_folders if each.is_undone else remove_old
         try:
             remove(host, each.folders, root())
@@ -240,7 +240,7 @@ def remove_states(
 def remove_old_here(
     environment: Environment, tell: Callable[[str], None], *, dry_run: bool = False
 ) -> list[str]:
-    """Remove what restores and reloads left beside a stack and may go; return what failed."""
+    """Remove old states of restores and reloads beside a stack; return the errors."""
     host, stack = environment.host, environment.settings.stack
 
     def root() -> tuple[str, ...]:
@@ -255,7 +255,7 @@ def remove_old_here(
 
 
 def _clear_marks(host: Host, stack: str, root: Callable[[], tuple[str, ...]]) -> None:
-    """Remove the marks past which nothing could be undone anyway, as all that is older is gone."""
+    """Remove the marks that protect nothing, since all older states are gone."""
     for each in reversed(find_states(host, stack, root())):
         if not each.is_gone and not each.is_undone:
             return
@@ -265,11 +265,11 @@ def _clear_marks(host: Host, stack: str, root: Callable[[], tuple[str, ...]]) ->
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What old states take on the disks."""
+    """The disk space of old states."""
 
     size_bytes: int
     is_whole: bool
-    """Nothing of them could not be read."""
+    """All of them could be read."""
 
     def __str__(self) -> str:
         """Return it for people."""
@@ -279,7 +279,7 @@ class Taken:
 def sizes_of(
     host: Host, states: Iterable[OldState], as_root: tuple[str, ...] = ()
 ) -> dict[str, Taken]:
-    """Return what each takes, by name; one that takes too long has no entry."""
+    """Return the size of each, by name; one that takes too long has no entry."""
     found = {}
     for each in states:
         words = (*as_root, *IN_ENGLISH, "du", "-s", "-c", "-B1", "--", *each.folders)
@@ -296,13 +296,13 @@ def sizes_of(
 
 
 def sum_of(sizes: Mapping[str, Taken], states: Sequence[OldState]) -> Taken:
-    """Return what all states take together."""
+    """Return the size of all states together."""
     whole = len(sizes) == len(states) and all(each.is_whole for each in sizes.values())
     return Taken(sum(each.size_bytes for each in sizes.values()), whole)
 
 
 def states_told(host: Host, stack: str, as_root: tuple[str, ...] = ()) -> str:
-    """Return how many old states there are and what they take, in words; '' for none."""
+    """Return how many old states there are and their size, in words; '' for none."""
     try:
         states = [each for each in find_states(host, stack, as_root) if not each.is_gone]
     except (Refused, StepFailed):

@@ -1,6 +1,6 @@
-"""Which old states there are, for people: from when, how large, and what becomes of each.
+"""The old states, for people: time, size, and what happens to each.
 
-What `inv undo` would say of one stands here already: whether it goes back to it, and how.
+Includes what `inv undo` would say of one: whether it can restore it, and how.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .old_states import OldState, find_states, judge_states, sizes_of, sum_of
 
 
 def list_states(settings: Settings, name: str, report: Report) -> int:
-    """Print which old states there are, from when, how large, what keeps each; return 0."""
+    """Print the old states: time, size, what keeps each; return 0."""
     with open_target(settings, name, without_docker=True) as target:
         require_stack(target)
         host, stack = target.host, target.folder
@@ -74,7 +74,7 @@ def list_states(settings: Settings, name: str, report: Report) -> int:
 
 
 def _what(state: OldState, *, is_owed: bool) -> str:
-    """Return what a state is, without the time, which stands before it."""
+    """Return what a state is, without the time, which is printed before it."""
     change = state.change
     of = f"the {change.what}" if change else state.name
     if not state.is_undone:
@@ -83,7 +83,7 @@ def _what(state: OldState, *, is_owed: bool) -> str:
 
 
 def _stays(states: Sequence[OldState], stack: StackConfig, now: datetime) -> Mapping[str, str]:
-    """Return how long each stays, by its name; `states` newest first."""
+    """Return how long each is kept, by its name; `states` newest first."""
     _, going = judge_states(states, stack, now)
     days = timedelta(days=stack.keep_previous_days)
     told = {}
@@ -107,10 +107,10 @@ def _stays(states: Sequence[OldState], stack: StackConfig, now: datetime) -> Map
 def _ways(
     found: Sequence[OldState], owing: Owing, target: StackHost, undo: str, owed: str
 ) -> dict[str, str]:
-    """Return how `inv undo` goes back to each state to which it can, by its name.
+    """Return how `inv undo` restores each state that it can restore, by its name.
 
-    `found` newest first, with the marks of those that were removed: nothing goes back past one.
-    `owed`: the time of the change that did not end, and is undone before; '' for none.
+    `found` newest first, with the marks of removed ones: no undo goes past one. `owed`: the time
+    of the unfinished change, which is undone first; '' for none.
     """
     told: dict[str, str] = {}
     again = f"{undo} --last-restore" if owed else undo
@@ -130,7 +130,7 @@ def _ways(
 
 
 def _way(state: OldState, owing: Owing, target: StackHost, undo: str) -> str:
-    """Return what `inv undo` does with the state to which it goes back next."""
+    """Return what `inv undo` does with the state that it restores next."""
     lines = owing.lines(f"{state.folders[0]}/journal")
     fates = () if leaves_no_marks(lines) else fates_of(target.host, target.as_root, lines)
     gone = paths_named(target.folder, (each.live for each in cannot_be_back(fates)))

@@ -1,4 +1,4 @@
-"""The way back: what a dead run left is undone, and the last restore on request."""
+"""Undo: what a dead run left is undone, and the last restore on request."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ BUT_TOLD = ", except for what the warnings say"
 
 
 def but_for(journal: Journal) -> str:
-    """Return, as the end of a sentence, what is not as before when all was undone."""
+    """Return, as the end of a sentence, what differs from before after the undo."""
     return BUT_GONE if journal.gone else BUT_TOLD if journal.told else ""
 
 
 def journal_of(settings: Settings, target: StackHost, lock: Lock | None = None) -> Journal:
-    """Return the journal of a target; with `lock`, what is undone waits for it and for orphans."""
+    """Return the journal of a target; with `lock`, an undo waits for it and for orphans."""
     owing = Owing.of_target(settings, target)
     if lock is None:
         return owing.journal(target.journal)
@@ -63,9 +63,9 @@ def journal_of(settings: Settings, target: StackHost, lock: Lock | None = None) 
 def recover(
     settings: Settings, target: StackHost, journal: Journal, report: Report
 ) -> tuple[str, ...]:
-    """Undo what a dead run left on the target, when its last command has ended.
+    """Undo what a dead run left on the target, after its last command ended.
 
-    Returns what is to be warned of, which was told already.
+    Returns the warnings, which were already shown.
     """
     owing = Owing.of_target(settings, target)
     return undo_owed(settings, owing, owing.make_private(report), journal, report)
@@ -78,7 +78,7 @@ def undo_owed(
     journal: Journal,
     report: Report,
 ) -> tuple[str, ...]:
-    """Do the same with what `owing` was seen to owe."""
+    """Do the same with the pending undos that `owing` found."""
     lines = owing.undo_all(owed, journal, report)
     death = tell_death(settings, owing.host, lines, report, but_for(journal))
     return (*death, *journal.told)
@@ -87,9 +87,9 @@ def undo_owed(
 def tell_death(
     settings: Settings, host: Host, lines: Sequence[str], report: Report, but: str = ""
 ) -> tuple[str, ...]:
-    """Warn of a restore or reload that died and is undone now, end its log, return the warning.
+    """Warn of a dead restore or reload that is undone now, end its log, return the warning.
 
-    `but`: what of it is not as it was.
+    `but`: what of it is not restored.
     """
     change = change_in(lines)
     if change is None:
@@ -100,7 +100,7 @@ def tell_death(
     )
     report.warn(told)
     stack = settings.stack.folder
-    older = f"{log_folder(stack, host)}/{change.log}"  # without the host, as once named
+    older = f"{log_folder(stack, host)}/{change.log}"  # without the host, as in earlier versions
     try:
         log = unfinished_log(log_path(stack, host, change)) or unfinished_log(older)
         if log:
@@ -117,7 +117,7 @@ NOT_FINISHED = "Rollback incomplete: run `inv undo` to continue."
 
 
 def what_is_left(target: StackHost, journal: Journal, undone: str) -> str:
-    """Return what a failed change left: `undone`, or the way back that is still to be gone."""
+    """Return what a failed change left: `undone`, or an incomplete rollback."""
     try:
         owed = read_text(target.host, target.journal)
     except Interrupted as error:
@@ -139,10 +139,10 @@ def undo(
     last_restore: bool = False,
     leave_gone: bool = False,
 ) -> int:
-    """Undo what did not end; where nothing is owed, the last restore or reload; return the code.
+    """Undo an unfinished change; if there is none, the last restore or reload; return the code.
 
-    With --yes a change that went well is taken back only if `last_restore` asks for it. Where old
-    data of it are gone, the rest is undone only if `leave_gone` asks for it.
+    With --yes a successful change is undone only with `last_restore`. If old data of it are gone,
+    the rest is undone only with `leave_gone`.
     """
     left: list[str] = []
     try:
@@ -165,7 +165,7 @@ def _undo(
     last_restore: bool,
     leave_gone: bool,
 ) -> int:
-    """Do it; `left` takes what a signal would leave from then on."""
+    """Run it; `left` receives the message for a signal from then on."""
     with contextlib.ExitStack() as held:
         held.enter_context(signals_raised())
         target = held.enter_context(open_target(settings, host, without_docker=True))
@@ -210,12 +210,12 @@ def _undo(
         _tell(target, f"This undoes {change}.", used, lines, gone, report)
         if not yes:
             confirm(host, "undo it", "--yes" if last_restore else "--last-restore --yes")
-        # From here on it is a restore that did not end: whatever happens, it is undone.
+        # From here on it is a restore that did not end: it is undone in any case.
         with target.host.create(f"{kept}.undo") as stream:
             stream.write("\n".join(lines).encode())
         target.host.rename(f"{kept}.undo", kept)
         left.append(NOT_FINISHED)
-        target.host.rename(kept, target.journal)  # at once: never two of them, never none
+        target.host.rename(kept, target.journal)  # atomic: never both of them, never none
         with report.waiting(GOING_BACK):
             wait_for_orphans(target.host, target.guard)
             journal.recover(lines)
@@ -234,13 +234,13 @@ def _undo(
 
 
 def _other_machine(target: StackHost) -> str:
-    """Return what helps whoever is at a laptop, and means the Pi: here Docker does not run."""
+    """Return a hint for a user at a laptop who means the Pi: here Docker does not run."""
     here = isinstance(target.host, LocalHost)
     return " For another machine: --host NAME." if here and target.no_docker else ""
 
 
 def _refuse_strange_folder(target: StackHost) -> None:
-    """Raise NotFound where nothing of ours lies in a folder: a lock would be the first."""
+    """Raise NotFound if a folder holds nothing of ours: a lock would be the first file."""
     ours = (f"{target.folder}/{each}" for each in (BACKUPS, RESTORE))
     if not which_may_be_there(target.host, ours, target.as_root):
         raise NotFound(
@@ -258,7 +258,7 @@ def _tell(
     gone: Sequence[Fate],
     report: Report,
 ) -> None:
-    """Tell what an undo would do: what is put back, what goes, what is stopped meanwhile."""
+    """Print what an undo would put back and remove, and what it would stop meanwhile."""
     left = {each.live for each in gone}
     owed = [each for each in owed_in(lines) if each.step != name_of(LeaveGone)]
     asides = {
@@ -290,9 +290,9 @@ def _tell(
 
 
 def _refuse_unreadable(target: StackHost, journal: Journal, lines: Sequence[str]) -> None:
-    """Raise Refused where a kept journal does not hold all that it did, or not what we undo.
+    """Raise Refused if a kept journal is incomplete, or not of what we undo.
 
-    Once it is what is owed, no run starts before it is undone.
+    As a pending undo it would block every run until it is undone.
     """
     why = ""
     try:
@@ -316,9 +316,9 @@ def _refuse_unreadable(target: StackHost, journal: Journal, lines: Sequence[str]
 def _lines_back(
     target: StackHost, change: str, lines: Sequence[str], again: str
 ) -> tuple[list[str], tuple[Fate, ...]]:
-    """Return the lines of a kept journal by which it is undone, and what is left, as it is gone.
+    """Return the lines of a kept journal for its undo, and what is left out, as it is gone.
 
-    Raises Refused where no rename would do it; and, unless `again` is '', where something is gone.
+    Raises Refused if a rename is impossible; and, unless `again` is '', if something is gone.
     """
     fates = fates_of(target.host, target.as_root, lines)
     refuse_read_only(target.host, (posixpath.dirname(each.live) for each in fates))
@@ -330,7 +330,7 @@ def _lines_back(
 
 
 def _refuse_apart(target: StackHost, change: str, fates: Sequence[Fate]) -> None:
-    """Raise Refused where no rename reaches what a change replaced: half a copy looks whole."""
+    """Raise Refused if a rename cannot reach replaced data: a partial copy looks complete."""
     found = [each for each in fates if each.word == "apart"]
     if found:
         names = paths_named(target.folder, (each.live for each in found))
@@ -344,7 +344,7 @@ def _refuse_apart(target: StackHost, change: str, fates: Sequence[Fate]) -> None
 
 
 def _refuse_gone(target: StackHost, change: str, gone: Sequence[Fate], again: str) -> None:
-    """Raise Refused where not all that a change replaced can be put back, with the way out."""
+    """Raise Refused if not all replaced data can be put back, with what to do."""
     if gone:
         paths = ", ".join(each.aside for each in gone)
         names = paths_named(target.folder, (each.live for each in gone))
@@ -361,17 +361,17 @@ def _names(owed: Owed) -> tuple[str, ...]:
 
 
 def _last_journal(target: StackHost) -> str:
-    """Return the newest journal that a restore or reload kept, '' where there is none.
+    """Return the newest journal that a restore or reload kept, '' if there is none.
 
-    Raises NotFound where the newest cannot be undone any more: an older one would take away what
-    came since.
+    Raises NotFound if the newest can no longer be undone: undoing an older one would remove later
+    data.
     """
     folder = f"{target.folder}/{RESTORE}"
     words = ("find", folder, "-mindepth", "2", "-maxdepth", "2", "-type", "f")
     names = ("(", "-name", "journal", "-o", "-name", GONE_MARK, ")")
     told = stat_on(target.host, (*words, *names, "-print0"), target.as_root)
-    # Each folder's name ends with the time at which its run began; what was live until an undo
-    # (`-undone`) is in nobody's way back, whether its data are there or were removed.
+    # Each folder's name ends with the time at which its run began. What was live until an undo
+    # (`-undone`) is never undone, whether its data exist or were removed.
     ours = (each for each in told.split("\0") if is_stamp(_stamp(each)))
     found = sorted(ours, key=_stamp)
     if found and posixpath.basename(found[-1]) == GONE_MARK:

@@ -1,1 +1,1 @@
-"""`sync`, and what delivers missing copies after a backup."""
+"""`sync`, and the delivery of missing copies after a backup."""

@@ -1,7 +1,7 @@
-"""What the vaults lack of this machine's backups is delivered, by the rules of a backup's copies.
+"""Delivers the copies of this machine's backups that vaults lack, by a backup's own rules.
 
-look at each vault → set by set, the newest first: claim, parts, manifest, log. A vault that fails
-keeps no other from being served. Not for: the copies of the backup that is being made.
+list each vault → set by set, the newest first: claim, parts, manifest, log. A failing vault does
+not stop the others. Not for: the copies of the backup that is being made.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from ...engine.executor import RunResult
 
 DELIVERED = frozenset({*GOOD, State.INCOMPLETE})
-"""The states of sets that a run has finished: what such a run would have copied."""
+"""The states of sets that a run has finished: such a run would have copied them."""
 PROGRAM = f"iotstack-invoke {__version__}"
 
 Do = Callable[[Plan, RecordFile], "RunResult"]
@@ -58,39 +58,39 @@ Do = Callable[[Plan, RecordFile], "RunResult"]
 
 @dataclass(slots=True)
 class Delivery:
-    """What one vault lacks of this machine's sets, and what comes of it; all by runtag."""
+    """What one vault lacks of this machine's sets, and the results; all by runtag."""
 
     name: str
     storage: Storage
     policy: Policy | None = None
     lacking: dict[str, BackupSet] = field(default_factory=dict)
-    """The sets here that the vault lacks, wholly or in part, and is to have; newest first."""
+    """The sets here that the vault should have and lacks, wholly or in part; newest first."""
     there: list[str] = field(default_factory=list)
     passed_over: dict[str, str] = field(default_factory=dict)
     """Sets that its policy would remove at once, and why."""
     refused: dict[str, str] = field(default_factory=dict)
     """Sets that cannot be delivered, and why."""
     copied: dict[str, Manifest] = field(default_factory=dict)
-    """Sets that every copy is said to have arrived of, until the vault's listing tells so."""
+    """Sets whose copies are all recorded as complete, until the vault's listing confirms it."""
     delivered: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     error: str = ""
-    """Why the vault could not be looked at, or no longer."""
+    """Why the vault could not be read, or no longer."""
     names: Mapping[str, FileFact] = field(default_factory=dict)
     begun: set[str] = field(default_factory=set)
-    """Sets of which a run was at work there: their mark or their manifest is there."""
+    """Sets that a run began to copy there: their mark or their manifest exists."""
     doubted: set[str] = field(default_factory=set)
-    """Sets whose last verification there found damage."""
+    """Sets whose latest verification there found damage."""
     damaged_here: set[str] = field(default_factory=set)
-    """Sets that are damaged here: by their last verification, or as they were read just now."""
+    """Sets that are damaged here: by their latest verification, or by the reading just now."""
     only_texts: set[str] = field(default_factory=set)
-    """Sets of which only what people read is lacking there."""
+    """Sets that lack only their texts there."""
     replacing: frozenset[str] = frozenset()
-    """Sets that were made in the place of others of their name, which are to give way."""
+    """Sets that were made to replace others of their name."""
     unpinned: set[str] = field(default_factory=set)
     """Sets that are pinned here, and not there yet."""
     looked: bool = False
-    """It is known what lies there."""
+    """The contents of the vault are known."""
 
     def look(
         self,
@@ -107,7 +107,7 @@ class Delivery:
         """
         self.names = self.storage.listdir(self.storage.root)
         failed = failed_at(checks, self.name)
-        # Each is opened: two machines' may have one size and one date.
+        # Each is opened: two machines' manifests may have one size and one date.
         found = {e.runtag: e for e in sets_there(self.storage, self.names, {}, failed, here)}
         for runtag, backup in here.items():
             copy = found.get(runtag)
@@ -161,7 +161,7 @@ class Delivery:
             self.doubted |= {runtag} if doubted else set()
 
     def _gives_way(self, copy: BackupSet, backup: BackupSet) -> bool:
-        """Tell whether a copy is of a set of this machine that one here was made to replace."""
+        """Return whether a copy is of a set of this machine that one here was made to replace."""
         if copy.runtag not in self.replacing or copy.pinned:
             return False
         one, other = copy.manifest, backup.manifest
@@ -178,9 +178,9 @@ class Delivery:
         found: Mapping[str, BackupSet],
         gone: Iterable[Gone],
     ) -> None:
-        """Take out what the policy would remove at once of what is there and would come.
+        """Leave out sets that the policy would remove at once from the existing and new ones.
 
-        A pin here goes there with its set, so it counts there as well.
+        A pin here is delivered with its set, so it counts there as well.
         """
         judged = dict(found)
         for runtag in (*self.there, *self.lacking):
@@ -195,25 +195,26 @@ class Delivery:
                 self.passed_over[runtag] = verdict.why
 
     def settled(self, runtag: str) -> bool:
-        """Tell whether nothing is left to do for a set: the vault has it, or is not to have it."""
+        """Return whether a set needs no more delivery: the vault has it, or should not have it."""
         return runtag in (*self.there, *self.delivered) or runtag in self.passed_over
 
     def lacks(self, runtag: str) -> bool:
-        """Tell whether a set that is good here has no copy there that is known to be good.
+        """Return whether a set that is good here has no copy there that is known to be good.
 
-        One that the vault's own policy would remove is not lacking, nor one without its texts.
+        A set that the vault's own policy would remove does not count, nor one that lacks only its
+        texts.
         """
         if runtag in self.damaged_here:
             return False
         return not self.looked or runtag in {*self.owed, *self.refused} - self.only_texts
 
     def holds(self, runtag: str) -> bool:
-        """Tell whether a whole copy of a set is there, with or without its texts."""
+        """Return whether a complete copy of a set is there, with or without its texts."""
         return runtag in self.there or runtag in self.only_texts
 
     @property
     def owed(self) -> tuple[str, ...]:
-        """The sets that the vault is to have and lacks still, newest first."""
+        """The sets that the vault should have and still lacks, newest first."""
         settled = {*self.delivered, *self.damaged_here}
         return tuple(each for each in self.lacking if each not in settled)
 
@@ -231,13 +232,13 @@ class Delivery:
 
     @property
     def troubles(self) -> tuple[str, ...]:
-        """What went wrong, a sentence each."""
+        """The errors, a sentence each."""
         lines = [f"Copying to {self.name} failed: {self.error}"] if self.error else []
         return (*lines, *_not_delivered(self.failed, self.name))
 
     @property
     def owed_line(self) -> str:
-        """What the vault lacks still, and what delivers it."""
+        """What the vault still lacks, and the command that delivers it."""
         several = len(self.owed) > 1
         count = f"{len(self.owed)} backup{'s' if several else ''}"
         them = "them" if several else "it"
@@ -249,7 +250,7 @@ class Delivery:
 
 
 def _not_delivered(troubles: Mapping[str, str], vault: str) -> tuple[str, ...]:
-    """Return which sets are not delivered, a sentence for those of which the reason is one."""
+    """Return which sets are not delivered, one sentence for those with the same reason."""
     alike: dict[str, list[str]] = {}
     for runtag, why in troubles.items():
         alike.setdefault(why.rstrip("."), []).append(runtag)
@@ -265,7 +266,7 @@ def _verify(runtag: str, vault: str) -> str:
 
 
 def _is_ours(copy: BackupSet, backup: BackupSet) -> bool:
-    """Tell whether a copy is of this set, or of an earlier run of it, by its manifest."""
+    """Return whether a copy is of this set, or of an earlier run of it, by its manifest."""
     one, other = copy.manifest, backup.manifest
     if one is None or other is None:
         return False
@@ -273,7 +274,7 @@ def _is_ours(copy: BackupSet, backup: BackupSet) -> bool:
 
 
 def _is_whole_there(copy: BackupSet, backup: BackupSet, host: str) -> bool:
-    """Tell whether a copy of a set that is damaged here is whole, by its own manifest."""
+    """Return whether a copy of a set that is damaged here is complete, by its own manifest."""
     if copy.manifest is None or copy.state not in DELIVERED:
         return False
     return copy.manifest == backup.manifest if backup.manifest else copy.manifest.host == host
@@ -286,7 +287,7 @@ def compare_vaults(
     checks: Checks,
     skipped: str = "",
 ) -> list[Delivery]:
-    """Return what each vault lacks of the sets here; one that does not answer says why."""
+    """Return what each vault lacks of the sets here; for an unreachable one, the reason."""
     here = tuple(_with_texts(environment, here, skipped))
     policies = {each.name: each.policy for each in environment.settings.vaults}
     gone = environment.gone(environment.owner.read())
@@ -314,7 +315,7 @@ def _with_texts(
 ) -> Iterator[BackupSet]:
     """Yield the sets here, each with the texts that its delivery makes first.
 
-    A run that was cut after the manifest left no RESTORE.txt, and a log without its name.
+    A run that was killed after the manifest left no RESTORE.txt, and a log without its final name.
     """
     names = environment.host.listdir(environment.backups)
     here = tuple(here)
@@ -348,11 +349,11 @@ def _of_versions_with_text(
 def owed_here(
     environment: Environment, vault: str, here: Iterable[BackupSet]
 ) -> dict[str, BackupSet]:
-    """Return the sets here that a vault lacks which cannot be asked, newest first.
+    """Return the sets here that an unreachable vault lacks, newest first.
 
     The records of their making stay here until every vault has them, and name the copies that
-    arrived. Those of a delivery name what it saw and did: of what it did not reach they say
-    nothing.
+    arrived. Those of a delivery name only what it saw and did: they do not cover what it did not
+    reach.
     """
     names = environment.host.listdir(environment.backups)
     found = {}
@@ -365,17 +366,17 @@ def owed_here(
 
 
 def manifest_copy(vault: str, runtag: str) -> str:
-    """Return what records name the manifest of a set in a vault."""
+    """Return the name of a set's manifest in a vault, as in records."""
     return f"{vault}:{runtag}.{KINDS['manifest']}"
 
 
 def deliver(
     environment: Environment, deliveries: Sequence[Delivery], do: Do, tell: Callable[[str], None]
 ) -> None:
-    """Deliver what is lacking, the newest set first; what comes of it is noted in `deliveries`.
+    """Deliver what is lacking, the newest set first; records the results in `deliveries`.
 
-    A set that every vault has then is no longer marked as owed here. Nothing has a final name in
-    a vault that was not proven there. Raises Interrupted; then the next delivery goes on.
+    Removes the local mark of a set that every vault has then. A file gets its final name in a
+    vault only after it was verified there. Raises Interrupted; the next delivery resumes.
     """
     _record_what_is_there(environment, deliveries)
     for backup, mine in lacking_in(deliveries):
@@ -397,9 +398,9 @@ def deliver(
 
 
 def _prove(environment: Environment, each: Delivery) -> Mapping[str, FileFact] | None:
-    """Note which of the copied sets are delivered, by one listing of the vault; return that.
+    """Record which of the copied sets are delivered, by one listing of the vault; return that.
 
-    None where it could not be listed: then nothing is delivered.
+    None if it could not be listed: then nothing counts as delivered.
     """
     try:
         names = each.storage.listdir(each.storage.root)
@@ -412,7 +413,7 @@ def _prove(environment: Environment, each: Delivery) -> Mapping[str, FileFact] |
         if why:
             RecordFile(environment, runtag).take_back(manifest_copy(each.name, runtag))
         elif runtag in each.replacing:
-            with contextlib.suppress(StepFailed):  # then it is told as what no manifest names
+            with contextlib.suppress(StepFailed):  # then it is reported as a set without manifest
                 drop_unnamed(each.storage, each.storage.root, manifest)
         trouble = why or unmark(each.storage, runtag)
         if trouble:
@@ -430,10 +431,10 @@ def differs_there(
     there: Mapping[str, FileFact],
     kinds: Iterable[str] = ("manifest", *TEXTS),
 ) -> str:
-    """Return how what was copied to a vault is not what lies there, by listings; '' where it is.
+    """Return how files copied to a vault differ, by listings; '' if they do not.
 
-    What the jobs did proves nothing: a rename may have done nothing, and another disk may have
-    come in the place of the vault's. `kinds`: which files were copied besides the parts.
+    The results of the jobs prove nothing: a rename may have had no effect, and another disk may
+    have replaced the vault's. `kinds`: which files were copied besides the parts.
     """
     sizes = {part.file: part.size_bytes for part in manifest.made}
     others = (f"{manifest.runtag}.{KINDS[kind]}" for kind in kinds)
@@ -451,7 +452,7 @@ def differs_there(
 
 
 def lacking_in(deliveries: Sequence[Delivery]) -> Iterator[tuple[BackupSet, list[Delivery]]]:
-    """Yield what vaults lack, the newest set first, each with those of them that can be served."""
+    """Yield what vaults lack, the newest set first, each with the reachable ones of them."""
     lacking = {tag: each for found in deliveries for tag, each in found.lacking.items()}
     for backup in newest_first(lacking.values()):
         yield (
@@ -461,7 +462,7 @@ def lacking_in(deliveries: Sequence[Delivery]) -> Iterator[tuple[BackupSet, list
 
 
 def carry_pin(environment: Environment, runtag: str, storage: Storage) -> str:
-    """Pin a set in a vault as it is pinned here; return why it could not be, or ''."""
+    """Pin a set in a vault like the one here; return why it could not be pinned, or ''."""
     name = f"{runtag}.{PIN_ENDING}"
     try:
         note = environment.host.read_many(environment.backups, [name]).get(name)
@@ -473,7 +474,7 @@ def carry_pin(environment: Environment, runtag: str, storage: Storage) -> str:
 
 
 def _settle(environment: Environment, deliveries: Sequence[Delivery]) -> None:
-    """Take the marks from sets that every vault has which is to have them."""
+    """Remove the marks of sets that every vault has which should have them."""
     if {each.name for each in deliveries} != set(environment.vaults):
         return
     names = environment.host.listdir(environment.backups)
@@ -482,7 +483,7 @@ def _settle(environment: Environment, deliveries: Sequence[Delivery]) -> None:
         if marked and all(each.settled(runtag) for each in deliveries):
             left = [unmark(e.storage, runtag) for e in deliveries if runtag not in e.passed_over]
             manifest = environment.manifest(runtag)
-            # The records of an incomplete set tell whoever makes what it lacks when it was begun.
+            # The records of an incomplete set hold its start time, for the run that completes it.
             if not any(left) and manifest and manifest.state != State.INCOMPLETE.value:
                 RecordFile(environment, runtag).end()
 
@@ -490,8 +491,8 @@ def _settle(environment: Environment, deliveries: Sequence[Delivery]) -> None:
 def _record_what_is_there(environment: Environment, deliveries: Sequence[Delivery]) -> None:
     """Record which copies were seen, beside the sets that some vault lacks.
 
-    A later run knows so of a vault that is away then that it has them. Nothing is taken for
-    compared by that: the record has no hash.
+    So a later run knows that a then unreachable vault has them. They do not count as compared: the
+    record has no hash.
     """
     names = environment.host.listdir(environment.backups)
     for runtag in {tag for each in deliveries for tag in each.there}:
@@ -540,18 +541,18 @@ def _deliver_one(
 
 
 def drop_mark(storage: Storage, runtag: str, records: RecordFile) -> None:
-    """Take the mark of this run from a vault that has nothing of its set; raises StepFailed."""
+    """Remove the mark of this run from a vault that has nothing of its set; raises StepFailed."""
     names = storage.listdir(storage.root)
     mark = f"{runtag}.{RECORDS_ENDING}"
     found = {(split_set_name(name.removesuffix(PARTIAL)) or ("",))[0] for name in names}
     if mark in names and runtag not in found:
         line = storage.read_many(storage.root, [mark]).get(mark, b"")
-        if records.claim.encode() in line:  # else it is another machine's
+        if records.claim.encode() in line:  # otherwise it is another machine's
             storage.remove([f"{storage.root}/{mark}"])
 
 
 def takes_files(storage: Storage) -> bool:
-    """Tell whether a file can be made in a vault, and removed; one that keeps all is not asked."""
+    """Return whether a vault accepts and removes a test file; write-once ones are not tested."""
     try:
         if not getattr(storage, "keeps_all", False):
             clock_of(storage)
@@ -561,7 +562,7 @@ def takes_files(storage: Storage) -> bool:
 
 
 def _end_log(environment: Environment, backup: BackupSet) -> None:
-    """Give the log of a run that was cut its name: while the lock is held none goes on with it."""
+    """Give the log of a killed run its final name: under the lock no other run resumes it."""
     path = f"{environment.backups}/{backup.runtag}.{KINDS['log']}"
     if "log" in backup.files and not environment.host.stat([path]):
         log = open_log(environment, backup.runtag)
@@ -574,8 +575,8 @@ def write_damages(
 ) -> tuple[str, ...]:
     """Return which archives of a set were read here and are damaged, a sentence each.
 
-    They are written down as what a verification found, so that all who judge the set know of it.
-    Not on another machine: nobody could verify it there once it is mended.
+    They are recorded as the results of a verification, so that every judgement of the set includes
+    them. Not on another machine: no command could verify it there once it is repaired.
     """
     archives = (each for each in result.failed if "part" in each.job.wildcards)
     damages = tuple(dict.fromkeys(each.damage for each in archives if each.damage))
@@ -587,9 +588,9 @@ def write_damages(
 def damaged_here_told(
     environment: Environment, found: Sequence[Delivery], *, new: bool = False
 ) -> tuple[str, ...]:
-    """Return which sets are damaged here, where each is whole, and what to do; a sentence each.
+    """Return which sets are damaged here, where each is complete, and what to do; a sentence each.
 
-    `new`: only those that were found to be when they were read now.
+    `new`: only those whose damage was found just now.
     """
     damaged = dict.fromkeys(
         runtag
@@ -615,7 +616,7 @@ def _damaged_told(environment: Environment, runtag: str, found: Sequence[Deliver
 
 
 def _cure(environment: Environment, vault: Delivery, runtag: str) -> str:
-    """Return how what is damaged here is replaced, or else removed."""
+    """Return how to replace what is damaged here, or else to remove it."""
     files = f"{shlex.quote(environment.backups)}/{shlex.quote(runtag)}.*"
     remove = f"Or remove the files here: rm {files}"
     (own,) = (each for each in environment.settings.vaults if each.name == vault.name)
@@ -633,7 +634,7 @@ def _cure(environment: Environment, vault: Delivery, runtag: str) -> str:
 
 
 def _proven(each: Delivery, manifest: Manifest) -> Verification:
-    """Return that a copy is good again: each of its files was hashed in the vault."""
+    """Record that a copy is good again: each of its files was hashed in the vault."""
     now = utc_text(datetime.now(UTC))
     made = manifest.finished_utc
     return Verification(
@@ -642,7 +643,7 @@ def _proven(each: Delivery, manifest: Manifest) -> Verification:
 
 
 def _note(result: RunResult, runtag: str, served: Iterable[Delivery]) -> None:
-    """Note which vaults did not take the set, and why."""
+    """Record which vaults did not accept the set, and why."""
     by_name = {each.name: each for each in served}
     for job in result.jobs:
         if not job.is_done:
@@ -655,10 +656,10 @@ def _note(result: RunResult, runtag: str, served: Iterable[Delivery]) -> None:
 def plan_for(
     environment: Environment, backup: BackupSet, mine: Sequence[Delivery], records: RecordFile
 ) -> Plan:
-    """Return how a finished set gets to the vaults that lack it.
+    """Return the plan that delivers a finished set to the vaults that lack it.
 
-    A vault with files of its name that no run of this set left is left alone: it is refused, and
-    no longer lacking.
+    Skips a vault with files of its name that no run of this set left: the set is refused there,
+    and no longer lacking.
     """
     manifest = backup.manifest
     assert manifest is not None  # noqa: S101 - only such a set is lacking
@@ -678,12 +679,12 @@ def plan_for(
     )
     names = tuple(each.name for each in mine)
     targets = copy_targets(backup.runtag, facts, names)
-    # RESTORE.txt is made of the manifest where a run was cut before it.
+    # RESTORE.txt is made from the manifest if a run was killed before it.
     book = RuleBook(restore_text, *copies_book(names).rules, wildcards=WILDCARDS)
     graph = resolve(book, targets, environment.roots, facts)
     storages = {"pi": environment.host, **{each.name: each.storage for each in mine}}
     files, _ = stat_everywhere(graph.files, storages)
-    # That a copy was sent as such says nothing of one that was found damaged since.
+    # A record of a copy says nothing about one that was found damaged since.
     doubted = tuple(f"{each.name}:" for each in mine if backup.runtag in each.doubted)
     known = {k: each for k, each in records.known().items() if not k.startswith(doubted)}
     unlike, unread = compared_copies(files, storages, known)
@@ -703,11 +704,10 @@ def whose_told(
     unlike: Collection[File],
     unread: Mapping[File, StepFailed],
 ) -> str:
-    """Return why what bears the name of a set in a vault stays, '' where it may be replaced.
+    """Return why files with a set's name in a vault are kept, '' if they may be replaced.
 
-    For a set of which no run is known to have begun there: neither its mark nor its manifest is
-    there. Whose it is its archives tell: if all of them are those that are here, the rest is the
-    set's as well.
+    For a set that no known run began to copy there: neither its mark nor its manifest exists. Its
+    archives decide: if all of them equal those here, the other files are the set's as well.
     """
     there = [file for file in files if file.role == vault]
     archives = [file for file in there if (split_set_name(file.path) or "  ")[1] in PARTS]
@@ -735,7 +735,7 @@ def whose_told(
 
 
 def log_plan(environment: Environment, runtag: str, vaults: Iterable[str]) -> Plan:
-    """Return how the log of a set gets to vaults; one that has no name here yet will have it."""
+    """Return the plan that copies the log of a set to vaults, after giving it its final name."""
     names = tuple(vaults)
     graph = resolve(copies_book(names), log_targets(runtag, names), environment.roots)
     storages = {"pi": environment.host, **{name: environment.vaults[name] for name in names}}
@@ -748,12 +748,12 @@ def log_plan(environment: Environment, runtag: str, vaults: Iterable[str]) -> Pl
 def copy_log(
     environment: Environment, runtag: str, vaults: tuple[str, ...], records: RecordFile, do: Do
 ) -> RunResult:
-    """Copy the log of a set, to which nothing is added any more, to vaults with its manifest."""
+    """Copy the log of a set, which is complete, to vaults with its manifest."""
     return do(log_plan(environment, runtag, vaults), records)
 
 
 def unmark(storage: Storage, runtag: str) -> str:
-    """Remove the mark of a set that is copied; return why it could not be, or ''."""
+    """Remove the mark of a set that is copied; return why it could not be removed, or ''."""
     try:
         storage.remove([f"{storage.root}/{runtag}.{RECORDS_ENDING}"])
     except StepFailed as error:

@@ -1,7 +1,7 @@
-"""What the vaults lack of this machine's backups is delivered, by hand.
+"""Delivers what the vaults lack of this machine's backups, on request.
 
-lock → undo what a dead run left → look at the vaults → deliver → one table. Not for: what is
-delivered, and how (delivery.py).
+lock → undo what a dead run left → list the vaults → deliver → one table. Not for: what is
+delivered, and how (replication.py).
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ NOT_DELIVERED = {
 def sync(settings: Settings, asked: Sequence[str], report: Report, *, dry_run: bool) -> int:
     """Deliver to the vaults what they lack, and return the exit code.
 
-    3 where a vault still lacks a set that it is to have, or one here is damaged. Raises
-    UsageError for a vault that there is not, NotFound on a machine that has no backups, Busy while
-    another run holds the lock.
+    3 if a vault still lacks a set that it should have, or one here is damaged. Raises UsageError
+    for an unknown vault, NotFound on a machine without backups, Busy while another run holds the
+    lock.
     """
     environment = Environment.of(settings)
     try:
@@ -133,7 +133,7 @@ def _close(
     *,
     dry_run: bool,
 ) -> ExitCode:
-    """Say how it went, and return the exit code."""
+    """Report the outcome, and return the exit code."""
     rows = [
         (
             each.name,

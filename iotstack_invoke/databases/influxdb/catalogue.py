@@ -1,6 +1,6 @@
-"""The catalogue of an InfluxDB 1.x that lies in its container: put there, and put back.
+"""The catalogue of an InfluxDB 1.x that is inside its container: replace it, and roll back.
 
-Where data and write-ahead log are mapped apart, the catalogue is in the container's own layer, or
+If data and write-ahead log have mounts of their own, the catalogue is in the container's layer, or
 in a volume that no compose file names. Docker copies it there: no path of the host leads to it.
 """
 
@@ -22,12 +22,12 @@ from .dump import DATA_INSIDE
 
 META = f"{DATA_INSIDE}/meta"
 KEPT = "influxdb-catalogue.tar"
-"""The one that was there, in the folder of what is replaced."""
+"""The previous catalogue, in the folder of replaced data."""
 COPY_LIMIT_S = 600.0
-# Of its own socket, if that is gone, Docker says `dial unix …: no such file or directory`.
+# If its own socket is missing, Docker prints `dial unix …: no such file or directory`.
 _MISSING = re.compile("Could not find the file|No such container:path|lstat .*: no such file")
 _FROM = 'f=$1; shift; exec "$@" < "$f"'
-# Half a file under its name would be put back over a catalogue that is whole.
+# A partial file under this name would be put back over a complete catalogue.
 _KEEP = (
     f'umask 077; f=$1; shift; "$@" > "$f{PARTIAL}" && sync "$f{PARTIAL}" && '
     f'mv -T -- "$f{PARTIAL}" "$f" && sync "$(dirname "$f")"'
@@ -36,19 +36,19 @@ _KEEP = (
 
 @dataclass(frozen=True, slots=True)
 class PutCatalogue(HostStep):
-    """Copy a new catalogue into a stopped container. Undone: the one before is copied back."""
+    """Copy a new catalogue into a stopped container. Undo copies the previous one back."""
 
     journaled_as = "PutCatalogue"
 
     container: str
     meta: str
-    """The folder of the new one, called `meta`."""
+    """The folder of the new catalogue, called `meta`."""
     previous: str
     notes: str
-    """A file beside it, of mode 0600: Docker reads as the user, and the hashes are root's."""
+    """A file beside it, mode 0600: Docker reads as the user, and the hashes are root's."""
 
     def commands(self) -> tuple[str, ...]:
-        """Return what a person would type."""
+        """Return the command as a user would type it."""
         return (
             f"docker cp -a {shlex.quote(f'{self.meta}/meta.db')} {self.container}:{META}/meta.db",
         )
@@ -58,7 +58,7 @@ class PutCatalogue(HostStep):
         return posixpath.join(self.previous, KEPT)
 
     def do(self, context: StepContext) -> None:
-        """Keep the one that is there, if there is one, and put the new one in its place."""
+        """Keep the current catalogue, if any, and put the new one in its place."""
         host = self.access.host(context)
         words = (*self.access.docker, "cp", f"{self.container}:{META}/meta.db", "-")
         told = host.run(self._command(_KEEP, self._kept, *words).accepting(0, 1))
@@ -72,7 +72,7 @@ class PutCatalogue(HostStep):
         self._put(host, pack, DATA_INSIDE)
 
     def undo(self, host: Host) -> None:
-        """Put the one before back; where there was none, nothing is done."""
+        """Put the previous catalogue back; do nothing if there was no previous one."""
         host.remove([self._kept + PARTIAL])
         kept = host.stat([self._kept]).get(self._kept)
         if kept and kept.size_bytes:
@@ -94,9 +94,9 @@ class PutCatalogue(HostStep):
 
 
 def catalogue_within(host: Host, container: str, docker: tuple[str, ...]) -> bytes:
-    """Return the meta.db that lies in a container; b"" where there is none.
+    """Return the meta.db inside a container; b"" if it has none.
 
-    Raises StepFailed where it cannot be read.
+    Raises StepFailed if it cannot be read.
     """
     said: list[str] = []
     command = Command((*docker, "cp", f"{container}:{META}/meta.db", "-"), timeout_s=COPY_LIMIT_S)
@@ -113,5 +113,5 @@ def catalogue_within(host: Host, container: str, docker: tuple[str, ...]) -> byt
 
 
 def _is_missing(said: str) -> bool:
-    """Tell whether Docker found no such file in a container."""
+    """Return whether Docker reports that the container has no such file."""
     return bool(_MISSING.search(said))

@@ -1,9 +1,9 @@
-"""Proves a portable InfluxDB 1.x dump whole from its files alone, in one pass.
+"""Verifies a portable InfluxDB 1.x dump from its files alone, in one pass.
 
 influxd exits 0 with a shard cut in the middle, and its restore checks neither gzip's checksum nor
-the size in the manifest; this room does, and that the catalogue, the list and the shards fit each
-other. Files may come in any order and from streams that cannot seek, such as a tar being read.
-It does not know where they come from and asks no server.
+the size in the manifest. This module does, and checks that catalogue, list and shards agree. Files
+may come in any order and from streams that cannot seek, such as a tar being read. The module does
+not know where they come from and queries no server.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class ShardFact:
 
 @dataclass(frozen=True, slots=True)
 class DumpReport:
-    """Whether a dump is whole (no problems) and what is in it.
+    """Whether a dump is complete (no problems) and what is in it.
 
     `again`: a second dump may cure the problems. `shards` leaves out InfluxDB's own statistics,
     which are only counted: a restore leaves them out as well.
@@ -47,7 +47,7 @@ class DumpReport:
     internal_shards: int
     continuous_queries: int
     users: int
-    catalogue: Catalogue | None  # None if the dump has none that can be read
+    catalogue: Catalogue | None  # None if the dump has no readable catalogue
 
 
 QUERIES_FILE = "continuous-queries.influxql"
@@ -64,9 +64,10 @@ class DumpCheck:
         self._early = _Problems()
 
     def add(self, name: str, stream: IO[bytes]) -> None:
-        """Read one file to its end, or to where it proves damaged; folders in `name` are ignored.
+        """Read one file to its end, or to the first damage; ignores folders in `name`.
 
-        Raises only what reading `stream` raises. Memory stays flat however large the file is.
+        Raises only what reading `stream` raises. Memory use is constant, however large the file
+        is.
         """
         name = name.rpartition("/")[2]
         if name == QUERIES_FILE:
@@ -86,7 +87,7 @@ class DumpCheck:
             self._manifests[name] = _read_manifest(name, stream)
 
     def report(self) -> DumpReport:
-        """Return what all files added so far say together; `add` may go on afterwards."""
+        """Return the report on all files added so far; more may be added afterwards."""
         problems = _Problems(self._early)
         newest = self._newest(problems)
         catalogue = self._catalogue(newest, problems)
@@ -105,7 +106,7 @@ class DumpCheck:
         )
 
     def _newest(self, problems: _Problems) -> _Manifest:
-        """The manifest that counts: names begin with the time, so the last one."""
+        """The newest manifest, which counts: names begin with the time, so it is the last one."""
         if not self._manifests:
             problems.add("No .manifest found: the dump was not finished.", again=True)
             return _Manifest("", "", 0, (), "")
@@ -121,7 +122,7 @@ class DumpCheck:
         return newest
 
     def _catalogue(self, newest: _Manifest, problems: _Problems) -> Catalogue | None:
-        if not newest.meta_file:  # said already; without a manifest show what there is
+        if not newest.meta_file:  # already reported; without a manifest show what there is
             return next((c for c in self._catalogues.values() if isinstance(c, Catalogue)), None)
         found = self._catalogues.get(newest.meta_file)
         if found is None:
@@ -149,7 +150,7 @@ class DumpCheck:
     def _fact(
         self, listed: _ListedShard, places: Mapping[int, ShardPlace] | None, problems: _Problems
     ) -> ShardFact | None:
-        """What is known of one file of the manifest; None if it is missing or damaged."""
+        """Return what is known of one file of the manifest; None if it is missing or damaged."""
         where = f"{listed.file} (database {listed.database}, shard {listed.id})"
         place = places.get(listed.id) if places is not None else None
         if places is not None and not place and listed.database != INTERNAL:
@@ -223,7 +224,7 @@ class _Problems:
 
 def _read_small(stream: IO[bytes]) -> bytes:
     data = bytearray()
-    while piece := stream.read(_CHUNK):  # a pipe may give less than was asked for
+    while piece := stream.read(_CHUNK):  # a pipe may return less than requested
         data += piece
         if len(data) > _SMALL_BYTES:
             raise ValueError(f"it has more than {_SMALL_BYTES} bytes")

@@ -1,7 +1,7 @@
 """What an InfluxDB 1.x holds, in numbers: databases, series, values of each measurement.
 
-Asked of a server that no client reaches, so that two counts of the same data are the same. The
-sizes of the files prove a load; counts are for people, and prove it once more.
+The server that is queried has no clients, so two counts of the same data are equal. File sizes
+verify a load; counts are for people, and verify it a second time.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .server import Server, quoted, server_catalogue
 SETTLE_LIMIT_S = 60.0
 """How long queries may fail after a load: "shard is disabled" was seen for 1 s."""
 COUNT_LIMIT_S = 120.0
-"""What counting all values may take: 2 million values a second on a PC, a tenth on a Pi."""
+"""Time limit for counting all values: 2 million values a second on a PC, a tenth on a Pi."""
 ASK_PAUSE_S = 0.3
 COUNT = "SELECT count(*) FROM"
 UNSETTLED = ("shard is disabled", "engine is closed")
@@ -31,28 +31,28 @@ UNSETTLED = ("shard is disabled", "engine is closed")
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """What a server held when it was asked.
+    """What a server held when it was queried.
 
-    `values` by database, policy and measurement: field values, as count(*) counts them. None
-    where they were not counted.
+    `values` by database, policy and measurement: field values, as count(*) counts them. None if
+    they were not counted.
     """
 
     databases: tuple[str, ...]
     series: int
-    """As InfluxDB estimates them; right up to some thousands."""
+    """InfluxDB's estimate; exact up to some thousands."""
     values: Mapping[tuple[str, str, str], int] | None
     expiring: frozenset[tuple[str, str]] = frozenset()
     """Databases and policies whose old values InfluxDB removes by itself."""
 
     @property
     def points(self) -> int | None:
-        """All values together."""
+        """The number of all values together."""
         return None if self.values is None else sum(self.values.values())
 
 
 @dataclass(slots=True)
 class Tally:
-    """Takes a count from the step that makes it to whoever compares it, or tells of it."""
+    """Carries a count from the step that makes it to the step that compares or reports it."""
 
     count: Count | None = field(default=None)
 
@@ -66,10 +66,10 @@ class CountInflux(HostStep):
     values: bool = True
     """Count the values as well, unless that takes too long."""
     like: Tally | None = None
-    """An earlier count: where it has no values, none are counted now."""
+    """An earlier count: if it has no values, none are counted now."""
 
     def commands(self) -> tuple[str, ...]:
-        """Return the questions."""
+        """Return the queries."""
         asked = ['SHOW SERIES CARDINALITY ON "…"']
         asked += [f'{COUNT} "…"."…"./.*/'] if self.values else []
         return tuple(str(self._command(text)) for text in asked)
@@ -79,7 +79,7 @@ class CountInflux(HostStep):
         return Command((*self.access.docker, *words), ANY_EXIT, limit_s)
 
     def do(self, context: StepContext) -> None:
-        """Ask database by database; values are left out with a word where it takes too long."""
+        """Query each database; skip counting values, with a message, if that takes too long."""
         host = self.access.host(context)
         catalogue = server_catalogue(host, self.server, self.access.as_root)
         mine = [each for each in catalogue.databases if each.name != INTERNAL]
@@ -129,7 +129,7 @@ class CountInflux(HostStep):
     def _ask(
         self, host: Host, text: str, limit_s: float = SETTLE_LIMIT_S
     ) -> Iterator[tuple[str, int]]:
-        """Return each number that a query answers, with the name of its measurement."""
+        """Return each number of a query's result, with the name of its measurement."""
         settled = time.monotonic() + SETTLE_LIMIT_S
         while True:
             told = host.run(self._command(text, max(limit_s, 1.0)))
@@ -145,7 +145,7 @@ class CountInflux(HostStep):
 
 
 def _read_answer(text: str) -> tuple[list[str], list[tuple[str, int]]]:
-    """Return the errors of an answer in JSON, and each number in it but for times."""
+    """Return the errors in a JSON answer, and each number in it except times."""
     errors: list[str] = []
     numbers: list[tuple[str, int]] = []
     for content in _documents(text):
@@ -160,7 +160,7 @@ def _read_answer(text: str) -> tuple[list[str], list[tuple[str, int]]]:
 
 
 def _documents(text: str) -> Iterator[Mapping[str, Any]]:
-    """Return each JSON document of a text; one that is none is an error by itself."""
+    """Return each JSON document of a text; anything that is not JSON counts as an error."""
     decoder, rest = json.JSONDecoder(), text.strip()
     while rest:
         try:
@@ -173,9 +173,9 @@ def _documents(text: str) -> Iterator[Mapping[str, Any]]:
 
 
 def compare_counts(before: Count, after: Count) -> list[str]:
-    """Return what is less after than before, or more; one sentence each.
+    """Return what has fewer or more values after than before; one sentence each.
 
-    Where InfluxDB removes old values by itself, less is no difference.
+    If InfluxDB removes old values by itself, fewer is no difference.
     """
     found = []
     if sorted(before.databases) != sorted(after.databases):
@@ -195,7 +195,7 @@ def compare_counts(before: Count, after: Count) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class CompareCounts:
-    """See that a server holds after a load what was counted before it."""
+    """Check that a server holds after a load what was counted before it."""
 
     before: Tally
     after: Tally
@@ -205,7 +205,7 @@ class CompareCounts:
         return ("compare the counts before and after",)
 
     def do(self, context: StepContext) -> None:  # noqa: ARG002
-        """Raise StepFailed with what differs."""
+        """Raise StepFailed with the differences."""
         before, after = self.before.count, self.after.count
         differences = compare_counts(before, after) if before and after else []
         if differences:

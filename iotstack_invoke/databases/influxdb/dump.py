@@ -1,8 +1,8 @@
-"""The influx part of an InfluxDB 1.x container: look, dump, prove, sweep into one plain tar.
+"""The influx part of an InfluxDB 1.x container: inspect, dump, verify, pack into one plain tar.
 
-Exit code 0 of `influxd backup` proves nothing: the server just closes the line when it fails.
-The verdict is the exit code, the lines it must say, and an offline check of every file. Each
-dump has a new folder of its own: two in one folder merge by shard number, silently.
+Exit code 0 of `influxd backup` proves nothing: the server just closes the connection on failure.
+The verdict is the exit code, the lines it must print, and an offline check of every file. Each
+dump has a new folder: two dumps in one folder are merged by shard number, without a warning.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ DATA_INSIDE = "/var/lib/influxdb"
 BACKUP_INSIDE = f"{DATA_INSIDE}/backup"
 FOLDERS_INSIDE = ("/var/lib/influxdb/meta", "/var/lib/influxdb/data", "/var/lib/influxdb/wal")
 DOCKER_SAYS = re.compile(r"Docker daemon|docker API|response from daemon: (?!OCI)")
-"""What Docker says itself; that a container lacks a program says its runtime (OCI)."""
+"""Docker's own errors; the runtime (OCI) reports that a container lacks a program."""
 WORDS_BYTES = 50_000
-"""How much of a text goes into one command: over SSH that is one word of 128 KiB at most."""
+"""The maximum text in one command: over SSH that is one word of at most 128 KiB."""
 READY_LIMIT_S = 120.0
 """An influxd with a full write-ahead log on an SD card needs minutes to open its store."""
 PING_OK = 204
@@ -49,17 +49,17 @@ REACHED_FORM = (
 
 @dataclass(frozen=True, slots=True)
 class InfluxFacts:
-    """What was found of the InfluxDB container before the plan was made."""
+    """Facts about the InfluxDB container, gathered before planning."""
 
     container: str
     version: str
     backup_on_host: str
-    """Where its dumps come to lie; '' where nothing of the host can be seen by both."""
+    """The folder for its dumps; '' if host and container have none in common."""
     data_on_host: str = ""
     apart: tuple[tuple[str, str], ...] = ()
-    """Which of its folders have a mount of their own, each with where that lies on the host."""
+    """Its folders that have mounts of their own, each with its path on the host."""
     live: tuple[str, ...] = ()
-    """Where it keeps its data, and its dumps, on the host: in no archive."""
+    """Its data folder and its dumps folder on the host: no archive includes them."""
 
 
 def influx_facts(
@@ -68,9 +68,9 @@ def influx_facts(
     as_root: tuple[str, ...] = (),
     docker: tuple[str, ...] = ("docker",),
 ) -> InfluxFacts:
-    """Return what a dump of a running container needs to know.
+    """Return the facts that a dump of a running container needs.
 
-    Raises StepFailed where its version is none of ours.
+    Raises StepFailed if its version is not supported.
     """
     name = found.container.name
     version = influx_version(host, name, docker)
@@ -93,7 +93,7 @@ def influx_facts(
 
 
 def mapped_apart(found: InspectedContainer) -> tuple[tuple[str, str], ...]:
-    """Return which of meta, data and wal have a mount of their own, each with its path here."""
+    """Return which of meta, data and wal have mounts of their own, each with its host path."""
     mounts = {each.inside.rstrip("/"): each.on_host for each in found.mounts}
     return tuple(
         (posixpath.basename(each), mounts[each]) for each in FOLDERS_INSIDE if mounts.get(each)
@@ -103,10 +103,10 @@ def mapped_apart(found: InspectedContainer) -> tuple[tuple[str, str], ...]:
 def seen_on_host(
     host: Host, found: InspectedContainer, inside: str, as_root: tuple[str, ...]
 ) -> str:
-    """Return a folder of dumps on the host, '' where it is not to be reached from here.
+    """Return a folder of dumps on the host, '' if the host cannot reach it.
 
-    A mount of its own for dumps is what IOTstack's template has; without one they lie among the
-    data, or in a volume, or in the container alone.
+    IOTstack's template mounts a separate folder for dumps; without it, dumps are among the data,
+    in a volume, or only inside the container.
     """
     mount = mount_around(found.mounts, inside)
     if mount is None or not mount.on_host:
@@ -120,8 +120,8 @@ def influx_folders(
 ) -> tuple[str, ...]:
     """Return where a running server keeps its catalogue, data and write-ahead log, inside.
 
-    As its own `influxd config` tells, which reads its file and environment; where that tells
-    nothing the defaults. Raises StepFailed where Docker cannot ask it, or is not understood.
+    Source: its own `influxd config`, which reads its file and environment; the defaults if that
+    prints nothing. Raises StepFailed if Docker cannot run it, or its output is not understood.
     """
     asked = Command((*docker, "inspect", "--format", "{{json .Args}}", container))
     words = _words_of_config(host.run(asked).out, host.name)
@@ -140,7 +140,7 @@ def influx_folders(
 
 
 def _words_of_config(args: str, host: str) -> tuple[str, ...]:
-    """Return the words of a server's command line that name its file of settings."""
+    """Return the arguments of a server's command line that name its settings file."""
     words = read_json(args or "[]", f"`docker inspect` on {host}").texts()
     for number, word in enumerate(words):
         name, equals, value = word.lstrip("-").partition("=")
@@ -153,7 +153,7 @@ def _words_of_config(args: str, host: str) -> tuple[str, ...]:
 def influx_version(
     host: Host, container: str, docker: tuple[str, ...] = ("docker",), limit_s: float = 30
 ) -> str:
-    """Return the version of the influxd in a container; raises StepFailed where it tells none."""
+    """Return the version of the influxd in a container; raises StepFailed if it prints none."""
     told = host.run(
         Command(
             (*docker, "exec", container, "influxd", "version"),
@@ -173,7 +173,7 @@ def influx_version(
 def wait_for_ping(
     host: Host, container: str, docker: tuple[str, ...], limit_s: float = READY_LIMIT_S
 ) -> None:
-    """Wait until /ping answers, watching the container; raises StepFailed."""
+    """Wait until /ping answers, checking that the container runs; raises StepFailed."""
     deadline = time.monotonic() + limit_s
     while True:
         told = host.run(Command((*docker, "inspect", "--format", REACHED_FORM, container)))
@@ -182,10 +182,10 @@ def wait_for_ping(
             raise StepFailed(
                 f"Container {container} does not keep running. Check `docker logs {container}`."
             )
-        # A new start gives a new address; on the host's own network there is none. A port may be
-        # published on one address of the host only.
+        # After a restart the address is a new one; on the host's network it is empty. A port may
+        # be published on one address of the host only.
         ways = [(each, 8086) for each in addresses]
-        if published != "0" or not addresses:  # else another's would answer there
+        if published != "0" or not addresses:  # otherwise another server would answer there
             ways.append((LOOPBACK, int(published) or 8086))
         if any(host.http_status(port, "/ping", address) == PING_OK for address, port in ways):
             return
@@ -200,25 +200,25 @@ def wait_for_ping(
 
 @dataclass(frozen=True, slots=True)
 class DumpStep(HostStep):
-    """A step that lets a container write a dump into a new folder.
+    """A step that makes a container write a dump into a new folder.
 
-    Undone: the dump is stopped if it still runs, and its folder removed.
+    Undo stops the dump if it still runs, and removes its folder.
     """
 
     container: str
     on_host: str
-    """The folder on the host; '' where it is in the container alone."""
+    """The folder on the host; '' if it is only inside the container."""
     inside: str
-    """The same in the container."""
+    """The same folder inside the container."""
     limit_s: float
 
     @property
     def inner(self) -> tuple[str, ...]:
-        """The words of the program that dumps, in the container."""
+        """The arguments of the dump program inside the container."""
         raise NotImplementedError
 
     def undo(self, host: Host) -> None:
-        """Stop the dump, if its client died before it, and remove its folder."""
+        """Stop the dump, which may outlive its client, and remove its folder."""
         end_processes(host, self.access, self.container, self.inner)
         if self.on_host:
             words = (*self.access.as_root, "rm", "-rf", "--", self.on_host)
@@ -229,35 +229,35 @@ class DumpStep(HostStep):
 
 @dataclass(frozen=True, slots=True)
 class DumpInflux(DumpStep):
-    """Let influxd write a portable dump of all its databases into a new folder."""
+    """Make influxd write a portable dump of all its databases into a new folder."""
 
     journaled_as = "DumpInflux"
 
     @property
     def inner(self) -> tuple[str, ...]:
-        """The words of the program that dumps, in the container."""
+        """The arguments of the dump program inside the container."""
         return ("influxd", "backup", "-portable", self.inside)
 
     @property
     def command(self) -> Command:
-        """The dump itself."""
+        """The dump command."""
         words = ("exec", self.container, *self.inner)
         command = self.access.guarded_docker(*words, timeout_s=self.limit_s)
         return command.accepting(*ANY_EXIT)
 
     def commands(self) -> tuple[str, ...]:
-        """Return the dump as a person would type it."""
+        """Return the dump command as a user would type it."""
         return (str(self.command),)
 
     @classmethod
     def of_earlier(cls, told: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return the same of a journal that held where influxd answered as well."""
+        """Return the fields of a step in a journal; older ones held influxd's address as well."""
         return {name: value for name, value in told.items() if name not in ("port", "address")}
 
     def do(self, context: StepContext) -> None:
-        """Make the dump; raises StepFailed with what its log says, or must have said."""
+        """Dump; raises StepFailed with the errors in its log, or with the lines that it lacks."""
         host = self.access.host(context)
-        self.undo(host)  # whatever an earlier attempt left would be merged into this dump
+        self.undo(host)  # files of an earlier attempt would be merged into this dump
         wait_for_ping(host, self.container, self.access.docker, min(READY_LIMIT_S, self.limit_s))
         lines: list[str] = []
 
@@ -290,13 +290,13 @@ def remove_inside(access: HostAccess, container: str, folder: str) -> Command:
 
 
 def end_processes(host: Host, access: HostAccess, container: str, inner: tuple[str, ...]) -> None:
-    """End the processes of a container whose words are exactly these."""
+    """End the processes of a container whose arguments are exactly these."""
     top = (*access.docker, "top", container, "-eo", "pid,args")
     told = host.run(Command(top, ANY_EXIT, 30))
     either = frozenset({0, 1})  # it may have ended by itself
     for line in told.out.splitlines():
         pid, _, words = line.strip().partition(" ")
-        # `docker top` makes one blank of two, and "?" of "ü" where dockerd has no locale.
+        # `docker top` prints one blank for two, and "?" for "ü" if dockerd has no locale.
         if not pid.isdigit() or not words.strip().startswith(" ".join(inner[:2])):
             continue
         found = host.run(Command((*access.as_root, "cat", f"/proc/{pid}/cmdline"), accept=either))
@@ -306,10 +306,10 @@ def end_processes(host: Host, access: HostAccess, container: str, inner: tuple[s
 
 @dataclass(frozen=True, slots=True)
 class WriteQueries(HostStep):
-    """Put the continuous queries of a dump beside its files, if it has any, one on each line.
+    """Write the continuous queries of a dump beside its files, if it has any, one on each line.
 
-    `influxd restore` throws them away. IOTstackBackup's script, and a person, have
-    `influx -import` make them again from there.
+    `influxd restore` discards them. IOTstackBackup's script, and users, create them again from
+    this file with `influx -import`.
     """
 
     container: str
@@ -324,7 +324,7 @@ class WriteQueries(HostStep):
         return posixpath.join(self.inside, QUERIES_FILE)
 
     def do(self, context: StepContext) -> None:
-        """Write them; of a catalogue that cannot be read the check of the dump tells."""
+        """Write them; if the catalogue cannot be read, the check of the dump reports it."""
         host = self.access.host(context)
         run = (*self.access.docker, "exec", self.container, "sh", "-c")
         words = (*run, 'cat "$1"/*.meta', "sh", self.inside)
@@ -341,7 +341,7 @@ class WriteQueries(HostStep):
 
 
 def line_of(query: str) -> str:
-    """Return a statement on one line: `influx -import` takes each line for one."""
+    """Return a statement on one line: `influx -import` takes each line as one statement."""
     return " ".join(query.splitlines())
 
 
@@ -359,21 +359,21 @@ def _in_pieces(lines: Iterable[str]) -> Iterator[list[str]]:
 
 @dataclass(frozen=True, slots=True)
 class RemoveInside(CommandStep):
-    """Remove a folder in a container that nobody needs any more."""
+    """Remove a folder in a container that is no longer needed."""
 
     container: str
     inside: str
 
     @property
     def command(self) -> Command:
-        """What removes it."""
+        """The command that removes it."""
         return remove_inside(self.access, self.container, self.inside)
 
 
 def reading_words(dump: DumpStep, tar: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the command that reads a dump as a tar: `tar` where it lies on the host.
+    """Return the command that reads a dump as a tar: `tar` if the dump is on the host.
 
-    Else Docker gives it out of the container.
+    Otherwise Docker copies it out of the container.
     """
     if dump.on_host:
         return (*tar, ".")
@@ -381,7 +381,7 @@ def reading_words(dump: DumpStep, tar: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def removal(dump: DumpStep) -> RemoveFolder | RemoveInside:
-    """Return what removes a dump that is packed, wherever it lies."""
+    """Return the command that removes a packed dump, on the host or in the container."""
     if dump.on_host:
         return RemoveFolder(dump.access, dump.on_host)
     return RemoveInside(dump.access, dump.container, dump.inside)
@@ -389,28 +389,28 @@ def removal(dump: DumpStep) -> RemoveFolder | RemoveInside:
 
 @dataclass(frozen=True, slots=True)
 class SweepInflux:
-    """Sweep a dump into one plain tar and check every file of it, in one pass.
+    """Pack a dump into one plain tar and verify every file of it, in one pass.
 
     Its shards are compressed already: gzip over them took thirty times as long for no gain.
     """
 
     output: File
     words: tuple[str, ...]
-    """What gives the tar."""
+    """The command that writes the tar."""
     container: str
     version: str
     limit_s: float
     data: str = ""
-    """Where its folder of data lies, as seen from the stack; '' where none is mapped."""
+    """Its data folder, relative to the stack; '' if none is mapped."""
     apart: tuple[tuple[str, str], ...] = ()
-    """Which of its folders lie elsewhere, and where, as seen from the stack."""
+    """Its folders with mounts of their own, each with its path relative to the stack."""
 
     def commands(self) -> tuple[str, ...]:
-        """Return the tar as a person would type it."""
+        """Return the tar command as a user would type it."""
         return (f"{Command(self.words)} > '{self.output.partial}'", "check every shard")
 
     def do(self, context: StepContext) -> None:
-        """Write the tar under its partial name; raises StepFailed where the dump is not whole."""
+        """Write the tar under its partial name; raises StepFailed if the dump is incomplete."""
         context.status("checking every shard")
         check = DumpCheck()
         sweep(context, self.output, Command(self.words, timeout_s=self.limit_s), check.add)
@@ -429,9 +429,9 @@ class SweepInflux:
 def sweep(
     context: StepContext, output: File, command: Command, take: Callable[[str, IO[bytes]], None]
 ) -> None:
-    """Write what a tar says under the partial name of an output, and hand on each of its files.
+    """Write a tar under the partial name of an output, and pass on each of its files.
 
-    Size and hash are noted; raises StepFailed where tar failed, or its archive is damaged.
+    Records size and hash; raises StepFailed if tar failed, or its archive is damaged.
     """
     host = context.host(output.role)
     said = Messages(context)
@@ -445,14 +445,14 @@ def sweep(
         except StepFailed as error:
             damage = error
         tee.drain()
-        judge_tar(pipe.finish(), said.lines, context)  # its own words come before their result
+        judge_tar(pipe.finish(), said.lines, context)  # tar's own messages come before the result
     if damage:
         raise damage
     context.record(output, size_bytes=hashed.size_bytes, sha256=hashed.digest.hexdigest())
 
 
 def facts_of(report: DumpReport) -> dict[str, object]:
-    """Return what a manifest tells of a dump, as plain values."""
+    """Return the facts about a dump for the manifest, as plain values."""
     return {
         "databases": list(report.databases),
         "shards": [
@@ -474,7 +474,7 @@ def facts_of(report: DumpReport) -> dict[str, object]:
 
 
 def members(stream: Any) -> Iterator[tuple[str, IO[bytes]]]:
-    """Return the files of a plain tar that is read once, from the beginning to the end."""
+    """Return the files of a plain tar, read once from beginning to end."""
     try:
         with tarfile.open(fileobj=stream, mode="r|", bufsize=CHUNK_BYTES) as archive:
             for member in archive:
@@ -486,7 +486,7 @@ def members(stream: Any) -> Iterator[tuple[str, IO[bytes]]]:
 
 
 class _Tee:
-    """A stream that writes down what is read from it."""
+    """A stream that also writes what is read from it to a file."""
 
     def __init__(self, source: IO[bytes], copy: HashedFile, context: StepContext) -> None:
         self.source = source
@@ -500,6 +500,6 @@ class _Tee:
         return data
 
     def drain(self) -> None:
-        """Take what follows the end of the archive: tar pads to a record of 10 KiB."""
+        """Read what follows the end of the archive: tar pads to a record of 10 KiB."""
         while chunk := read_chunk(self.source):
             self.copy.write(chunk)

@@ -1,9 +1,9 @@
-"""Loading an InfluxDB 1.x dump into an empty server, and proving that it is all there.
+"""Loading an InfluxDB 1.x dump into an empty server, and verifying that everything arrived.
 
-Exit code 0 of `influxd restore` proves nothing either, and it returns before the server is done.
-What proves it: the sizes of the TSM files on the server's disk are those in the dump, shard by
-shard. Shards are matched by database, policy and start, since a restore gives them new ids; the
-server's own catalogue tells which. No query, so no password, is needed for that.
+Exit code 0 of `influxd restore` proves nothing, and it returns before the server is done. The
+proof: the sizes of the TSM files on the server's disk are those in the dump, shard by shard.
+Shards are matched by database, policy and start, since a restore gives them new ids; the server's
+own catalogue lists them. That needs no query, so no password.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ from .server import (
 from .stays import Present
 
 SETTLE_LIMIT_S = 300.0
-"""How long a server may take the shards in after `influxd restore` ended; 1.5 s were seen."""
+"""Time limit for the server to take the shards in after `influxd restore`; 1.5 s were seen."""
 PROVEN = "InfluxDB has all of the dump: "
-"""With this begins what is said when a load is proven."""
+"""The first words of the message about a verified load."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadInflux(HostStep):
-    """Load a dump into a server, and prove it by the sizes of its files.
+    """Load a dump into a server, and verify it by the sizes of its files.
 
-    Without `databases` all of it, once, into a server that is empty; else each of these in the
-    place of the one that is there, whose grants it gets.
+    Without `databases`, load all of it, once, into an empty server. Otherwise each of these
+    replaces the existing database and gets its grants.
     """
 
     server: Server
@@ -60,7 +60,7 @@ class LoadInflux(HostStep):
     databases: tuple[str, ...] = ()
 
     def command(self, database: str = "") -> Command:
-        """Return the load itself."""
+        """Return the load command."""
         chosen = ("-db", database) if database else ()
         words = ("influxd", "restore", "-portable", *chosen, self.inside)
         words = ("exec", self.server.container, *words)
@@ -68,7 +68,7 @@ class LoadInflux(HostStep):
         return command.accepting(*ANY_EXIT)
 
     def commands(self) -> tuple[str, ...]:
-        """Return the loads as a person would type them."""
+        """Return the load commands as a user would type them."""
         lines = []
         for name in self.databases:
             drop = influx_words(self.server, self.access.docker, f"DROP DATABASE {quoted(name)}")
@@ -76,7 +76,7 @@ class LoadInflux(HostStep):
         return (*(lines or [str(self.command())]), "compare the sizes of all TSM files")
 
     def do(self, context: StepContext) -> None:
-        """Load and prove; raises StepFailed with what is not there."""
+        """Load and verify; raises StepFailed with what is missing."""
         host = self.access.host(context)
         report = self.dump.report(context)
         if not self.databases:
@@ -97,9 +97,9 @@ class LoadInflux(HostStep):
         before: Catalogue,
         dumped: Catalogue | None,
     ) -> None:
-        """Let users do with a loaded database what they might.
+        """Give users their previous grants on a loaded database.
 
-        With one that was not there, what the dump says: its rights went when it was dropped.
+        For a database that did not exist before, use the dump's grants: dropping it removed them.
         """
         was_there = name in before.names
         users = before.users if was_there or dumped is None else dumped.users
@@ -147,10 +147,10 @@ class LoadInflux(HostStep):
             context.status(say_internal_left_out(verdict.skipped_internal))
 
     def _prove(self, context: StepContext, host: Host, report: DumpReport) -> None:
-        """Wait until every TSM file of the dump is on the server's disk, and as large.
+        """Wait until every TSM file of the dump is on the server's disk, with the same size.
 
-        Within a second of a load it may begin to merge files, as it does at all times; of those
-        that it merged away it tells in its log that it read them.
+        InfluxDB may start to merge files within a second of a load, as at any time; its log lists
+        the files that it merged.
         """
         deadline = time.monotonic() + SETTLE_LIMIT_S
         while True:
@@ -170,7 +170,7 @@ class LoadInflux(HostStep):
             processes.pause(0.3)
 
     def _merged(self, host: Host, lacking: list[Lacking]) -> list[Lacking]:
-        """Return which shards lack no more than files that the server merged."""
+        """Return the shards that lack only files that the server merged."""
         if not any(each.may_be_merged for each in lacking):
             return []
         told = merged_files(host, self.server, self.access.docker)
@@ -194,21 +194,21 @@ class LoadInflux(HostStep):
 
 @dataclass(frozen=True, slots=True)
 class Lacking:
-    """A shard of a dump whose TSM files are not on the server's disk as they were."""
+    """A shard of a dump whose TSM files are missing on the server's disk or have other sizes."""
 
     told: str
     id: int = 0
-    """The server's own; 0 where it has none for it."""
+    """The server's shard id; 0 if the server has no such shard."""
     gone: tuple[str, ...] = ()
-    """The files of the dump that are not there."""
+    """The files of the dump that are missing."""
     new: tuple[str, ...] = ()
-    """Those that are there and not in the dump."""
+    """The files that are on the disk and not in the dump."""
     same: bool = True
-    """The others are as large as they were."""
+    """The other files have the same sizes."""
 
     @property
     def may_be_merged(self) -> bool:
-        """Whether others may have come of those that are gone: their names are behind them."""
+        """Whether other files may be the merged result of the missing ones: they sort later."""
         return bool(self.same and self.gone and self.new) and max(self.gone) < max(self.new)
 
 
@@ -219,7 +219,7 @@ def lacking_files(
     report: DumpReport,
     databases: tuple[str, ...] = (),
 ) -> list[Lacking]:
-    """Return the shards of a dump, or of `databases`, whose files are not there as they were."""
+    """Return the shards of a dump, or of `databases`, with files missing or of another size."""
     places = server_catalogue(host, server, as_root).places
     new_ids = {tuple(place): shard for shard, place in places.items()}
     found = tsm_files(host, server, as_root, at_work=True)
@@ -248,24 +248,24 @@ def lacking_files(
 class AddUsers(HostStep):
     """Give a stopped server the users of a dump, with their passwords and grants.
 
-    `influxd restore` throws them away. Their messages are appended to meta.db as they are:
-    protobuf merges repeated fields. Undone with the data folder.
+    `influxd restore` discards them. Their messages are appended to meta.db unchanged: protobuf
+    merges repeated fields. Undone together with the data folder.
     """
 
     server: Server
     dump: Dump
     notes: str
     present: Present | None = None
-    """What was there before: users that the dump has not come with them."""
+    """The previous catalogue: users that are missing in the dump are kept."""
     stays: tuple[str, ...] = ()
-    """Databases from there, in which its users may do what they might."""
+    """The databases of the previous catalogue in which its users keep their grants."""
 
     def commands(self) -> tuple[str, ...]:
         """Return what is done."""
         return (f"append the users of the dump to {self.server.folder('meta')}/meta.db",)
 
     def do(self, context: StepContext) -> None:
-        """Append them; the hashes travel by a file of mode 0600 and never by an argument."""
+        """Append them; the hashes travel in a file of mode 0600 and never in an argument."""
         host = self.access.host(context)
         catalogue = self.dump.report(context).catalogue
         users = catalogue.users if catalogue else ()
@@ -281,20 +281,20 @@ class AddUsers(HostStep):
 
 @dataclass(frozen=True, slots=True)
 class AddQueries(HostStep):
-    """Make the continuous queries of a dump again: `influxd restore` throws them away."""
+    """Create the continuous queries of a dump: `influxd restore` discards them."""
 
     server: Server
     dump: Dump
     databases: tuple[str, ...] = ()
     all_of_them: bool = False
-    """One that InfluxDB does not take ends it."""
+    """Fail at the first query that InfluxDB refuses."""
 
     def commands(self) -> tuple[str, ...]:
         """Return what is done."""
         return (f"create the dump's continuous queries again in {self.server.container}",)
 
     def do(self, context: StepContext) -> None:
-        """Make them; where InfluxDB does not take one, warn with the exact statement."""
+        """Create them; if InfluxDB refuses one, warn with the exact statement."""
         host = self.access.host(context)
         catalogue = self.dump.report(context).catalogue
         found = catalogue.continuous_queries if catalogue else ()

@@ -1,8 +1,8 @@
 """What `influxd backup` and `influxd restore` of InfluxDB 1.x print, and what that proves.
 
-The grammar knows every line captured from 1.6.7 and 1.8.10. A good log proves little: a shard
-cut on its way and a restore into a full disk both exit 0 with every line in place. So a verdict
-here can only find bad; whether a dump is whole is for `influx_check` to say.
+The grammar knows every line captured from 1.6.7 and 1.8.10. A good log proves little: a shard cut
+on its way and a restore into a full disk both exit 0 with every line in place. So a verdict here
+can only find failures; `check.py` verifies that a dump is complete.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Level(Enum):
 
 @dataclass(frozen=True, slots=True)
 class LogLine:
-    """One line and what it means; `say` is "" where a person need not see anything.
+    """One line and what it means; `say` is "" if users need not see it.
 
     Names may hold blanks, dots, even ` rp=y shard=3`: take `database` for show, ids for sure.
     """
@@ -45,17 +45,17 @@ class LogLine:
 
 @dataclass(frozen=True, slots=True)
 class BackupVerdict:
-    """What the log of a whole backup says; no problems means only that the log is good."""
+    """What the log of a whole backup shows; no problems means only that the log is good."""
 
     problems: tuple[str, ...]
-    warnings: tuple[str, ...]  # lines we do not know, retries
+    warnings: tuple[str, ...]  # unknown lines, retries
     again: bool  # a second dump may cure the problems
     shards: frozenset[int]  # those with a finished file, _internal's included
 
 
 @dataclass(frozen=True, slots=True)
 class SkippedShards:
-    """Shards of one database that the server would not take."""
+    """Shards of one database that the server refused."""
 
     database: str
     shards: tuple[int, ...]
@@ -63,18 +63,18 @@ class SkippedShards:
 
 @dataclass(frozen=True, slots=True)
 class RestoreVerdict:
-    """What the log of a whole restore says; no problems means only that the log is good."""
+    """What the log of a whole restore shows; no problems means only that the log is good."""
 
     problems: tuple[str, ...]
     warnings: tuple[str, ...]
     restored: frozenset[int]
     skipped_internal: int
     skipped: tuple[SkippedShards, ...]  # without _internal
-    metadata_refused: bool  # `explain_metadata_refusal` knows why; it may even be success
+    metadata_refused: bool  # `explain_metadata_refusal` gives the reason; it may even be success
 
 
 class Refusal(Enum):
-    """Why InfluxDB said "DB metadata not changed"; of these only one is success."""
+    """Why InfluxDB printed "DB metadata not changed"; only one of these is success."""
 
     DAMAGED = "the catalogue cannot be read"
     NOT_IN_DUMP = "a name asked for is not in the dump"
@@ -105,7 +105,7 @@ class _Kind(Enum):
     """What a verdict needs to know of a line beyond its level."""
 
     BEGUN = auto()  # a shard's dump began
-    WINDOW = auto()  # the same, but not of all its time
+    WINDOW = auto()  # the same, for a part of its time span
     FINISHED = auto()  # a file of the finished dump
     PORTABLE = auto()
     DONE = auto()
@@ -113,7 +113,7 @@ class _Kind(Enum):
     LOADED = auto()
     SKIPPED = auto()
     REFUSED = auto()
-    LAST = auto()  # `backup: …`, `restore: …`: says again what a dated line said
+    LAST = auto()  # `backup: …`, `restore: …`: repeats a line that had a date
     OTHER = auto()
 
 
@@ -134,7 +134,7 @@ _WHY = r"(?P<why>.*?)\.?"
 _ID = r"shard (?P<shard>\d+)"
 _NO_SPACE = "no space left on device"
 _AGAIN = "Dump again into a new, empty folder."
-# The path repeats the three names as DB.RP.NNNNN.00; that tells odd names apart for certain.
+# The path repeats the three names as DB.RP.NNNNN.00, which identifies unusual names reliably.
 _SHARD = (
     rf"{_T}backing up db=(?P<database>.+) rp=(?P<rp>.+) shard=(?P<shard>\d+)"
     r" to (?:.*/)?(?P=database)\.(?P=rp)\.0*(?P=shard)\.\d\d "
@@ -147,7 +147,7 @@ _EITHER: Final = (
     _error(
         r"(goroutine \d+|created by|\[signal) .*|\t\S+\.go:\d+.*|([\w./-]+\.[^ ]+|panic)\(.*\)"
     ),
-    _harmless(  # what -h and a wrong flag print; a blank line stands after some messages
+    _harmless(  # printed for -h and a wrong flag; a blank line follows some messages
         r"| {2,}.*|Usage: .*|Options:|Note: Restore using .*|flag provided but not defined: .*"
         r"|Creates a backup copy of .*|Uses backup copies from .*|format to PATH .*",
     ),
@@ -234,7 +234,7 @@ def judge_backup(lines: Sequence[str], exit_code: int) -> BackupVerdict:
         problems.add("The disk for the dump is full. Free some space, then dump again.")
     elif broken := sorted({line.shard or 0 for _, line in read if line.retry_bytes}):
         problems.add(f"Connection lost inside {_shards(broken)}: damaged. {_AGAIN}")
-    elif lost:  # 1.6.7, killed and back after 4 s: exit 0, and the shard before was cut
+    elif lost:  # 1.6.7, killed and restarted after 4 s: exit 0, shard before it cut
         problems.add(
             f"InfluxDB became unreachable at {_shards(lost)}; a shard may be cut. {_AGAIN}"
         )
@@ -290,7 +290,7 @@ def judge_restore(
     unseen = sorted(expected - restored - _ids(read, _Kind.SKIPPED))
     if unseen and not refused:
         problems.add(f"Not restored: {_shards(unseen)}, of {len(expected)} expected.")
-    # Where the newest file is gone, influxd silently takes an older one of the same shard id.
+    # If the newest file is missing, influxd silently uses an older one of the same shard id.
     dumps = {(line.file or "").partition(".")[0] for kind, line in read if kind is _Kind.LOADED}
     if len(dumps) > 1:
         problems.add(f"Shards of different dumps were mixed: {', '.join(sorted(dumps))}.")
@@ -308,7 +308,7 @@ def judge_restore(
 
 
 def say_internal_left_out(count: int) -> str:
-    """Return the one line for people about all the skipped shards of _internal."""
+    """Return the single line for users about all the skipped shards of _internal."""
     shards = "1 shard" if count == 1 else f"{count} shards"
     return f"InfluxDB's own statistics ({shards} of {INTERNAL}) left out on purpose"
 
@@ -320,10 +320,11 @@ def explain_metadata_refusal(
     *,
     new_name: str = "",
 ) -> RefusalCause:
-    """Return why InfluxDB said "DB metadata not changed": it says so for six reasons.
+    """Return why InfluxDB printed "DB metadata not changed": it has six reasons.
 
     `catalogue` is None if it cannot be decoded; `asked` names the databases to restore, empty for
-    all; `on_server` is there now; `new_name` is what a single database asked for should be called.
+    all; `on_server` are the present ones; `new_name` is the new name of a single requested
+    database.
     """
     if catalogue is None:
         say = "The dump's catalogue (.meta) is damaged. Nothing was changed. Use another backup."
@@ -375,7 +376,7 @@ _Read = tuple[_Kind, LogLine]
 
 
 class _Sentences:
-    """Sentences in order, each told once."""
+    """Sentences in order, without repetitions."""
 
     def __init__(self) -> None:
         self._told: list[str] = []
@@ -411,7 +412,7 @@ def _read(text: str, rules: Iterable[_Rule]) -> _Read:
 
 
 def _failures(read: Sequence[_Read], exit_code: int) -> Iterable[str]:
-    """How it ended, and the errors influxd tells; its last line only if it stands alone."""
+    """Return how it ended, and the errors of influxd; its last line if it gave no other error."""
     own = (_Kind.RETRY, _Kind.SKIPPED)  # the verdicts word these themselves
     errors = [
         (kind, line.say)

@@ -1,8 +1,8 @@
 """Reads the catalogue of a portable InfluxDB 1.x dump: the `.meta` file.
 
-A portable restore throws users, grants and continuous queries away (influxdb#24682, #21494);
-they are all in this file, so this room is where a restore gets them back from.
-It reads bytes only and neither opens files nor talks to a server.
+A portable restore discards users, grants and continuous queries (influxdb#24682, #21494). They are
+all in this file, so a restore takes them from here. It reads bytes only and neither opens files
+nor talks to a server.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ INTERNAL = "_internal"
 
 
 class DamagedCatalogue(ValueError):
-    """The bytes are not a whole `.meta` file."""
+    """The bytes are not a complete `.meta` file."""
 
 
 class Grant(Enum):
@@ -44,7 +44,7 @@ class ShardGroup:
 
 @dataclass(frozen=True, slots=True)
 class RetentionPolicy:
-    """A retention policy; `duration_ns` 0 keeps data for ever."""
+    """A retention policy; `duration_ns` 0 keeps data forever."""
 
     name: str
     duration_ns: int
@@ -74,9 +74,9 @@ class InfluxDatabase:
 class User:
     """A user with grants as (database, grant).
 
-    `raw` is the message as it stands in the catalogue, password hash included: with its tag and
-    length in front (`record`) it can be appended to a stopped server's meta.db, since protobuf
-    merges repeated fields. Neither is shown by repr.
+    `raw` is the encoded message of the catalogue, password hash included: with its tag and length
+    in front (`record`) it can be appended to a stopped server's meta.db, since protobuf merges
+    repeated fields. Neither is shown by repr.
     """
 
     name: str
@@ -101,7 +101,7 @@ class User:
 
 
 class ShardPlace(NamedTuple):
-    """Where the catalogue says a shard belongs; shard ids change in a restore, this does not."""
+    """Where a shard belongs in the catalogue; shard ids change in a restore, this does not."""
 
     database: str
     policy: str
@@ -110,7 +110,7 @@ class ShardPlace(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """Everything the `.meta` file says that a backup or a restore needs."""
+    """Everything in the `.meta` file that a backup or a restore needs."""
 
     databases: tuple[InfluxDatabase, ...]
     users: tuple[User, ...]
@@ -128,7 +128,7 @@ class Catalogue:
 
     @property
     def places(self) -> Mapping[int, ShardPlace]:
-        """Shard id to its database, policy and start; built anew at each call."""
+        """Shard id to its database, policy and start; computed at each call."""
         return MappingProxyType(
             {
                 shard: ShardPlace(database.name, policy.name, group.start_ns)
@@ -150,11 +150,11 @@ class Catalogue:
 
 
 def read_meta(data: bytes) -> Catalogue:
-    """Return what a `.meta` file says.
+    """Return the contents of a `.meta` file.
 
     The file is plain protobuf without a header: {1: the catalogue as bytes, 2: highest node id}.
-    Raises DamagedCatalogue if it is cut or is something else. There is no checksum: a flipped
-    letter inside a name is not found.
+    Raises DamagedCatalogue if it is cut or is something else. It has no checksum: a flipped letter
+    inside a name is not found.
     """
     packed = _fields(data)
     _number(packed, 2)  # required in InfluxDB's own schema: without it the end is missing
@@ -182,7 +182,7 @@ _Fields = dict[int, list[int | bytes]]
 
 
 def read_meta_db(data: bytes) -> Catalogue:
-    """Return what a server's own meta.db says: it is the inner message of a `.meta` file.
+    """Return the contents of a server's own meta.db: it is the inner message of a `.meta` file.
 
     Raises DamagedCatalogue.
     """
@@ -338,7 +338,7 @@ def _number(found: _Fields, number: int) -> int:
 
 
 def _signed(found: _Fields, number: int) -> int:
-    """An int64: times before 1970 are negative and stand in two's complement."""
+    """An int64: times before 1970 are negative, in two's complement."""
     value = _number(found, number)
     return value - (1 << _VARINT_BITS) if value >> (_VARINT_BITS - 1) else value
 

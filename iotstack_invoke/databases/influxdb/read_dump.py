@@ -1,4 +1,4 @@
-"""A dump of InfluxDB 1.x in a folder of a host: read whole, compared with who made or took it."""
+"""A dump of InfluxDB 1.x in a folder of a host: verified, compared with server and manifest."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ READ_LIMIT_S = 24 * 3600.0
 
 
 class Dump:
-    """A dump in a folder of a host, read whole once: several steps ask what it holds."""
+    """A dump in a folder of a host, read once: several steps use the report."""
 
     def __init__(self, access: HostAccess, folder: str) -> None:
         self.access = access
@@ -31,7 +31,7 @@ class Dump:
         self._report: DumpReport | None = None
 
     def report(self, context: StepContext) -> DumpReport:
-        """Return what it holds and what is wrong with it; raises StepFailed if it is not there."""
+        """Return what it holds and its problems; raises StepFailed if it is missing."""
         if self._report is None:
             words = (*self.access.as_root, *READ_FOLDER, f"--directory={self.folder}", ".")
             host = self.access.host(context)
@@ -55,16 +55,16 @@ def check_dump(stream: Any) -> DumpReport:
 
 @dataclass(frozen=True, slots=True)
 class CheckDump:
-    """Check a dump completely before anything is touched: every file and, if told so, block."""
+    """Verify a dump before any data change: every file and, if requested, every block."""
 
     dump: Dump
     called: str
-    """What a person knows it as."""
+    """The name that messages use."""
     databases: tuple[str, ...] = ()
-    """Those that it must hold."""
+    """The databases that it must hold."""
     blocks: bool = True
     data: str = ""
-    """Where InfluxDB is to keep what it unpacks of the shards, if it is to be asked for room."""
+    """Where InfluxDB will write the unpacked shards; set if disk space is to be checked there."""
 
     def commands(self) -> tuple[str, ...]:
         """Return what is checked."""
@@ -72,7 +72,7 @@ class CheckDump:
         return (f"check {what} of '{self.dump.folder}'",)
 
     def do(self, context: StepContext) -> None:
-        """Raise StepFailed where the dump is not whole."""
+        """Raise StepFailed if the dump is incomplete."""
         context.status("checking every shard")
         report = self.dump.report(context)
         problems = list(report.problems)
@@ -98,11 +98,11 @@ class CheckDump:
 
 @dataclass(frozen=True, slots=True)
 class CompareWithServer:
-    """See that a dump holds all that its server has: databases, users, queries, every shard."""
+    """Check that a dump holds all that its server has: databases, users, queries, every shard."""
 
     dump: Dump
     server: Server
-    """The one that it was made of; it is stopped, or nobody writes to it."""
+    """The server that was dumped; it is stopped, or no client writes to it."""
 
     def commands(self) -> tuple[str, ...]:
         """Return what is compared."""
@@ -124,18 +124,18 @@ class CompareWithServer:
 
 @dataclass(frozen=True, slots=True)
 class CompareWithManifest:
-    """See that a dump holds what its manifest says: databases, shards with their sizes, users."""
+    """Check that a dump holds what its manifest lists: databases, shards with sizes, users."""
 
     dump: Dump
     told: Mapping[str, Any]
-    """The facts of the manifest; none for a backup without one."""
+    """The facts of the manifest; empty for a backup without one."""
 
     def commands(self) -> tuple[str, ...]:
         """Return what is compared."""
         return ("compare the dump with the manifest",) if self.told else ()
 
     def do(self, context: StepContext) -> None:
-        """Raise StepFailed with what differs."""
+        """Raise StepFailed with the differences."""
         found = facts_of(self.dump.report(context))
         differing = [key for key in found if key in self.told and self.told[key] != found[key]]
         if differing:
@@ -144,7 +144,7 @@ class CompareWithManifest:
 
 @dataclass(frozen=True, slots=True)
 class CompareWithDump:
-    """See that a stopped server has the databases, users and queries of the dump it was given."""
+    """Check that a stopped server has the databases, users and queries of the loaded dump."""
 
     dump: Dump
     server: Server
@@ -166,7 +166,7 @@ class CompareWithDump:
 
 
 def lacking_in(held: Catalogue | None, wanted: Catalogue) -> list[str]:
-    """Return which databases, users and continuous queries one catalogue has and another not."""
+    """Return the databases, users and continuous queries of one catalogue that another lacks."""
     if held is None:
         return ["its catalogue"]
     lacking = [f"database {each}" for each in wanted.names if each not in held.names]
@@ -186,9 +186,9 @@ def lacking_in(held: Catalogue | None, wanted: Catalogue) -> list[str]:
 
 
 def lacking_shards(held: frozenset[int], there: Catalogue, on_disk: frozenset[int]) -> list[str]:
-    """Return the shards with files (`on_disk`) that a server's catalogue has and a dump has not.
+    """Return the shards with files (`on_disk`) that a server's catalogue has and a dump lacks.
 
-    Those of InfluxDB's own statistics, and those that it let expire, are not wanted.
+    InfluxDB's own statistics and expired shards are not expected.
     """
     alive = {
         shard: database.name

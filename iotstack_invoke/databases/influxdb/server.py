@@ -1,6 +1,6 @@
-"""An InfluxDB 1.x container on a host: what its own files say, and one that no client reaches.
+"""An InfluxDB 1.x container on a host: its files, and a temporary server without clients.
 
-The catalogue and the files are read as they lie there: no query, so no password, is needed.
+The catalogue and the files are read from disk: no query, so no password, is needed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .dump import BACKUP_INSIDE, DATA_INSIDE, wait_for_ping
 from .meta import Catalogue, read_meta_db
 
 ALONE = "iotstack-influxdb-alone"
-"""The container that takes a dump out of data, or loads it, where no client reaches it."""
+"""The container that dumps or loads data and that no client reaches."""
 FRESH = "iotstack-influxdb-fresh"
 """The same, on new data: it is started while the other still runs."""
 ALONE_SETTINGS = (
@@ -33,43 +33,43 @@ ALONE_SETTINGS = (
     "INFLUXDB_CONTINUOUS_QUERIES_ENABLED=false",
     "INFLUXDB_RETENTION_ENABLED=false",
 )
-"""It works on the data that it is given, asks for no password, changes none by itself."""
+"""It uses the mounted data, needs no password, and changes no data by itself."""
 KEPT_SETTINGS = "INFLUXDB_DATA_"
-"""What of a container's environment says how data are stored; the rest may be a password."""
+"""The environment variables that define how data are stored; the others may be passwords."""
 _TSM = re.compile(r"/(\d+)/(\d+-\d+\.tsm)\b(?!\.)")
 INSPECT_FORM = '["{{.Image}}", "{{.Config.User}}", {{json .Config.Env}}]'
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """The InfluxDB container that takes a dump in."""
+    """The InfluxDB container that a dump is loaded into."""
 
     container: str
     data: str
-    """Its folder on the host that is /var/lib/influxdb inside."""
+    """Its folder on the host that is mounted as /var/lib/influxdb."""
     apart: tuple[tuple[str, str], ...] = ()
-    """Which of its folders (meta, data, wal) have mounts of their own, each with where it lies."""
+    """Its folders (meta, data, wal) that have mounts of their own, each with its path."""
     within: bool = False
-    """Its catalogue lies in the container, or in a volume that goes with it: `data` is made for
-    the load alone."""
+    """Its catalogue is inside the container, or in a volume that is removed with it: `data` is
+    only for the load."""
 
     def folder(self, name: str) -> str:
-        """Return where its meta, data or wal lies on the host."""
+        """Return the path of its meta, data or wal on the host."""
         return dict(self.apart).get(name) or posixpath.join(self.data, name)
 
     @property
     def folders(self) -> tuple[str, ...]:
-        """What of it lies on the host for good."""
+        """The folders on the host that remain after the load."""
         return (*(() if self.within else (self.data,)), *(path for _, path in self.apart))
 
 
 @dataclass(frozen=True, slots=True)
 class RunIsolated(HostStep):
-    """Run an InfluxDB on the data folder of a container, where no client reaches it.
+    """Run an InfluxDB on the data folder of a container, unreachable for clients.
 
-    A client that creates its database while a dump is loaded makes InfluxDB refuse all of it.
-    So it is loaded by a second container of the same image: without published ports, on no
-    network of the stack, asking for no password. Undone: removed.
+    A client that creates its database during a load makes InfluxDB refuse the whole dump. So a
+    second container of the same image loads it: without published ports, on no network of the
+    stack, without passwords. Undo removes the container.
     """
 
     journaled_as = "RunAlone"
@@ -79,9 +79,10 @@ class RunIsolated(HostStep):
     data: str
     dumps: str
     image: str = ""
-    """What to run where there is no such container; its settings are the image's own then."""
+    """The image to run if the container does not exist; its settings are then the image's own."""
     volumes: tuple[str, ...] = ()
-    """What of the data lies apart, as Docker takes it: `/disk/wal:/var/lib/influxdb/wal`."""
+    """Folders of the data with other mounts, as Docker takes them:
+    `/disk/wal:/var/lib/influxdb/wal`."""
 
     def commands(self) -> tuple[str, ...]:
         """Return the command."""
@@ -102,7 +103,7 @@ class RunIsolated(HostStep):
         return self.access.guarded_docker(*words, timeout_s=STOP_LIMIT_S)
 
     def do(self, context: StepContext) -> None:
-        """Start it from the image and the settings for data of the container."""
+        """Start it with the image and the data settings of the container."""
         host = self.access.host(context)
         self.undo(host)
         if self.image:
@@ -115,24 +116,24 @@ class RunIsolated(HostStep):
         host.run(self._command(image.text(), user.text(), kept), context.log_output)
 
     def undo(self, host: Host) -> None:
-        """Remove it, whether it runs or not, if it is ours."""
+        """Remove it, whether it runs or not, if this tool created it."""
         remove_ours(host, self.access, self.alone)
 
 
 @dataclass(frozen=True, slots=True)
 class WaitForInflux(HostStep):
-    """Wait until a server answers, and see that it holds no database but those that stay."""
+    """Wait until a server answers, and check that it holds only the databases to keep."""
 
     server: Server
     must_be_empty: bool = True
     stays: tuple[str, ...] = ()
 
     def commands(self) -> tuple[str, ...]:
-        """Return what is asked."""
+        """Return the query."""
         return (f"GET /ping of container {self.server.container}",)
 
     def do(self, context: StepContext) -> None:
-        """Raise StepFailed where it does not answer in time, or is not empty."""
+        """Raise StepFailed if it does not answer in time, or has other databases."""
         host = self.access.host(context)
         wait_for_ping(host, self.server.container, self.access.docker)
         if not self.must_be_empty:
@@ -148,7 +149,7 @@ class WaitForInflux(HostStep):
 
 
 def server_catalogue(host: Host, server: Server, as_root: tuple[str, ...]) -> Catalogue:
-    """Return what the server's own meta.db says; raises StepFailed where it cannot be read."""
+    """Return the contents of the server's own meta.db; raises StepFailed if it cannot be read."""
     path = posixpath.join(server.folder("meta"), "meta.db")
     content = read_bytes(host, path, as_root)
     try:
@@ -162,7 +163,7 @@ def tsm_files(
 ) -> Mapping[int, Mapping[str, int]]:
     """Return the TSM files on the server's disk by shard id, each with its size.
 
-    `at_work`: one may go while they are listed.
+    `at_work`: files may disappear while they are listed.
     """
     folder = server.folder("data")
     words = ("find", folder, "-name", "*.tsm", "-printf", "%s %p\\0")
@@ -180,7 +181,7 @@ def tsm_files(
 def merged_files(
     host: Host, server: Server, docker: tuple[str, ...]
 ) -> frozenset[tuple[int, str]]:
-    """Return the TSM files that a server tells in its log that it merges: shard id and name."""
+    """Return the TSM files that, by its log, a server merges: shard id and name."""
     told = host.run(Command((*docker, "logs", server.container), ANY_EXIT, 600))
     lines = (*told.out.splitlines(), *told.err.splitlines())
     found = (each for line in lines if "ompacting" in line for each in _TSM.finditer(line))
@@ -194,14 +195,14 @@ def quoted(name: str) -> str:
 
 
 def influx_words(server: Server, docker: tuple[str, ...], text: str) -> Command:
-    """Return the command that has a server execute a statement."""
+    """Return the command that makes a server execute a statement."""
     words = (*docker, "exec", server.container, "influx", "-execute", text)
     return Command(words, ANY_EXIT, 600)
 
 
 def ask_influx(host: Host, server: Server, docker: tuple[str, ...], text: str) -> None:
-    """Have a server execute a statement; raises StepFailed where it does not."""
+    """Make a server execute a statement; raises StepFailed if that fails."""
     told = host.run(influx_words(server, docker, text))
-    said = (told.out, *told.err.splitlines())  # besides errors sudo or Docker may say a word
+    said = (told.out, *told.err.splitlines())  # besides errors, sudo or Docker may print a message
     if told.exit_code or any(each.startswith("ERR") for each in said):
         raise StepFailed(f"InfluxDB failed `{text}`: {told.last_line}")

@@ -1,7 +1,7 @@
-"""One shard of a portable InfluxDB 1.x dump: a compressed tar of TSM files, proven from itself.
+"""One shard of a portable InfluxDB 1.x dump: a compressed tar of TSM files, verified by itself.
 
-Neither the catalogue nor the dump's own list is known here: what they say of a shard is for
-`influx_check` to compare.
+Neither the catalogue nor the dump's own list is known here: `check.py` compares a shard with
+them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _SUM_BYTES = 4
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """What is in one shard's file: its bytes unpacked, its members, and what is wrong with it."""
+    """The contents of one shard's file: its bytes unpacked, its members, and its problems."""
 
     bytes: int
     members: tuple[tuple[str, int], ...]
@@ -50,13 +50,13 @@ class TsmReport:
 
 
 def read_shard(stream: IO[bytes]) -> Shard:
-    """Return what a shard's file holds, read to its end or to where it proves damaged."""
+    """Return what a shard's file holds, read to its end or to the first damage."""
     content = Content(stream)
     sizes: dict[str, int] = {}
     damage, again = "", False
     try:
         for name, size in _members(content):
-            if name in sizes:  # a cut download with the second try behind it
+            if name in sizes:  # a cut download, followed by the second attempt
                 raise Damaged(f"it contains {name} twice, as after a lost connection")  # noqa: TRY301
             sizes[name] = size
             if is_tsm(name) and not _has_tsm_ends(content, size):
@@ -67,12 +67,12 @@ def read_shard(stream: IO[bytes]) -> Shard:
 
 
 def check_tsm_blocks(open_stream: Callable[[], IO[bytes]], *, file: str = "") -> TsmReport:
-    """Return whether every block of every .tsm file of a shard fits its own checksum.
+    """Return whether every block of every .tsm file of a shard matches its checksum.
 
-    For damage from before the dump: no part of InfluxDB looks at these sums when it restores. The
-    shard is read twice, thrice if an index has more than 8 MiB; only the places of the blocks are
-    kept, 12 bytes each. An index has no checksum: wrong times in it are not found.
-    `open_stream` must give the .tar.gz from its start each time; the streams are closed here.
+    For damage from before the dump: no part of InfluxDB checks these sums during a restore. The
+    shard is read twice, three times if an index has more than 8 MiB; only the positions of the
+    blocks are kept, 12 bytes each. An index has no checksum: wrong times in it are not found.
+    `open_stream` must return the .tar.gz from its start each time; the streams are closed here.
     """
     label = file or "shard"
     try:
@@ -95,12 +95,12 @@ def check_tsm_blocks(open_stream: Callable[[], IO[bytes]], *, file: str = "") ->
 
 
 def _members(content: Content) -> Iterator[tuple[str, int]]:
-    """Each file in the tar with its size, `content` standing at its first byte.
+    """Yield each file in the tar with its size, `content` positioned at its first byte.
 
-    The caller may take any part of it. At the end: two blocks of zeros and nothing else, as Go's
-    tar writer leaves it and all dumps seen had it.
+    The caller may read any part of it. The end must be two blocks of zeros and nothing else, as
+    Go's tar writer leaves it and as in all known dumps.
     """
-    path, size = "", -1  # what a PAX header said of the next member
+    path, size = "", -1  # from a PAX header, for the next member
     while (block := content.take(_BLOCK)).count(0) != _BLOCK:
         try:
             header = tarfile.TarInfo.frombuf(block, "utf-8", "replace")
@@ -121,7 +121,7 @@ def _members(content: Content) -> Iterator[tuple[str, int]]:
 
 
 def _pax(content: Content, size: int) -> tuple[str, int]:
-    """The path and size that a PAX header gives; "" and -1 where it gives none.
+    """Return the path and size in a PAX header; "" and -1 if it has none.
 
     Go writes one for names beyond ASCII and for members of 8 GiB and more.
     """
@@ -144,7 +144,7 @@ def _pax(content: Content, size: int) -> tuple[str, int]:
 
 
 def is_tsm(name: str) -> bool:
-    """Tell whether a member is a TSM file."""
+    """Return whether a member is a TSM file."""
     return name.endswith(".tsm")
 
 
@@ -158,17 +158,20 @@ def _has_tsm_ends(content: Content, size: int) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Index:
-    """Where the blocks of one .tsm file are, in its order."""
+    """The positions of the blocks of one .tsm file, in its order."""
 
     name: str
     offsets: array[int]
     sizes: array[int]
     damage: str = ""
-    lacks: int = 0  # how many bytes of the file's end would have been needed
+    lacks: int = 0  # how many bytes are missing at the file's end
 
 
 def _read_indexes(content: Content, keep: Mapping[str, int]) -> list[_Index]:
-    """The index of each .tsm file; it stands at the end, so the last bytes are kept on the way."""
+    """Return the index of each .tsm file.
+
+    An index is at the end of its file, so the last bytes are kept while reading.
+    """
     return [
         _read_index(name, size, _read_tail(content, size, keep.get(name, _TAIL_BYTES)))
         for name, size in _members(content)
@@ -224,7 +227,7 @@ def _read_index(name: str, size: int, tail: bytes) -> _Index:
 
 
 def _read_blocks(content: Content, indexes: Mapping[str, _Index]) -> list[str]:
-    """A sentence for each .tsm file with blocks that do not fit their checksum."""
+    """Return a sentence for each .tsm file with blocks that do not match their checksum."""
     told = []
     for name, _ in _members(content):
         if name not in indexes:

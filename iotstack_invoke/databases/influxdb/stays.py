@@ -1,7 +1,7 @@
-"""What an InfluxDB 1.x holds and a backup does not: looked for when it is stopped, and kept.
+"""What an InfluxDB 1.x holds and a backup lacks: found when the server is stopped, and kept.
 
 The files of such databases are copied before the dump is loaded beside them, which only adds to
-the catalogue; their users get into it with those of the dump.
+the catalogue; their users are added to it together with those of the dump.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from .server import Server, server_catalogue, tsm_files
 
 
 class Present:
-    """What an InfluxDB holds, as its catalogue says when it is stopped; several steps ask it."""
+    """The contents of a stopped InfluxDB by its catalogue; several steps use it."""
 
     def __init__(self) -> None:
         self.content = b""
         """Its meta.db."""
         self.shards: frozenset[int] = frozenset()
-        """Those with files."""
+        """The shards with files."""
 
     @property
     def catalogue(self) -> Catalogue:
-        """The same, read; raises ValueError where it cannot be."""
+        """The decoded catalogue; raises ValueError if it cannot be decoded."""
         return read_meta_db(self.content) if self.content else Catalogue((), (), 0)
 
     def users(self, held: Catalogue, databases: tuple[str, ...]) -> tuple[User, ...]:
-        """Return the users of a dump with their grants in `databases`, and those it has not."""
+        """Return the users of a dump with their grants in `databases`, and those that it lacks."""
         here = {each.name: each for each in self.catalogue.users}
         named = {each.name for each in held.users}
         merged = (
@@ -49,19 +49,20 @@ class Present:
 
 
 def held_by(catalogue: Catalogue) -> Held:
-    """Return the names that a catalogue has."""
+    """Return the names in a catalogue."""
     return Held(catalogue.names, tuple(each.name for each in catalogue.users))
 
 
 def present_catalogue(host: Host, access: HostAccess, server: Server) -> bytes:
-    """Return the meta.db of a server, wherever it lies; b"" where there is none.
+    """Return the meta.db of a server, on the host or in the container; b"" if missing.
 
-    Raises StepFailed where it cannot be read.
+    Raises StepFailed if it cannot be read.
     """
     if server.within:
         return catalogue_within(host, server.container, access.docker)
     path = posixpath.join(server.folder("meta"), "meta.db")
-    # test(1) ends with 1 as well where it cannot look: then all that is here would be lost.
+    # test(1) also ends with 1 if it cannot read the folder: all the present data would then be
+    # lost.
     if not stat_on(host, ("stat", "-c", "%i", "--", path), access.as_root):
         return b""
     return read_bytes(host, path, access.as_root)
@@ -69,7 +70,7 @@ def present_catalogue(host: Host, access: HostAccess, server: Server) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class SeeInflux(HostStep):
-    """See what a stopped InfluxDB holds, and that all that the dump has not is to stay."""
+    """Check what a stopped InfluxDB holds, and that all that the dump lacks will be kept."""
 
     server: Server
     dump: Dump
@@ -81,7 +82,7 @@ class SeeInflux(HostStep):
         return (f"read the catalogue of container {self.server.container}",)
 
     def do(self, context: StepContext) -> None:
-        """Raise StepFailed where something came since the restore looked."""
+        """Raise StepFailed if something was created after the restore's first check."""
         host = self.access.host(context)
         content = present_catalogue(host, self.access, self.server)
         self.present.content = content
@@ -99,12 +100,12 @@ class SeeInflux(HostStep):
 
 @dataclass(frozen=True, slots=True)
 class CopyStays(CopyFolder):
-    """Copy the files of some databases of a stopped InfluxDB to a new folder. Undone: removed."""
+    """Copy the files of some databases of a stopped InfluxDB to a new folder. Undo removes it."""
 
     journaled_as = "CopyStays"
 
     kind: str
-    """Which of its folders it is: meta, data or wal; '' for the one around them."""
+    """The folder to copy: meta, data or wal; '' for the one around them."""
     databases: tuple[str, ...]
 
     def commands(self) -> tuple[str, ...]:
@@ -117,7 +118,7 @@ class CopyStays(CopyFolder):
 
     @property
     def command(self) -> Command:
-        """What copies them, with the folders around them."""
+        """The command that copies them, with their parent folders."""
         script = (
             'from=$1 to=$2 kind=$3; shift 3; mkdir -p "$(dirname "$to")" || exit 1; '
             'make() { mkdir -m 0755 "$2" && chown --reference="$1" "$2" && '
@@ -163,7 +164,7 @@ class PutStays(HostStep):
 
 @dataclass(frozen=True, slots=True)
 class ProveStays(HostStep):
-    """See that a server has the databases that stay, with every shard that had files."""
+    """Check that a server has the kept databases, with every shard that had files."""
 
     server: Server
     databases: tuple[str, ...]
@@ -174,7 +175,7 @@ class ProveStays(HostStep):
         return (f"compare {', '.join(self.databases)} with the previous data",)
 
     def do(self, context: StepContext) -> None:
-        """Raise StepFailed with what is not there."""
+        """Raise StepFailed with what is missing."""
         host = self.access.host(context)
         old = self.present.catalogue
         mine = tuple(each for each in old.databases if each.name in self.databases)

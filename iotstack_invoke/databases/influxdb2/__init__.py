@@ -1,1 +1,1 @@
-"""InfluxDB 2.x: dumped and checked. A restore leaves it to a person."""
+"""InfluxDB 2.x: dumped and verified. A user restores it by hand."""

@@ -1,7 +1,7 @@
-"""What `influx backup` of InfluxDB 2 must say and leave behind; its files are read once. Pure.
+"""What `influx backup` of InfluxDB 2 must print and write; its files are read once. Pure.
 
-Written from its documentation and its source, influxdata/influx-cli: nobody ran it here. A shard
-comes by HTTP, so an error does come back; a file that is cut on the disk is found all the same.
+Written from its documentation and its source, influxdata/influx-cli: not tested with a real
+server. A shard comes by HTTP, so an error is reported; a file cut on the disk is found as well.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ..influxdb.shard import read_shard
 
 EXPERIMENTAL = "experimental: InfluxDB 2 was written from its documentation"
 BOLT = "data/influxd.bolt"
-"""The catalogue with the tokens: with it a server starts that takes the rest back in."""
+"""The catalogue with the tokens: with it a server starts that can load the rest."""
 
 _CHUNK: Final = 256 * 1024
 _SMALL_BYTES: Final = 64 * 1024 * 1024
@@ -37,12 +37,12 @@ _MAGIC: Final = {
     ".bolt": (16, b"\xed\xda\x0c\xed", "bolt database"),
     ".sqlite": (0, b"SQLite format 3\0", "SQLite database"),
 }
-"""What a snapshot of each kind has at which place: its first page, behind its header of 16."""
+"""Marks of each kind of snapshot by offset: its first page, behind its header of 16 bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Influx2Verdict:
-    """What the lines of a backup and its exit code say; without problems they are good."""
+    """The verdict on the output of a backup and its exit code; without problems they are good."""
 
     problems: tuple[str, ...]
     warnings: tuple[str, ...]
@@ -52,7 +52,7 @@ class Influx2Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """A bucket of the newest dump, with what its shards take as they are packed."""
+    """A bucket of the newest dump, with the packed size of its shards."""
 
     organization: str
     name: str
@@ -62,22 +62,22 @@ class Bucket:
 
 @dataclass(frozen=True, slots=True)
 class Influx2Report:
-    """What a part holds; without problems it is whole."""
+    """What a part holds; without problems it is complete."""
 
     problems: tuple[str, ...]
     buckets: tuple[Bucket, ...] = ()
 
 
 def shard_of(line: str) -> int | None:
-    """Return the shard whose backup a line tells of, if it tells of one."""
+    """Return the shard whose backup a line reports, if any."""
     found = _SHARD.fullmatch(line.strip())
     return int(found[1]) if found else None
 
 
 def judge_lines(lines: Sequence[str], exit_code: int) -> Influx2Verdict:
-    """Return what a whole log proves; lines that we do not know prove nothing.
+    """Return the verdict on a whole log; unknown lines prove nothing.
 
-    A shard that the retention removed meanwhile is no loss.
+    A shard that expired during the dump is no loss.
     """
     told = [line.strip() for line in lines if line.strip()]
     errors = [found[1] for line in told if (found := _ERROR.fullmatch(line))]
@@ -101,7 +101,7 @@ def judge_lines(lines: Sequence[str], exit_code: int) -> Influx2Verdict:
 
 @dataclass(slots=True)
 class _File:
-    """A file as it was found."""
+    """The facts of a file."""
 
     size_bytes: int
     damage: str = ""
@@ -125,7 +125,7 @@ class Influx2Check:
         self._has_bolt = False
 
     def add(self, name: str, stream: IO[bytes]) -> None:
-        """Read one file to its end, or to where it proves damaged.
+        """Read one file to its end, or to the first damage.
 
         Raises only what reading `stream` raises.
         """
@@ -148,7 +148,7 @@ class Influx2Check:
         self._files[plain] = _File(counted.size_bytes, damage)
 
     def report(self) -> Influx2Report:
-        """Return what all files say together."""
+        """Return the report on all files."""
         problems = []
         if not self._has_bolt:
             problems.append(f"{BOLT} is missing, or is not a bolt database.")
@@ -162,7 +162,7 @@ class Influx2Check:
         return Influx2Report(tuple(dict.fromkeys(problems)), newest.buckets)
 
     def _compare(self, listed: Mapping[str, int]) -> Iterator[str]:
-        """Yield what is wrong with the files of a manifest."""
+        """Yield the problems of the files of a manifest."""
         for name, size_bytes in listed.items():
             found = self._files.get(name)
             if found is None:
@@ -177,7 +177,7 @@ class Influx2Check:
 
 
 def facts_of(report: Influx2Report) -> dict[str, object]:
-    """Return what a manifest of ours tells of a part, as plain values."""
+    """Return the facts about a part for our manifest, as plain values."""
     return {
         "experimental": True,
         "buckets": [
@@ -205,13 +205,13 @@ class _CountedStream:
         return data
 
     def drain(self) -> None:
-        """Read what is left."""
+        """Read the rest."""
         while self.read():
             pass
 
 
 def _packed_damage(name: str, stream: Any) -> str:
-    """Return what is wrong with a packed snapshot, read to its end."""
+    """Return the problem of a packed snapshot, read to its end."""
     content = Content(stream)
     try:
         damage = _damage(name, content)
@@ -222,7 +222,7 @@ def _packed_damage(name: str, stream: Any) -> str:
 
 
 def _damage(name: str, stream: Any) -> str:
-    """Return what is wrong with a snapshot that is read to its end, by how it begins."""
+    """Return the problem of a snapshot that is read to its end, by its first bytes."""
     begun = b""
     while piece := stream.read(_CHUNK):
         if len(begun) < _CHUNK:

@@ -1,9 +1,9 @@
-"""The part of an InfluxDB 2.x container: look, dump, prove, sweep into one plain tar.
+"""The part of an InfluxDB 2.x container: inspect, dump, verify, pack into one plain tar.
 
-Experimental: written from the documentation, since none can be run where this is tested. The part
-holds what IOTstackBackup's does, `config`, `data` without the engine and `backup`, so that its
-script restores it; but `data` is what the dump's own snapshots hold, not the live files.
-InfluxDB 3 has no backup of its own: it is only recognised here.
+Experimental: written from the documentation, not tested with a real server. The part has the
+layout of IOTstackBackup's, `config`, `data` without the engine and `backup`, so that its script
+restores it; but `data` comes from the dump's own snapshots, not from the live files. InfluxDB 3
+has no backup of its own: it is only recognised here.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ LOADED_INSIDE = "/influxdb2-dump"
 READY_LIMIT_S = 120.0
 READY_PAUSE_S = 0.5
 FOLDERS = ("data", "config", "backup")
-"""What IOTstack's template calls the three on the host."""
+"""The three folders on the host in IOTstack's template."""
 NO_TOKEN = 3
 CANNOT_LOG_IN = "finds no token: not in its environment, and not in /etc/influxdb2/influx-configs"
 LOG_IN_ADVICE = (
@@ -50,39 +50,40 @@ _VERSION_3 = re.compile(r"\b3\.\d+\.\d+\b")
 
 @dataclass(frozen=True, slots=True)
 class Influx2Facts:
-    """What was found of the InfluxDB 2 container before the plan was made."""
+    """Facts about the InfluxDB 2 container, gathered before planning."""
 
     container: str
     version: str
     data_on_host: str
-    """Where its data lie; '' where nothing of the host is mounted there."""
+    """Its data folder; '' if no folder of the host is mounted there."""
     backup_on_host: str
-    """Where its dumps come to lie; '' where that is in the container alone."""
+    """Its folder for dumps; '' if that is only inside the container."""
     store: str = ""
-    """The folder that holds its data, configuration and dumps as IOTstack's template has it."""
+    """The folder that holds its data, configuration and dumps, laid out as in IOTstack's template.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class Influx2Look:
-    """What was found of a running container: how it is dumped, or why it cannot be."""
+    """Facts about a running container: how to dump it, or why that is impossible."""
 
     facts: Influx2Facts | None = None
     error: str = ""
     """It should be dumped, and the dump would fail."""
     uncovered: str = ""
-    """Why there can be no dump of it."""
+    """Why it cannot be dumped."""
     advice: str = ""
 
 
 @cache
 def _script() -> str:
-    """Return what is run in the container."""
+    """Return the script that runs in the container."""
     with open(f"{os.path.dirname(__file__)}/influxdb2.sh", encoding="utf-8") as stream:
         return stream.read()
 
 
 def run_in(docker: tuple[str, ...], container: str, *words: str, limit_s: float = 60.0) -> Command:
-    """Return the command that asks or dumps in a container; any exit code is accepted."""
+    """Return the command that queries or dumps in a container; any exit code is accepted."""
     called = (*docker, "exec", container)
     return Command(
         (*called, *sh(_script(), *words)),
@@ -95,7 +96,7 @@ def run_in(docker: tuple[str, ...], container: str, *words: str, limit_s: float 
 def server_version(host: Host, container: str, docker: tuple[str, ...] = ("docker",)) -> str:
     """Return the version of the InfluxDB in a container, whatever its image is called.
 
-    The tag `latest` of its image has been of all of them. Raises StepFailed where it tells none.
+    The tag `latest` of its image has been each major version. Raises StepFailed if it prints none.
     """
     try:
         return influx_version(host, container, docker)
@@ -113,7 +114,7 @@ def gather_influx2(
     as_root: tuple[str, ...] = (),
     docker: tuple[str, ...] = ("docker",),
 ) -> Influx2Look:
-    """Return what a dump of a running container needs to know, or why there can be none."""
+    """Return the facts that a dump of a running container needs, or why it cannot be dumped."""
     name = found.container.name
     try:
         version = server_version(host, name, docker)
@@ -134,7 +135,7 @@ def gather_influx2(
 def influx2_facts(
     host: Host, found: InspectedContainer, version: str, as_root: tuple[str, ...] = ()
 ) -> Influx2Facts:
-    """Return where a container keeps its data and its dumps; raises StepFailed."""
+    """Return the data and dumps folders of a container; raises StepFailed."""
     name = found.container.name
     if not version.startswith("2.") or version.startswith("2.0."):
         raise StepFailed(
@@ -155,10 +156,10 @@ def data_folders(found: Iterable[InspectedContainer]) -> tuple[str, ...]:
 
 
 def places_by_hand(facts: Mapping[str, Any], manifest: Manifest | None) -> tuple[str, str]:
-    """Return the folder as in IOTstack's template of a part, and where its data lie, '' for none.
+    """Return a part's folder as in IOTstack's template, and its data folder, '' for none.
 
-    As words of a shell, seen from the folder of the stack. `facts` are those of the part: earlier
-    versions knew the template alone.
+    Both are shell words, relative to the folder of the stack. `facts` are those of the part:
+    earlier versions supported the template only.
     """
     store, data = facts.get("store"), facts.get("data") or ""
     if store is None:
@@ -173,9 +174,9 @@ def steps_by_hand(
 ) -> tuple[str, ...]:
     """Return the commands that restore a part by hand, in the folder of the stack.
 
-    `part` is its file as a word of a shell. `store` holds its three folders as IOTstack's
-    template has them; without it all goes through Docker, and `data` is where its data lie. Where
-    one fails none of those behind it does anything.
+    `part` is its file as a shell word. `store` holds its three folders, laid out as in IOTstack's
+    template; without it all goes through Docker, and `data` is the data folder. If a command
+    fails, the following ones do nothing.
     """
     ping = f"until docker exec {container} influx ping; do sleep 2; done"
     if store:
@@ -205,7 +206,7 @@ def steps_by_hand(
 
 
 def _aside(folder: str) -> tuple[str, str]:
-    """Return how a folder is moved aside, under a name that is free, and made anew."""
+    """Return the commands that move a folder aside, to a free name, and create an empty one."""
     return (
         f'sudo mv -T {folder} {folder}.before-"$(date +%F-%H%M%S)"',
         f"sudo mkdir {folder}",
@@ -214,17 +215,17 @@ def _aside(folder: str) -> tuple[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class DumpInflux2(DumpStep):
-    """Let influx write a dump of all buckets into a new folder, with what else a server needs."""
+    """Make influx write a dump of all buckets into a new folder, with what else a server needs."""
 
     journaled_as = "DumpInflux2"
 
     data: str = ""
     config: str = ""
-    """Both as journals of earlier versions have them."""
+    """Both as in journals of earlier versions."""
 
     @property
     def inner(self) -> tuple[str, ...]:
-        """The words of the program that dumps, in the container."""
+        """The arguments of the dump program inside the container."""
         return ("influx", "backup", f"{self.inside}/backup")
 
     @property
@@ -238,14 +239,14 @@ class DumpInflux2(DumpStep):
         return run_in(self.access.docker, self.container, *words, limit_s=self.limit_s)
 
     def commands(self) -> tuple[str, ...]:
-        """Return the dump, and what is put beside it, as a person would type them."""
+        """Return the dump command, and what is put beside the dump, as a user would type them."""
         return (self._command.shown, self._gather.shown)
 
     def do(self, context: StepContext) -> None:
-        """Make the dump; raises StepFailed with what it says, or must have said."""
+        """Dump; raises StepFailed with its errors, or with the lines that it lacks."""
         host = self.access.host(context)
         context.status(EXPERIMENTAL)
-        self.undo(host)  # a restore would take whatever an earlier attempt left
+        self.undo(host)  # a restore would load files of an earlier attempt
         limit_s = min(READY_LIMIT_S, self.limit_s)
         wait_until_ready(host, self.container, self.access.docker, limit_s)
         lines: list[str] = []
@@ -277,7 +278,7 @@ class DumpInflux2(DumpStep):
 def wait_until_ready(
     host: Host, container: str, docker: tuple[str, ...], limit_s: float = READY_LIMIT_S
 ) -> None:
-    """Wait until `influx ping` is answered; raises StepFailed where it is not in time."""
+    """Wait until `influx ping` succeeds; raises StepFailed if it does not in time."""
     deadline = time.monotonic() + limit_s
     while (told := host.run(run_in(docker, container, "ready"))).exit_code:
         if time.monotonic() > deadline:
@@ -290,21 +291,21 @@ def wait_until_ready(
 
 @dataclass(frozen=True, slots=True)
 class SweepInflux2:
-    """Sweep a dump into one plain tar and check every file that its manifest names."""
+    """Pack a dump into one plain tar and verify every file that its manifest names."""
 
     output: File
     words: tuple[str, ...]
-    """What gives the tar."""
+    """The command that writes the tar."""
     container: str
     version: str
     limit_s: float
     data: str = ""
-    """Its folder of data as seen from the stack; '' where none is mapped."""
+    """Its data folder, relative to the stack; '' if none is mapped."""
     store: str = ""
-    """The same of the folder of all that is its own, where it is as in IOTstack's template."""
+    """The folder around all its folders, if they are laid out as in IOTstack's template."""
 
     def commands(self) -> tuple[str, ...]:
-        """Return the tar as a person would type it."""
+        """Return the tar command as a user would type it."""
         return (f"{self._command} > '{self.output.partial}'", "check every file of its manifest")
 
     @property
@@ -312,7 +313,7 @@ class SweepInflux2:
         return Command(self.words, timeout_s=self.limit_s)
 
     def do(self, context: StepContext) -> None:
-        """Write the tar under its partial name; raises StepFailed where the dump is not whole."""
+        """Write the tar under its partial name; raises StepFailed if the dump is incomplete."""
         context.status("checking every shard")
         check = Influx2Check()
         sweep(context, self.output, self._command, check.add)

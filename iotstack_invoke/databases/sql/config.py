@@ -1,7 +1,7 @@
-"""PostgreSQL's own settings, which lie among its data: kept beside its dump, compared when loaded.
+"""PostgreSQL's own settings, which are among its data: kept beside its dump, compared when loaded.
 
-No dump holds them, and a new server has those of its image. They are put back by a person: what
-was right for one version or machine may keep another from starting.
+No dump holds them, and a new server has those of its image. Users put them back by hand: settings
+for one version or machine may keep another from starting.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from ...hosts.base import Command, Host
 from .servers import ENGINES, SqlServer, run_in
 
 CONFIG = "config"
-"""The folder beside a dump that holds them."""
+"""The folder beside a dump that holds the settings."""
 
 
 def config_of(host: Host, server: SqlServer, docker: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    """Return each file of settings of a server that answers, its name and its text.
+    """Return each settings file of a running server, its name and its text.
 
-    Raises StepFailed where one cannot be read.
+    Raises StepFailed if one cannot be read.
     """
     for name in ENGINES[server.engine].config:
         told = host.run(run_in(docker, server, CONFIG, name))
@@ -33,11 +33,11 @@ def config_of(host: Host, server: SqlServer, docker: tuple[str, ...]) -> Iterato
 
 @dataclass(frozen=True, slots=True)
 class CompareConfig(HostStep):
-    """Warn where a new server has other settings than the one that was dumped."""
+    """Warn if a new server has other settings than the dumped one."""
 
     alone: SqlServer
     container: str
-    """Whose dump it took in."""
+    """The server whose dump it loaded."""
     dump: str
     """The dump on the host."""
 
@@ -51,7 +51,7 @@ class CompareConfig(HostStep):
         return posixpath.join(posixpath.dirname(self.dump), CONFIG)
 
     def do(self, context: StepContext) -> None:
-        """Compare them; a part of IOTstackBackup's holds none."""
+        """Compare them; a part of IOTstackBackup has no settings."""
         host = self.access.host(context)
         differing = []
         for name, here in config_of(host, self.alone, self.access.docker):
@@ -72,6 +72,6 @@ class CompareConfig(HostStep):
 
 
 def settings_in(text: str) -> list[str]:
-    """Return the lines of a file of settings without what is only for people."""
+    """Return the lines of a settings file without comments and blank lines."""
     lines = (line.partition("#")[0].split() for line in text.splitlines())
     return [" ".join(words) for words in lines if words]

@@ -1,9 +1,9 @@
-"""The part of database servers that are dumped as SQL: dump, prove, pack.
+"""The part of database servers that are dumped as SQL: dump, verify, pack.
 
-A dump is read while it comes, for its end and its rows. It waits compressed in a file without a
-name, since a tar must know a member's size before its content; read back from there into the
-part, it is proven a second time. Docker passes no signal into a container: what is left of a dump
-there is ended by its mark.
+A dump is verified while it is read, by its end marker and its rows. It waits compressed in an
+unnamed temporary file, since a tar needs a member's size before its content; copied from there
+into the part, it is verified a second time. Docker passes no signal into a container: a dump that
+still runs there is found by its mark and ended.
 """
 
 from __future__ import annotations
@@ -36,34 +36,34 @@ from .servers import ENGINES, ITS_ROW, NO_PROGRAM, NOT_LET_IN, WANTS_A_PERSON, S
 READY_LIMIT_S = 180.0
 READY_PAUSE_S = 0.5
 NOT_RUNNING = "is not running"
-"""What Docker says of a container that is stopped, and not of one that it starts again."""
+"""Docker's message for a stopped container; it differs for one that is restarting."""
 NO_SUCH = ("it has no program", "executable file not found")
-"""Our words and Docker's; its exit code is the same while a container ends or starts again."""
+"""Our message and Docker's; the exit code is the same while a container ends or restarts."""
 MEMBER_MODE = 0o600
 RETRY_WAIT_S = 2.0
 MOST_NAMED = 5
 SAYS_LEFT_OUT = "left out: "
-"""With this begins what a script says of something that it does not dump."""
+"""The first words of a script's message about something that it does not dump."""
 SAYS_ENDED = "ended: "
-"""With this, of a dump of another run that it ended before its own."""
+"""The same, about a dump of another run that it ended before its own."""
 END_LIMIT_S = 20.0
 KILLED_FROM = 128
 """From this exit code on, or below 0, a program was ended by a signal."""
 _RUN = os.urandom(4).hex()
 SAYS_EMPTY = "comes back empty: "
-"""With this, of tables that a restart of their server empties."""
+"""The same, about tables that a restart of their server empties."""
 SAYS_MOVED = "comes back elsewhere: "
-"""With this, of something whose data it dumps without the place where they lie."""
+"""The same, about something whose data it dumps without their storage location."""
 
 
 def mark_of(folder: str, run: str = _RUN) -> str:
-    """Return what the dumps of a run of a stack are found by: its lock lets one run at a time."""
+    """Return the mark of all dumps of a run of a stack: its lock allows one run at a time."""
     return f"iotstack-{hashlib.sha256(folder.encode()).hexdigest()[:12]}-{run}"
 
 
 @dataclass(frozen=True, slots=True)
 class PackDumps:
-    """Dump each server into one archive; behind the dumps comes what `tar` reads, if anything."""
+    """Dump each server into one archive; then add the files that `tar` reads, if any."""
 
     output: File
     servers: tuple[SqlServer, ...]
@@ -71,12 +71,12 @@ class PackDumps:
     docker: tuple[str, ...] = ("docker",)
     tar: tuple[str, ...] = ()
     folder: str = ""
-    """Where in the archive the only dump lies; '' for the places of several, from its top."""
+    """The path of the only dump in the archive; '' for several, whose paths start at its top."""
     tries: int = 1
-    """How often a dump is begun that may succeed yet."""
+    """The maximum number of attempts at a dump that may still succeed."""
 
     def commands(self) -> tuple[str, ...]:
-        """Return the dumps, and the tar, as a person would type them."""
+        """Return the dump commands, and the tar, as a user would type them."""
         dumps = (run_in(self.docker, each, "dump").shown for each in self.servers)
         rest = (str(Command(self.tar)),) if self.tar else ()
         return (*(f"{each} >> '{self.output.partial}'" for each in (*dumps, *rest)),)
@@ -84,14 +84,15 @@ class PackDumps:
     def do(self, context: StepContext) -> None:
         """Write the archive under its partial name.
 
-        A server that starts is waited for. One whose dump is not whole keeps no other's from
-        being packed: the record names it as LACKING. Raises StepFailed where none is whole.
+        A server that is starting is waited for. If one dump is incomplete, the others are still
+        packed: the record names it as LACKING. Raises StepFailed if none is complete.
         """
         host = context.host(self.output.role)
         with host.create(self.output.partial) as target:
             hashed = HashedFile(target)
             with (
-                # All of it, though a dump in it may be: IOTstackBackup unpacks each with -z.
+                # Compress the whole archive, though a dump in it may be packed: IOTstackBackup
+                # unpacks with -z.
                 gzip_streams.open_writer(cast("IO[bytes]", hashed)) as stream,
                 tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as archive,
             ):
@@ -102,26 +103,26 @@ class PackDumps:
         context.record(self.output, size_bytes=hashed.size_bytes, sha256=hashed.digest.hexdigest())
 
     def end_left(self, context: StepContext) -> None:
-        """End the dumps of this run that go on in their containers, where that can be done."""
+        """End the dumps of this run that still run in their containers, if possible."""
         for server in self.servers:
             self._end(context.host(self.output.role), server)
 
     def _end(self, host: Host, server: SqlServer) -> None:
         mark = mark_of(self.output.root)
-        with contextlib.suppress(IotstackError):  # the next backup does
+        with contextlib.suppress(IotstackError):  # the next backup ends them
             host.run(run_in(self.docker, server, "end", limit_s=END_LIMIT_S, mark=mark))
 
     def _add_dumps(self, context: StepContext, host: Host, archive: tarfile.TarFile) -> None:
-        """Dump each server into the archive, and learn what the manifest tells of them."""
+        """Dump each server into the archive, and record the facts for the manifest."""
         told, failed = [], {}
-        beside = isinstance(host, LocalHost)  # of another machine's they wait on this one
+        beside = isinstance(host, LocalHost)  # dumps of another machine wait on this one
         folder = os.path.dirname(self.output.partial) if beside else None
         for server in self.servers:
             with tempfile.TemporaryFile(dir=folder) as spool:
                 try:
                     report, size = self._dump_again(context, host, server, spool)
                 except StepFailed as error:
-                    context.advance(0)  # raises Interrupted where that is why it failed
+                    context.advance(0)  # raises Interrupted if that is why it failed
                     failed[server.container] = error
                     context.status(str(error))
                     continue
@@ -139,7 +140,7 @@ class PackDumps:
     def _dump_again(
         self, context: StepContext, host: Host, server: SqlServer, spool: IO[bytes]
     ) -> tuple[SqlReport, int]:
-        """Dump one server, again where that may help; return what the dump holds and its size."""
+        """Dump one server, retrying if that may help; return what the dump holds and its size."""
         for attempt in range(self.tries):
             wait_for_server(context, host, server, self.docker)
             context.status(f"dumping {server.title}")
@@ -164,7 +165,7 @@ class PackDumps:
         report: SqlReport,
         size: int,
     ) -> None:
-        """Put a dump that waits in a file into the archive; raises StepFailed if it changed."""
+        """Copy a dump from its file into the archive; raises StepFailed if it changed."""
         engine = ENGINES[server.engine]
         spool.seek(0)
         member = f"{self.folder}/{engine.member}" if self.folder else server.member
@@ -192,7 +193,7 @@ class PackDumps:
     def _add_config(
         self, context: StepContext, host: Host, archive: tarfile.TarFile, server: SqlServer
     ) -> None:
-        """Put a server's own settings beside its dump; without them it is whole as well."""
+        """Put a server's own settings beside its dump, which is complete without them as well."""
         try:
             for name, text in config_of(host, server, self.docker):
                 content = text.encode("utf-8", "surrogateescape")
@@ -263,9 +264,9 @@ class PackDumps:
         return replace(report, left_out=told), size
 
     def _add_files(self, context: StepContext, host: Host, archive: tarfile.TarFile) -> int:
-        """Let GNU tar's members follow ours: its end becomes that of the archive.
+        """Append the members of GNU tar to ours: its end becomes that of the archive.
 
-        Returns how many bytes it gave.
+        Returns the number of its bytes.
         """
         said = Messages(context)
         out = cast("IO[bytes]", archive.fileobj)
@@ -283,7 +284,7 @@ class PackDumps:
             out.write(passing.end())
             size += len(passing.end())
             judge_tar(pipe.finish(), said.lines, context)
-        if end != bytes(TAR_END_BYTES):  # sudo that asks for a password ends with 1, as tar may
+        if end != bytes(TAR_END_BYTES):  # sudo that needs a password ends with 1, as tar may
             why = f": {said.lines[-1]}" if said.lines else "."
             raise StepFailed(f"tar did not finish its archive{why}", again=True)
         passing.warn(context)
@@ -298,11 +299,11 @@ def wait_for_server(
     limit_s: float = READY_LIMIT_S,
     settle_s: float = 0,
 ) -> None:
-    """Wait until a server is ready; raises StepFailed where it is not in time.
+    """Wait until a server is ready; raises StepFailed if it is not in time.
 
-    At once where it is stopped, or has not the programs of its engine.
-    With `settle_s` until it lets us in, and has done so for so long: an image makes its
-    databases with a server that is gone a moment later.
+    Raises at once if it is stopped, or has no programs of its engine. With `settle_s`, wait until
+    it has accepted logins for that long: an image creates its databases with a temporary server
+    that ends a moment later.
     """
     deadline = time.monotonic() + limit_s
     since = 0.0
@@ -330,7 +331,7 @@ def wait_for_server(
 
 
 def folders_told(tables: tuple[str, ...]) -> str:
-    """Return what becomes of the folders that tables of MariaDB have of their own."""
+    """Return what happens to the folders that tables of MariaDB have of their own."""
     more = len(tables) - MOST_NAMED
     names = ", ".join(tables[:MOST_NAMED]) + (f" and {more:,} more" if more > 0 else "")
     return (
@@ -340,7 +341,7 @@ def folders_told(tables: tuple[str, ...]) -> str:
 
 
 def facts_of(server: SqlServer, report: SqlReport, size_bytes: int, folder: str) -> dict[str, Any]:
-    """Return what a manifest tells of a dump, as plain values; paths as seen from the stack."""
+    """Return the facts about a dump for the manifest; paths are relative to the stack."""
     databases: dict[str, dict[str, int]] = {name: {} for name in report.databases}
     for table, rows in report.rows.items():
         databases.setdefault(table.database, {})[table.name] = rows
@@ -360,7 +361,7 @@ def facts_of(server: SqlServer, report: SqlReport, size_bytes: int, folder: str)
 
 
 class _Passing:
-    """A stream whose bytes a reader sees while they pass."""
+    """A stream that passes the bytes read from it to a reader as well."""
 
     def __init__(self, source: gzip_streams.Content, reader: Any) -> None:
         self._source = source

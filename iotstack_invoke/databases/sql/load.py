@@ -1,7 +1,7 @@
-"""Loading a dump of SQL into a server of its own that nobody reaches, and counting its rows.
+"""Loading a dump of SQL into a temporary server without clients, and counting its rows.
 
 The server is a container of the same image, environment and command, on no network, with an empty
-folder in the place of its data: the image makes it as at a first start.
+folder instead of its data: the image initialises it as at a first start.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .read_dump import SqlReport, SqlTable, in_memory_told
 from .servers import ENGINES, NOT_LET_IN, SqlServer, count_words, run_in
 
 SQL_PROVEN = "The whole dump is in "
-"""With this begins what is said when a load is proven."""
+"""The first words of the message about a verified load."""
 SYSTEM = ("mariadb", "mysql")
 SQL_ALONE = "iotstack-sql-alone"
 """The container that a dump is loaded into."""
@@ -37,7 +37,7 @@ DUMPS_INSIDE = "/iotstack-dumps"
 INSPECT_FORM = '["{{.Image}}", "{{.Config.User}}", {{json .Config.Env}}, {{json .Config.Cmd}}]'
 SETTLE_S = 2.0
 FIRST_START_LIMIT_S = 900.0
-"""An image makes a new server, and on an SD card that takes minutes."""
+"""An image initialises a new server, and on an SD card that takes minutes."""
 READ_LIMIT_S = 24 * 3600.0
 TABLES_AT_ONCE = 100
 _COUNT = re.compile(r"^(\d+)\|(\d+)\s*$", re.MULTILINE)
@@ -49,13 +49,13 @@ NO_TABLESPACES = r"""
 s/^(CREATE DATABASE .*) TABLESPACE = ("([^"]|"")+"|[^ ;]+)/\1/
 /^SET default_tablespace = /d
 """
-"""For sed: makes of a dump by pg_dumpall one by pg_dumpall --no-tablespaces; no row is changed."""
-# The image made these itself at its first start; an older psql does not know \restrict.
+"""For sed: turns a dump by pg_dumpall into one by pg_dumpall --no-tablespaces; no row changes."""
+# The image created these itself at its first start; an older psql does not know \restrict.
 _EXPECTED = re.compile(r'role "[^"]*" already exists|invalid command \\(un)?restrict')
 
 
 class SqlDump:
-    """A dump in a file of a host, read whole once: several steps ask what it holds."""
+    """A dump in a file of a host, read once: several steps use the report."""
 
     def __init__(self, access: HostAccess, path: str, server: SqlServer) -> None:
         self.access = access
@@ -64,7 +64,7 @@ class SqlDump:
         self._report: SqlReport | None = None
 
     def report(self, context: StepContext) -> SqlReport:
-        """Return what it holds and what is wrong with it; raises StepFailed if it is not there."""
+        """Return what it holds and its problems; raises StepFailed if it is missing."""
         if self._report is None:
             host, engine = self.access.host(context), self.server.engine
             self._report = read_dump(host, self.path, engine, self.access.as_root)
@@ -72,7 +72,7 @@ class SqlDump:
 
 
 def read_dump(host: Host, path: str, engine: str, as_root: tuple[str, ...]) -> SqlReport:
-    """Return what a dump in a file holds; raises StepFailed where it cannot be read."""
+    """Return what a dump in a file holds; raises StepFailed if it cannot be read."""
     reader = ENGINES[engine].reader()
     with host.pipe(Command((*as_root, "cat", "--", path), timeout_s=READ_LIMIT_S)) as pipe:
         while chunk := read_chunk(pipe.stdout):
@@ -84,7 +84,7 @@ def read_dump(host: Host, path: str, engine: str, as_root: tuple[str, ...]) -> S
 
 @dataclass(frozen=True, slots=True)
 class ReadSql:
-    """Read a dump to its end before anything is touched."""
+    """Verify a dump, reading it to its end, before any data change."""
 
     dump: SqlDump
 
@@ -93,7 +93,7 @@ class ReadSql:
         return (f"read '{self.dump.path}' to its end",)
 
     def do(self, context: StepContext) -> None:
-        """Raise StepFailed where the dump is not whole."""
+        """Raise StepFailed if the dump is incomplete."""
         problems = self.dump.report(context).problems
         if problems:
             found = f"The dump of {self.dump.server.title} is damaged: {'; '.join(problems)}."
@@ -105,12 +105,12 @@ UNPACKED_BYTES = 'most=$1; shift; gzip --decompress --stdout -- "$@" | head -c "
 
 @dataclass(frozen=True, slots=True)
 class UnpackSql(HostStep):
-    """Read each dump of a folder to its end before anything is touched; unpack what is packed."""
+    """Verify each dump of a folder to its end before any data change; unpack packed ones."""
 
     folder: str
     engine: str
     may_lack: bool = False
-    """It need not hold any dump."""
+    """The folder may be without dumps."""
 
     def commands(self) -> tuple[str, ...]:
         """Return what is done."""
@@ -122,7 +122,7 @@ class UnpackSql(HostStep):
         return self.access.guarded_root(*words, timeout_s=READ_LIMIT_S)
 
     def do(self, context: StepContext) -> None:
-        """Raise StepFailed where one is not whole, or where there is none."""
+        """Raise StepFailed if a dump is incomplete, or if there are no dumps."""
         host = self.access.host(context)
         engine = ENGINES[self.engine]
         dumps = staged_dumps(host, self.folder, self.engine, self.access.as_root)
@@ -139,7 +139,7 @@ class UnpackSql(HostStep):
             self._without_tablespaces(context, dump)
 
     def _refuse_size(self, context: StepContext, packed: tuple[str, ...]) -> None:
-        """Raise StepFailed where they take more than is free; they are unpacked to count it."""
+        """Raise StepFailed if they need more than the free space; unpacks them to count it."""
         host = self.access.host(context)
         free = free_bytes(host, self.folder) or 0
         words = sh(UNPACKED_BYTES, str(free + 1), *packed)
@@ -150,7 +150,7 @@ class UnpackSql(HostStep):
         refuse_size(context, host, what, counted, self.folder, at_least=counted > free)
 
     def _without_tablespaces(self, context: StepContext, dump: SqlDump) -> None:
-        """Take the tablespaces out of a dump: their folders are not ours to fill."""
+        """Remove the tablespaces from a dump: we must not fill their folders."""
         names = dump.report(context).apart
         if self.engine != "postgres" or not names:
             return
@@ -164,7 +164,7 @@ class UnpackSql(HostStep):
 
 
 def staged_dumps(host: Host, folder: str, engine: str, as_root: tuple[str, ...]) -> dict[str, str]:
-    """Return the dumps in a folder, by the container that each is of; packed or not."""
+    """Return the dumps in a folder, by the name of their container; packed or not."""
     plain = ENGINES[engine].member.removesuffix(".gz")
     words = ("find", folder, "-mindepth", "1", "-maxdepth", "2", "-type", "f")
     told = stat_on(host, (*words, "-printf", "%P\\n"), as_root, 600)
@@ -178,26 +178,26 @@ def staged_dumps(host: Host, folder: str, engine: str, as_root: tuple[str, ...])
 
 @dataclass(frozen=True, slots=True)
 class RunSqlIsolated(HostStep):
-    """Run a server of a container's image on other data, where nobody reaches it.
+    """Run a server of a container's image on other data, unreachable for clients.
 
-    Its environment, passwords included, goes by a file of mode 0600 that is removed at once.
-    Undone: container and file are removed.
+    Its environment, passwords included, is passed in a file of mode 0600 that is removed at once.
+    Undo removes container and file.
     """
 
     journaled_as = "RunSqlAlone"
 
     container: str
-    """Whose image, environment, command and mounts it has."""
+    """The container whose image, environment, command and mounts it has."""
     alone: str
     data: str
     inside: str
     dumps: str
-    """A folder that it sees, read-only, as /iotstack-dumps."""
+    """A folder that is mounted read-only as /iotstack-dumps."""
     environment: str
     settings: tuple[str, ...] = ()
-    """What of its environment is set otherwise."""
+    """Environment variables that differ from the container's."""
     image: str = ""
-    """What to run where there is no such container."""
+    """The image to run if the container does not exist."""
     logs: str = ""
     """A folder inside that it must not share with that container: both write there."""
 
@@ -242,25 +242,25 @@ class RunSqlIsolated(HostStep):
             host.run(self._command(image, user, words), context.log_output)
 
     def undo(self, host: Host) -> None:
-        """Remove it, whether it runs or not, if it is ours."""
+        """Remove it, whether it runs or not, if this tool created it."""
         host.remove([self.environment])
         remove_ours(host, self.access, self.alone)
 
 
 @dataclass(frozen=True, slots=True)
 class CheckMount(CommandStep):
-    """See that a container that was just made will find its data where they are loaded."""
+    """Check that a new container finds its data where they are loaded."""
 
     server: SqlServer
 
     @property
     def command(self) -> Command:
-        """What tells its mounts."""
+        """The command that lists its mounts."""
         form = ("--type", "container", "--format", "{{json .Mounts}}")
         return Command((*self.access.docker, "inspect", *form, self.server.container))
 
     def do(self, context: StepContext) -> None:
-        """Raise StepFailed where it maps another folder, or none."""
+        """Raise StepFailed if it maps another folder, or none."""
         host = self.access.host(context)
         told = read_json(host.run(self.command).out, f"`docker inspect` on {host.name}")
         for each in told.items():
@@ -276,7 +276,7 @@ class CheckMount(CommandStep):
         )
 
     def _is_same(self, host: Host, found: str) -> bool:
-        """Tell whether a path is the folder of the data, links followed."""
+        """Return whether a path is the data folder, following links."""
         if found == self.server.data:
             return True
         told = host.run(Command(("realpath", "-m", "-z", "--", found, self.server.data)))
@@ -285,20 +285,20 @@ class CheckMount(CommandStep):
 
 @dataclass(frozen=True, slots=True)
 class WaitForSql(HostStep):
-    """Wait until a server answers, and warn where it does not let its container's root in.
+    """Wait until a server answers, and warn if it refuses its container's root.
 
-    One that is made anew has done with it when it lets root in for a while.
+    A new server is initialised once it has accepted root for a while.
     """
 
     server: SqlServer
     made_anew: bool = False
 
     def commands(self) -> tuple[str, ...]:
-        """Return what is asked."""
+        """Return the query."""
         return (run_in(self.access.docker, self.server, "ready").shown,)
 
     def do(self, context: StepContext) -> None:
-        """Raise StepFailed where it does not answer in time."""
+        """Raise StepFailed if it does not answer in time."""
         host = self.access.host(context)
         settle_s = SETTLE_S if self.made_anew else 0
         wait_for_server(
@@ -317,7 +317,7 @@ class WaitForSql(HostStep):
 
 @dataclass(frozen=True, slots=True)
 class LoadSql(HostStep):
-    """Load a dump into a server that runs alone, and count the rows of each table."""
+    """Load a dump into an isolated server, and count the rows of each table."""
 
     alone: SqlServer
     dump: SqlDump
@@ -325,9 +325,9 @@ class LoadSql(HostStep):
     """The folder that the server sees as /iotstack-dumps."""
     limit_s: float
     into: dict[str, SqlReport] | None = None
-    """Takes what was proven to be there, by the container of the dump."""
+    """Receives the verified contents, by the container of the dump."""
     beside: SqlDump | None = None
-    """A dump that is loaded behind it: of what the target has and the other one has not."""
+    """A second dump to load: of what the target has and the first dump lacks."""
 
     def _command(self, *words: str) -> Command:
         load = run_in(self.access.docker, self.alone, "load", *words, limit_s=self.limit_s)
@@ -341,7 +341,7 @@ class LoadSql(HostStep):
         return posixpath.join(DUMPS_INSIDE, posixpath.relpath(dump.path, self.below))
 
     def _loads(self, context: StepContext) -> Iterator[Command]:
-        """Yield what is run: MariaDB loads all and counts in one session."""
+        """Yield the commands: MariaDB loads all and counts in one session."""
         if self.alone.engine == "postgres":
             yield from (self._command(self._inside(dump)) for dump in self._dumps)
             return
@@ -353,9 +353,9 @@ class LoadSql(HostStep):
         yield self._command(*words)
 
     def _numbered(self, context: StepContext, dump: SqlDump) -> Iterator[dict[int, SqlTable]]:
-        """Yield the tables whose rows are counted by numbers, no two of both dumps alike.
+        """Yield the tables with the numbers by which rows are counted; unique over both dumps.
 
-        What is loaded behind MariaDB's users comes to the rows of these.
+        What is loaded after MariaDB's users is added to the rows of these.
         """
         report = dump.report(context)
         if dump is self.dump:
@@ -364,12 +364,12 @@ class LoadSql(HostStep):
         return batched(tables, len(self.dump.report(context).rows))
 
     def commands(self) -> tuple[str, ...]:
-        """Return the load, and what is compared."""
+        """Return the load command, and the comparison."""
         inside = (self._inside(dump) for dump in self._dumps)
         return (self._command(*inside).shown, "count the rows of each table")
 
     def do(self, context: StepContext) -> None:
-        """Load and prove; raises StepFailed with what is not there."""
+        """Load and verify; raises StepFailed with what is missing."""
         host, title = self.access.host(context), ENGINES[self.alone.engine].title
         report = self.dump.report(context)
         self._refuse_version(host, report)
@@ -397,7 +397,7 @@ class LoadSql(HostStep):
             self._prove(context, dump, counted)
 
     def _refuse_version(self, host: Host, report: SqlReport) -> None:
-        """Raise StepFailed where PostgreSQL is of another major version than the dump."""
+        """Raise StepFailed if PostgreSQL has another major version than the dump."""
         if self.alone.engine != "postgres" or not report.version:
             return
         here = self._ask(host, "SHOW server_version").strip()
@@ -405,7 +405,7 @@ class LoadSql(HostStep):
             raise StepFailed(version_refusal(self.dump.server, report.version, here))
 
     def _count(self, context: StepContext, host: Host, dump: SqlDump) -> str:
-        """Return what each question for rows is answered, database by database."""
+        """Return the answer to each row count, database by database."""
         return "".join(
             self._ask(
                 host, count_words(some, self.alone.engine), next(iter(some.values())).database
@@ -493,7 +493,7 @@ def timescale_refusal(server: SqlServer) -> str:
 def batched(tables: Iterable[SqlTable], start: int = 0) -> Iterator[dict[int, SqlTable]]:
     """Return tables by number, at most a hundred of one database at once.
 
-    The numbers go on from one to the next; the tables of a database are side by side.
+    The numbers continue from batch to batch; the tables of a database are adjacent.
     """
     ordered = enumerate(sorted(tables, key=lambda each: each.database), start)
     for _, mine in groupby(ordered, lambda each: each[1].database):

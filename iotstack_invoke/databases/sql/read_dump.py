@@ -1,8 +1,8 @@
-"""What a dump of SQL must hold: MariaDB's and PostgreSQL's, read once while they pass. Pure.
+"""What a dump of SQL must hold: MariaDB's and PostgreSQL's, read once as a stream. Pure.
 
-Exit code 0 of a dump program proves little where a shell or a line was between. A whole dump
-has its end marker, and tells how many rows each table has: they are counted again when it was
-loaded. The forms are those of mariadb-dump 10.5 to 11 and pg_dumpall 9.6 to 18.
+Exit code 0 of a dump program proves little if a shell or a connection was between. A complete dump
+has its end marker, and gives the number of rows of each table, which are counted again after the
+load. The forms are those of mariadb-dump 10.5 to 11 and pg_dumpall 9.6 to 18.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from ...core.dataclass import dataclass
 
 _Form = re.Pattern[bytes]
 LONGEST_LINE_BYTES = 4 << 20
-"""What is kept of a line: of a row only its beginning and its end are looked at."""
+"""How much of a line is kept: only the beginning and the end of a row are needed."""
 LONGEST_NAMING_BYTES = 1 << 16
-"""How long a statement may be whose names have newlines, before its rows."""
+"""Maximum length of a statement whose names contain newlines, before its rows."""
 
 
 @dataclass(frozen=True, slots=True)
 class SqlTable:
-    """A table as the dump names it; `name` is quoted already where the server needs that."""
+    """A table as named in the dump; `name` is already quoted if the server needs that."""
 
     database: str
     name: str
@@ -35,30 +35,30 @@ class SqlTable:
 
 @dataclass(frozen=True, slots=True)
 class SqlReport:
-    """What a dump holds; without problems it is whole."""
+    """What a dump holds; without problems it is complete."""
 
     problems: tuple[str, ...]
     databases: tuple[str, ...]
     rows: Mapping[SqlTable, int] = field(default_factory=dict)
-    """For each table that has any rows in the dump, or was said to have none."""
+    """The rows of each table that has any in the dump, or that the dump lists as empty."""
     version: str = ""
-    """Of the server that made it."""
+    """The version of the server that made it."""
     timescale: tuple[str, ...] = ()
     """The databases that have the extension TimescaleDB: a plain load breaks them."""
     left_out: tuple[str, ...] = ()
-    """What the dump program was told to pass over, or passes over, and why."""
+    """What the dump program left out, by option or by itself, and why."""
     apart: tuple[str, ...] = ()
-    """What it puts into folders of its own: tables of MariaDB, tablespaces of PostgreSQL."""
+    """Objects with folders of their own: tables of MariaDB, tablespaces of PostgreSQL."""
     users: tuple[str, ...] = ()
-    """The users of MariaDB, as `name@host`, or the roles that it makes."""
+    """The users of MariaDB, as `name@host`, or the roles that the dump creates."""
     versioned: frozenset[SqlTable] = frozenset()
-    """The tables of MariaDB that keep what their rows were before: these are rows of them, too."""
+    """The tables of MariaDB with row history: old versions of rows count as rows, too."""
     in_memory: tuple[SqlTable, ...] = ()
-    """Those that have rows, and are held in memory only: a restart of the server empties them."""
+    """Tables with rows that are held only in memory: a restart of the server empties them."""
 
 
 def in_memory_told(report: SqlReport) -> str:
-    """Return the tables whose rows a restart of their server loses, and how many these are."""
+    """Return the tables whose rows are lost when their server restarts, and how many they are."""
     return ", ".join(
         f"{each} ({count:,} {'row' if count == 1 else 'rows'})"
         for each in report.in_memory
@@ -74,12 +74,12 @@ class SqlReader(Protocol):
         ...
 
     def report(self) -> SqlReport:
-        """Return what the dump was, at its end."""
+        """Return the report, at the end of the dump."""
         ...
 
 
 class _LineSplitter:
-    """Cuts pieces into lines; of a line that is too long its middle is left out."""
+    """Cuts pieces into lines; the middle of a line that is too long is left out."""
 
     def __init__(self) -> None:
         self._begun = bytearray()
@@ -104,7 +104,7 @@ class _LineSplitter:
 
 
 class _Reader:
-    """What is known of a dump amid its lines, whoever wrote it."""
+    """The state of reading a dump, for both servers."""
 
     def __init__(self) -> None:
         self._lines = _LineSplitter()
@@ -117,9 +117,9 @@ class _Reader:
         self._begun = b""
 
     def _joined(self, line: bytes, quote: bytes, begin: tuple[bytes, ...], form: _Form) -> bytes:
-        """Return a line behind those before it where a newline in a name parts a statement.
+        """Return a line joined to those before it if a newline in a name splits a statement.
 
-        b"" amid such a statement. Only those are looked at that begin so.
+        b"" inside such a statement. Only statements that begin so are checked.
         """
         if not self._begun and not line.startswith(begin):
             return line
@@ -133,7 +133,7 @@ class _Reader:
 
 _MARIA_END = b"FLUSH PRIVILEGES;"
 _MARIA_HAS_END = b"-- This dump ends with " + _MARIA_END
-"""Ours tell so (mariadb.sh): two programs wrote them, each with a marker at its own end."""
+"""Our own dumps have it (mariadb.sh): two programs wrote them, each with its end marker."""
 _MARIA_USE = re.compile(rb"USE `((?:[^`]|``)+)`;")
 _MARIA_INSERT = re.compile(
     rb"(?:INSERT|REPLACE)(?: +IGNORE)? INTO (`(?:[^`]|``)+`)(?: \(.*?\))? VALUES ?(.*)", re.DOTALL
@@ -203,7 +203,7 @@ class MariaReader(_Reader):
         return rows
 
     def _take(self, line: bytes) -> None:
-        if line.startswith(b"DELIMITER "):  # what lies between is the body of a routine
+        if line.startswith(b"DELIMITER "):  # up to the next one is the body of a routine
             self._in_body = line != b"DELIMITER ;"
         elif self._in_body or not (line := self._joined(line, b"`", _MARIA_BEGIN, _MARIA_FORM)):
             return
@@ -230,7 +230,7 @@ class MariaReader(_Reader):
             self._version = _text(found[1])
 
     def _heed_options(self, table: SqlTable, line: bytes) -> None:
-        """Note what a line behind the columns of a table tells of it."""
+        """Record what a line behind the columns of a table says about it."""
         if _MARIA_APART.match(line):
             self._apart[str(table)] = None
         if _MARIA_VERSIONED.match(line):
@@ -255,7 +255,7 @@ class MariaReader(_Reader):
             self._table = table
 
     def _user(self, row: bytes) -> None:
-        """Note the user that a row begins with: its first columns are Host and User."""
+        """Record the user that a row begins with: its first columns are Host and User."""
         if found := _MARIA_USER.match(row):
             host, name = (
                 _text(_MARIA_ESCAPED.sub(lambda each: each[1] or b"'", one))
@@ -264,7 +264,7 @@ class MariaReader(_Reader):
             self._users[f"{name}@{host}"] = None
 
     def report(self) -> SqlReport:
-        """Return what the dump was."""
+        """Return the report on the dump."""
         self.add(b"\n")  # the last line may have no end
         end = "" if self._complete else "-- Dump completed"
         if self._lacks_end:
@@ -346,7 +346,7 @@ class PostgresReader(_Reader):
         if line.startswith(b"-- Name: "):
             self._extension_follows = b"; Type: EXTENSION;" in line
         elif line.startswith(b"-- Data for Name: "):
-            # Only behind this line: a function may hold a line that looks like COPY.
+            # Only after this line: a function may hold a line that looks like COPY.
             self._copy_follows = PG_TABLE_DATA in line
         elif line == b"-- PostgreSQL database dump":
             self._open_databases += 1
@@ -377,7 +377,7 @@ class PostgresReader(_Reader):
             self._databases.append(name)
 
     def report(self) -> SqlReport:
-        """Return what the dump was."""
+        """Return the report on the dump."""
         self.add(b"\n")  # the last line may have no end
         problems = []
         if self._table is not None:
@@ -401,7 +401,7 @@ READERS: Mapping[str, Callable[[], SqlReader]] = {
     "mariadb": MariaReader,
     "postgres": PostgresReader,
 }
-"""By the engine whose dumps they read."""
+"""The readers by the engine whose dumps they read."""
 
 
 def _text(name: bytes) -> str:

@@ -1,7 +1,8 @@
-"""The database servers that are saved as SQL: where their data lie, how they are asked.
+"""The database servers that are dumped as SQL: where their data are, how they are queried.
 
-What runs inside their containers is in mariadb.sh and postgres.sh: POSIX sh, since an image may
-hold nothing else. It takes the password from the container's own environment; we never see it.
+The scripts that run inside their containers are mariadb.sh and postgres.sh: POSIX sh, since an
+image may hold nothing else. They take the password from the container's own environment; we never
+see it.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ if TYPE_CHECKING:
 ASK_LIMIT_S = 600.0
 WHERE_LIMIT_S = 30.0
 NOT_LET_IN = 77
-"""The exit code of mariadb.sh where no password of the environment is right."""
+"""The exit code of mariadb.sh if no password of the environment is right."""
 NO_PROGRAM = 127
-"""That of a container without the programs of its engine, or even a shell."""
+"""That of a container without the programs of its engine, or without a shell."""
 ITS_ROW = "its [[services]] row in hosts.toml has the right database"
 
 WANTS_A_PERSON = 78
-"""The exit code of a script whose last line says what a person must mend before a dump."""
+"""The exit code of a script whose last line says what the user must fix before a dump."""
 
 
 @dataclass(frozen=True)
@@ -41,32 +42,32 @@ class Engine:
     """A kind of database server that is dumped as SQL."""
 
     name: str
-    """Also that of its part, and of the container whose dump lies at the top of the part."""
+    """Also the name of its part, and of the container whose dump is at the top of the part."""
     title: str
     member: str
-    """What a dump is called in the part."""
+    """The name of a dump in the part."""
     homes: tuple[tuple[str, str], ...]
-    """Where its data lie, unless it says otherwise: a folder that is mapped, and what below it."""
+    """The default data folder: a mapped folder, and the path below it."""
     where: str
-    """The question for its folder of data; behind tabs come those that hold more of them."""
+    """The query for its data folder; further folders of its data follow, separated by tabs."""
     first_start: tuple[str, ...]
-    """Settings for its first start: it makes no database by itself."""
+    """Settings for its first start: it creates no database by itself."""
     logs: tuple[tuple[str, str], ...] = ()
-    """For data inside of its container: another folder there that it writes into all the time."""
+    """For data inside its container: another folder there that it writes to all the time."""
     config: tuple[str, ...] = ()
-    """Its files of settings that lie among its data, and are in no dump."""
+    """Its settings files that are among its data, and in no dump."""
     fixed: tuple[str, ...] = ()
-    """Its logs among its data, for du(1) to leave out: they tell nothing of a dump's size."""
+    """Its logs among its data, for du(1) to leave out: they do not count for a dump's size."""
 
     @cached_property
     def script(self) -> str:
-        """What is run in the container; its first word says what is done."""
+        """The script that runs in the container; its first argument selects the action."""
         path = os.path.join(os.path.dirname(__file__), f"{self.name}.sh")
         with open(path, encoding="utf-8") as stream:
             return stream.read()
 
     def reader(self) -> SqlReader:
-        """Return what takes a dump of it in pieces, and tells whether it is whole."""
+        """Return a reader that takes a dump in pieces and reports whether it is complete."""
         from .read_dump import READERS
 
         return READERS[self.name]()
@@ -108,30 +109,30 @@ ENGINES: Mapping[str, Engine] = MappingProxyType({e.name: e for e in (MARIADB, P
 
 @dataclass(frozen=True, slots=True)
 class SqlServer:
-    """A container whose databases are saved as SQL."""
+    """A container whose databases are dumped as SQL."""
 
     container: str
     engine: str
     data: str = ""
-    """Its folder of data on the host; '' where none is mapped that we know."""
+    """Its data folder on the host; '' if no known folder is mapped."""
     inside: str = ""
-    """The same inside of the container."""
+    """The same folder inside the container."""
     apart: tuple[str, ...] = ()
     """Folders on the host that hold more of its data: PostgreSQL's tablespaces."""
 
     @property
     def title(self) -> str:
-        """What people call it."""
+        """The name in messages."""
         return f"{ENGINES[self.engine].title} in container {self.container}"
 
     @property
     def logs_inside(self) -> str:
-        """Inside of the container, where it keeps logs apart from its data; '' for nowhere."""
+        """Its logs folder inside the container, if separate from its data; '' if it has none."""
         return dict(ENGINES[self.engine].logs).get(self.inside, "")
 
     @property
     def logs(self) -> str:
-        """The same on the host."""
+        """The same folder on the host."""
         if not (self.data and self.logs_inside):
             return ""
         below = os.path.relpath(self.logs_inside, self.inside)
@@ -147,7 +148,7 @@ class SqlServer:
 
 
 def server_of(found: InspectedContainer, engine: str) -> SqlServer:
-    """Return a container as a database server, with where its data lie."""
+    """Return a container as a database server, with the location of its data."""
     mapped = {each.inside.rstrip("/"): each.on_host for each in found.mounts}
     name = found.container.name
     for mount, below in ENGINES[engine].homes:
@@ -158,7 +159,7 @@ def server_of(found: InspectedContainer, engine: str) -> SqlServer:
 
 
 def servers_in(found: Iterable[InspectedContainer], table: ServiceTable) -> tuple[SqlServer, ...]:
-    """Return the containers that the table says are dumped as SQL, whether they run or not."""
+    """Return the containers that the table lists as dumped as SQL, whether they run or not."""
     services = ((each, table.service_of(each.container)) for each in found)
     return tuple(
         server_of(each, service.dump)
@@ -170,9 +171,9 @@ def servers_in(found: Iterable[InspectedContainer], table: ServiceTable) -> tupl
 def located(
     host: Host, server: SqlServer, found: InspectedContainer, docker: tuple[str, ...] = ("docker",)
 ) -> SqlServer:
-    """Return a server with its data where it says itself that they lie, mapped by its mounts.
+    """Return a server with the data folder that it reports itself, mapped by its mounts.
 
-    One that does not run, or does not tell, is taken for one as its image has it.
+    The image's default is used for a server that does not run, or does not answer.
     """
     if not found.container.running:
         return server
@@ -198,14 +199,14 @@ def located_in(
     table: ServiceTable,
     docker: tuple[str, ...] = ("docker",),
 ) -> tuple[SqlServer, ...]:
-    """Return the same as servers_in, with their data where those that run say that they lie."""
+    """Return the same as servers_in, with the data folders that running servers report."""
     known = {each.container.name: each for each in found}
     servers = servers_in(known.values(), table)
     return tuple(located(host, each, known[each.container], docker) for each in servers)
 
 
 def rows_told(kind: str, reports: Collection[SqlReport]) -> str:
-    """Return what the dumps of a part hold: `MariaDB: 3 servers, 41 tables, 12,345 rows`."""
+    """Return a summary of the dumps of a part: `MariaDB: 3 servers, 41 tables, 12,345 rows`."""
     counts = {
         "server": len(reports),
         "table": sum(len(each.rows) for each in reports),
@@ -223,9 +224,9 @@ def run_in(
     limit_s: float = ASK_LIMIT_S,
     mark: str = "",
 ) -> Command:
-    """Return the command that dumps, loads or asks in a container; any exit code is accepted.
+    """Return the command that dumps, loads or queries in a container; any exit code is accepted.
 
-    `mark`: what a dump is found by that does not end with us, or that is to be ended.
+    `mark` identifies a dump that may outlive this process, or the dump that is to be ended.
     """
     called = (*docker, "exec", server.container)
     marked = (mark,) if mark else ()
@@ -240,11 +241,12 @@ def run_in(
 def count_words(
     tables: Mapping[int, SqlTable], engine: str, versioned: Collection[SqlTable] = ()
 ) -> str:
-    """Return the question for the rows of tables of one database, by numbers of ours.
+    """Return the query for the rows of tables of one database, by our numbers.
 
-    It is answered as `number|rows`, in any order. Of those of `versioned` also what was before.
+    The answer is `number|rows`, in any order. For the tables of `versioned`, old rows count as
+    well.
     """
-    only = "ONLY " if engine == "postgres" else ""  # what it inherits has rows of its own
+    only = "ONLY " if engine == "postgres" else ""  # rows of inheriting tables are counted there
     ever = dict.fromkeys(versioned, " FOR SYSTEM_TIME ALL")
     return " UNION ALL ".join(
         f"SELECT CONCAT({number}, '|', COUNT(*)) FROM {only}{_full_name(each, engine)}"  # noqa: S608 - quoted by the dump

@@ -1,7 +1,7 @@
-"""What a database server holds and a backup does not: asked, and dumped out of it at its end.
+"""What a database server holds and a backup lacks: queried, and dumped from the old data.
 
-That dump is made when all that could write is stopped, by a server of the same image on the data
-as they lie, which nobody reaches; it is loaded behind the backup's own.
+The dump is made after all that could write has stopped, by an isolated server of the same image on
+the old data; it is loaded after the backup's own dump.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .read_dump import SqlReport
 from .servers import NOT_LET_IN, SqlServer, run_in
 
 SQL_OLD = "iotstack-sql-old"
-"""The container that works once more on the data that are replaced."""
+"""The container that runs once more on the replaced data."""
 SYSTEM = frozenset({"mysql", "template1", "postgres"})
 """Databases that every server has, and dumps name."""
 _INTO = 'umask 077; f=$1; shift; exec "$@" > "$f"'
@@ -33,7 +33,7 @@ def held_in_dump(report: SqlReport) -> Held:
 
 
 def held_by_server(host: Host, server: SqlServer, docker: tuple[str, ...]) -> Held:
-    """Return the names that a server holds; raises StepFailed where it does not tell."""
+    """Return the names that a server holds; raises StepFailed if it does not answer."""
     told = host.run(run_in(docker, server, "held"))
     if told.exit_code:
         why = "its password differs from its environment"
@@ -57,7 +57,7 @@ def _name(told: str, engine: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class SeeSql(HostStep):
-    """See that all that a server holds and its dump does not is to stay, and can be dumped."""
+    """Check that all that a server holds and its dump lacks will be kept, and can be dumped."""
 
     server: SqlServer
     dump: SqlDump
@@ -65,7 +65,7 @@ class SeeSql(HostStep):
     limit_s: float
 
     def commands(self) -> tuple[str, ...]:
-        """Return what is asked, and the dump."""
+        """Return the query, and the dump."""
         tried = (f"{self._dump.shown} > /dev/null",) if self.stays else ()
         return (run_in(self.access.docker, self.server, "held").shown, *tried)
 
@@ -75,7 +75,7 @@ class SeeSql(HostStep):
         return run_in(self.access.docker, self.server, "keep", *lists, limit_s=self.limit_s)
 
     def do(self, context: StepContext) -> None:
-        """Raise StepFailed where something came since the restore looked, or cannot be told."""
+        """Raise StepFailed if something was created after the first check, or the query fails."""
         title = self.server.title
         try:
             here = held_by_server(self.access.host(context), self.server, self.access.docker)
@@ -88,7 +88,7 @@ class SeeSql(HostStep):
             self._try(context)
 
     def _try(self, context: StepContext) -> None:
-        """Dump it into nothing: what cannot be dumped is told before anything is stopped."""
+        """Dump it and discard the output: errors are reported before anything is stopped."""
         host, title = self.access.host(context), self.server.title
         context.status(f"checking that the other data of {title} can be dumped")
         dump = self._dump
@@ -104,18 +104,18 @@ class SeeSql(HostStep):
 
 @dataclass(frozen=True, slots=True)
 class SaveStays(HostStep):
-    """Dump what stays out of a server that runs alone on the old data, and read it to its end."""
+    """Dump what is kept from an isolated server on the old data, and read it to its end."""
 
     old: SqlServer
     dump: SqlDump
-    """Where it is put."""
+    """Where the dump is written."""
     notes: str
-    """A file of the user's, who may ask Docker; the folder of the dumps is root's."""
+    """A file of the user's, who may use Docker; the folder of the dumps is root's."""
     stays: Held
     limit_s: float
 
     def commands(self) -> tuple[str, ...]:
-        """Return the dump."""
+        """Return the dump command."""
         return (f"{self._dump.shown} > '{self.dump.path}'",)
 
     @property
@@ -124,7 +124,7 @@ class SaveStays(HostStep):
         return run_in(self.access.docker, self.old, "keep", *lists, limit_s=self.limit_s)
 
     def do(self, context: StepContext) -> None:
-        """Raise StepFailed where it is not whole."""
+        """Raise StepFailed if the dump is incomplete."""
         host, title = self.access.host(context), self.dump.server.title
         context.status(f"dumping the other data of {title}")
         dump = self._dump
@@ -149,7 +149,7 @@ class SaveStays(HostStep):
 
 
 def lists_of(stays: Held, engine: str) -> tuple[str, str]:
-    """Return the databases and the users as lists for SQL that hold no quote or odd letter."""
+    """Return databases and users as lists for SQL, without quotes or special characters."""
     if engine == "postgres":
         lists = (map(_hex, names) for names in (stays.databases, stays.users))
         quoted = ([f"convert_from(decode('{e}', 'hex'), 'UTF8')" for e in each] for each in lists)

@@ -1,1 +1,1 @@
-"""SQLite: files that are copied whole while their programs write."""
+"""SQLite: consistent copies of files while their programs write."""

@@ -1,6 +1,6 @@
-"""SQLite files of the stack, copied whole while their programs write; tar takes the copies.
+"""SQLite files of the stack, copied consistently while their programs write; tar takes the copies.
 
-The copying itself is a script of its own, since it runs as root: online_copy.py says how.
+A separate script does the copying, since it runs as root: online_copy.py documents it.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from ...hosts.base import Command
 from ...hosts.json_answers import JsonAnswer, read_json
 
 COPIES = "backups/.copies"
-"""Where the copies lie until tar has read them; the lock allows one backup at a time."""
+"""The folder for the copies until tar has read them; the lock allows one backup at a time."""
 OUTSIDE_COPIES = "backups/.copies-outside"
-"""The same for what lies outside of the stack's folder."""
+"""The same for files outside of the stack's folder."""
 SCRIPT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "online_copy.py")
 NO_ROOM = 3
-"""The script's exit code where the copies do not fit."""
+"""The script's exit code if the copies do not fit."""
 LOCK_LIMIT_S = 60.0
-"""How long a copy waits for its lock; a program that keeps everybody out never lets go of it."""
+"""How long a copy waits for its lock; a program with an exclusive lock never releases it."""
 COPY_LIMIT_S = 24 * 3600.0
 LIVE = (
     f"The archive has the live file with its -wal or -journal{MAY_BE_TORN}. Stop its "
@@ -36,7 +36,7 @@ LIVE = (
 class CopySqlite(UndoneByCommand):
     """Copy every SQLite file below the members into the folder `target`.
 
-    Undone: that folder is removed. A file that cannot be copied is a warning.
+    Undo removes that folder. A file that cannot be copied is a warning.
     """
 
     journaled_as = "CopySqlite"
@@ -47,15 +47,15 @@ class CopySqlite(UndoneByCommand):
     target: str
     limit_s: float = LOCK_LIMIT_S
     far: bool = False
-    """The files are another machine's: its Python is given the text of the script."""
+    """The files are another machine's: its Python receives the text of the script."""
     known: tuple[str, ...] = ()
-    """The files that were databases when they were copied last: they must be still."""
+    """The files that were databases at the last copy: they must still be databases."""
 
     @property
     def command(self) -> Command:
         """The script with its request.
 
-        What is shown tells not what is `known`: by that a part is judged to be made already.
+        The shown command leaves out `known`: by that text a part counts as already made.
         """
         request = {
             "folder": self.folder,
@@ -64,7 +64,7 @@ class CopySqlite(UndoneByCommand):
             "target": self.target,
             "limit_s": self.limit_s,
         }
-        # Alone with Python's own library, whatever the environment says; names as they are.
+        # Only Python's own library, regardless of the environment; undecodable names are kept.
         alone = ("-I", "-S", "-X", "utf8")
         as_root = self.access.as_root
         python, asked = (sys.executable, *alone, SCRIPT), json.dumps(request)
@@ -74,7 +74,7 @@ class CopySqlite(UndoneByCommand):
         if self.far:
             name = os.path.basename(SCRIPT)
             called = str(Command((*as_root, "python3", *alone, name, asked)))
-            # It may outlive the line that it came by, and is waited for before anything is undone.
+            # It may outlive its connection, and is waited for before anything is undone.
             words = (*as_root, "python3", *alone, "-c", _script_text(), told)
             words = self.access.guarded(*words).argv
         return Command(words, frozenset({0, NO_ROOM}), COPY_LIMIT_S, called)
@@ -84,7 +84,7 @@ class CopySqlite(UndoneByCommand):
         return (self.command.shown,)
 
     def do(self, context: StepContext) -> None:
-        """Copy them; raises StepFailed, with the numbers, where they do not fit."""
+        """Copy them; raises StepFailed, with the numbers, if they do not fit."""
         host = self.access.host(context)
         self.undo(host)
 
@@ -129,7 +129,7 @@ class CopySqlite(UndoneByCommand):
 
     @property
     def undo_command(self) -> Command:
-        """What removes the folder."""
+        """The command that removes the folder."""
         return Command((*self.access.as_root, "rm", "-rf", "--", self.target), timeout_s=600)
 
 
@@ -139,5 +139,5 @@ def _script_text() -> str:
 
 
 def shown(name: str) -> str:
-    """Return a name for people, in which bytes that are no UTF-8 are escaped."""
+    """Return a printable name, in which bytes that are not UTF-8 are escaped."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

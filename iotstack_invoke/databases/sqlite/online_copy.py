@@ -2,14 +2,15 @@
 
     python -I -S -X utf8 online_copy.py '{"folder": …, "members": …, "exclusions": …, "target": …}'
 
-`known`, which may lack: the files that were databases when they were copied last.
+`known`, optional: the files that were databases at the last copy.
 
-One JSON line a file on its output. It stands alone, and changes nothing below the folder. What
-opening a live file read-only does (SQLite 3.40, each measured): of a WAL database that nobody
-has open it leaves -wal and -shm; with a -wal but no -shm it leaves a -shm; beside an empty file
-it *removes* the -wal; with a hot journal it fails. None of these is opened: they are copied as
-files while nobody writes (sizes and dates stay), and SQLite recovers the copy. A -shm that is
-there is written to, as by any reader: the next program that opens the database makes it anew.
+It prints one JSON line a file, imports nothing of this package, and changes nothing below the
+folder. What opening a live file read-only does (SQLite 3.40, each measured): for a WAL database
+that no process has open it leaves -wal and -shm; with a -wal but no -shm it leaves a -shm; beside
+an empty file it *removes* the -wal; with a hot journal it fails. None of these is opened: they are
+copied as files while no process writes (sizes and dates do not change), and SQLite recovers the
+copy. An existing -shm is written to, as by any reader: the next program that opens the database
+recreates it.
 """
 
 from __future__ import annotations
@@ -33,31 +34,31 @@ from typing import Any
 MAGIC = b"SQLite format 3\0"
 BESIDE = ("-wal", "-journal", "-shm")
 LEAST_BYTES = 512
-"""A database is some pages, each a power of two from here on."""
+"""A database consists of pages, each a power of two from here on."""
 PAGES_AT_ONCE = 1000
-"""A step is short enough to notice soon that whoever asked is gone."""
+"""A step is short enough to notice soon that the parent process ended."""
 CHUNK_BYTES = 1 << 20
 COPYING_LIMITS = 10
-"""A copy that gets on may take so many times as long as a wait for its lock."""
+"""A copy that makes progress may take this many times the wait for its lock."""
 SETTLED_S = 0.05
-"""Dates of files go by the kernel's tick, up to 10 ms: a younger one may hide another write."""
+"""File dates have a resolution of up to 10 ms (the kernel's tick), and may hide a later write."""
 PAUSE_S = 0.1
 FREE_SHARE = 0.05
 FREE_BYTES = 50_000_000
-"""What stays free on the disk, or FREE_SHARE of it if that is less."""
+"""The space that stays free on the disk, or FREE_SHARE of it if that is less."""
 NO_ROOM = 3
-"""The exit code where the copies do not fit."""
+"""The exit code if the copies do not fit."""
 SUPER_JOURNAL = b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7"
-"""The end of a journal that names another file: SQLite would look for it, and may remove it."""
+"""The end of a journal that names another file: SQLite would open it, and may remove it."""
 
 HEAD_BYTES = 12
-"""So much of what lies beside a database tells whether it is SQLite's own."""
+"""How many first bytes of a file beside a database show whether it is SQLite's own."""
 HEADS = {
     "-wal": (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83"),
     "-journal": (b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7",),
     "-shm": tuple((3_007_000).to_bytes(4, order) for order in ("little", "big")),
 }
-"""How they begin (sqlite.org/fileformat.html); or with zeros: new, or of no use any more."""
+"""How they begin (sqlite.org/fileformat.html); or with zeros: new, or no longer used."""
 WAL_MODE = 2
 """Bytes 18 and 19 of a database in WAL mode."""
 
@@ -65,7 +66,7 @@ PARENT = os.getppid()
 
 
 class Locked(Exception):
-    """Somebody writes, or keeps everybody out; it may pass."""
+    """Another process writes, or holds an exclusive lock; it may pass."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +78,9 @@ class Database:
     device: int
     inode: int
     size_bytes: int
-    """With what lies beside it by a name of SQLite's own files."""
+    """With the files beside it that have names of SQLite's own files."""
     has_more: bool
-    """A -wal or a -journal lies beside it."""
+    """It has a -wal or a -journal."""
 
 
 def main(request: dict[str, Any]) -> int:
@@ -91,7 +92,7 @@ def main(request: dict[str, Any]) -> int:
         for member in request["members"]
         for each in databases(folder, posixpath.normpath(member), request["exclusions"])
     ]
-    # Of several names of one file, SQLite's own is the one that has a -wal or a -journal.
+    # If a file has several names, SQLite's own is the one that has a -wal or a -journal.
     found.sort(key=lambda each: (not each.has_more, each.name))
     known = set(request.get("known", ())) - {each.name for each in found}
     for name, why in spoilt(folder, sorted(known), request["members"], request["exclusions"]):
@@ -129,7 +130,7 @@ def main(request: dict[str, Any]) -> int:
 
 
 def tell(**facts: Any) -> None:
-    """Say one line; raises OSError where nobody hears it any more."""
+    """Print one line; raises OSError if the reader is gone."""
     os.write(1, json.dumps(facts).encode("ascii") + b"\n")
 
 
@@ -154,15 +155,15 @@ def databases(folder: str, member: str, exclusions: list[str]) -> Iterator[Datab
                 size_bytes, has_more = status.st_size + sum(sizes), any(sizes[:2])
                 yield Database(*(name, path, status.st_dev, status.st_ino, size_bytes), has_more)
         except OSError:
-            continue  # gone, or not for us: tar tells
+            continue  # removed, or not readable: tar reports it
 
 
 def spoilt(
     folder: str, names: list[str], members: list[str], exclusions: list[str]
 ) -> Iterator[tuple[str, str]]:
-    """Return which files that were databases are none any more, and why; one that is gone may be.
+    """Return which files are no longer databases, and why; removed files are left out.
 
-    Without its first bytes nothing tells a database from any other file but what it was before.
+    If its first bytes are gone, only the earlier list shows that a file was a database.
     """
     patterns = [re.compile(pattern_of(each)) for each in exclusions]
     tops = tuple(f"{posixpath.normpath(each)}/" for each in members)
@@ -183,13 +184,13 @@ def spoilt(
 
 
 def pattern_of(exclusion: str) -> str:
-    r"""Return the regular expression of a wildcard as tar has it: * matches /, \* is a star."""
+    r"""Return the regular expression of tar's wildcard: * matches /, \* is a star."""
     plain = re.sub(r"\\(.)", lambda m: f"[{m[1]}]" if m[1] in r"*?[\\" else m[1], exclusion)
     return fnmatch.translate(plain.replace("[^", "[!"))
 
 
 def is_database(path: str, size_bytes: int) -> bool:
-    """Tell whether a file begins as a database; the size spares the opening of most others."""
+    """Return whether a file begins as a database; the size saves opening most others."""
     if size_bytes < LEAST_BYTES or size_bytes % LEAST_BYTES:
         return False
     return header(path, len(MAGIC)) == MAGIC
@@ -217,7 +218,7 @@ def header(path: str, size_bytes: int) -> bytes:
 
 
 def size_of(path: str) -> int:
-    """Return the size of a file, 0 where there is none."""
+    """Return the size of a file, 0 if it is missing."""
     try:
         return os.lstat(path).st_size
     except OSError:
@@ -228,9 +229,9 @@ def size_of(path: str) -> int:
 
 
 def copied(path: str, copy: str, limit_s: float) -> tuple[str, str]:
-    """Copy one database; return how that ended and why, in words."""
+    """Copy one database; return the outcome and the reason, in words."""
     state, why = "", ""
-    for _ in range(2):  # what is damaged twice is damaged itself
+    for _ in range(2):  # damaged twice: the database itself is damaged
         try:
             take(path, copy, limit_s)
             why = damage(copy)
@@ -254,7 +255,7 @@ def copied(path: str, copy: str, limit_s: float) -> tuple[str, str]:
 
 
 def take(path: str, copy: str, limit_s: float) -> None:
-    """Copy one database from a moment at which it is whole; raises Locked where none comes."""
+    """Copy one database at a consistent moment; raises Locked if there is none in time."""
     started = time.monotonic()
     while True:
         remove(copy, ("", *BESIDE))
@@ -274,7 +275,7 @@ def take(path: str, copy: str, limit_s: float) -> None:
 
 
 def identity(path: str) -> tuple[int, int]:
-    """Return which file a path leads to; raises OSError where a link leads out of the folder."""
+    """Return which file a path leads to; raises OSError if a link leads out of the folder."""
     status = os.lstat(path)
     if os.path.realpath(path) != path:
         raise OSError("a link took the place of one of its folders")
@@ -282,23 +283,23 @@ def identity(path: str) -> tuple[int, int]:
 
 
 def refuse_another(path: str, before: tuple[int, int]) -> None:
-    """Raise Locked where a path leads to another file than before."""
+    """Raise Locked if a path leads to another file than before."""
     if identity(path) != before:
         raise Locked("it was replaced meanwhile")
 
 
 def must_be_quiet(path: str) -> bool:
-    """Tell whether a connection would leave files beside it: nobody has it open as WAL."""
+    """Return whether a connection would leave files beside it: no process has it open as WAL."""
     modes = header(path, 20)[18:]
     has_wal, has_index = (os.path.lexists(path + each) for each in ("-wal", "-shm"))
     return (has_wal or WAL_MODE in modes) and not (has_wal and has_index)
 
 
 def take_live(path: str, copy: str, limit_s: float) -> None:
-    """Let SQLite copy it, together with whoever has it open.
+    """Copy it with SQLite, while other processes have it open.
 
-    One read transaction around all steps: without it each write of another's restarts the copy,
-    for ever (measured at a write each 20 ms).
+    One read transaction covers all steps: without it each write of another process restarts the
+    copy, forever (measured at a write each 20 ms).
     """
     try:
         with (
@@ -320,18 +321,18 @@ def take_live(path: str, copy: str, limit_s: float) -> None:
         if not name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN")):
             raise
         remove(copy, ("", *BESIDE))
-        take_quiet(path, copy)  # a hot journal: whoever wrote it is gone
+        take_quiet(path, copy)  # a hot journal: its writer is gone
 
 
 def connected(path: str, way: str, limit_s: float) -> sqlite3.Connection:
-    """Return a connection without transactions of its own."""
+    """Return a connection without implicit transactions."""
     name = urllib.parse.quote(os.fsencode(path))
     uri = f"file:{name}?{way}"
     return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=limit_s)
 
 
 def tick(deadline: float) -> None:
-    """Raise Locked where it takes too long; end where whoever asked is gone."""
+    """Raise Locked after the deadline; exit if the parent process is gone."""
     if os.getppid() != PARENT:
         sys.exit(1)
     if time.monotonic() > deadline:
@@ -339,7 +340,7 @@ def tick(deadline: float) -> None:
 
 
 def take_quiet(path: str, copy: str) -> None:
-    """Copy it as files, in a moment in which nobody writes; let SQLite recover the copy."""
+    """Copy it as files while no process writes; let SQLite recover the copy."""
     now, before = time.time(), moment(path)
     if any(abs(now - changed_ns / 1e9) < SETTLED_S for _, _, changed_ns in before.values()):
         raise Locked("it was written to just now")
@@ -354,7 +355,7 @@ def take_quiet(path: str, copy: str) -> None:
 
 
 def moment(path: str) -> dict[str, tuple[int, int, int]]:
-    """Return what changes with any write: each file that is there, its size and its date."""
+    """Return what changes with any write: size and date of each existing file."""
     found = {}
     for each in ("", *BESIDE):
         with contextlib.suppress(FileNotFoundError):
@@ -373,7 +374,7 @@ def take_bytes(path: str, copy: str) -> None:
 
 
 def recover(copy: str) -> None:
-    """Let SQLite roll a copy back, or its -wal forward."""
+    """Make SQLite roll a copy back, or apply its -wal."""
     if size_of(copy + "-journal"):
         with open(copy + "-journal", "rb") as stream:
             stream.seek(-min(len(SUPER_JOURNAL), size_of(copy + "-journal")), os.SEEK_END)
@@ -386,7 +387,7 @@ def recover(copy: str) -> None:
 
 
 def damage(copy: str) -> str:
-    """Return what SQLite's own check finds wrong with a copy, '' for nothing."""
+    """Return the error of SQLite's own check of a copy, '' for none."""
     with contextlib.closing(connected(copy, "mode=rw", 0)) as database:
         database.execute("PRAGMA trusted_schema = OFF")
         database.execute("PRAGMA ignore_check_constraints = ON")  # functions of the program
@@ -401,10 +402,10 @@ def damage(copy: str) -> str:
 
 
 def keep_others(name: str, path: str, copy: str, patterns: list[re.Pattern[str]]) -> None:
-    """Copy what lies beside a database by a name of SQLite's own files, and is none of them.
+    """Copy files beside a database that have names of SQLite's own files and are not SQLite's.
 
-    Of what was copied tar takes no such file of the live ones: a real one may take its place at
-    any moment, and would spoil the copy. For a folder one is made: that is taken as it lies.
+    tar takes no live file with a copied name: a real SQLite file may replace it at any moment, and
+    would damage the copy. For a folder an empty copy is made: tar takes the live one.
     """
     for ending in BESIDE:
         other, live, target = name + ending, path + ending, copy + ending
@@ -419,7 +420,7 @@ def keep_others(name: str, path: str, copy: str, patterns: list[re.Pattern[str]]
                     tell(file=other, state="other", why="it is a link, a pipe or a device")
             elif not is_of_sqlite(live, ending):
                 take_bytes(live, target)
-                if is_of_sqlite(target, ending):  # one took its place meanwhile
+                if is_of_sqlite(target, ending):  # a real one replaced it meanwhile
                     os.unlink(target)
                     continue
                 keep_owner(live, target)
@@ -432,15 +433,15 @@ def keep_others(name: str, path: str, copy: str, patterns: list[re.Pattern[str]]
 
 
 def is_of_sqlite(path: str, ending: str) -> bool:
-    """Tell whether a file begins as SQLite's own of that name."""
+    """Return whether a file begins as SQLite's own of that name."""
     head = header(path, HEAD_BYTES)
     return not head.strip(b"\0") or head.startswith(HEADS[ending])
 
 
 def keep_tail(live: int, copy: str) -> None:
-    """Add to a copy what lies behind the last page of a database, which SQLite never reads.
+    """Append to a copy the bytes after the last page of a database, which SQLite never reads.
 
-    Not if that is zeros, as where SQLite takes room before it needs it.
+    Not if they are zeros, which SQLite may write to reserve space.
     """
     head = os.pread(live, 100, 0)
     page_bytes = int.from_bytes(head[16:18], "big")
@@ -472,7 +473,7 @@ def keep_owner(path: str, copy: str) -> None:
 
 
 def remove(path: str, endings: tuple[str, ...]) -> None:
-    """Remove a copy, or what lies beside it."""
+    """Remove a copy, or the files beside it."""
     for each in endings:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path + each)
