@@ -1,4 +1,4 @@
-"""Messages are plain English; what a program said last has its full stop before our advice."""
+"""Messages, docstrings and pages are plain English; sentences of programs end before ours."""
 
 import ast
 import io
@@ -98,6 +98,32 @@ def texts_of(source: str) -> Iterator[tuple[int, str]]:
             yield node.lineno, "".join(map(str, parts))
         elif isinstance(node, ast.Constant) and id(node) not in passed:
             yield node.lineno, str(node.value)
+
+
+TRANSLATED = r"\b(no|some|any)body\b|\banew\b|\bas it was\b|\blets? (us in|go)\b"
+"""What docstrings, comments and pages of docs/ must not say either; they may quote programs."""
+
+
+@pytest.mark.parametrize(
+    "paths",
+    [
+        PACKAGE.rglob("*.py"),
+        PACKAGE.parent.glob("docs/**/*.md"),
+        PACKAGE.parent.glob("*.md"),
+        [PACKAGE.parent / "hosts.toml", PACKAGE.parent / "tasks.py"],
+    ],
+    ids=["package", "docs", "top", "settings and tasks"],
+)
+def test_no_text_reads_as_translated(paths):
+    """Docstrings, comments, decisions, pages and the sample of the settings."""
+    found = [
+        f"{path.name}:{number}: {line.strip()}"
+        for path in sorted(paths)
+        if path.name != "CHANGELOG.md"  # its past entries stay
+        for number, line in enumerate(path.read_text("utf-8").splitlines(), 1)
+        if re.search(TRANSLATED, line)
+    ]
+    assert found == []
 
 
 def test_no_message_reads_as_translated():

@@ -1,4 +1,4 @@
-"""Containers that are stopped for a change and started again, each with its undo."""
+"""Stops containers before a change and starts them afterwards; each step has its undo."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from .up import not_up
 STOP_LIMIT_S = 600.0
 START_LIMIT_S = 600.0
 STOPPING = "stopping "
-"""With this begins what is said when containers are stopped."""
+"""How the status of stopping containers begins."""
 RUNNING_FORM = "{{if .State.Running}}{{.Name}}{{end}}"
 
 
 def wait_for_orphans(host: Host, guard: str) -> None:
-    """Wait until no command of a dead run is left; raises StepFailed where one never ends."""
+    """Wait until no command of a killed run is left; raises StepFailed on timeout."""
     words = ("flock", "--exclusive", "--timeout", str(int(STOP_LIMIT_S)), guard, "true")
     try:
         host.run(Command(words, timeout_s=STOP_LIMIT_S + 10))
@@ -35,7 +35,7 @@ def _stop(access: HostAccess, names: tuple[str, ...]) -> Command:
 
 
 def _start(access: HostAccess, names: tuple[str, ...]) -> Command:
-    """Return what starts them: exit 1 where one cannot be, and then the others are started."""
+    """Return the command that starts them; exit 1 means that some could not be started."""
     return access.guarded_docker("start", *names, timeout_s=START_LIMIT_S).accepting(0, 1)
 
 
@@ -48,7 +48,7 @@ def _those_there(host: Host, docker: tuple[str, ...], names: tuple[str, ...]) ->
 
 
 def _compose_words(host: Host, docker: tuple[str, ...]) -> str:
-    """Return how compose is called there, for people; its plugin where neither is found."""
+    """Return the command of compose on that host, as text; the plugin's if there is none."""
     try:
         return shlex.join(compose_words(host, docker))
     except StepFailed:
@@ -57,7 +57,7 @@ def _compose_words(host: Host, docker: tuple[str, ...]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ContainersStep(CommandStep):
-    """A step that runs one command for containers; without any there is nothing to do."""
+    """A step that runs one command for containers; without containers it does nothing."""
 
     names: tuple[str, ...]
 
@@ -68,7 +68,7 @@ class ContainersStep(CommandStep):
 
 @dataclass(frozen=True, slots=True)
 class StopContainers(ContainersStep):
-    """Stop containers that run. Undone: start them again, in the order in which they started."""
+    """Stop running containers. Undo starts them again, in the order in which they started."""
 
     journaled_as = "StopContainers"
 
@@ -78,16 +78,17 @@ class StopContainers(ContainersStep):
         return _stop(self.access, self.names)
 
     def do(self, context: StepContext) -> None:
-        """Stop them, all at once; each has a minute to put its data away."""
+        """Stop them, all at once; each has a minute to save its data."""
         if self.names:
             context.status(f"{STOPPING}{', '.join(self.names)}; each may take a minute")
             self.access.host(context).run(self.command)
 
     def undo(self, host: Host) -> str:
-        """Start them; one that Docker itself started after a power cut sees what was swapped.
+        """Start them, and return a message about those that could not be started; '' for none.
 
-        One that somebody removed, or that cannot be started any more, keeps no other from being
-        started; return what is to be told of it.
+        They are stopped first: after a power cut Docker itself may have started some, on the
+        data that was swapped in. One that was removed, or that cannot be started, does not
+        prevent the others from starting.
         """
         names = _those_there(host, self.access.docker, self.names)
         told: tuple[str, ...] = ()
@@ -109,9 +110,9 @@ class StopContainers(ContainersStep):
 
 @dataclass(frozen=True, slots=True)
 class StartContainers(ContainersStep):
-    """Start containers that were there before; who waits for them tells which are not up.
+    """Start containers that existed before; WaitForContainers reports those that are not up.
 
-    Undone: stop them.
+    Undo stops them.
     """
 
     journaled_as = "StartContainers"
@@ -127,9 +128,9 @@ class StartContainers(ContainersStep):
             self.access.host(context).run(self.command)
 
     def undo(self, host: Host) -> None:
-        """Stop them; one that is not there any more needs none.
+        """Stop those that still exist.
 
-        Raises StepFailed where one runs on: what is put back next would be put under it.
+        Raises StepFailed if one keeps running: the next steps put files back under it.
         """
         names = _those_there(host, self.access.docker, self.names)
         if names:
@@ -138,7 +139,7 @@ class StartContainers(ContainersStep):
 
 @dataclass(frozen=True, slots=True)
 class CheckStopped(ContainersStep):
-    """See that nobody started containers that were stopped: they would work on what was moved."""
+    """Check that the stopped containers are still stopped: they would use the moved files."""
 
     @property
     def command(self) -> Command:
@@ -146,7 +147,7 @@ class CheckStopped(ContainersStep):
         return Command((*self.access.docker, "inspect", "--format", RUNNING_FORM, *self.names))
 
     def do(self, context: StepContext) -> None:
-        """Raise StepFailed with those that run."""
+        """Raise StepFailed if some are running, with their names."""
         if not self.names:
             return
         told = self.access.host(context).run(self.command).out.split()

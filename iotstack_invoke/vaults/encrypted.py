@@ -421,7 +421,7 @@ def _encrypted_path(path: str) -> str:
 
 def _plain_name(name: str) -> str:
     """Return how others name an encrypted file; '' for the name of any other."""
-    if AGE_ENDING not in name:  # of ten thousand files nobody wants to know more
+    if AGE_ENDING not in name:  # not more: there may be ten thousand files
         return ""
     partial = PARTIAL if name.endswith(PARTIAL) else ""
     encrypted = name.removesuffix(PARTIAL)

@@ -116,7 +116,7 @@ class BackupFacts:
     """When earlier runs of this set began; if empty, every such set in a vault is another's."""
     replaces: bool = False
     """Other sets of its name are replaced (--force)."""
-    is_made_anew: bool = False
+    is_rebuilt: bool = False
     """All parts are made, even if they exist."""
     copies_wait: bool = False
     """It is not complete here yet: what it replaces in vaults is kept until then."""
@@ -440,7 +440,7 @@ def _compared(archive: Rule) -> Rule:
     def body(job: Job) -> Iterator[Step]:
         yield from archive.body(job)
         facts: BackupFacts = job.facts
-        before = facts.replaced.made if facts.replaced and facts.is_made_anew else ()
+        before = facts.replaced.made if facts.replaced and facts.is_rebuilt else ()
         kind = (split_set_name(posixpath.basename(job.output.path)) or ("", ""))[1]
         for part in before:
             if part.kind == kind and facts.replaced:

@@ -155,7 +155,7 @@ def loaded_sql(kind: str) -> Rule:
                 settings=ENGINES[engine].first_start,
                 image=facts.images[server.container],
             )
-            yield WaitForSql(access, alone, made_anew=True)
+            yield WaitForSql(access, alone, is_new=True)
             dump = SqlDump(access, load.staged, server)
             proven = facts.proven
             yield LoadSql(access, alone, dump, stage, SQL_LIMIT_S, proven)

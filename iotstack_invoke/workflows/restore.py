@@ -687,7 +687,7 @@ def _load_sql(facts: RestoreFacts, load: SqlImport, dump: SqlDump) -> Iterator[S
         logs=server.logs_inside,
     )
     alone = replace(server, container=SQL_ALONE)
-    yield WaitForSql(access, alone, made_anew=True)
+    yield WaitForSql(access, alone, is_new=True)
     loading = LoadSql(access, alone, dump, stage, SQL_LIMIT_S)
     if load.stays:
         loading = replace(loading, beside=SqlDump(access, load.stays_at, server))

@@ -104,11 +104,11 @@ class Start:
         # A run that was to replace a set, and was killed before the new one was complete, starts
         # over.
         replaces = options.force or records.replaces
-        anew = options.force or (replaces and not _is_of(own, records))
-        if not anew:
+        rebuilt = options.force or (replaces and not _is_of(own, records))
+        if not rebuilt:
             refuse_damaged(environment, own, records, listed)
             facts, kept = with_kept(facts, own, records)
-        if own and own.pinned and anew:
+        if own and own.pinned and rebuilt:
             raise Refused(f"{runtag} is pinned. Unpin it first: inv pin --remove.")
         finished = bool(own and "manifest" in own.files)
         for name in environment.vaults:
@@ -124,7 +124,7 @@ class Start:
                     force=replaces,
                     dry=dry,
                 )
-        if anew:
+        if rebuilt:
             of_that_name = _of_that_name(environment, runtag, own, listed)
             refuse_to_lose(environment, of_that_name, facts)
             facts = begun_in_a_second_of_its_own(facts, of_that_name.values())
@@ -139,12 +139,12 @@ class Start:
             claim=records.claim,
             earlier_utc=records.earlier_utc,
             replaces=replaces,
-            is_made_anew=anew,
-            copies_wait=anew or (replaces and not _is_whole(own)),
+            is_rebuilt=rebuilt,
+            copies_wait=rebuilt or (replaces and not _is_whole(own)),
             gone=environment.gone(environment.owner.read()) if replaces else (),
             before=before,
-            replaced=_replaced(own, records, anew=anew),
-            text=anew or _wants_text(own, records),
+            replaced=_replaced(own, records, rebuilt=rebuilt),
+            text=rebuilt or _wants_text(own, records),
         )
         known = known_of(own, records, kept)
         plan, notes = _make_plan(environment, runtag, facts, known, listed, own)
@@ -226,10 +226,10 @@ def _is_whole(own: BackupSet | None) -> bool:
     return own is not None and own.state in GOOD
 
 
-def _replaced(own: BackupSet | None, records: RecordFile, *, anew: bool) -> Manifest | None:
+def _replaced(own: BackupSet | None, records: RecordFile, *, rebuilt: bool) -> Manifest | None:
     """Return the manifest of the set that this one replaces; None if it replaces none."""
     manifest = own.manifest if own else None
-    if anew:
+    if rebuilt:
         return manifest or records.replaced
     return manifest if manifest and manifest.started_utc != records.started_utc else None
 
@@ -305,12 +305,12 @@ def _make_plan(
         backup_book(vaults), set_targets(runtag, facts, vaults), environment.roots, facts
     )
     files, notes = stat_everywhere(graph.files, environment.storages, listed)
-    if facts.is_made_anew:
+    if facts.is_rebuilt:
         return decide(graph, files, known, force=("all",)), notes
     parts = own.manifest.parts if own and own.manifest else ()
     # A file with the name of a part that could not be made is not that part.
     failed = {f"pi:{BACKUPS}/{part.file}" for part in parts if part.error} - known.keys()
     files = {file: fact for file, fact in files.items() if str(file) not in failed}
-    anew = ("manifest",) if parts and {e.kind for e in parts} != {*facts.kinds} else ()
+    rebuilt = ("manifest",) if parts and {e.kind for e in parts} != {*facts.kinds} else ()
     unlike = unlike_copies(files, environment.storages, known)
-    return decide(graph, files, known, unlike=unlike, force=anew), notes
+    return decide(graph, files, known, unlike=unlike, force=rebuilt), notes

@@ -91,7 +91,7 @@ def refuse_damaged(
 
 
 def _why_damaged(environment: Environment, own: BackupSet, records: RecordFile) -> str:
-    """Return why a finished set is no longer as it was made; '' if it is."""
+    """Return what changed in a finished set since it was made; '' for nothing."""
     check = environment.checks.newest().get((own.runtag, HERE))
     failed = check if check and not check.good else None
     first = f": {failed.problems[0].rstrip('.')}" if failed and failed.problems else ""

@@ -291,7 +291,7 @@ class WaitForSql(HostStep):
     """
 
     server: SqlServer
-    made_anew: bool = False
+    is_new: bool = False
 
     def commands(self) -> tuple[str, ...]:
         """Return the query."""
@@ -300,7 +300,7 @@ class WaitForSql(HostStep):
     def do(self, context: StepContext) -> None:
         """Raise StepFailed if it does not answer in time."""
         host = self.access.host(context)
-        settle_s = SETTLE_S if self.made_anew else 0
+        settle_s = SETTLE_S if self.is_new else 0
         wait_for_server(
             context, host, self.server, self.access.docker, FIRST_START_LIMIT_S, settle_s
         )

@@ -243,7 +243,7 @@ def test_what_is_refused_after_staging_leaves_no_stage(little_stack):
         assert not (little_stack.folder / "restore" / TAG).exists()
 
 
-def test_a_stage_that_is_older_than_its_archive_is_made_anew(little_stack):
+def test_a_stage_that_is_older_than_its_archive_is_rebuilt(little_stack):
     """A restore that failed left it staged; what came newer into its place is unpacked again."""
     backed_up(little_stack)
     archive = little_stack.folder / f"backups/{TAG}.general-backup.tar.gz"
