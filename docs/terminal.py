@@ -1,10 +1,12 @@
 """Write docs/terminal.svg, the picture of the README: `python docs/terminal.py`.
 
 Runs the program on a sample stack in a temporary folder, with a folder as vault, in a terminal of
-80 columns, and draws what that terminal shows in the end.
+80 columns, and draws what that terminal shows in the end. `--check` compares the texts instead,
+without their numbers: times and sizes differ from run to run.
 """
 
 import fcntl
+import html
 import io
 import os
 import pty
@@ -42,11 +44,28 @@ FILES = {
     "volumes/mosquitto/config/mosquitto.conf": "listener 1883\n",
 }
 NO_CONTAINERS = "#!/bin/sh\n# Stands in for a Docker engine without containers.\n"
+_TEXT = re.compile(r'<text [^>]* y="([^"]*)"[^>]*>([^<]*)</text>')
+_VARIES = re.compile(
+    r"(was made just now|is \d+ minutes? old)|\bnow\b|\d[\d.,]*(\s*(s|min|[kMG]?B)\b)?"
+)
+"""What differs from run to run: ages, times, sizes; an age, as a minute may end in between."""
 _CODE = re.compile(r"\x1b\[(\??[\d;]*)([A-Za-z])|([\r\n])|([^\x1b\r\n]+)")
 
 
-def main() -> None:
-    """Run each command, and write the picture."""
+def main(words: list[str]) -> int:
+    """Write the picture and return 0; with `--check` return 1 if its texts are not current."""
+    made = picture()
+    if "--check" not in words:
+        PICTURE.write_text(made, "utf-8")
+    elif not PICTURE.exists() or texts_of(PICTURE.read_text("utf-8")) != texts_of(made):
+        told = f"{PICTURE} is not what the program shows. Write it: python {sys.argv[0]}\n"
+        sys.stderr.write(told)
+        return 1
+    return 0
+
+
+def picture() -> str:
+    """Run each command, and return the picture."""
     with tempfile.TemporaryDirectory() as top:
         environment = make_sample(Path(top))
         console = Console(record=True, width=COLUMNS, file=io.StringIO())
@@ -56,7 +75,16 @@ def main() -> None:
             console.print(f"[bold green]pi@raspberrypi[/]:[bold blue]~[/] $ iotstack {command}")
             for line in screen(run(command, environment).replace(top, HOME)):
                 console.print(Text.from_ansi(line))
-    PICTURE.write_text(console.export_svg(title="iotstack"), "utf-8")
+    return console.export_svg(title="iotstack", unique_id="terminal")
+
+
+def texts_of(svg: str) -> str:
+    """Return the words of a picture in their order, without numbers, units and line breaks."""
+    rows = dict[str, str]()
+    for row, text in _TEXT.findall(svg):
+        rows[row] = rows.get(row, "") + html.unescape(text)
+    words = "\n".join(rows.values()).replace("\xa0", " ")
+    return re.sub(r"[\s─]+", "", _VARIES.sub("", words))
 
 
 def make_sample(home: Path) -> dict[str, str]:
@@ -127,4 +155,4 @@ def screen(told: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(sys.argv[1:]))

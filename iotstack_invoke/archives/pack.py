@@ -412,7 +412,7 @@ def warn_of_nothing(context: StepContext, host: Host, base: str) -> None:
     if there:
         context.warn(
             f"It contains nothing of {' and '.join(f'{each}/' for each in there)}, although there "
-            "are files in them. If this is not intended, check [[stack.exclude]] and [[services]] "
+            "are files. If this is not intended, check [[stack.exclude]] and [[services]] "
             "in hosts.toml."
         )
 

@@ -349,8 +349,8 @@ def refuse_size(
             told = f"only {left:,} are left ({free:,} are free; other parts need the rest)"
         raise StepFailed(
             f"{what} needs {'at least ' if at_least else ''}{size_bytes:,} bytes when unpacked, "
-            f"but {told} in {folder} on {host.name}. Nothing was unpacked, and the stack was not "
-            "changed."
+            f"but {told} in {folder} on {host.name}. Nothing of it was unpacked, and the stack "
+            "was not changed."
         )
 
 

@@ -71,7 +71,7 @@ def _lesser_parts(before: Manifest, after: Manifest) -> Iterator[str]:
         if part.kind not in now:
             if part.kind != OUTSIDE or not before.outside_sizes:  # else its contents are reported
                 cure = way_out([part.kind])
-                yield f"The {part.kind} part is missing: {was}, this backup has none. {cure}."
+                yield f"The {part.kind} part is missing: {was}, but this backup has none. {cure}."
             continue
         one = now[part.kind]
         is_told = bool(one.error or one.lacking) or part.kind in ("general", OUTSIDE)

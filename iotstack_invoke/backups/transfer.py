@@ -150,7 +150,7 @@ class Send:
         if start:
             return StepFailed(
                 f"The partial copy of {self.target.path} on {target.name} does not match the "
-                "source: it is uploaded again from the start.",
+                "source, or the source is damaged: it is sent again from the start.",
                 again=True,
             )
         known = self._known(context)

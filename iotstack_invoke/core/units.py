@@ -27,7 +27,7 @@ def ambiguity_in(text: str) -> str:
     found = _BARE_M.search(text)
     if not found:
         return ""
-    return f"{found[0]} is ambiguous: write {found[0]}in for minutes, {found[0]}o for months"
+    return f"{found[0]} may mean minutes or months: write {found[0]}o (minutes are not possible)"
 
 
 def read_duration(text: str) -> timedelta:

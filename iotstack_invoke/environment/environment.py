@@ -423,7 +423,8 @@ def _read_as_listed(
         if content is None or len(content) != size_bytes:
             came = "nothing" if content is None else f"{len(content):,} bytes"
             raise _UnlikeListed(
-                f"{name} in {storage.name} was read incompletely: {came} of {size_bytes:,} bytes.",
+                f"{name} in {storage.name} differs from the listing: read {came} instead of "
+                f"{size_bytes:,} bytes.",
                 again=True,
             )
         found[runtag] = None

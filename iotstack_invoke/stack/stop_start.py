@@ -154,6 +154,6 @@ class CheckStopped(ContainersStep):
         running = [name.lstrip("/") for name in told if name.startswith("/")]
         if running:
             raise StepFailed(
-                f"{', '.join(running)} was started meanwhile (by hand, or by Docker), so its new "
-                "data would be lost. Run this again, and do not start containers until it ends."
+                f"Started meanwhile, by hand or by Docker: {', '.join(running)}. New data there "
+                "would be lost. Run this again, and do not start containers until it ends."
             )

@@ -730,7 +730,7 @@ class WriteRestoreText:
         received = storage.write(self.output.partial, io.BytesIO(text), modified_s, 0, len(text))
         if received.sha256 != sha256:
             raise StepFailed(
-                f"{self.output.partial} was changed while it was written (checksum).", again=True
+                f"{self.output.partial} differs from what was written (checksum).", again=True
             )
         context.record(self.output, size_bytes=len(text), sha256=sha256)
 

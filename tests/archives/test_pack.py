@@ -675,7 +675,7 @@ def test_a_stack_of_which_nothing_is_packed_is_told(tmp_path):
     assert warned() == warned("volumes/*") == warned("services/*") == []
     (told,) = warned("*/*")
     assert told.startswith(
-        "It contains nothing of services/ and volumes/, although there are files in them."
+        "It contains nothing of services/ and volumes/, although there are files."
     )
     for each in ("services/x", "volumes/y"):
         (stack / each).rmdir()

@@ -156,7 +156,9 @@ def test_the_beginning_of_another_file_is_found_out(context, source, target):
     context.finished(source, sha256=hashlib.sha256(DATA).hexdigest())
     with open(target.partial, "wb") as stream:
         stream.write(b"?" * 1000)
-    with pytest.raises(StepFailed, match="uploaded again from the start") as failure:
+    with pytest.raises(
+        StepFailed, match="or the source is damaged: it is sent again from the start"
+    ) as failure:
         Send(source, target).do(context)
     assert failure.value.again
     assert os.listdir(target.root) == []

@@ -45,7 +45,7 @@ def test_anything_else_is_wrong_usage(text):
 def test_a_unit_that_could_be_two_is_told(text, meant):
     """Where both minutes and months can be meant, the message names how to write each."""
     assert ambiguity_in(text) == (
-        meant and f"{meant} is ambiguous: write {meant}in for minutes, {meant}o for months"
+        meant and f"{meant} may mean minutes or months: write {meant}o (minutes are not possible)"
     )
 
 

@@ -94,7 +94,7 @@ FIRST_SHARD = 'influxd.real "$@"; f=$(ls "$3"/*.s*.tar.gz | head -n 1)'
 BROKEN = {
     "fails": ('echo "backup: read /x: input/output error" >&2; exit 1', "input/output"),
     "is killed": ('influxd.real "$@" & kill -9 $!; wait $!', "influxd backup"),
-    "cuts a shard": (f'{FIRST_SHARD}; head -c 900 "$f" > "$f.x"; mv "$f.x" "$f"', "not whole"),
+    "cuts a shard": (f'{FIRST_SHARD}; head -c 900 "$f" > "$f.x"; mv "$f.x" "$f"', "is incomplete"),
 }
 
 

@@ -447,7 +447,7 @@ def test_a_text_that_is_not_on_the_disk_as_it_was_written_fails(tmp_path):
     files = (File("pi", name, str(tmp_path)) for name in ("RESTORE.txt", "manifest"))
     context = PlainContext({"pi": Rots(str(tmp_path))})
     with pytest.raises(
-        StepFailed, match=r"RESTORE\.txt\.partial was changed while it was written"
+        StepFailed, match=r"RESTORE\.txt\.partial differs from what was written"
     ) as failure:
         WriteRestoreText(*files, TAG).do(context)
     assert failure.value.again

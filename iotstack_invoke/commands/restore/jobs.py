@@ -84,9 +84,9 @@ class Jobs:
         if gone := sorted(posixpath.basename(each.path) for each in archives - found.keys()):
             self.source.storage.listdir(self.source.folder)  # raises if a vault became unreachable
             raise NotFound(
-                f"{self.runtag} is no longer complete in {self.source.name}: {', '.join(gone)} "
-                "was removed or renamed after the restore began. The stack was not changed. To "
-                "see the backups: inv list"
+                f"{self.runtag} is no longer complete in {self.source.name}. Removed or renamed "
+                f"after the restore began: {', '.join(gone)}. The stack was not changed. To see "
+                "the backups: inv list"
             )
         self._archives = {each: found[each] for each in archives}
         return found

@@ -248,7 +248,7 @@ class Stays:
         last = next((each for each in reversed(told.split("\n")) if each.strip()), "").split()
         if not last or not last[0].isdigit():
             raise StepFailed(
-                f"On {self.target.name}: cannot measure {what}, which are kept beside the data "
+                f"On {self.target.name}: cannot measure the size of {what}, kept beside the data "
                 f"of the backup. The stack was not changed. {EXACT_HINT}"
             )
         return int(last[0])

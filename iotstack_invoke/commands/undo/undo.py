@@ -113,20 +113,28 @@ def tell_death(
     return (told,)
 
 
-NOT_FINISHED = "Rollback incomplete: run `inv undo` to continue."
+def not_finished(target: StackHost) -> str:
+    """Return the message about an incomplete rollback, with the command that continues it."""
+    return f"Rollback incomplete: run `{_undo_of(target)}` to continue."
+
+
+def _undo_of(target: StackHost) -> str:
+    here = isinstance(target.host, LocalHost)
+    return f"inv undo{host_flag('' if here else target.name)}"
 
 
 def what_is_left(target: StackHost, journal: Journal, undone: str) -> str:
     """Return what a failed change left: `undone`, or an incomplete rollback."""
+    again = _undo_of(target)
     try:
         owed = read_text(target.host, target.journal)
     except Interrupted as error:
-        error.left = "Not checked whether everything is undone. To check: `inv undo`"
+        error.left = f"Not checked whether everything is undone. To check: `{again}`"
         raise
     except StepFailed as error:
-        return f"Cannot tell whether everything is undone: {ended(error)} To check: `inv undo`"
+        return f"Cannot tell whether everything is undone: {ended(error)} To check: `{again}`"
     if owed:
-        return NOT_FINISHED
+        return not_finished(target)
     return " ".join((undone, *journal.told))
 
 
@@ -177,7 +185,7 @@ def _undo(
         again = f"inv undo{far} --last-restore"
         if owed := owing.make_private(report):
             with_docker(target)
-            left.append(NOT_FINISHED)
+            left.append(not_finished(target))
             journal.leave_gone = leave_gone
             undo_owed(settings, owing, owed, journal, report)
             left.append("The interrupted run is undone: the stack is in the state before it.")
@@ -214,7 +222,7 @@ def _undo(
         with target.host.create(f"{kept}.undo") as stream:
             stream.write("\n".join(lines).encode())
         target.host.rename(f"{kept}.undo", kept)
-        left.append(NOT_FINISHED)
+        left.append(not_finished(target))
         target.host.rename(kept, target.journal)  # atomic: never both of them, never none
         with report.waiting(GOING_BACK):
             wait_for_orphans(target.host, target.guard)

@@ -56,7 +56,7 @@ def test_a_set_that_is_removed_meanwhile_is_not_found(pi, source):
         code, told = answer()
     assert code == 10, told
     assert f"{TAG} is no longer complete in {'usb' if source == 'usb' else 'this machine'}" in told
-    assert f"{TAG}.general-backup.tar.gz was removed or renamed after the restore began" in told
+    assert f"Removed or renamed after the restore began: {TAG}.general-backup.tar.gz" in told
     assert pi.flows.read_text() == "live"
 
 

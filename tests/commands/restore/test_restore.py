@@ -216,7 +216,7 @@ def test_what_somebody_starts_meanwhile_is_seen(running):
     """It has worked on what was moved: the restore fails, and all is as it was before."""
     running.tool("mv", MOVED.replace("ACT", 'echo true > "$(dirname "$0")/docker.running"'))
     said = restored(running, "--from here", 1)
-    assert "nodered was started meanwhile (by hand, or by Docker)" in said
+    assert "Started meanwhile, by hand or by Docker: nodered. New data" in said
     assert "The stack is in its previous state." in said
     assert flows(running) == "[2]\n"
 

@@ -534,7 +534,7 @@ def test_what_stays_is_measured_or_the_restore_ends_before_it_begins(tmp_path, k
         mine, loads = facts(server=server, more={"influxdb": Held(("home",))}), ()
     look = Stays(target, (), None, "")
     if kind in ("cannot look", "no answer"):
-        with pytest.raises(StepFailed, match=r"Input/output|cannot measure shop"):
+        with pytest.raises(StepFailed, match=r"Input/output|cannot measure the size of shop"):
             look.bytes_of(mine, loads)
     else:
         size = look.bytes_of(mine, loads)

@@ -10,6 +10,7 @@ import socket
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import folders
 import pytest
@@ -25,7 +26,7 @@ from iotstack_invoke.commands.undo.gone import (
     lines_keeping_used,
     lines_without,
 )
-from iotstack_invoke.commands.undo.undo import _last_journal, journal_of, undo
+from iotstack_invoke.commands.undo.undo import _last_journal, journal_of, not_finished, undo
 from iotstack_invoke.core.errors import NotFound
 from iotstack_invoke.engine.journal import owed_in
 from iotstack_invoke.environment.stack_host import StackHost, locked_target
@@ -881,3 +882,10 @@ def test_a_change_is_told_in_words():
     assert change_in([line % ("restored/x", "previous-x"), "torn"]) is None
     assert change_in([line % ("restored/x", folder), '{"done": "pi:restored/x"}']) is None
     assert "(99999999T999999Z)" in str(change_of("previous-a-99999999T999999Z"))
+
+
+@pytest.mark.parametrize(("host", "flag"), [(LocalHost("/x"), ""), (object(), " --host far")])
+def test_what_continues_an_undo_names_the_host(host, flag):
+    """Without it the command would undo on this machine."""
+    told = not_finished(SimpleNamespace(host=host, name="far"))
+    assert told == f"Rollback incomplete: run `inv undo{flag}` to continue."
