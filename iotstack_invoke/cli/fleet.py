@@ -21,6 +21,7 @@ from urllib.parse import quote
 from ..core import processes
 from ..core.dataclass import dataclass
 from ..core.errors import ExitCode, StepFailed, UsageError
+from ..core.nearest import did_you_mean
 from ..core.processes import signals_noted
 from ..environment.stack_host import find_machine
 from ..hosts.local import state_folder
@@ -65,7 +66,9 @@ def choose_hosts(settings: Settings, names: Iterable[str], role: str) -> tuple[s
     """
     chosen = [find_machine(settings, name).name for name in names]
     if role and role not in (*ROLES, EVERY):
-        raise UsageError(f"--hosts {role}: use one of {', '.join((*ROLES, EVERY))}.")
+        known = (*ROLES, EVERY)
+        near = did_you_mean(role, known)
+        raise UsageError(f"--hosts {role}: use one of {', '.join(known)}.{near}")
     of_role = [each.name for each in settings.machines if role in (each.role, EVERY)]
     if role and not of_role:
         raise UsageError(f"--hosts {role}: no host in hosts.toml has this role ([[hosts]] role).")

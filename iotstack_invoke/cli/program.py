@@ -10,7 +10,7 @@ import signal
 import sys
 from collections.abc import Callable, Collection, Iterator
 from types import FrameType
-from typing import NoReturn
+from typing import IO, NoReturn, cast
 
 from invoke.exceptions import Exit, ParseError
 from invoke.parser.context import ParserContext, to_flag
@@ -19,6 +19,7 @@ from invoke.program import Program
 
 from .. import __version__
 from ..core.errors import ExitCode, Interrupted, ended
+from ..reporting.wrapping import columns_of, wrapped
 from .tasks_and_flags import namespace
 
 NEAR = 0.75
@@ -49,6 +50,11 @@ class IotstackProgram(Program):
             with _until_enough():
                 self.print_task_help(str(asked))
                 raise Exit from None
+
+    def print_task_help(self, name: str) -> None:
+        """Print the help of a task."""
+        with contextlib.redirect_stdout(cast("IO[str]", _WrappedStdout(sys.stdout))):
+            super().print_task_help(name)
 
     def parse_cleanup(self) -> None:
         """Handle the flags before the task: `--help backup`, `--list`."""
@@ -85,11 +91,26 @@ class IotstackProgram(Program):
             _end_usage(usage_text(error, names))
 
 
+class _WrappedStdout:
+    """Stdout for what Invoke prints: lines wrap at whole words on a terminal."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+        self._width = columns_of(stream)
+
+    def write(self, text: str) -> int:
+        """Write one text of `print`: a line, or its end."""
+        return self._stream.write(wrapped(text, self._width))
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stream, name)
+
+
 def _end_usage(text: str) -> NoReturn:
     """Print what is wrong with a command line, and exit."""
     from ..reporting.report import as_called
 
-    sys.stderr.write(f"{as_called(text)}\n")
+    sys.stderr.write(f"{wrapped(as_called(text), columns_of(sys.stderr))}\n")
     sys.exit(int(ExitCode.USAGE))
 
 
@@ -119,6 +140,9 @@ def usage_text(error: ParseError, tasks: Collection[str]) -> str:
     elif names := _names_of(word, flags):
         hint = "; ".join(f"{what}: {called} {flag} {shlex.quote(word)}" for what, flag in names)
         hint = f"To name {hint}"
+    elif task and word in _OF_VAULTS:
+        own = next((each for each in _OF_VAULTS if each in flags), "")
+        hint = f"To name a vault: {called} {own} NAME" if own else _NO_VAULT.get(task, "")
     elif near := difflib.get_close_matches(word, known, MOST_NEAR, NEAR) if word else ():
         hint = f"Did you mean {' or '.join(near)}?"
     more = f"All its options: inv --help {task}" if task else "All tasks: inv --list"
@@ -173,6 +197,10 @@ _NAMING = (
     ("a host", "--host"),
 )
 """Kinds of names given without their flag, and the flag."""
+_OF_VAULTS = ("--vault", "--at", "--from", "--to")
+"""The flags that name a vault, or that users expect to name one."""
+_NO_VAULT = {"list": "It always lists here and every vault."}
+"""Tasks for which a vault cannot be named, and why."""
 
 
 def _complete_flag(machine: ParseMachine) -> None:

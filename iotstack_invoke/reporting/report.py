@@ -140,6 +140,10 @@ class Report:
             self._told.append(text)
             self._line(text, style)
 
+    def has_told(self, text: str) -> bool:
+        """Return whether a text was printed during the run; without a terminal none was."""
+        return any(text in told for told in self._told)
+
     def fail(self, text: str) -> None:
         """Print an error, for a user or for cron's mail."""
         self._line(text, "red")
@@ -147,7 +151,7 @@ class Report:
     def failed(self, results: Iterable[JobResult]) -> None:
         """Print at the end which jobs failed and why, without reasons printed before."""
         for each in results:
-            if not any(each.message in told for told in self._told):
+            if not self.has_told(each.message):
                 self.fail(f"{each.job.title}: {each.message}")
 
     def warn(self, text: str) -> None:
@@ -424,7 +428,7 @@ class Report:
         mark, style = _ENDS[result.end.value]
         took = f" ({duration_text(result.seconds)})" if result.was_started else ""
         why = f": {result.message}" if result.message else ""
-        if result.message and any(result.message in each for each in self._told):
+        if result.message and self.has_told(result.message):
             why = ": as above"
         self.tell(f"{mark} {result.job.title}{took}{why}", style=style)
 

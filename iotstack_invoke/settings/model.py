@@ -316,6 +316,7 @@ def load_settings(path: str = "", *, checkout: str = "") -> Settings:
 
 _CURLY = "\u201c\u201d\u201e\u201f\u2018\u2019\u201a\u00ab\u00bb"
 """Quotes as word processors and phones write them."""
+_UNCLOSED = re.compile(r"""Illegal character '\\n'|Unterminated string|Expected "'""")
 _SETTING = re.compile(r"\s*([\w.-]+)\s*=\s*(\S.*?)\s*")
 
 
@@ -324,9 +325,9 @@ def _line_hint(content: bytes, error: str) -> str:
 
     A value of several words is omitted: it may be a command with a secret.
     """
-    found = _AT_LINE.search(error)
+    found, unclosed = _AT_LINE.search(error), " Is a closing quote missing?"
     if not found:
-        return ""
+        return unclosed if _UNCLOSED.search(error) else ""
     line = content.decode("utf-8-sig", "replace").splitlines()[int(found[1]) - 1]
     if header := _HEADER.match(line):  # as in a sentence copied from our documentation
         return f" Put what follows {header[1]} on a new line below it."
@@ -340,7 +341,7 @@ def _line_hint(content: bytes, error: str) -> str:
     if value[0].isalpha() or value[0] in f"/~{_CURLY}":
         straight = f'{key} = "{text}"' if shown else f'{key} = "…"'
         return f"{told}. Use straight quotes for text: {straight}"
-    return told
+    return f"{told}.{unclosed}" if _UNCLOSED.search(error) else told
 
 
 def read_settings(content: Mapping[str, Any], file: str) -> Settings:

@@ -193,6 +193,9 @@ def _mistakes(content: Mapping[str, Any]) -> list[str]:
         if isinstance(owner, dict) and key in owner
     ]
     for title, entries, section in tables:
+        if isinstance(entries, dict):
+            found.append(f"{title}: write {title}, not {title[1:-1]}")
+            continue
         if not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries):
             found.append(f"{title}: must be a list of tables, each under its own {title}")
             continue

@@ -1,10 +1,15 @@
 """The doors: flags that every task has, errors as messages and exit codes, never a traceback."""
 
+import contextlib
+import fcntl
 import os
+import pty
 import re
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import threading
 from pathlib import Path
 from shutil import copytree, ignore_patterns
@@ -36,6 +41,11 @@ def run_by(program, little_stack, line):
     return subprocess.run(
         words, env=little_stack.environment, capture_output=True, text=True, check=False
     )
+
+
+def wrap_as_terminal(line, columns):
+    """Return the rows that a terminal shows of a line."""
+    return [line[begin : begin + columns] for begin in range(0, len(line), columns)]
 
 
 @pytest.fixture
@@ -242,6 +252,10 @@ def test_a_wrong_command_line_is_exit_2(little_stack, line, said):
         ("backup --runtag before the move", "needs quotes: inv backup --runtag 'before the …' ("),
         ("restore --runtga t1", "Did you mean --runtag? (All its options: inv --help restore)"),
         ("restore yes", "Use: inv restore --yes ("),
+        ("sync --to nas", "no option --to. To name a vault: inv sync --vault NAME ("),
+        ("restore --vault nas", "To name a vault: inv restore --from NAME ("),
+        ("prune --from nas", "To name a vault: inv prune --at NAME ("),
+        ("list --at nas", "no option --at. It always lists here and every vault. ("),
         ("prune --keep-dayly 3", "Did you mean --keep-daily or --keep-"),
         ("bakcup", "Did you mean backup? (All tasks: inv --list)"),
         ("--help bakcup", "Did you mean backup? (All tasks: inv --list)"),
@@ -264,6 +278,28 @@ def test_a_wrong_command_line_is_told_with_what_to_write(little_stack, program, 
     assert told.stderr.count("\n") == 1
     assert told.stderr.startswith(("inv ", "There is no task ", "An argument is missing."))
     assert told.stdout == ""
+
+
+@pytest.mark.parametrize("line", ["list --at nas", "--list x", "--help restore"])
+def test_no_word_is_broken_at_a_terminal(little_stack, line):
+    """Rows of 61 columns; what is piped stays in lines of any length."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 61, 0, 0))
+    words, environment = little_stack.words(line), {**little_stack.environment, "TERM": "dumb"}
+    shown = subprocess.Popen(words, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
+    os.close(theirs)
+    told = ""
+    with contextlib.suppress(OSError):  # as it ends at a terminal that is closed
+        while piece := os.read(ours, 65536):
+            told += piece.decode()
+    shown.wait()
+    os.close(ours)
+    piped = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    for row in [row for each in told.splitlines() for row in wrap_as_terminal(each, 61)]:
+        assert row.split()[-1:] in (
+            [],
+            *[[each] for each in (piped.stdout + piped.stderr).split()],
+        )
 
 
 @pytest.mark.parametrize("program", ["iotstack", "inv"])

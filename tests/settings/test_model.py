@@ -202,7 +202,7 @@ def test_an_exclusion_is_kept_as_the_archive_names_it(written, kept):
         ("stack = 3", "stack: must be a table: [stack]"),
         ("influxdb = []", "influxdb: must be a table: [influxdb]"),
         ("vaults = 3", "[[vaults]]: must be a list of tables, each under its own [[vaults]]"),
-        ("[vaults]", "[[vaults]]: must be a list of tables, each under its own [[vaults]]"),
+        ("[vaults]", "[[vaults]]: write [[vaults]], not [vaults]"),
         ("[stack]\nkeep = true", "[stack]: keep = True must be a whole number"),
         ("[stack]\nkeep = 2.0", "[stack]: keep = 2.0 must be a whole number"),
         ('[stack]\nkeep = "5"', "[stack]: keep = '5' must be a whole number"),
@@ -1184,6 +1184,25 @@ def test_a_broken_file_is_a_mistake_that_names_the_file(tmp_path, content, told)
     with pytest.raises(SettingsError, match=told) as refusal:
         load_settings(str(file))
     assert str(file) in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ('[stack]\nfolder = "/x\nkeep = 3\n', 'line 2, column 13). Line 2: folder = "/x. Is'),
+        ("[stack]\nfolder = '/x\nkeep = 3\n", 'Expected "\'" (at end of document). Is'),
+        ('[stack]\nfolder = "/x', "Unterminated string (at end of document). Is"),
+        ("[stack]\nfolder = '/x", "(at end of document). Is"),
+        ('[[hooks.before_backup]]\ncommand = ["a", "b\n', "Line 2: command = …. Is"),
+    ],
+)
+def test_a_missing_closing_quote_is_told(tmp_path, content, told):
+    """The parser names a character that no editor shows."""
+    file = tmp_path / "hosts.toml"
+    file.write_text(content)
+    with pytest.raises(SettingsError) as refusal:
+        load_settings(str(file))
+    assert str(refusal.value).endswith(f"{told} a closing quote missing?")
 
 
 @pytest.mark.parametrize("between", [" ", ", "])

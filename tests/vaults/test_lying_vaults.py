@@ -66,7 +66,7 @@ def test_sync_tells_of_no_delivery_that_is_not_seen(pi, does):
     assert "two was not copied to usb" in late.stderr
     pi.usb.rename(pi.usb.with_name("away"))
     told = pi.run("sync")
-    assert "it is missing at least 2 backups: two, one." in told.stderr
+    assert "Cannot tell what usb has. Not copied yet: two, one." in told.stderr
     pi.usb.with_name("away").rename(pi.usb)
     is_honest_again(pi, pi.usb, "one")
 

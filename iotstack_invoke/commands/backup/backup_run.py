@@ -60,7 +60,7 @@ from ..vaults.replication import (
     differs_there,
     drop_mark,
     manifest_copy,
-    owed_here,
+    unlisted,
     unmark,
     write_damages,
 )
@@ -128,11 +128,15 @@ def how_it_went(manifest: Manifest | None, *, made_all: bool, noted: Collection[
     return "warnings" if noted else "complete"
 
 
-def failures_told(result: RunResult) -> list[str]:
-    """Return what failed and why; jobs that failed for the same reason are grouped."""
+def failures_told(result: RunResult, report: Report) -> list[str]:
+    """Return what failed and why; jobs that failed for the same reason are grouped.
+
+    A reason that a terminal shows already, in the line of its step, is not repeated.
+    """
     names: dict[str, list[str]] = {}
     for each in result.failed:
-        names.setdefault(each.message, []).append(each.job.title)
+        why = "failed, see above" if report.has_told(each.message) else each.message
+        names.setdefault(why, []).append(each.job.title)
     return [f"{', '.join(dict.fromkeys(told))}: {why}" for why, told in names.items()]
 
 
@@ -324,13 +328,7 @@ class _BackupRun:
         taken = {e.job.output.role for e in made.failed if ADVICE in e.message}
         others = [each for each in self.environment.vaults if each not in reached]
         away = [
-            Delivery(
-                name,
-                self.environment.vaults[name],
-                lacking=owed_here(self.environment, name, here),
-            )
-            for name in others
-            if name not in self.listed
+            unlisted(self.environment, name, here) for name in others if name not in self.listed
         ]
         # One that answered is checked, though it has no copy: it may be full, or read-only.
         answered = [each for each in others if each in self.listed]
@@ -400,7 +398,7 @@ class _BackupRun:
         self.lock.hold_again()
         log = self._open_log()
         manifest = self.environment.manifest(self.runtag)
-        problems = failures_told(result)
+        problems = failures_told(result, self.report)
         made = manifest.made if manifest else ()
         problems += [f"{p.kind} part: {why}" for p in made for why in p.lacking.values()]
         problems += map(self._unproven_told, self.unproven)
@@ -440,9 +438,11 @@ class _BackupRun:
         if not problems:
             records.end()
         self._summary(manifest, took)
-        again = f"To finish it, run the same command with --runtag '{self.runtag}'."
+        again = f" To finish it, run the same command with --runtag '{self.runtag}'."
+        if made_all and any(self.runtag in each.owed for each in self.late):
+            again = ""  # its copies alone are missing, and their line says what delivers them
         if damages:
-            again = f"To see what to do: inv verify --runtag '{self.runtag}' --at here"
+            again = f" To see what to do: inv verify --runtag '{self.runtag}' --at here"
         return self._verdict(problems, late, warnings, hooked.failures, again, made_all=made_all)
 
     def _drop(self, storage: Storage, folder: str, manifest: Manifest) -> list[str]:
@@ -475,7 +475,7 @@ class _BackupRun:
                 records,
                 lambda plan, own: self._do(plan, own, reporter),
             )
-        problems += failures_told(result)
+        problems += failures_told(result, self.report)
         without_log = {each.job.output.role for each in result.failed}
         unlike = self._compare()
         for vault in reached:
@@ -555,10 +555,10 @@ class _BackupRun:
         made_all: bool,
     ) -> ExitCode:
         if not made_all:
-            self.report.fail(f"Backup {self.runtag} is not complete. {again}")
+            self.report.fail(f"Backup {self.runtag} is not complete.{again}")
         elif problems:
             self.report.fail(
-                f"Backup {self.runtag} is complete here, but some steps failed. {again}"
+                f"Backup {self.runtag} is complete here, but some steps failed.{again}"
             )
         elif hook_failures:
             self.report.fail(f"Backup {self.runtag} is complete, but a hook after it failed.")

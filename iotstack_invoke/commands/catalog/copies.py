@@ -15,6 +15,7 @@ from ...backups.sets import BackupSet, State, gather_sets
 from ...backups.verifications import HERE, Checks, failed_at, in_places
 from ...core.dataclass import dataclass
 from ...core.errors import NotFound, StepFailed, Unreachable, UsageError, ended
+from ...core.nearest import did_you_mean
 from ...core.runtag import LATEST, read_runtag
 from ...environment.environment import Environment, still_failed
 from ...hosts.base import Storage
@@ -99,7 +100,9 @@ def places_meant(environment: Environment, asked: str, *, one: bool = False) -> 
         raise UsageError("--at vault: hosts.toml has no vaults.")
     if not environment.vaults:
         raise UsageError(f"--at {asked}: hosts.toml has no vaults. Use {HERE}.")
-    raise UsageError(f"--at {asked}: use one of {', '.join((*names, VAULT, *several))}.")
+    known = (*names, VAULT, *several)
+    near = did_you_mean(asked, known)
+    raise UsageError(f"--at {asked}: use one of {', '.join(known)}.{near}")
 
 
 def copies_at(environment: Environment, at: str, checks: Checks) -> tuple[Copy, ...]:

@@ -38,7 +38,7 @@ from ...backups.sets import (
 from ...backups.verifications import HERE, Checks, failed_at
 from ...core.dataclass import dataclass
 from ...core.errors import ExitCode, Interrupted, Refused, StepFailed, UsageError
-from ...core.nearest import nearest
+from ...core.nearest import did_you_mean, nearest
 from ...core.processes import signals_raised
 from ...core.units import ambiguity_in
 from ...environment.environment import Environment, finish_removals, remove_set, sets_in
@@ -600,7 +600,8 @@ def _choose(environment: Environment, at: str, policy: Policy | None) -> list[Pr
         EVERYWHERE: [here, *vaults.values()],
     }
     if at not in chosen:
-        raise UsageError(f"--at {at}: use one of {', '.join((*chosen, *vaults))}.")
+        known = (*chosen, *vaults)
+        raise UsageError(f"--at {at}: use one of {', '.join(known)}.{did_you_mean(at, known)}")
     return chosen[at]
 
 

@@ -18,6 +18,7 @@ from ...backups.sets import BackupSet, State, runtags_in
 from ...backups.verifications import HERE, failed_at
 from ...core.dataclass import dataclass
 from ...core.errors import ExitCode, IotstackError, StepFailed, UsageError
+from ...core.nearest import did_you_mean
 from ...core.stack_folders import RESTORE
 from ...core.units import read_duration
 from ...environment.environment import (
@@ -156,7 +157,8 @@ def _see(environment: Environment, at: str, name: str) -> list[Seen]:
     storages: dict[str, Storage] = {HERE: environment.host, **environment.vaults}
     if at and at not in storages:
         every = "; default: every place" if len(storages) > 1 else ""
-        raise UsageError(f"--at {at}: use one of {', '.join(storages)}{every}.")
+        near = did_you_mean(at, storages)
+        raise UsageError(f"--at {at}: use one of {', '.join(storages)}{every}.{near}")
     asked = {at: storages[at]} if at else storages
     # A vault may hold other machines' backups too; naming it means all of them.
     named = environment.far or not at or at == HERE
@@ -330,13 +332,27 @@ def judge_status(seen: Sequence[Seen], now: datetime, limit: timedelta) -> tuple
     ]
     note = f"; dated in the future, so not counted: {', '.join(ahead)}" if ahead else ""
     if bad:
-        clauses = "; ".join(f"{each.place}: {each.trouble or _told(each, now)}" for each in bad)
-        return False, f"no good backup within {_limit_text(limit)}: {clauses}{note}"
+        return False, _alarm(bad, [each for each in seen if each not in bad], now, limit) + note
     first, *vaults = seen
     line = (f"{first.place}: " if first.place != HERE else "") + _told(first, now)
     if vaults:
         line += f"; vaults: {', '.join(_copy(each, first, now) for each in vaults)}"
     return True, line + note
+
+
+def _alarm(bad: Sequence[Seen], good: Sequence[Seen], now: datetime, limit: timedelta) -> str:
+    """Return which locations lack a recent good backup or cannot be read, and what others have."""
+    none = f"no good backup within {_limit_text(limit)}"
+    if not good and not any(each.trouble for each in bad):
+        return f"{none}: {'; '.join(f'{each.place}: {_told(each, now)}' for each in bad)}"
+    clauses = [
+        f"{each.place}: no recent good backup can be seen there: {each.trouble.rstrip('.')}"
+        if each.trouble
+        else f"{each.place}: {none}: {_told(each, now)}"
+        for each in bad
+    ]
+    clauses += [f"{each.place}: {_told(each, now)}" for each in good]
+    return "; ".join(clauses)
 
 
 def _limit_text(limit: timedelta) -> str:

@@ -17,6 +17,7 @@ from ...backups.sets import BackupSet, State, gather_sets, judged
 from ...backups.verifications import CHECKS_FILE, HERE, failed_at, in_places, read_checks
 from ...core.dataclass import dataclass
 from ...core.errors import NotFound, Refused, StepFailed, UsageError
+from ...core.nearest import did_you_mean
 from ...core.runtag import LATEST, read_runtag
 from ...environment.environment import Environment, newest_good, sets_read, still_failed
 from ...environment.stack_host import StackHost
@@ -90,8 +91,11 @@ def refuse_source(settings: Settings, asked: str) -> None:
     if asked in ("", "here", "vault", *names) or at_address(settings.vaults, asked):
         return
     if "/" not in asked and asked != ".":
-        known = ", ".join(["vault", "here", *names])
-        raise UsageError(f"--from {asked}: use one of {known}, or a folder (./{asked}).")
+        known = ("vault", "here", *names)
+        near = did_you_mean(asked, known)
+        raise UsageError(
+            f"--from {asked}: use one of {', '.join(known)}, or a folder (./{asked}).{near}"
+        )
     folder = os.path.abspath(os.path.expanduser(asked))
     if os.path.isfile(folder):
         above, name = os.path.split(asked)

@@ -91,6 +91,8 @@ class Delivery:
     """Sets that are pinned here, and not there yet."""
     looked: bool = False
     """The contents of the vault are known."""
+    not_kept: frozenset[str] = frozenset()
+    """Sets that the policy of an unreachable vault would remove, as far as is known here."""
 
     def look(
         self,
@@ -239,14 +241,16 @@ class Delivery:
     @property
     def owed_line(self) -> str:
         """What the vault still lacks, and the command that delivers it."""
-        several = len(self.owed) > 1
-        count = f"{len(self.owed)} backup{'s' if several else ''}"
+        named = [each for each in self.owed if each not in self.not_kept]
+        several = len(named) > 1
         them = "them" if several else "it"
-        listed = ", ".join(self.owed)
-        lacks = f"{self.name} is missing {count}"
+        lacks = f"{self.name} is missing {len(named)} backup{'s' if several else ''}"
         if not self.looked:  # the records here name those that never arrived, and no others
-            lacks = f"Cannot list {self.name}; it is missing at least {count}"
-        return f"{lacks}: {listed}. The next backup or `inv sync` copies {them} there."
+            lacks = f"Cannot tell what {self.name} has"
+            if not named:
+                return f"{lacks}."
+            lacks += ". Not copied yet"
+        return f"{lacks}: {', '.join(named)}. The next backup or `inv sync` copies {them} there."
 
 
 def _not_delivered(troubles: Mapping[str, str], vault: str) -> tuple[str, ...]:
@@ -304,10 +308,24 @@ def compare_vaults(
         try:
             each.look(by_runtag, checks, host, skipped, gone)
         except StepFailed as error:
-            each.error = str(error)
-            each.lacking = owed_here(environment, name, here)
+            each = replace(
+                unlisted(environment, name, here), error=str(error), replacing=replacing
+            )
         found.append(each)
     return found
+
+
+def unlisted(environment: Environment, name: str, here: Sequence[BackupSet]) -> Delivery:
+    """Return what an unreachable vault lacks of the sets here, by the records here."""
+    policy = next((e.policy for e in environment.settings.vaults if e.name == name), None)
+    not_kept: frozenset[str] = frozenset()
+    if policy:
+        finished = [each for each in here if each.state in DELIVERED]
+        gone = environment.gone(environment.owner.read())
+        decisions = judge_each_host(finished, policy, datetime.now(UTC), gone)
+        not_kept = frozenset(each.backup.runtag for each in decisions if not each.keep)
+    lacking = owed_here(environment, name, here)
+    return Delivery(name, environment.vaults[name], policy, lacking=lacking, not_kept=not_kept)
 
 
 def _with_texts(

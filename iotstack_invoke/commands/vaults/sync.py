@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 
 from ...backups.sets import BackupSet, State
 from ...core.errors import ExitCode, Interrupted, NotFound, UsageError
+from ...core.nearest import did_you_mean
 from ...core.processes import signals_raised
 from ...engine.executor import Run, RunResult
 from ...engine.journal import Journal
@@ -81,9 +82,9 @@ def _chosen(environment: Environment, asked: Sequence[str]) -> tuple[str, ...]:
         raise UsageError("hosts.toml has no vaults, so there is nothing to copy to.")
     for each in asked:
         if each not in environment.vaults:
-            raise UsageError(
-                f"--vault {each}: unknown; known vaults: {', '.join(environment.vaults)}."
-            )
+            known = ", ".join(environment.vaults)
+            near = did_you_mean(each, environment.vaults)
+            raise UsageError(f"--vault {each}: unknown; known vaults: {known}.{near}")
     return tuple(each for each in environment.vaults if not asked or each in asked)
 
 

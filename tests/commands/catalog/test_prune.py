@@ -354,7 +354,8 @@ def test_prune_waits_for_nobody(pi):
         ),
         ("--keep 1 --keep-at-least 0", ["--keep-at-least 0: must be at least 1."]),
         ("--keep ² --keep-daily 1.5", ["--keep ²: must be", "--keep-daily 1.5: must be"]),
-        ("--at nowhere", ["--at nowhere: use one of here, vault, all, usb, nas."]),
+        ("--at moon", ["--at moon: use one of here, vault, all, usb, nas.\n"]),
+        ("--at nass", ["use one of here, vault, all, usb, nas. Did you mean nas?\n"]),
     ],
 )
 def test_a_wrong_flag_removes_nothing(pi, line, said):

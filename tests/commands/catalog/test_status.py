@@ -61,22 +61,43 @@ def test_an_older_copy_is_told_with_its_age(see):
     assert line.endswith("vaults: nas 2026-11-22_1200 is 26 hours old, complete")
 
 
+YOUNG = "2026-11-23_1100 is 3 hours old, complete"
+OLD = "2026-11-22_0700 is 31 hours old, complete"
+NONE = "no good backup within 26 h"
+AHEAD = "dated in the future, so not counted"
+
+
 @pytest.mark.parametrize(
-    ("ages", "clause"),
+    ("ages", "told"),
     [
-        (([31], [3]), "here: 2026-11-22_0700 is 31 hours old, complete"),
-        (([3], [31]), "nas: 2026-11-22_0700 is 31 hours old, complete"),
-        (([], [3]), "here: none"),
-        (([3], []), "nas: none"),
-        (([-9], [3]), "here: none; dated in the future, so not counted: 2026-11-23_2300 here"),
+        (([31], [3]), f"here: {NONE}: {OLD}; nas: {YOUNG}"),
+        (([3], [31]), f"nas: {NONE}: {OLD}; here: {YOUNG}"),
+        (([], [3]), f"here: {NONE}: none; nas: {YOUNG}"),
+        (([3], []), f"nas: {NONE}: none; here: {YOUNG}"),
+        (([31], []), f"{NONE}: here: {OLD}; nas: none"),
+        (
+            ([-9], [3]),
+            f"here: {NONE}: none; nas: {YOUNG}; {AHEAD}: 2026-11-23_2300 here",
+        ),
     ],
 )
-def test_one_place_without_a_young_backup_is_an_alarm(see, ages, clause):
-    """The line names the place, what it has, and the limit; a future date is no young age."""
+def test_one_place_without_a_young_backup_is_an_alarm(see, ages, told):
+    """The line names the place, what it has, the limit, and what the other place has."""
     here, nas = ages
     good, line = judge_status([see("here", *here), see("nas", *nas)], NOW, LIMIT)
     assert not good
-    assert line == f"no good backup within 26 h: {clause}"
+    assert line == told
+
+
+def test_a_place_that_cannot_be_read_is_not_said_to_have_no_backup(see):
+    """A good backup is here; of the vault nothing is known."""
+    away = Seen("nas", trouble="nas (nas.local) is unreachable.")
+    good, line = judge_status([see("here", 3), away], NOW, LIMIT)
+    assert not good
+    assert line == (
+        "nas: no recent good backup can be seen there: nas (nas.local) is unreachable; "
+        f"here: {YOUNG}"
+    )
 
 
 @pytest.mark.parametrize(
@@ -143,12 +164,15 @@ def test_whatever_is_wrong_is_an_alarm(little_stack):
     young(little_stack)
     alarmed(little_stack.run("status --max-age 26"), "'26' is not a duration")
     alarmed(
-        little_stack.run("status --at moon"),
-        "--at moon: use one of here.",
+        little_stack.run("status --at hare"),
+        "--at hare: use one of here. Did you mean here?",
     )
     with little_stack.settings.open("a") as stream:
         stream.write('[[vaults]]\nname = "usb"\nkind = "folder"\nfolder = "/no/such"\n')
-    alarmed(little_stack.run("status"), "usb: The folder of vault 'usb' is missing: /no/such")
+    alarmed(
+        little_stack.run("status"),
+        "usb: no recent good backup can be seen there: The folder of vault 'usb' is missing: /no/such",
+    )
     assert little_stack.run("status --at here").returncode == 0
     little_stack.settings.write_text("[stak]\n[vaults]\n")
     alarmed(little_stack.run("status"), "has mistakes", "did you mean 'stack'?", "vaults")
@@ -181,7 +205,10 @@ def test_a_vault_asked_by_name_may_hold_another_machines(little_stack, tmp_path)
     with little_stack.settings.open("a") as stream:
         stream.write(f'[[vaults]]\nname = "usb"\nkind = "folder"\nfolder = "{vault}"\n')
     young(little_stack)
-    alarmed(little_stack.run("status"), f"usb: none of {socket.gethostname()}")
+    alarmed(
+        little_stack.run("status"),
+        f"usb: no good backup within 26 h: none of {socket.gethostname()}; here: ",
+    )
     told = little_stack.run("status --at usb")
     assert (told.returncode, told.stdout.startswith("OK usb: ")) == (0, True)
 

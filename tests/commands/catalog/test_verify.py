@@ -407,8 +407,10 @@ def test_a_place_that_is_not_there_is_told_with_those_that_are(shelf):
     shelf.put(TAG)
     with pytest.raises(UsageError, match=r"^--at nass: hosts\.toml has no vaults\. Use here\.$"):
         run(shelf, at="nass")
-    shelf.vault("usb")
-    with pytest.raises(UsageError, match=r"use one of here, usb, vault, all\.$"):
+    shelf.vault("nas")
+    with pytest.raises(
+        UsageError, match=r"use one of here, nas, vault, all\. Did you mean nas\?$"
+    ):
         run(shelf, at="nass")
 
 

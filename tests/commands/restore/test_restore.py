@@ -795,9 +795,11 @@ def test_a_wrong_place_is_told_before_anything_is_asked(little_stack):
     assert (told.returncode, "nas does not exist." in told.stderr) == (10, True)
     with little_stack.settings.open("a") as stream:
         stream.write('[[vaults]]\nname = "nas"\nkind = "folder"\nfolder = "/nowhere"\n')
-    for at in ("nsa", "all"):
+    told = little_stack.run("restore --from nass")
+    assert told.stderr.endswith("(./nass). Did you mean nas?\n")
+    for at, near in (("nsa", " Did you mean nas?"), ("all", "")):
         told = little_stack.run(f"rehearse --at {at}")
-        assert told.stderr == f"--at {at}: use one of here, nas, vault.\n"
+        assert told.stderr == f"--at {at}: use one of here, nas, vault.{near}\n"
         assert told.returncode == 2
 
 

@@ -61,7 +61,43 @@ def test_a_vault_that_is_away_is_not_said_to_lack_what_it_was_seen_to_hold(three
     three.nas.rename(three.nas.parent / "off")
     told = three.run("backup --runtag new")
     assert told.returncode == 3
-    assert "Cannot list nas; it is missing at least 1 backup: new." in told.stderr
+    assert "Cannot tell what nas has. Not copied yet: new." in told.stderr
+
+
+def test_only_sets_that_a_vault_would_keep_are_named_while_it_is_away(pi):
+    """Its policy would remove the older one at once, so no run ever copies it there."""
+    with pi.settings.open("a") as stream:
+        stream.write("keep = 1\n")  # of nas, which is away
+    first, second = "2020-01-01_1000", "2020-01-02_1000"
+    assert pi.run(f"backup --runtag {first}").returncode == 3
+    told = pi.run(f"backup --runtag {second}")
+    assert told.returncode == 3
+    named = f"Cannot tell what nas has. Not copied yet: {second}. The next backup or `inv sync` copies it there."
+    assert named in told.stderr
+    assert first not in told.stderr
+    told = pi.run("sync")
+    assert (told.returncode, named in told.stderr, first in told.stderr) == (3, True, False)
+    pi.nas.mkdir()
+    assert pi.run("sync").returncode == 0
+    assert (contents(pi.nas, first), bool(contents(pi.nas, second))) == ({}, True)
+
+
+def test_a_failed_copy_has_one_remedy(pi):
+    """The set here is complete: the same command with --runtag would do nothing else."""
+    told = pi.run("backup --runtag one")
+    assert told.returncode == 3
+    assert "Backup one is complete here, but some steps failed.\n" in told.stderr
+    assert told.stderr.count("The next backup or `inv sync` copies it there.") == 1
+    assert "--runtag" not in told.stderr
+
+
+def test_the_reason_of_a_failed_step_is_shown_once_to_who_watches(pi):
+    """It stood in the line of the step, and in full once more in the summary."""
+    pi.environment = {**pi.environment, "IOTSTACK_WATCHED": "1"}
+    told = pi.run("backup --runtag one")
+    assert told.returncode == 3
+    assert told.stderr.count("The folder of vault 'nas' is missing") == 1
+    assert "to nas: failed, see above\n" in told.stderr
 
 
 def test_what_was_seen_in_a_vault_by_sync_is_not_said_to_be_lacking(three):
@@ -74,8 +110,8 @@ def test_what_was_seen_in_a_vault_by_sync_is_not_said_to_be_lacking(three):
     assert three.run("sync").returncode == 3
     three.nas.rename(three.nas.parent / "off")
     told = three.run("sync")
-    assert "missing at least 1 backup: one" in told.stderr
-    assert "Cannot list nas" not in told.stderr
+    assert "Cannot tell what usb has. Not copied yet: one." in told.stderr
+    assert "Cannot tell what nas" not in told.stderr
 
 
 def test_a_vault_that_answers_is_never_called_unknown(three):
@@ -85,7 +121,7 @@ def test_a_vault_that_answers_is_never_called_unknown(three):
     (three.usb / "new.general-backup.tar.gz").mkdir()
     told = three.run("backup --runtag new")
     assert told.returncode == 3
-    assert "Cannot list" not in told.stderr
+    assert "Cannot tell" not in told.stderr
     assert (
         "usb is missing 1 backup: new. The next backup or `inv sync` copies it there."
         in told.stderr
