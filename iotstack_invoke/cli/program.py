@@ -19,7 +19,6 @@ from invoke.program import Program
 
 from .. import __version__
 from ..core.errors import ExitCode, Interrupted, ended
-from ..reporting.wrapping import columns_of, wrapped
 from .tasks_and_flags import namespace
 
 NEAR = 0.75
@@ -96,11 +95,10 @@ class _WrappedStdout:
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
-        self._width = columns_of(stream)
 
     def write(self, text: str) -> int:
         """Write one text of `print`: a line, or its end."""
-        return self._stream.write(wrapped(text, self._width))
+        return self._stream.write(_wrapped_for(self._stream, text))
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._stream, name)
@@ -110,8 +108,14 @@ def _end_usage(text: str) -> NoReturn:
     """Print what is wrong with a command line, and exit."""
     from ..reporting.report import as_called
 
-    sys.stderr.write(f"{wrapped(as_called(text), columns_of(sys.stderr))}\n")
+    sys.stderr.write(f"{_wrapped_for(sys.stderr, as_called(text))}\n")
     sys.exit(int(ExitCode.USAGE))
+
+
+def _wrapped_for(stream: IO[str], text: str) -> str:
+    from ..reporting.wrapping import columns_of, wrapped
+
+    return wrapped(text, columns_of(stream))
 
 
 class _HelpAsked(Exception):
