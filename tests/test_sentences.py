@@ -38,7 +38,7 @@ def test_sudo(here):
 def test_docker(here):
     """As Docker says it to whoever is not in its group."""
     here.tool("docker", "echo 'dial unix: connect: permission denied' >&2; exit 1")
-    with pytest.raises(StepFailed, match=r"connect: permission denied\. Add this user"):
+    with pytest.raises(StepFailed, match=r"answer: On .*: permission denied\. Add this user"):
         inspect_all(here.host)
 
 

@@ -9,6 +9,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Collection, Iterator
+from functools import partial
 from types import FrameType
 from typing import IO, NoReturn, cast
 
@@ -94,11 +95,14 @@ class _WrappedStdout:
     """Stdout for what Invoke prints: lines wrap at whole words on a terminal."""
 
     def __init__(self, stream: IO[str]) -> None:
+        from ..reporting.wrapping import columns_of, wrapped
+
         self._stream = stream
+        self._wrapped = partial(wrapped, width=columns_of(stream))
 
     def write(self, text: str) -> int:
         """Write one text of `print`: a line, or its end."""
-        return self._stream.write(_wrapped_for(self._stream, text))
+        return self._stream.write(self._wrapped(text))
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._stream, name)
@@ -107,15 +111,10 @@ class _WrappedStdout:
 def _end_usage(text: str) -> NoReturn:
     """Print what is wrong with a command line, and exit."""
     from ..reporting.report import as_called
-
-    sys.stderr.write(f"{_wrapped_for(sys.stderr, as_called(text))}\n")
-    sys.exit(int(ExitCode.USAGE))
-
-
-def _wrapped_for(stream: IO[str], text: str) -> str:
     from ..reporting.wrapping import columns_of, wrapped
 
-    return wrapped(text, columns_of(stream))
+    sys.stderr.write(f"{wrapped(as_called(text), columns_of(sys.stderr))}\n")
+    sys.exit(int(ExitCode.USAGE))
 
 
 class _HelpAsked(Exception):

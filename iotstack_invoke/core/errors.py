@@ -78,9 +78,17 @@ class Busy(IotstackError):
 
 
 class Refused(IotstackError):
-    """A check before the run failed; nothing was changed."""
+    """A check before the run failed; nothing was changed.
+
+    `fix`: how to repair it, in sentences of its own, if the message `why` does not end with it.
+    """
 
     exit_code = ExitCode.REFUSED
+
+    def __init__(self, why: str, fix: str = "") -> None:
+        super().__init__(f"{why} {fix}".rstrip())
+        self.why = why
+        self.fix = fix
 
 
 class StepFailed(IotstackError):

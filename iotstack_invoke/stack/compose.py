@@ -35,6 +35,7 @@ _GONE = re.compile("no such (?!file or directory)", re.IGNORECASE)
 Since Docker 29 it reports about its own socket: `connect: no such file or directory`.
 """
 _ON_A_DISK = ("ext4", "btrfs", "xfs", "f2fs", "vfat", "exfat", "ntfs")
+_SOCKET = re.compile(r"docker\.sock|dial unix|daemon socket|docker API")
 LOOK_LIMIT_S = 60
 
 
@@ -145,6 +146,11 @@ def top_files(names: Mapping[str, FileFact]) -> tuple[str, ...]:
     )
 
 
+def reason_of_refusal(said: str) -> str:
+    """Return Docker's message that a user may not use its socket, without the request's URL."""
+    return "permission denied" if _SOCKET.search(said) else said
+
+
 def inspect_all(
     host: Host, docker: tuple[str, ...] = ("docker",), limit_s: float = LOOK_LIMIT_S
 ) -> tuple[InspectedContainer, ...]:
@@ -158,10 +164,14 @@ def inspect_all(
             Command((*docker, "ps", "--all", "--quiet", "--no-trunc"), timeout_s=limit_s)
         )
     except StepFailed as error:
-        advice = ""
-        if "permission denied" in str(error):
-            advice = " Add this user to the docker group (`sudo usermod -aG docker $USER`)."
-        raise StepFailed(f"Docker does not answer: {ended(error)}{advice}") from error
+        why, advice = str(error), ""
+        if "permission denied" in why:
+            advice = (
+                " Add this user to the docker group (`sudo usermod -aG docker $USER`), and log "
+                "in again."
+            )
+            why = f"On {host.name}: {reason_of_refusal(why)}" if _SOCKET.search(why) else why
+        raise StepFailed(f"Docker does not answer: {ended(why)}{advice}") from error
     ids = listed.out.split()
     if not ids:
         return ()

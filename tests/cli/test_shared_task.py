@@ -441,6 +441,7 @@ def test_a_folder_without_a_stack_is_refused(little_stack):
     told = little_stack.run("backup")
     assert told.returncode == 13
     assert "No IOTstack found in" in told.stderr
+    assert f'folder = "…" in {little_stack.settings}. If its' in told.stderr
 
 
 def test_a_failed_part_is_exit_1_and_a_warning_is_exit_3(little_stack):

@@ -51,6 +51,9 @@ def test_the_demo_sees_nothing_of_the_real_stack(owner, more):
     assert told.returncode == 0, told.stderr
     said = told.stdout + told.stderr
     assert "The whole backup is verified, from" in said
+    assert "NOT COVERED" not in said  # a first reader would take its advice for a task
+    assert "Without InfluxDB, which the demo does not need: no image here. Optional: " in said
+    assert not [each for each in said.splitlines() if each.startswith("   ")]
     assert "iotstack_" not in said
     assert str(owner.folder) not in said
     asked = (owner.tools / "docker.asked").read_text().splitlines()

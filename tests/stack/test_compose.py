@@ -155,7 +155,10 @@ def test_without_docker_the_failure_says_so(host, tmp_path, monkeypatch):
         '#!/bin/sh\necho "permission denied: docker.sock" >&2; exit 1\n'
     )
     (tmp_path / "docker").chmod(0o755)
-    with pytest.raises(StepFailed, match=r"permission denied: docker.sock.*docker group"):
+    with pytest.raises(
+        StepFailed,
+        match=r"^Docker does not answer: On .*: permission denied\. Add this user to the docker group .* and log",
+    ):
         inspect_all(host)
 
 

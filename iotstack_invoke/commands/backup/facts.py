@@ -31,7 +31,7 @@ from ...hosts.inspect import (
 )
 from ...hosts.local import LocalHost
 from ...services.known import influxdb_3, is_in_stack, is_influxdb_3
-from ...settings.model import ALWAYS_EXCLUDED, Exclusion, Settings
+from ...settings.model import ALWAYS_EXCLUDED, Exclusion, Settings, places_to_look
 from ...settings.rows import rows_of
 from ...stack.compose import (
     COMPOSE_FILES,
@@ -254,20 +254,20 @@ def gather_folder(host: Host, settings: Settings) -> dict[str, FileFact]:
         key = "[stack] folder = "
         if not isinstance(host, LocalHost):
             key = f'in the row of [[hosts]] with name = "{host.name}" folder = '
+        file = os.path.abspath(os.path.expanduser(settings.file))
+        where = file if settings.file else f"a new file {places_to_look(os.environ)[0]}"
         raise Refused(
-            f"{on_host(host)}No IOTstack found in {folder}: no {COMPOSE_FILES[0]}. Set its "
-            "folder: "
-            f'{key}"…" in hosts.toml'
-            + (f" ({settings.file})." if settings.file else " (create the file).")
-            + " If its compose file has another name, set COMPOSE_FILE in .env there."
+            f"{on_host(host)}No IOTstack found in {folder}: no {COMPOSE_FILES[0]}.",
+            f'Set its folder: {key}"…" in {where}. If its compose file has another name, set '
+            "COMPOSE_FILE in .env there.",
         )
     for each in FOLDERS:
         if each in names and not names[each].is_folder:
             led_to = os.path.realpath(f"{folder}/{each}")
             bound = shlex.join(("sudo", "mount", "--bind", led_to, f"{folder}/{each}"))
             raise Refused(
-                f"{folder}/{each} is a link (or a file), and tar would save only the link. Use a "
-                f"folder instead, for example with `{bound}` and the same in /etc/fstab."
+                f"{folder}/{each} is a link (or a file), and tar would save only the link.",
+                f"Use a folder instead, for example with `{bound}` and the same in /etc/fstab.",
             )
     return names
 

@@ -251,7 +251,10 @@ def find_copy(
             break
     try:
         copy = choose_copy(copies, asked, where, checks, environment.settings.vaults)
-    except NotFound:
+    except NotFound as error:
+        others = told_of_others(environment.settings.vaults, asked, "--at")
+        if asked == LATEST and not (copies or silent or others or environment.far):
+            raise NotFound(f"{error} To make one: inv backup") from error
         if not silent:
             raise
         first = silent[0]

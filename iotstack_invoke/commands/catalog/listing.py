@@ -233,7 +233,7 @@ def _tell_rows(
     if any(row.pinned for row in rows):
         end.append(("pinned", ["pinned" if row.pinned else "" for row in rows]))
     usual = Counter(parts[1]).most_common(1)[0][0]
-    other = [f"parts: {each}" if each != usual else "" for each in parts[1]]
+    other = [f"parts: {each}" if each and each != usual else "" for each in parts[1]]
     columns, below = [*begin, parts, *places, *end], []
     if not report.has_room(_lines(columns)):
         columns, below = [*begin, *places, *end], other

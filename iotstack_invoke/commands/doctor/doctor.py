@@ -113,6 +113,7 @@ UNANSWERED_EXIT = 124
 """timeout(1) exits with this after a timeout."""
 FULL = re.compile(r"No space left|quota exceeded", re.IGNORECASE)
 PROBE = ".iotstack-probe-"
+UNKNOWN_NEED = "what the next backup takes is unknown"
 LOOK_AT_BACKUPS = (
     'if [ ! -e "$1" ]; then [ -L "$1" ] && echo dangling || echo missing; '
     'elif [ ! -d "$1" ]; then echo file; '
@@ -556,14 +557,16 @@ class _Backups:
     environment: Environment
     stack: _Examined
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
+    is_refused: bool = False
+    """The folder of the stack cannot be backed up, which was reported."""
 
     def folder(self) -> Iterator[Finding]:
         try:
             names = gather_folder(self.environment.host, self.environment.settings)
         except Refused as error:
-            yield failed(
-                "stack", str(error), "correct [stack] folder in hosts.toml, or the folder"
-            )
+            self.is_refused = True
+            fix = f"{error.fix[:1].lower()}{error.fix[1:]}".rstrip(".")
+            yield failed("stack", error.why.rstrip("."), fix)
             return
         compose = compose_file_in(self.environment.host, self.stack.folder, names)
         yield good("stack", f"{self.stack.folder}, {compose}")
@@ -594,9 +597,11 @@ class _Backups:
             yield judge_space(
                 "space", free, space.needed_bytes, space.takes, is_guess=space.is_guess
             )
+        elif self.is_refused:
+            yield warning("space", UNKNOWN_NEED, "repair the stack's folder first: see above")
         else:
             fix = "inv backup measures it, and refuses if there is too little space"
-            yield warning("space", f"what the next backup takes is unknown: {trouble}", fix)
+            yield warning("space", f"{UNKNOWN_NEED}: {trouble}", fix)
 
     def sets(self) -> Iterable[Finding]:
         return judge_sets(self.environment.sets())

@@ -63,7 +63,7 @@ class RestoreMessages:
         )
         self.report.write(
             f"Restore {self.runtag} ({made}; {sizes}) from {self.source.name} to "
-            f"{self.target.name}:{self.target.folder}"
+            f"{self.target.folder} on {self.target.name}"
         )
         if self.request.runtag == LATEST:
             host = host_flag(self.request.host)
@@ -102,7 +102,8 @@ class RestoreMessages:
         from_backup = self.before.planner.takes_compose
         archive = f"{self.source.folder}/{self.runtag}.{KINDS['general']}"
         has_any = "general" in facts.kinds and not self.request.only
-        packed = top_texts(self.source.storage, archive) if has_any else {}
+        with self.report.waiting("reading the backup's compose file"):
+            packed = top_texts(self.source.storage, archive) if has_any else {}
         if not (facts.bare or from_backup):
             self._tell_containers(facts, None)
             return packed
@@ -115,7 +116,8 @@ class RestoreMessages:
             return None
         told: tuple[str, ...]
         try:
-            found = needed(self.target, self.manifest, packed, from_backup=from_backup)
+            with self.report.waiting("checking what the containers need"):
+                found = needed(self.target, self.manifest, packed, from_backup=from_backup)
             told, warnings, needs = found.told, found.warnings, found.needs
         except Unreachable:
             raise

@@ -204,10 +204,15 @@ class _Reload:
         name = self.settings.influx.container
         found = inspect_all(host, target.docker)
         container = named(found, name)
-        if container is None or not container.container.running:
-            state = "stopped" if container else "not there"
+        if container is None:
             raise Refused(
-                f"On {target.name} container {name} is {state}. Start it, then run this again."
+                f"On {target.name} the stack has no container named {name}, so there is no "
+                "InfluxDB to reload. If its container has another name, set it: [influxdb] "
+                "container in hosts.toml."
+            )
+        if not container.container.running:
+            raise Refused(
+                f"On {target.name} container {name} is stopped. Start it, then run this again."
             )
         version = influx_version(host, name, target.docker)
         if not version.startswith("1."):

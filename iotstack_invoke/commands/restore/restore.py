@@ -153,11 +153,12 @@ class _Restore:
         self.messages.tell_what(facts)
         packed = self.messages.tell_needed(facts)
         contents, before, broken = None, facts, ""
-        try:
-            contents = self.before.contents(facts)
-        except StepFailed as error:
-            broken = str(error)
-        broken = broken or self._damage(facts)
+        with self.report.waiting("reading the backup"):
+            try:
+                contents = self.before.contents(facts)
+            except StepFailed as error:
+                broken = str(error)
+            broken = broken or self._damage(facts)
         targets = self.jobs.staging(facts)
         if contents is None and "general" not in facts.kinds:
             contents = Contents()

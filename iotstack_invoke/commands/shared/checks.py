@@ -29,7 +29,7 @@ from ...hosts.inspect import NO_PROGRAM_EXIT
 from ...reporting.report import age_text, size_text
 from ...services.known import Cover
 from ...settings.model import Hook
-from ...stack.compose import InspectedContainer
+from ...stack.compose import InspectedContainer, reason_of_refusal
 from ...stack.inside import is_in, path_on_host
 from ...stack.quiesce import Quiesce
 from .restore_id import change_in
@@ -121,6 +121,7 @@ def judge_docker(told: Result, *, needed: bool) -> Finding:
         return bad("docker", "is not installed", fix, needed=needed)
     if "permission denied" in said:
         fix = 'sudo usermod -aG docker "$USER", and log in again'
+        said = reason_of_refusal(said)
     else:
         fix = "sudo systemctl restart docker; see journalctl -u docker"
     return bad("docker", said, fix, needed=needed)

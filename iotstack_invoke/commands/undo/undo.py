@@ -234,7 +234,7 @@ def _undo(
         report.write(
             f"Undone. The stack on {target.name} is in the state before "
             f"{change}{but_for(journal)}. The data from since then are in {used} (or in a folder "
-            f"of that name on another disk); how long it stays: inv undo --list{far}."
+            f"of that name on another disk). To see how long they stay: inv undo --list{far}"
         )
         for text in journal.told:
             report.warn(text)

@@ -133,6 +133,14 @@ def test_parts_that_are_not_the_usual_ones_are_told_below_their_row(shelf, monke
     assert sum("parts:" in line for line in lines) == 1
 
 
+def test_a_backup_that_has_just_begun_has_no_line_of_parts(shelf, monkeypatch):
+    """It has none yet, and the line ended after the colon."""
+    (shelf.backups / "2026-11-24_1000.unfinished.jsonl").write_text("{}\n")
+    lines = shown_at(70, shelf, monkeypatch)
+    assert any("2026-11-24_1000" in line for line in lines)
+    assert not any("parts:" in line for line in lines)
+
+
 def test_states_and_hosts_are_told(shelf, capsys):
     """A copy is judged by the manifest here if that is the same, or else by its own."""
     rows = listed(shelf, capsys)

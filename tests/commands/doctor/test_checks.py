@@ -91,6 +91,7 @@ def test_a_docker_that_does_not_answer_has_its_own_fix(told, fix):
         found = findings.judge_docker(told, needed=needed)
         assert verdict(found) is expected
         assert fix in found.fix
+        assert (found.found == "permission denied") is (told is NO_PERMISSION)
     good = findings.judge_docker(Result(0, "20.10.24+dfsg1\n", ""), needed=True)
     assert (verdict(good), good.found) == (GOOD, "20.10.24+dfsg1")
 

@@ -456,3 +456,16 @@ def test_a_host_that_is_not_named_is_wrong_usage(stack):
     told = stack.run("doctor --host moon")
     assert told.returncode == 2
     assert "has no host 'moon'" in told.stderr
+
+
+def test_a_folder_without_a_stack_is_told_once_with_where_it_is_set(stack):
+    """The remedy stood there twice, without the path of hosts.toml, and again under space."""
+    (stack.folder / "docker-compose.yml").unlink()
+    found = examine(stack, code=1)
+    assert found["stack"]["found"] == f"No IOTstack found in {stack.folder}: no docker-compose.yml"
+    assert found["stack"]["fix"] == (
+        f'set its folder: [stack] folder = "…" in {stack.settings}. If its compose file has '
+        "another name, set COMPOSE_FILE in .env there"
+    )
+    assert found["space"]["found"] == "what the next backup takes is unknown"
+    assert found["space"]["fix"] == "repair the stack's folder first: see above"

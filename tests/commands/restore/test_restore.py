@@ -246,6 +246,47 @@ def test_what_no_backup_has_is_told_where_it_is_missing(pi, there, only):
         )
 
 
+def test_a_restore_is_told_from_where_to_where(pi):
+    """The folder first, then the machine: a colon between them is read as a part of the path."""
+    told = pi.run(f"restore --runtag {TAG} --from here --dry-run").stdout
+    assert f" to {pi.folder} on this machine\n" in told
+
+
+def test_a_dry_run_shows_at_a_terminal_that_it_reads_the_backup(pi):
+    """At a NAS that takes long; without a terminal nothing is shown of it."""
+    words = f"restore --runtag {TAG} --from here --dry-run"
+    ours, theirs = pty.openpty()
+    environment = {**pi.environment, "TERM": "xterm", "COLUMNS": "200"}
+    command = pi.words(words)
+    done = subprocess.run(
+        command, env=environment, check=False, stderr=theirs, stdout=subprocess.DEVNULL
+    )
+    os.close(theirs)
+    shown = os.read(ours, 65536).decode()
+    os.close(ours)
+    assert (done.returncode, "reading the backup" in shown) == (0, True)
+    assert pi.run(words).stderr == ""
+
+
+def test_a_reload_without_an_influxdb_says_where_its_name_is_set(pi):
+    """This stack has none: there is nothing to start."""
+    told = pi.run("reload-influxdb --yes")
+    assert told.returncode == 13
+    said = "the stack has no container named influxdb, so there is no InfluxDB to reload."
+    assert said in told.stderr
+    assert "[influxdb] container in hosts.toml" in told.stderr
+    assert "Start it" not in told.stderr
+
+
+def test_a_rehearsal_without_a_backup_names_the_next_step(little_stack):
+    """As `show` does."""
+    told = little_stack.run("rehearse")
+    assert (told.returncode, told.stderr) == (
+        10,
+        "No backups found here. To make one: inv backup\n",
+    )
+
+
 def test_without_docker_what_mends_it_is_told(pi):
     """Also to whoever is at a laptop, and means the Pi."""
     pi.tool("docker", "echo 'Is the docker daemon running?' >&2; exit 1")

@@ -292,7 +292,9 @@ def test_a_restore_that_went_well_is_not_undone_by_accident(little_stack):
     told = little_stack.run("undo --last-restore --yes")
     assert "Nothing else was undone. To undo a successful one: inv undo --last" in told.stdout
     assert flows(little_stack) == "[1]\n"
-    assert little_stack.run("undo --last-restore --yes").returncode == 0
+    told = little_stack.run("undo --last-restore --yes")
+    assert told.returncode == 0
+    assert "another disk). To see how long they stay: inv undo --list\n" in told.stdout
     assert flows(little_stack) == "[2]\n"
 
 
