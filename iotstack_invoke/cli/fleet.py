@@ -27,8 +27,8 @@ from ..environment.stack_host import find_machine
 from ..hosts.local import state_folder
 from ..reporting.report import WATCHED_VARIABLE, Report, duration_text, one_line
 from ..reporting.run_log import RunLog, new_log
+from ..settings.keys import ROLES
 from ..settings.model import Settings
-from ..settings.validation import ROLES
 
 EVERY = "all"
 MOST_AT_ONCE = 64

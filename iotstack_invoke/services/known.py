@@ -69,7 +69,7 @@ class Kind(Enum):
     SKIP = "skip"
 
 
-_KINDS = {kind.value: kind for kind in Kind}
+KINDS = {kind.value: kind for kind in Kind}
 COPIED = "copied as they are"
 NO_BACKUP_OF_3 = "InfluxDB 3 has no backup command: stop it while its folder is copied"
 AS_THEY_LIE = f"it is stopped, so its files are {COPIED}"
@@ -280,7 +280,7 @@ def _cover(
         if not service.recipe.otherwise:
             why = f"{service.recipe.database} is not a running MariaDB that is dumped"
             return Cover(container, service, why, covered=False)
-        service = replace(service, kind=_KINDS[service.recipe.otherwise])
+        service = replace(service, kind=KINDS[service.recipe.otherwise])
     if service is None:
         database = table.database_of(container.image)
         if database:
@@ -423,7 +423,7 @@ def read_row(row: Mapping[str, Any], base: Service | None = None, *, own: bool =
             for key, value in row["recipe"].items()
         }
         given["recipe"] = Recipe(**words)
-    kind = _KINDS[row["kind"]] if "kind" in row else start.kind
+    kind = KINDS[row["kind"]] if "kind" in row else start.kind
     if start.kind is Kind.UNSURE and kind is not Kind.UNSURE:
         given.setdefault("notes", "")  # they describe another kind
     service = replace(start, kind=kind, own=own, **given)
@@ -438,14 +438,14 @@ def row_mistakes(row: Mapping[str, Any], base: Service | None = None) -> list[st
     kind = row.get("kind", base.kind.value if base else None)
     if kind is None:
         found.append("'kind' is missing, and there is no known service of that name")
-    elif kind not in _KINDS:
-        found.append(f"kind = {kind!r} must be one of {', '.join(_KINDS)}")
+    elif kind not in KINDS:
+        found.append(f"kind = {kind!r} must be one of {', '.join(KINDS)}")
     if kind == "recipe" and not (base and base.recipe):
         found.append(f"kind = 'recipe' is for {', '.join(packaged_recipes())}")
     dump = row.get("dump", base.dump if base and kind == "dump" else "")
     if kind == "dump" and dump not in PART_OF_DUMP:
         found.append(f"dump = {dump!r} must be one of {', '.join(PART_OF_DUMP)}")
-    elif dump and kind in _KINDS and kind != "dump":
+    elif dump and kind in KINDS and kind != "dump":
         found.append("'dump' is for kind = 'dump'")
     if kind == "skip" and not row.get("reason", base.reason if base else "").strip():
         found.append("kind = 'skip' needs a reason")

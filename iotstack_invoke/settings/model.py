@@ -30,8 +30,8 @@ from ..services.known import (
     read_row,
     read_table,
 )
+from .keys import BY_HOST
 from .validation import (
-    BY_HOST,
     KEEP_FIVE,
     from_home,
     hook_table,

@@ -18,7 +18,6 @@ from ..core.path_patterns import fits_all_of
 from ..core.stack_folders import FOLDERS, KEPT_OUT
 from ..core.units import read_rates
 from ..services.known import (
-    ROW_KEYS,
     Kind,
     Service,
     is_part_of_stack,
@@ -28,85 +27,13 @@ from ..services.known import (
     row_conflicts,
     row_mistakes,
 )
+from .keys import MOST_PORT, MOST_SECONDS, ROWS, SINGLE, SSH, TABLES, TOP, VAULT_KINDS, Key
 
 ANY_NAME = "\0" * 3
 """A name that only a pattern for all names matches."""
-FLAT, BY_HOST = "flat", "by-host"
 KEEP_FIVE = Policy(keep=5)
 """The policy on this machine if [stack] gives none."""
 
-_SSH: Mapping[str, type] = {
-    "host": str,
-    "user": str,
-    "port": int,
-    "key": str,
-    "ssh_config": str,
-    "known_hosts": str,
-}
-_KEYS: Mapping[str, Mapping[str, type | tuple[type, ...]]] = {
-    "stack": {
-        "folder": str,
-        "sudo": bool,
-        "role": str,
-        "exclude": list,
-        "exclude_defaults": bool,
-        "adopt": bool,
-        "include": list,
-        "keep_previous": int,
-        "keep_previous_days": int,
-        **POLICY_KEYS,
-    },
-    "influxdb": {"container": str, "limit_s": (int, float)},
-    "vaults": {
-        "name": str,
-        "kind": str,
-        "folder": str,
-        "mount": str,
-        "remote": str,
-        **_SSH,
-        "layout": str,
-        "limit_rate": str,
-        "recipients": list,
-        "write_once": bool,
-        **POLICY_KEYS,
-    },
-    "hosts": {
-        "name": str,
-        **_SSH,
-        "folder": str,
-        "role": str,
-        "sudo": bool,
-        "machine_id": str,
-        "hooks": dict,
-        "exclude": list,
-        "exclude_defaults": bool,
-        "adopt": bool,
-        "include": list,
-        **POLICY_KEYS,
-    },
-    "services": ROW_KEYS,
-    "exclude": {"path": str, "reason": str},
-    "include": {"path": str, "restore_to": str},
-    "hooks": {
-        "before_backup": list,
-        "after_backup": list,
-        "before_restore": list,
-        "after_restore": list,
-    },
-    "hook": {"run": list, "limit_s": (int, float), "may_fail": bool},
-}
-_NEEDED = {
-    "exclude": ("path", "reason"),
-    "include": ("path",),
-    "vaults": ("name", "kind"),
-    "hosts": ("name", "host"),
-    "services": ("name",),
-}
-ROLES = ("live", "test")
-MOST_DAYS = 99_999
-"""The limit for keeping replaced data: over two centuries, which is still a valid date."""
-MOST_SECONDS = 366 * 86_400
-"""The limit for a time limit: a year. Threads and programs cannot count arbitrary seconds."""
 MOST_NAME_BYTES, MOST_PATH_BYTES = 255, 3_500
 """Linux allows 255 and 4,096 (limits.h); this leaves space for our names below a folder."""
 MOST_SHOWN = 40
@@ -116,11 +43,10 @@ _PATH_KEYS = frozenset(
 DOCKER_FOLDER = "/var/lib/docker"
 _VOLUME = re.compile(r"volume:[A-Za-z0-9][A-Za-z0-9_.-]*(:/[^:]*|/.+)?")
 _PLACES = "must be a path in the stack's folder (not backups/ or restore/), or an absolute path"
-_PORTS = "must be between 1 and 65535"
+_PORTS = f"must be between 1 and {MOST_PORT}"
 _TAKEN_NAMES = frozenset({"pi", "from", "dump", "media", "here", "vault", "all"})
 """Words of the rules, of --from and of --at, which no vault may have as its name."""
 _VAULT_NAME = re.compile(r"[^\W\d][\w-]*")
-_VAULT_KINDS = ("ssh", "folder", "rclone")
 _REMOTE = re.compile(r"[\w.+@][\w.+@ -]*:.*[^/].*")
 """A remote's name by rclone's grammar, a colon, and a folder in it."""
 _RECIPIENT = re.compile(r"age1[a-z0-9]+|ssh-(ed25519|rsa) \S+( .*)?")
@@ -174,15 +100,13 @@ def hook_table(each: Any) -> dict[str, Any]:
 
 def _mistakes(content: Mapping[str, Any]) -> list[str]:
     """Return what is wrong with names and types."""
-    known = ("stack", "influxdb", "vaults", "hosts", "services", "hooks")
-    found = _unknown("", content, known)
-    for section in ("stack", "influxdb", "hooks"):
+    found = _unknown("", content, TOP)
+    for section in SINGLE:
         if isinstance(content.get(section, {}), dict):
-            found += _wrong(f"[{section}]", content.get(section, {}), _KEYS[section])
+            found += _wrong(f"[{section}]", content.get(section, {}), TABLES[section])
         else:
             found.append(f"{section}: must be a table: [{section}]")
-    lists = ("vaults", "hosts", "services")
-    tables = [(f"[[{name}]]", content.get(name, []), name) for name in lists]
+    tables = [(f"[[{name}]]", content.get(name, []), name) for name in ROWS]
     machines = content.get("hosts", [])
     owners = [("stack", content.get("stack"))]
     owners += [("hosts", each) for each in (machines if isinstance(machines, list) else ())]
@@ -200,24 +124,23 @@ def _mistakes(content: Mapping[str, Any]) -> list[str]:
             found.append(f"{title}: must be a list of tables, each under its own {title}")
             continue
         for number, entry in enumerate(entries, 1):
-            found += _wrong(f"{title} number {number}", entry, _KEYS[section])
+            found += _wrong(f"{title} number {number}", entry, TABLES[section])
             missing = [key for key in _needed(section, entry) if key not in entry]
             found += [f"{title} number {number}: '{key}' is missing" for key in missing]
     return found
 
 
 def _needed(section: str, entry: Mapping[str, Any]) -> tuple[str, ...]:
-    if section != "vaults":
-        return _NEEDED[section]
-    return (*_NEEDED[section], "remote" if entry.get("kind") == "rclone" else "folder")
+    needed = tuple(name for name, key in TABLES[section].items() if key.needed)
+    if section == "vaults":
+        return (*needed, "remote" if entry.get("kind") == "rclone" else "folder")
+    return (*needed, "host") if section == "hosts" else needed
 
 
-def _wrong(
-    where: str, entry: Mapping[str, Any], keys: Mapping[str, type | tuple[type, ...]]
-) -> list[str]:
+def _wrong(where: str, entry: Mapping[str, Any], keys: Mapping[str, Key]) -> list[str]:
     found = _unknown(f"{where}: ", entry, keys)
     for key, value in entry.items():
-        kind = keys.get(key, object)
+        kind = keys[key].type if key in keys else object
         if not _fits(value, kind):
             first = kind[0] if isinstance(kind, tuple) else kind
             found.append(f"{where}: {key} = {value!r} must be {_WORDS[first]}")
@@ -229,11 +152,27 @@ def _fits(value: Any, kind: type | tuple[type, ...]) -> bool:
     return isinstance(value, kind) and not (isinstance(value, bool) and kind not in (bool, object))
 
 
+def _outside(where: str, entry: Mapping[str, Any], section: str) -> Iterator[str]:
+    """Yield the values that are not among the choices of a key, or outside of its limits.
+
+    Retention and SSH have messages of their own.
+    """
+    for name, value in entry.items():
+        key = TABLES[section][name]
+        if key.choices and value not in key.choices:
+            *first, last = map(repr, key.choices)
+            yield f"{where}: {name} = {value!r} must be {', '.join(first)} or {last}"
+        elif name in (*POLICY_KEYS, *SSH) or key.least is None or key.most is None:
+            continue
+        elif not key.least <= value <= key.most:
+            yield f"{where}: {name} = {value} must be between {key.least} and {key.most:,}"
+
+
 def _sound(entry: Any, section: str) -> dict[str, Any]:
     """Return the entries of a table with a known name and the right type, for further checks."""
-    keys = _KEYS[section]
+    keys = TABLES[section]
     items = entry.items() if isinstance(entry, dict) else ()
-    return {key: value for key, value in items if key in keys and _fits(value, keys[key])}
+    return {key: value for key, value in items if key in keys and _fits(value, keys[key].type)}
 
 
 def _sound_list(entries: Any, section: str) -> list[dict[str, Any]]:
@@ -285,15 +224,10 @@ def _cut(text: str) -> str:
 
 def _stack_mistakes(stack: Mapping[str, Any]) -> list[str]:
     found = _policy_mistakes("[stack]", local_policy(stack))
-    if stack.get("role", "test") not in ROLES:
-        found.append(f"[stack]: role = {stack['role']!r} must be 'live' or 'test'")
+    found += _outside("[stack]", stack, "stack")
     folder = os.path.expanduser(stack.get("folder", "~/IOTstack"))
     if not folder.startswith("/"):
         found.append(f"[stack]: folder = {folder!r} must begin with / or ~")
-    for key in ("keep_previous", "keep_previous_days"):
-        value = stack.get(key, 0)
-        if isinstance(value, int) and not 0 <= value <= MOST_DAYS:
-            found.append(f"[stack]: {key} = {value} must be between 0 and {MOST_DAYS:,}")
     return [*found, *_path_mistakes("stack", stack)]
 
 
@@ -428,8 +362,7 @@ def _vault_mistakes(vaults: Iterable[Mapping[str, Any]]) -> list[str]:
         elif name in names:
             found.append(f"{where}: names must be unique")
         names.add(name)
-        if kind not in (*_VAULT_KINDS, None):
-            found.append(f"{where}: kind = {kind!r} must be 'ssh', 'folder' or 'rclone'")
+        found += _outside(where, each, "vaults")
         found += _remote_mistakes(where, each)
         if kind == "ssh" and not each.get("host"):
             found.append(f"{where}: 'host' is missing")
@@ -437,7 +370,7 @@ def _vault_mistakes(vaults: Iterable[Mapping[str, Any]]) -> list[str]:
         if kind == "folder" and not os.path.expanduser(each.get("folder", "/")).startswith("/"):
             found.append(f"{where}: folder = {each['folder']!r} must begin with / or ~")
         if kind == "folder":
-            found += [f"{where}: '{k}' is for kind = 'ssh'" for k in _SSH if k in each]
+            found += [f"{where}: '{k}' is for kind = 'ssh'" for k in SSH if k in each]
         found += [f"{where}: {mistake}" for mistake in _mount_mistakes(each)]
         if policy_keys(each):
             found += _policy_mistakes(where, policy_keys(each))
@@ -462,10 +395,10 @@ def _mount_mistakes(vault: Mapping[str, Any]) -> Iterator[str]:
 def _remote_mistakes(where: str, vault: Mapping[str, Any]) -> Iterator[str]:
     """Yield what is wrong with the remote of a vault, which replaces folder and host."""
     if vault.get("kind") != "rclone":
-        if "remote" in vault and vault.get("kind") in _VAULT_KINDS:
+        if "remote" in vault and vault.get("kind") in VAULT_KINDS:
             yield f"{where}: 'remote' is for kind = 'rclone'"
         return
-    for key in ("folder", *_SSH):
+    for key in ("folder", *SSH):
         if key in vault:
             yield f"{where}: '{key}' is not for kind = 'rclone'"
     remote = vault.get("remote", "any:any")
@@ -478,8 +411,6 @@ def _remote_mistakes(where: str, vault: Mapping[str, Any]) -> Iterator[str]:
 
 def _copying_mistakes(where: str, vault: Mapping[str, Any]) -> Iterator[str]:
     """Yield what is wrong with how copies are sent to a vault."""
-    if vault.get("layout", BY_HOST) not in (FLAT, BY_HOST):
-        yield f"{where}: layout = {vault['layout']!r} must be '{FLAT}' or '{BY_HOST}'"
     if "limit_rate" in vault:
         try:
             read_rates(vault["limit_rate"])
@@ -525,11 +456,10 @@ def _machine_mistakes(machines: Iterable[Mapping[str, Any]]) -> list[str]:
         if not name or name.startswith("-") or name in names:
             found.append(f"{where}: names must be unique and must not begin with '-'")
         names.add(name)
-        if each.get("role", "test") not in ROLES:
-            found.append(f"{where}: role = {each['role']!r} must be 'live' or 'test'")
+        found += _outside(where, each, "hosts")
         found += _ssh_mistakes(where, each)
         hooks, title = each.get("hooks", {}), f"{where}: [hosts.hooks]"
-        found += _wrong(title, hooks, _KEYS["hooks"])
+        found += _wrong(title, hooks, TABLES["hooks"])
         found += _policy_mistakes(where, local_policy(each))
         found += [f"{where}: {mistake}" for mistake in _path_mistakes("hosts", each)]
         found += _hooks_mistakes(title, _sound(hooks, "hooks"))
@@ -546,7 +476,7 @@ def _hooks_mistakes(where: str, hooks: Mapping[str, Any]) -> list[str]:
 
 def _hook_mistakes(where: str, hook: Mapping[str, Any]) -> list[str]:
     rest = {key: value for key, value in hook.items() if key != "run"}
-    found = _wrong(where, rest, _KEYS["hook"])
+    found = _wrong(where, rest, TABLES["hook"])
     words = hook.get("run")
     if isinstance(words, str):
         shell = json.dumps(["sh", "-c", words], ensure_ascii=False)
@@ -617,9 +547,9 @@ def _ssh_mistakes(where: str, each: Mapping[str, Any]) -> list[str]:
     found = []
     name, _, port = each.get("host", "").rpartition(":")
     with_port = name and ":" not in name and port.isascii() and port.isdecimal()
-    if with_port and not (len(port) < 6 and 0 < int(port) < 65536):  # noqa: PLR2004 - TCP's
+    if with_port and not (len(port) < 6 and 0 < int(port) <= MOST_PORT):  # noqa: PLR2004
         found.append(f"{where}: the port of host {each['host'][:MOST_SHOWN]!r} {_PORTS}")
-    if not 0 <= each.get("port", 0) < 65536:  # noqa: PLR2004
+    if not 0 <= each.get("port", 0) <= MOST_PORT:
         found.append(f"{where}: port = {each['port']} {_PORTS}")
     if each.get("host", "").startswith("-") or each.get("user", "").startswith("-"):
         found.append(f"{where}: host and user cannot begin with '-'")
