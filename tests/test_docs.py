@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from jsonschema import Draft7Validator
 
+from iotstack_invoke.settings.schema import schema
 from iotstack_invoke.settings.validation import mistakes_in
 
 CHECKOUT = Path(__file__).parent.parent
@@ -47,7 +49,7 @@ def anchors(page):
     return {re.sub(r"[\s]+", "-", each) for each in plain}
 
 
-@pytest.mark.parametrize("script", ["commands.py", "architecture.py"])
+@pytest.mark.parametrize("script", ["commands.py", "architecture.py", "settings.py"])
 def test_what_is_generated_is_what_the_code_says(script):
     """`python docs/SCRIPT` rewrites it."""
     words = [sys.executable, str(DOCS / script), "--check"]
@@ -71,9 +73,11 @@ def test_each_relative_link_leads_to_a_page_and_its_heading(page):
 
 @pytest.mark.parametrize("page", OF_SETTINGS, ids=named)
 def test_each_example_of_settings_is_right(page):
-    """A block of TOML is a hosts.toml without a mistake, as it stands there."""
+    """A block of TOML is a hosts.toml without a mistake, for us and for an editor."""
     for text in blocks(page, "toml"):
-        assert mistakes_in(tomllib.loads(text)) == [], text
+        content = tomllib.loads(text)
+        assert mistakes_in(content) == [], text
+        assert list(Draft7Validator(schema()).iter_errors(content)) == [], text
 
 
 def test_each_page_is_in_the_navigation():

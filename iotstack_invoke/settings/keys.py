@@ -55,14 +55,14 @@ POLICY: Mapping[str, Key] = {
         None,
         without="5 in `[stack]` and `[[hosts]]` if they have no other rule, else 0",
     ),
-    "keep_daily": _rule("The newest good backup of each of so many days."),
+    "keep_daily": _rule("For this many days, the newest good backup of each day."),
     "keep_weekly": _rule("Likewise for weeks."),
     "keep_monthly": _rule("Likewise for months."),
     "keep_yearly": _rule("Likewise for years."),
     "keep_within": Key(
         str,
         'All backups from this long before the newest good one: `"30d"`, `"6mo"`, `"1y2mo"` (y, '
-        "mo for months, w, d, h, in this order; `m` is read as months here, too).",
+        "mo for months, w, d, h, in this order; `m` also means months here).",
         shown="time span",
     ),
     "keep_at_least": _rule(
@@ -88,10 +88,13 @@ SSH: Mapping[str, Key] = {
     ),
     "key": Key(str, "The file of a private key.", without="what `ssh` uses", kinds=("ssh",)),
     "ssh_config": Key(
-        str, "A file in place of `~/.ssh/config`.", without="what `ssh` uses", kinds=("ssh",)
+        str, "A file to use instead of `~/.ssh/config`.", without="what `ssh` uses", kinds=("ssh",)
     ),
     "known_hosts": Key(
-        str, "A file in place of `~/.ssh/known_hosts`.", without="what `ssh` uses", kinds=("ssh",)
+        str,
+        "A file to use instead of `~/.ssh/known_hosts`.",
+        without="what `ssh` uses",
+        kinds=("ssh",),
     ),
 }
 _OF_ANY_STACK: Mapping[str, Key] = {
@@ -102,7 +105,8 @@ _OF_ANY_STACK: Mapping[str, Key] = {
     ),
     "sudo": Key(
         bool,
-        "Run tar as `sudo -n tar`. Set it to false only if every file of the stack is yours.",
+        "Run tar as `sudo -n tar`. Set it to false only if every file of the stack belongs to "
+        "you.",
         True,
     ),
     "role": Key(
@@ -114,8 +118,8 @@ _OF_ANY_STACK: Mapping[str, Key] = {
     "exclude": Key(list, "See [`[[stack.exclude]]`](#stackexclude).", items="exclude"),
     "exclude_defaults": Key(
         bool,
-        "Leave out what no backup needs: see [formats](formats.md#left-out-by-default). `false` "
-        "packs all of it.",
+        "Leave out data that a backup does not need: see "
+        "[formats](formats.md#left-out-by-default). `false` packs all of it.",
         True,
     ),
     "include": Key(list, "See [`[[stack.include]]`](#stackinclude).", items="include"),
@@ -131,14 +135,14 @@ TABLES: Mapping[str, Mapping[str, Key]] = {
         **POLICY,
         "keep_previous": Key(
             int,
-            "How many states from before a restore stay, however old.",
+            "How many states from before a restore stay, whatever their age.",
             1,
             least=0,
             most=MOST_DAYS,
         ),
         "keep_previous_days": Key(
             int,
-            "States from before a restore that are younger than this many days stay.",
+            "States from before a restore stay for at least this many days.",
             14,
             least=0,
             most=MOST_DAYS,
@@ -172,7 +176,7 @@ TABLES: Mapping[str, Mapping[str, Key]] = {
         "container": Key(str, "The name of its container.", "influxdb"),
         "limit_s": Key(
             SECONDS,
-            "A dump that takes longer is stopped and has failed.",
+            "A dump that takes longer is stopped and counts as failed.",
             3600,
             most=MOST_SECONDS,
             shown="seconds, at most a year",
@@ -189,14 +193,14 @@ TABLES: Mapping[str, Mapping[str, Key]] = {
         ),
         "dump": Key(
             str,
-            'For `kind = "dump"`: which program makes the dump.',
+            'For `kind = "dump"`: the kind of database.',
             choices=tuple(PART_OF_DUMP),
         ),
-        "images": Key(list, "Images that this row is for, without registry and tag."),
+        "images": Key(list, "The images that this row applies to, without registry and tag."),
         "containers": Key(list, "Exact names of its containers.", without="its name"),
         "paths": Key(
             list,
-            "Where its data are in the stack's folder; `[]` if it has none.",
+            "Where its data are in the stack's folder; `[]` if it has no data.",
             without="`volumes/NAME`",
         ),
         "data": Key(
@@ -207,13 +211,13 @@ TABLES: Mapping[str, Mapping[str, Key]] = {
         "first": Key(list, "Services that are restored before it."),
         "leave_out": Key(
             list,
-            'What no backup of it needs: `{ inside = "/data/cache", reason = "…" }`, a path as '
-            "the container sees it. `[]` packs all.",
+            'Paths that a backup does not need: `{ inside = "/data/cache", reason = "…" }`, as '
+            "the container sees the path. `[]` packs everything.",
             without="as in the package's table",
             items="leave_out",
         ),
         "reason": Key(str, 'Required for `kind = "skip"`.'),
-        "notes": Key(str, "One sentence for you, shown by `iotstack services`."),
+        "notes": Key(str, "A note for you, shown by `iotstack services`."),
     },
     "leave_out": {
         "inside": Key(str, "A path as the container sees it.", needed=True),
@@ -234,8 +238,8 @@ TABLES: Mapping[str, Mapping[str, Key]] = {
         ),
         "folder": Key(
             str,
-            "The folder must exist: it is never made for you. Over SSH, a relative one begins in "
-            "the home of the user who logs in.",
+            "The folder must exist: the program never makes it. Over SSH, a relative path begins "
+            "in the home of the user who logs in.",
             without="required",
             kinds=("ssh", "folder"),
         ),
@@ -262,13 +266,13 @@ TABLES: Mapping[str, Mapping[str, Key]] = {
         ),
         "layout": Key(
             str,
-            "`by-host`: a folder of each machine's host name.",
+            "`by-host`: a folder for each machine, named after its host name.",
             FLAT,
             choices=(FLAT, BY_HOST),
         ),
         "limit_rate": Key(
             str,
-            'Bytes a second, there and back: `"500K"`, `"2M"`. Or a timetable: `"08:00,512K '
+            'Bytes a second, in both directions: `"500K"`, `"2M"`. Or a timetable: `"08:00,512K '
             '23:00,off"`; with days: `"Mon-08:00,512K Fri-18:00,off"`.',
             without="no limit",
         ),
@@ -283,29 +287,41 @@ TABLES: Mapping[str, Mapping[str, Key]] = {
     "hosts": {
         "name": Key(
             str,
-            "What it is called here. In vaults, its own host name counts (`uname -n`).",
+            "Its name on this machine. In vaults, its host name counts (`uname -n`).",
             needed=True,
         ),
         "folder": Key(str, "The folder of its stack.", "~/IOTstack"),
-        "machine_id": Key(str, "The text of its `/etc/machine-id`. Another machine is refused."),
+        "machine_id": Key(
+            str, "The text of its `/etc/machine-id`. A machine with another id is refused."
+        ),
         "hooks": Key(dict, "The same as [`[hooks]`](#hooks); they run on that machine."),
         **_OF_ANY_STACK,
+        "role": Key(
+            str,
+            "A restore to a `live` host must be confirmed with `--live NAME`.",
+            "test",
+            choices=ROLES,
+        ),
         **SSH,
         **POLICY,
     },
     "hooks": {
-        name: Key(list, "A hook is a list of words, or a table.", items="hook")
+        name: Key(
+            list,
+            "A hook is a list of words, or a table with the keys of the next table.",
+            items="hook",
+        )
         for name in ("before_backup", "after_backup", "before_restore", "after_restore")
     },
     "hook": {
         "run": Key(
             list,
-            "The program and its arguments. The program is a name, or its whole path.",
+            "The program and its arguments. The program is a name, or a full path.",
             needed=True,
         ),
         "limit_s": Key(
             SECONDS,
-            "It is stopped after this time, and has failed.",
+            "After this time the hook is stopped, and counts as failed.",
             60,
             most=MOST_SECONDS,
             shown="seconds, at most a year",
