@@ -36,15 +36,15 @@ def main(words: list[str]) -> int:
 
 def page() -> str:
     """Return the text of the page."""
-    tasks: list[Task] = sorted(namespace.tasks.values(), key=lambda each: str(each.name))
-    asked = {str(each.name): arguments(each) for each in tasks}
-    shared = [each for each in asked[str(tasks[0].name)] if each.name in OF_EVERY_TASK]
+    tasks: dict[str, Task] = {name: namespace[name] for name in sorted(namespace.task_names)}
+    asked = {name: arguments(each) for name, each in tasks.items()}
+    shared = [each for each in next(iter(asked.values())) if each.name in OF_EVERY_TASK]
     sections = ["\n".join((HEAD, *table(shared)))]
-    for task in tasks:
-        own = [each for each in asked[str(task.name)] if each.name not in OF_EVERY_TASK]
+    for name, task in tasks.items():
+        own = [each for each in asked[name] if each.name not in OF_EVERY_TASK]
         first = (task.__doc__ or "").strip().splitlines()[0]
-        usage = " ".join(("iotstack", str(task.name), *map(positional, own))).strip()
-        lines = [f"## {task.name}", "", first, "", "```sh", usage, "```"]
+        usage = " ".join(("iotstack", name, *map(positional, own))).strip()
+        lines = [f"## {name}", "", first, "", "```sh", usage, "```"]
         sections.append("\n".join([*lines, *([""] if own else []), *table(own)]))
     return "\n\n".join(sections) + "\n"
 

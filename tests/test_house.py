@@ -29,7 +29,7 @@ FLOORS = (
 )
 # Inside of these, from the ground up as well; what lies in the package itself stands above them.
 INSIDE = {
-    "commands": ("shared", "undo", "vaults", "catalog", "backup", "restore doctor"),
+    "commands": ("shared setup", "undo", "vaults", "catalog", "backup", "restore doctor"),
     "databases": ("sql influxdb sqlite", "influxdb2"),
 }
 MOST_PACKAGES = 20

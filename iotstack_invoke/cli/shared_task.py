@@ -100,6 +100,12 @@ class SharedTask(Task):  # type: ignore[type-arg]
     monitored = False
     fleet = False
     opens = False
+    group = ""
+
+    @property
+    def title(self) -> str:
+        """The name as it is typed, such as `config.show`."""
+        return f"{self.group}.{self.name}" if self.group else str(self.name)
 
     def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:
         """Return the task's own flags and the shared ones."""
@@ -151,7 +157,7 @@ class SharedTask(Task):  # type: ignore[type-arg]
         settings_file = report.settings_file = given.pop("settings", "")
         try:
             if {"--help", "-h"} & {value for value in given.values() if isinstance(value, str)}:
-                raise UsageError(f"Use: inv --help {self.name}")  # noqa: TRY301 - told as others
+                raise UsageError(f"Use: inv --help {self.title}")  # noqa: TRY301 - told as others
             _refuse_blank(given)
             _refuse_joined(given)
             dry = bool(context.config.run.dry)
@@ -256,6 +262,7 @@ def shared_task(
     monitored: bool = False,
     fleet: bool = False,
     opens: bool = False,
+    group: str = "",
     **keywords: Any,
 ) -> Callable[[Callable[..., Any]], SharedTask]:
     """Return a decorator that makes a SharedTask of `body(work, …flags)`.
@@ -276,6 +283,7 @@ def shared_task(
         made.monitored = monitored
         made.fleet = fleet
         made.opens = opens
+        made.group = group
         return made
 
     return make

@@ -413,6 +413,30 @@ def status(work: TaskContext, host: str = "", max_age: str = "26h", at: str = ""
     return tell_status(work.settings, max_age, at, work.report, host)
 
 
+@shared_task(name="show", group="config", default=True, help={"json": "Print JSON for programs."})
+def config_show(work: TaskContext, json: bool = False) -> int:
+    """Show each setting with the value that counts, and whether it is the default."""
+    from ..commands.setup.config import show_config
+
+    return show_config(work.settings, work.report, as_json=json)
+
+
+@shared_task(name="check", group="config")
+def config_check(work: TaskContext) -> int:
+    """Check hosts.toml: all its mistakes at once, and exit 2."""
+    from ..commands.setup.config import check_config
+
+    return check_config(work.settings, work.report)
+
+
+@shared_task(name="schema", group="config")
+def config_schema(work: TaskContext) -> int:
+    """Print the JSON Schema of hosts.toml, with which editors check it."""
+    from ..commands.setup.config import print_schema
+
+    return print_schema(work.report)
+
+
 @shared_task()
 def demo(work: TaskContext) -> int:
     """Back up a sample stack, break it, restore it, and show the result."""
@@ -443,4 +467,5 @@ namespace = Collection(
     graph,
     why,
     demo,
+    config=Collection("config", config_show, config_check, config_schema),
 )

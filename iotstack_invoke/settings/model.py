@@ -295,13 +295,21 @@ def load_settings(path: str = "", *, checkout: str = "") -> Settings:
 
     Raises SettingsError, which lists every mistake in the file.
     """
+    return read_settings(*load_content(path, checkout=checkout))
+
+
+def load_content(path: str = "", *, checkout: str = "") -> tuple[dict[str, Any], str]:
+    """Return what that file holds, unchecked, and its name: {} and "" without a file.
+
+    Raises SettingsError if it cannot be read, or is not TOML.
+    """
     candidates = (path,) if path else places_to_look(os.environ, checkout)
     for candidate in candidates:
         try:
             with open(os.path.expanduser(candidate), "rb") as stream:
                 content = stream.read()
             # Windows Notepad begins a file with a byte order mark.
-            return read_settings(read_toml(content.decode("utf-8-sig")), candidate)
+            return read_toml(content.decode("utf-8-sig")), candidate
         except FileNotFoundError:
             continue
         except (NotToml, UnicodeDecodeError) as error:
@@ -311,7 +319,7 @@ def load_settings(path: str = "", *, checkout: str = "") -> Settings:
             raise SettingsError(f"Cannot read {candidate}: {error.strerror}.") from error
     if path or os.environ.get("IOTSTACK_SETTINGS"):
         raise SettingsError(f"Settings file {candidates[0]} not found.")
-    return read_settings({}, "")
+    return {}, ""
 
 
 _CURLY = "\u201c\u201d\u201e\u201f\u2018\u2019\u201a\u00ab\u00bb"

@@ -54,13 +54,16 @@ def _given(service: Service) -> dict[str, Any]:
 
 def _row(title: str, row: Mapping[str, Any]) -> Iterator[str]:
     yield f"[[{title}]]"
-    yield from (f"{key} = {_toml(value)}" for key, value in row.items())
+    yield from (f"{key} = {toml_text(value)}" for key, value in row.items())
 
 
-def _toml(value: Any) -> str:
-    if isinstance(value, tuple):
-        return f"[{', '.join(map(_toml, value))}]"
+def toml_text(value: Any) -> str:
+    """Return a value as TOML, on one line; a LeaveOut as the table that it was read from."""
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(toml_text, value))}]"
     if isinstance(value, LeaveOut):
-        return f"{{ inside = {_toml(value.inside)}, reason = {_toml(value.reason)} }}"
+        return toml_text({"inside": value.inside, "reason": value.reason})
+    if isinstance(value, dict):
+        return f"{{ {', '.join(f'{key} = {toml_text(each)}' for key, each in value.items())} }}"
     text = json.dumps(value, ensure_ascii=False)
     return "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in text)

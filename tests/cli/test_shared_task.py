@@ -1,4 +1,4 @@
-"""The doors: flags that every task has, errors as messages and exit codes, never a traceback."""
+"""Tasks: flags that each of them has, errors as messages and exit codes, never a traceback."""
 
 import contextlib
 import fcntl
@@ -29,8 +29,8 @@ from iotstack_invoke.hosts.local import locked
 from iotstack_invoke.settings.model import Options
 
 CHECKOUT = str(folders.CHECKOUT)
-DOORS = sorted(namespace.tasks.items())
-RUNNING = [name for name, task in DOORS if task.runs]
+TASKS = {name: namespace[name] for name in sorted(namespace.task_names)}
+RUNNING = [name for name, task in TASKS.items() if task.runs]
 
 
 def run_by(program, little_stack, line):
@@ -58,7 +58,7 @@ def settings(tmp_path, monkeypatch):
 
 
 def call(body, *, runs=False, context=None, **given):
-    """Call a door as Invoke does, with the defaults of all flags that are not given."""
+    """Call a task as Invoke does, with the defaults of all flags that are not given."""
     made = shared_task(runs=runs)(body)
     flags = {each.attr_name or each.name: each.default for each in made.get_arguments()}
     return made(context or Context(), **{**flags, **given})
@@ -67,16 +67,16 @@ def call(body, *, runs=False, context=None, **given):
 # Flags
 
 
-def test_every_task_is_a_door():
-    """No task goes past the doors, and those that run a plan are known."""
-    assert all(isinstance(task, SharedTask) for _, task in DOORS)
+def test_every_task_is_a_shared_task():
+    """Each is one, and those that run a plan are known."""
+    assert all(isinstance(task, SharedTask) for task in TASKS.values())
     assert "backup" in RUNNING
 
 
-@pytest.mark.parametrize("name", [name for name, _ in DOORS])
+@pytest.mark.parametrize("name", TASKS)
 def test_each_flag_is_there_once(name):
     """A task has its own flags and the shared ones, none twice, and no short ones."""
-    flags = [flag for each in namespace.tasks[name].get_arguments() for flag in each.names]
+    flags = [flag for each in TASKS[name].get_arguments() for flag in each.names]
     assert len(flags) == len(set(flags))
     assert {"settings", "debug"} <= set(flags)
     assert all(len(flag) > 1 for flag in flags)
@@ -359,7 +359,7 @@ def test_a_flag_that_may_be_given_several_times_shows_its_value(little_stack, fl
 
 FLAGS_WITH_VALUE = [
     (name, each.names[0].strip("_").replace("_", "-"))
-    for name, task in DOORS
+    for name, task in TASKS.items()
     for each in task.get_arguments()
     if each.takes_value and not each.positional
 ]

@@ -1,0 +1,1 @@
+"""Sets the program up on a machine: its settings, its schedule."""
