@@ -92,7 +92,7 @@ def test_a_dry_run_of_a_bare_restore_makes_no_folder(laptop, pi):
     words = f"restore --host pi --runtag x --from {pi.backups}/. --dry-run"
     assert "or restore with --bare" in laptop.run(words).stderr
     told = laptop.run(f"{words} --bare")
-    assert (told.returncode, f"to pi:{new}" in told.stdout) == (0, True), told.stderr
+    assert (told.returncode, f"to {new} on pi" in told.stdout) == (0, True), told.stderr
     assert not (pi.folder.parent / "not").exists()
 
 
@@ -168,7 +168,7 @@ def test_what_was_backed_up_of_a_host_is_restored_to_it(laptop, pi, key):
     for words in ("", "--runtag x", "--from shelf", "--from vault --runtag x"):
         told = laptop.run(f"restore --host pi {live}--dry-run {words}")
         assert told.returncode == 0, told.stderr
-        assert "from shelf/pi-1 to pi:" in told.stdout
+        assert f"from shelf/pi-1 to {pi.folder} on pi" in told.stdout
     told = laptop.run(f"restore --host pi {live}--dry-run --runtag y")
     assert told.returncode == 10
     assert "Another machine's y: --from shelf/pi-2" in told.stderr
@@ -203,7 +203,7 @@ def test_a_test_host_gets_this_machines_backup_and_a_live_one_its_own(laptop, pi
         (f"--runtag x --from shelf/{mine.name}", f"shelf/{mine.name}"),
     ):
         told = laptop.run(f"restore --host pi {live}--dry-run {words}")
-        assert f"from {place} to pi:" in told.stdout, told.stderr
+        assert f"from {place} to {pi.folder} on pi" in told.stdout, told.stderr
 
 
 def test_what_a_far_backup_does_not_cover_is_shown_by_the_command_that_is_told(laptop, pi):
