@@ -200,7 +200,7 @@ _NAMING = (
     ("a host", "--host"),
 )
 """Kinds of names given without their flag, and the flag."""
-_OF_VAULTS = ("--vault", "--at", "--from", "--to")
+_OF_VAULTS = (*(flag for what, flag in _NAMING if what == "a vault"), "--to")
 """The flags that name a vault, or that users expect to name one."""
 _NO_VAULT = {"list": "It always lists here and every vault."}
 """Tasks for which a vault cannot be named, and why."""

@@ -7,6 +7,7 @@ alone does not tell, such as two rows of one name, is checked in validation.py.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from ..backups.retention import MOST_SETS
@@ -303,6 +304,7 @@ TABLES: Mapping[str, Mapping[str, Key]] = {
             choices=ROLES,
         ),
         **SSH,
+        "host": replace(SSH["host"], needed=True),
         **POLICY,
     },
     "hooks": {

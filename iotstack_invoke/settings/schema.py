@@ -20,7 +20,6 @@ _NEEDS: Mapping[str, Mapping[str, Any]] = {
         "then": {"required": ["remote"]},
         "else": {"required": ["folder"]},
     },
-    "hosts": {"required": ["name", "host"]},
 }
 """What a row must have besides its own required keys."""
 

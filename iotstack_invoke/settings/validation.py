@@ -134,7 +134,7 @@ def _needed(section: str, entry: Mapping[str, Any]) -> tuple[str, ...]:
     needed = tuple(name for name, key in TABLES[section].items() if key.needed)
     if section == "vaults":
         return (*needed, "remote" if entry.get("kind") == "rclone" else "folder")
-    return (*needed, "host") if section == "hosts" else needed
+    return needed
 
 
 def _wrong(where: str, entry: Mapping[str, Any], keys: Mapping[str, Key]) -> list[str]:
