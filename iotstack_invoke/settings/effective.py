@@ -9,6 +9,9 @@ from ..core.dataclass import dataclass
 from .keys import ROWS, TABLES, TOP
 from .validation import local_policy
 
+HIDDEN = "…"
+"""Stands for a secret."""
+
 
 @dataclass(frozen=True, slots=True)
 class Effective:
@@ -29,6 +32,8 @@ def effective_values(content: Mapping[str, Any]) -> Iterator[Effective]:
     Keys without a default that the file does not set are missing.
     """
     for name in TOP:
+        if name in ("mqtt", "metrics") and name not in content:
+            continue  # the table alone switches it on
         rows = content.get(name, []) if name in ROWS else [content.get(name, {})]
         for row in rows:
             yield from _of_row(name, row)
@@ -42,7 +47,8 @@ def _of_row(table: str, row: Mapping[str, Any]) -> Iterator[Effective]:
         if key == "name" or (kind and each.kinds and kind not in each.kinds):
             continue
         if key in used:
-            yield Effective(table, name, key, used[key], key in row)
+            value = HIDDEN if each.secret else used[key]
+            yield Effective(table, name, key, value, key in row)
         elif each.default is not None and not _is_idle(key):
             yield Effective(table, name, key, each.default, False)
 

@@ -44,6 +44,8 @@ class Key:
     """Its type in words, if the values do not tell."""
     items: str = ""
     """The table of which it is a list, for a list of tables."""
+    secret: bool = False
+    """It is never shown."""
 
 
 def _rule(meaning: str, default: int | None = 0, *, least: int = 0, without: str = "none") -> Key:
@@ -70,6 +72,34 @@ POLICY: Mapping[str, Key] = {
         "This many good backups stay, whatever the other rules say.", 1, least=1
     ),
 }
+
+
+def _listed(values: tuple[str, ...]) -> str:
+    """Return a list of these values, in Markdown."""
+    return f"list of {', '.join(f'`{each!r}`' for each in values)}".replace("'", '"')
+
+
+def _secret(name: str, meaning: str) -> dict[str, Key]:
+    """Return the three keys of a secret: itself, a file with it, a program that prints it."""
+    return {
+        name: Key(
+            str, f"{meaning} With it, `hosts.toml` must be readable by you alone.", secret=True
+        ),
+        f"{name}_file": Key(
+            str,
+            f"The file with the {name}, its first line. A name without `/` is one of systemd's "
+            "credentials (`LoadCredential=`).",
+        ),
+        f"{name}_command": Key(
+            list, f"The program that prints the {name}, and its arguments: a list of words."
+        ),
+    }
+
+
+SECRETS = ("url", "token", "password")
+"""The keys that may also be given as `…_file` or `…_command`."""
+NOTIFY_KINDS = ("ping", "ntfy", "apprise")
+OCCASIONS = ("failure", "warning", "recovered", "always")
 SSH: Mapping[str, Key] = {
     "host": Key(
         str,
@@ -330,10 +360,66 @@ TABLES: Mapping[str, Mapping[str, Key]] = {
         ),
         "may_fail": Key(bool, "A failure is a warning only.", False),
     },
+    "notify": {
+        "name": Key(str, "Your name for it, which messages have.", needed=True),
+        "kind": Key(
+            str,
+            "`ping` tells a monitor of runs that each run began, and how it ended: "
+            "healthchecks.io, Uptime Kuma. `ntfy` sends a message by ntfy. `apprise` sends it by "
+            "e-mail, Telegram, Matrix and about 100 others.",
+            choices=NOTIFY_KINDS,
+            needed=True,
+        ),
+        **_secret("url", "Where it is sent. One of the three keys is needed."),
+        **_secret("token", "For `ntfy`: the access token."),
+        "on": Key(
+            list,
+            "When to send: after a run that failed, after one with warnings, when all is good "
+            "again, or after each run.",
+            without="for `ping` `always`, else all others",
+            choices=OCCASIONS,
+            shown=_listed(OCCASIONS),
+        ),
+    },
+    "mqtt": {
+        "host": Key(str, "The broker.", without="the stack's own Mosquitto"),
+        "port": Key(int, "The port of the broker.", 1883, least=1, most=MOST_PORT),
+        "user": Key(str, "The user who logs in to the broker.", without="no login"),
+        **_secret("password", "The password of that user."),
+        "tls": Key(bool, "Encrypt the connection.", False),
+        "ca_file": Key(
+            str, "The certificates to trust.", without="those of the system", shown="path"
+        ),
+        "prefix": Key(str, "Where Home Assistant expects new devices.", "homeassistant"),
+        "silent_after": Key(
+            str,
+            "After this time without news Home Assistant shows the entities as unavailable.",
+            "26h",
+            shown="time span",
+        ),
+        "allow_start": Key(
+            bool,
+            "Let a button of Home Assistant start a backup. Whoever may write to the broker may "
+            "press it.",
+            False,
+        ),
+    },
+    "metrics": {
+        "textfile": Key(
+            str,
+            "The file for the textfile collector of Prometheus' node_exporter. Its name ends "
+            "with `.prom`.",
+            shown="path",
+        ),
+        "influxdb": Key(
+            bool, "Write into a database `iotstack_backup` of the stack's own InfluxDB 1.", False
+        ),
+        "retention": Key(str, "How long that database keeps values.", "104w", shown="time span"),
+    },
 }
 """The keys of each table by their names."""
-TOP = ("stack", "influxdb", "vaults", "hosts", "services", "hooks")
+TOP = ("stack", "influxdb", "vaults", "hosts", "services", "hooks", "notify", "mqtt", "metrics")
 """The tables at the top of the file."""
-ROWS = ("vaults", "hosts", "services")
+ROWS = ("vaults", "hosts", "services", "notify")
 """Those that may be given any number of times, each in double brackets."""
 SINGLE = tuple(name for name in TOP if name not in ROWS)

@@ -31,6 +31,7 @@ from ..services.known import (
     read_table,
 )
 from .keys import BY_HOST
+from .monitoring import NOTHING, Monitoring, read_monitoring
 from .validation import (
     KEEP_FIVE,
     from_home,
@@ -222,6 +223,7 @@ class Settings:
     """The hooks of this machine."""
     identity: str = ""
     """The file whose secret key opens what is encrypted, wherever it is read."""
+    monitoring: Monitoring = NOTHING
 
     @property
     def table(self) -> ServiceTable:
@@ -384,6 +386,7 @@ def read_settings(content: Mapping[str, Any], file: str) -> Settings:
         services=tuple(_service(each) for each in content.get("services", [])),
         file=file,
         hooks=_hooks(content.get("hooks", {})),
+        monitoring=read_monitoring(content),
     )
 
 

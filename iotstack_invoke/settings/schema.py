@@ -20,6 +20,9 @@ _NEEDS: Mapping[str, Mapping[str, Any]] = {
         "then": {"required": ["remote"]},
         "else": {"required": ["folder"]},
     },
+    "notify": {
+        "oneOf": [{"required": [key]} for key in ("url", "url_file", "url_command")],
+    },
 }
 """What a row must have besides its own required keys."""
 
@@ -60,7 +63,8 @@ def _value(key: Key) -> dict[str, Any]:
         words = {"type": "array", "items": {"type": "string"}, "minItems": 1}
         return {**found, "type": "array", "items": {"anyOf": [words, _ref("hook")]}}
     if key.type is list:
-        return {**found, **(_list_of(key.items) if key.items else _TEXTS)}
+        texts = {**_TEXTS, "items": {"enum": list(key.choices)}} if key.choices else _TEXTS
+        return {**found, **(_list_of(key.items) if key.items else texts)}
     if key.type is dict:
         return {**found, "allOf": [_ref("hooks")]}
     if isinstance(key.type, tuple):  # seconds

@@ -13,10 +13,11 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from ..backups.retention import POLICY_KEYS, RULE_KEYS, Policy, policy_mistakes
+from ..core.errors import UsageError
 from ..core.nearest import nearest
 from ..core.path_patterns import fits_all_of
 from ..core.stack_folders import FOLDERS, KEPT_OUT
-from ..core.units import read_rates
+from ..core.units import read_duration, read_rates
 from ..services.known import (
     Kind,
     Service,
@@ -74,6 +75,9 @@ def mistakes_in(content: Mapping[str, Any]) -> list[str]:
             _sound(content.get("influxdb"), "influxdb").get("container", "influxdb"),
         ),
         *_hooks_mistakes("[hooks]", _sound(content.get("hooks"), "hooks")),
+        *_notify_mistakes(_sound_list(content.get("notify"), "notify")),
+        *_mqtt_mistakes(_sound(content.get("mqtt"), "mqtt")),
+        *_metrics_mistakes(_sound(content.get("metrics"), "metrics")),
     ]
 
 
@@ -143,7 +147,8 @@ def _wrong(where: str, entry: Mapping[str, Any], keys: Mapping[str, Key]) -> lis
         kind = keys[key].type if key in keys else object
         if not _fits(value, kind):
             first = kind[0] if isinstance(kind, tuple) else kind
-            found.append(f"{where}: {key} = {value!r} must be {_WORDS[first]}")
+            shown = "" if key in keys and keys[key].secret else f" = {value!r}"
+            found.append(f"{where}: {key}{shown} must be {_WORDS[first]}")
     return found
 
 
@@ -159,10 +164,11 @@ def _outside(where: str, entry: Mapping[str, Any], section: str) -> Iterator[str
     """
     for name, value in entry.items():
         key = TABLES[section][name]
-        if key.choices and value not in key.choices:
+        values = value if isinstance(value, list) else [value]
+        if key.choices and (wrong := [each for each in values if each not in key.choices]):
             *first, last = map(repr, key.choices)
-            yield f"{where}: {name} = {value!r} must be {', '.join(first)} or {last}"
-        elif name in (*POLICY_KEYS, *SSH) or key.least is None or key.most is None:
+            yield f"{where}: {name} = {wrong[0]!r} must be {', '.join(first)} or {last}"
+        elif name in POLICY_KEYS or SSH.get(name) is key or None in (key.least, key.most):
             continue
         elif not key.least <= value <= key.most:
             yield f"{where}: {name} = {value} must be between {key.least} and {key.most:,}"
@@ -495,6 +501,64 @@ def _limit_mistakes(where: str, entry: Mapping[str, Any]) -> Iterator[str]:
             f"{where}: limit_s = {limit_s} must be a number of seconds, more than 0 and at most "
             f"{MOST_SECONDS:,} (a year)"
         )
+
+
+def _notify_mistakes(rows: list[dict[str, Any]]) -> Iterator[str]:
+    names = set[str]()
+    for number, each in enumerate(rows, 1):
+        name = each.get("name", f"row {number}")
+        where = f"[[notify]] {name!r}"
+        if name in names:
+            yield f"{where} is given twice"
+        names.add(name)
+        yield from _outside(where, each, "notify")
+        yield from _secret_mistakes(where, each, "url", needed=True)
+        yield from _secret_mistakes(where, each, "token")
+        kind, url = each.get("kind"), each.get("url", "")
+        if kind in ("ping", "ntfy") and url and not url.startswith(("http://", "https://")):
+            yield f"{where}: its url must begin with https:// or http://"
+        if kind in ("ping", "apprise") and {"token", "token_file", "token_command"} & {*each}:
+            yield f"{where}: a token is for kind = 'ntfy'"
+
+
+def _mqtt_mistakes(mqtt: Mapping[str, Any]) -> Iterator[str]:
+    yield from _outside("[mqtt]", mqtt, "mqtt")
+    yield from _secret_mistakes("[mqtt]", mqtt, "password")
+    yield from _duration_mistakes("[mqtt]", mqtt, "silent_after")
+    if not mqtt.get("user") and any(key.startswith("password") for key in mqtt):
+        yield "[mqtt]: 'user' is missing: a password needs one"
+    prefix = mqtt.get("prefix", "homeassistant")
+    if not prefix or {"+", "#"} & {*prefix}:
+        yield f"[mqtt]: prefix = {prefix!r} must be the name of a topic, without + and #"
+
+
+def _metrics_mistakes(metrics: Mapping[str, Any]) -> Iterator[str]:
+    yield from _duration_mistakes("[metrics]", metrics, "retention")
+    file = metrics.get("textfile")
+    if file is not None and not (file.startswith(("/", "~/")) and file.endswith(".prom")):
+        yield f"[metrics]: textfile = {file!r} must be an absolute path that ends with .prom"
+
+
+def _duration_mistakes(where: str, entry: Mapping[str, Any], key: str) -> Iterator[str]:
+    try:
+        read_duration(entry.get(key, "1h"))
+    except UsageError as error:
+        yield f"{where}: {key}: {error}"
+
+
+def _secret_mistakes(
+    where: str, entry: Mapping[str, Any], name: str, *, needed: bool = False
+) -> Iterator[str]:
+    """Yield what is wrong with a secret: it comes from one place. It is never quoted."""
+    keys = (name, f"{name}_file", f"{name}_command")
+    given = [key for key in keys if key in entry]
+    if len(given) > 1:
+        yield f"{where}: give one of {', '.join(given)}"
+    elif needed and not given:
+        yield f"{where}: one of {', '.join(keys)} is missing"
+    words = entry.get(keys[2], ["any"])
+    if not (words and all(isinstance(word, str) and word for word in words)):
+        yield f"{where}: {keys[2]} must be a list of words that begins with the program"
 
 
 def _service_mistakes(rows: list[dict[str, Any]], influx: str) -> list[str]:

@@ -191,7 +191,7 @@ def test_an_exclusion_is_kept_as_the_archive_names_it(written, kept):
         ("[stak]", "'stak' is unknown; did you mean 'stack'?"),
         (
             "[elsewhere]",
-            "'elsewhere' is unknown; known: stack, influxdb, vaults, hosts, services, hooks",
+            "'elsewhere' is unknown; known: stack, influxdb, vaults, hosts, services, hooks, notify, mqtt, metrics",
         ),
         ("[stack]\nkep = 3", "[stack]: 'kep' is unknown; did you mean 'keep'?"),
         ("[influxdb]\nlimit = 3", "[influxdb]: 'limit' is unknown; did you mean 'limit_s'?"),
@@ -821,7 +821,7 @@ def test_all_mistakes_are_told_together():
         kind = "folder"
         folder = "usb"
     """) == [
-        "'colour' is unknown; known: stack, influxdb, vaults, hosts, services, hooks",
+        "'colour' is unknown; known: stack, influxdb, vaults, hosts, services, hooks, notify, mqtt, metrics",
         "[stack]: 'kepp' is unknown; did you mean 'keep'?",
         "[stack]: sudo = 'no' must be true or false",
         "[influxdb]: container = 3 must be a text in quotes",
