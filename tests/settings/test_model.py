@@ -63,7 +63,7 @@ def sample_blocks():
         lines = stream.read().splitlines()
     blocks = []
     for number, line in enumerate(lines):
-        if line.startswith("# [["):
+        if line.startswith("# [") and line.endswith("]"):
             blocks.append([number])
         elif blocks and blocks[-1][-1] == number - 1 and line.startswith("# ") and " = " in line:
             blocks[-1].append(number)
@@ -1060,6 +1060,9 @@ def test_the_sample_has_its_commented_blocks():
         '# before_backup = [{ run = ["/home/pi/bin/dump-mariadb"], limit_s = 600 }]',
         *["# [[vaults]]"] * 3,
         "# [[hosts]]",
+        "# [[notify]]",
+        "# [mqtt]",
+        "# [metrics]",
     ]
 
 
@@ -1096,6 +1099,9 @@ def test_all_commented_blocks_of_the_sample_are_right_together():
     assert told.vaults[0].ssh.user == "wash"
     assert [hook.may_fail for hook in told.hooks.after_backup] == [True]
     assert len(told.machines[0].hooks.after_restore) == 1
+    assert told.monitoring.notify[0].kind == "ntfy"
+    assert told.monitoring.mqtt.user == "backup"
+    assert told.monitoring.metrics.textfile.endswith(".prom")
 
 
 @pytest.mark.parametrize(
