@@ -1,0 +1,153 @@
+"""The last run of each task, in one file each: how a run that was killed is found by the next one.
+
+Others may write such a file: one that is not ours is ignored with a warning, and nothing in it is
+run or used as a path.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict
+from datetime import UTC, datetime
+
+from ..backups.manifest import read_utc, utc_text
+from ..core.dataclass import dataclass
+from ..core.errors import StepFailed
+from ..core.stack_folders import BACKUPS
+from ..hosts.base import PARTIAL
+from ..hosts.local import LocalHost, opened, state_folder
+from ..hosts.trust import believed
+from .run_event import KILLED, RunEvent
+
+FOLDER = ".runs"
+"""In the backup folder."""
+MOST_BYTES = 1 << 16
+MOST_MESSAGES = 20
+MOST_CHARACTERS = 1_000
+"""Of a message that is kept or sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """The last run of a task. `code` is None until it ends."""
+
+    task: str
+    host: str
+    began_utc: str
+    process: str
+    """What distinguishes its process from any other: see process_mark."""
+    ended_utc: str = ""
+    code: int | None = None
+    messages: tuple[str, ...] = ()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether its process still lives on this machine."""
+        pid = self.process.partition(" ")[0]
+        return self.code is None and pid.isdigit() and process_mark(int(pid)) == self.process
+
+    @property
+    def event(self) -> RunEvent:
+        """What is told of it; of a run without an end, that it was killed."""
+        ended = read_utc(self.ended_utc or self.began_utc)
+        code = KILLED if self.code is None else self.code
+        began = read_utc(self.began_utc)
+        return RunEvent(self.task, self.host, began, ended, code, self.messages)
+
+
+def process_mark(pid: int) -> str:
+    """Return the id of a process, when it began, and the id of this boot; '' if it is gone.
+
+    The number alone may be that of another process by now: proc(5), field 22 of stat.
+    """
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as stream:
+            fields = stream.read().rpartition(")")[2].split()
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as stream:
+            boot = stream.read().strip()
+    except OSError:
+        return ""
+    return "" if fields[0] in "ZX" else f"{pid} {fields[19]} {boot}"
+
+
+class RunRecords:
+    """The folder with the records."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+
+    @classmethod
+    def of_stack(cls, stack: str) -> RunRecords:
+        """Return the records beside the backups of a stack on this machine.
+
+        A laptop, which has no stack, keeps them in its state folder.
+        """
+        backups = f"{stack}/{BACKUPS}"
+        return cls(f"{backups}/{FOLDER}" if os.path.isdir(backups) else f"{state_folder()}/runs")
+
+    def last(self, key: str) -> RunRecord | None:
+        """Return the last run of a task; None without one, or if its file cannot be believed."""
+        path = f"{self.folder}/{key}.json"
+        if not believed(LocalHost(self.folder), path):
+            return None
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
+            with open(path, "rb", opener=opened) as stream:
+                return _read(json.loads(stream.read(MOST_BYTES)))
+        return None
+
+    def all(self) -> Iterator[tuple[str, RunRecord]]:
+        """Yield the last run of each task that has one, with its key, by name."""
+        names = LocalHost(self.folder).listdir(self.folder)
+        for name in sorted(names):
+            key, _, ending = name.rpartition(".")
+            record = self.last(key) if ending == "json" else None
+            if record:
+                yield key, record
+
+    def write(self, key: str, record: RunRecord) -> None:
+        """Replace the record of a task; raises StepFailed, and the earlier one stays."""
+        host = LocalHost(self.folder)
+        path = f"{self.folder}/{key}.json"
+        try:
+            os.makedirs(self.folder, mode=0o755, exist_ok=True)
+        except OSError as error:
+            raise StepFailed(f"Cannot create {self.folder}: {error.strerror}.") from error
+        with host.create(f"{path}{PARTIAL}") as stream:
+            stream.write(json.dumps(asdict(record)).encode())
+        host.rename(f"{path}{PARTIAL}", path)
+
+
+def begun(task: str, host: str) -> RunRecord:
+    """Return the record of a run of this process that begins now."""
+    return RunRecord(task, host, utc_text(datetime.now(UTC)), process_mark(os.getpid()))
+
+
+def key_of(task: str, host: str) -> str:
+    """Return the name of a record: of a task, and of the host that was given, if any."""
+    return f"{task}@{host}" if host else task
+
+
+def shortened(messages: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the last messages, none of them long."""
+    return tuple(
+        f"{each[:MOST_CHARACTERS]}…" if len(each) > MOST_CHARACTERS else each
+        for each in messages[-MOST_MESSAGES:]
+    )
+
+
+def _read(content: dict[str, object]) -> RunRecord:
+    code, messages = content["code"], content["messages"]
+    names = ("task", "host", "began_utc", "process", "ended_utc")
+    words = {name: content[name] for name in names}
+    if not all(isinstance(each, str) for each in words.values()):
+        raise TypeError
+    if not (code is None or type(code) is int) or not isinstance(messages, list):
+        raise TypeError
+    read_utc(str(words["began_utc"]))
+    if words["ended_utc"]:
+        read_utc(str(words["ended_utc"]))
+    told = shortened(tuple(map(str, messages)))
+    return RunRecord(**words, code=code, messages=told)  # type: ignore[arg-type]
