@@ -11,7 +11,7 @@ A package uses only packages of the lines before its own.
     vaults  archives         where copies live; tar
     databases  environment   dumps, one folder a kind; a stack with its backups and vaults
     parts                    whole parts of a set: verified, described
-    workflows                the rules: read them first
+    workflows  monitoring    the rules: read them first; who is told of what
     commands                 what each task does
     cli                      flags and exit codes; the console program
 """

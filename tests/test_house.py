@@ -23,13 +23,20 @@ FLOORS = (
     "vaults archives",
     "databases environment",
     "parts",
-    "workflows",
+    "workflows monitoring",
     "commands",
     "cli",
 )
 # Inside of these, from the ground up as well; what lies in the package itself stands above them.
 INSIDE = {
-    "commands": ("shared setup", "undo", "vaults", "catalog", "backup", "restore doctor"),
+    "commands": (
+        "shared setup",
+        "undo",
+        "vaults",
+        "catalog",
+        "backup monitoring",
+        "restore doctor",
+    ),
     "databases": ("sql influxdb sqlite", "influxdb2"),
 }
 MOST_PACKAGES = 20

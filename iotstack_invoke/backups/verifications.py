@@ -9,17 +9,16 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 
 from .. import __version__
 from ..core.dataclass import dataclass
-from ..core.errors import Busy, StepFailed
+from ..core.errors import StepFailed
 from ..core.runtag import is_runtag
 from ..hosts.base import PARTIAL
-from ..hosts.local import LocalHost, locked, opened, words_of
+from ..hosts.local import LocalHost, locked_within, opened, words_of
 from ..hosts.trust import believed
 from .manifest import read_utc, utc_text
 
@@ -142,7 +141,7 @@ class VerificationLog:
             os.makedirs(folder, mode=0o700, exist_ok=True)
         except OSError as error:
             raise StepFailed(f"Cannot create {folder}: {words_of(error)}.") from error
-        with self._locked():
+        with locked_within(LOCK_LIMIT_S, f"{self.path}.lock", "the record of a verification"):
             before = self._size_bytes()
             if before != self._known_bytes:
                 lines = self._lines()
@@ -186,18 +185,3 @@ class VerificationLog:
         with self._host.create(partial) as stream:
             stream.writelines(check_line(each).encode() + b"\n" for each in checks)
         self._host.rename(partial, self.path)
-
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Hold the lock of the file; raises Busy only if its holder hangs."""
-        deadline = time.monotonic() + LOCK_LIMIT_S
-        with contextlib.ExitStack() as held:
-            while True:
-                try:
-                    held.enter_context(locked(f"{self.path}.lock", "the record of a verification"))
-                    break
-                except Busy:
-                    if time.monotonic() > deadline:
-                        raise
-                    time.sleep(0.05)
-            yield

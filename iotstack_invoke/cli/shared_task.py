@@ -24,7 +24,8 @@ from invoke.tasks import Task
 
 from ..core.errors import ExitCode, Interrupted, IotstackError, Refused, UsageError
 
-if TYPE_CHECKING:  # --list and --help need neither: a task imports them when it runs
+if TYPE_CHECKING:  # --list and --help need none of it: a task imports them when it runs
+    from ..commands.monitoring.watched_run import WatchedRun
     from ..reporting.report import Report
     from ..settings.model import Options, Settings
 
@@ -101,6 +102,8 @@ class SharedTask(Task):  # type: ignore[type-arg]
     fleet = False
     opens = False
     group = ""
+    watched = False
+    _run: WatchedRun | None = None
 
     @property
     def title(self) -> str:
@@ -134,23 +137,44 @@ class SharedTask(Task):  # type: ignore[type-arg]
         debug = given.pop("debug", False)
         report = Report()
         warn_with(report.warn)
-        code: Any = 0
+        code: Any = ExitCode.FAILED
         came: list[int] = []
-        with _threads_told(report, debug=debug) as troubles:
+        with self._told(lambda: code), _threads_told(report, debug=debug) as troubles:
             try:
                 with signals_raised() as came:
                     code = self._do(context, given, report, debug=debug)
             except Interrupted as error:
                 report.fail(str(error))
                 code = error.exit_code
-        if came and code != 128 + came[0]:  # it came after all work, or was ignored
-            report.fail(str(Interrupted(came[0])))
-            code = 128 + came[0]
-        elif troubles and code in {None, ExitCode.GOOD, ExitCode.WARNINGS}:
-            code = ExitCode.FAILED
+            if came and code != 128 + came[0]:  # it came after all work, or was ignored
+                report.fail(str(Interrupted(came[0])))
+                code = 128 + came[0]
+            elif troubles and code in {None, ExitCode.GOOD, ExitCode.WARNINGS}:
+                code = ExitCode.FAILED
         if code:
             raise Exit(code=int(code))
         return code
+
+    @contextlib.contextmanager
+    def _told(self, code: Callable[[], Any]) -> Iterator[None]:
+        """Let those who watch the task know how the block ended: its exit code."""
+        try:
+            yield
+        finally:
+            if self._run:
+                self._run.end(int(code() or ExitCode.GOOD))
+                self._run = None
+
+    def _body(self, work: TaskContext, given: dict[str, Any]) -> Any:
+        """Run the body; those who watch the task learn that it begins."""
+        dry = work.options.dry_run or given.get("dry_run")
+        if self.watched and work.settings.monitoring and not dry:
+            from ..commands.monitoring.watched_run import WatchedRun
+
+            run = WatchedRun(work.settings, self.title, given.get("host") or "", work.report)
+            run.begin()
+            self._run = run
+        return self.body(work, **given)
 
     def _do(self, context: Context, given: dict[str, Any], report: Report, *, debug: bool) -> Any:
         """Run the body and return the exit code; raises Interrupted, or an unexpected error."""
@@ -166,7 +190,7 @@ class SharedTask(Task):  # type: ignore[type-arg]
                 code = self._on_hosts(given, settings_file, checkout, report, dry=dry)
             else:
                 settings, options = self._known(given, settings_file, checkout, dry=dry)
-                code = self.body(TaskContext(settings, report, options), **given)
+                code = self._body(TaskContext(settings, report, options), given)
             self.times_called += 1
             report.flush()
         except BrokenPipeError:  # `| head` stops reading
@@ -219,7 +243,9 @@ class SharedTask(Task):  # type: ignore[type-arg]
             words = tuple(each for each in words if each != "--dry-run")
             return run_fleet(settings, (*words, *dry_word), hosts, read_at_once(at_once), report)
         host = names[0] if names else ""
-        code: int | None = self.body(TaskContext(settings, report, options), host=host, **given)
+        code: int | None = self._body(
+            TaskContext(settings, report, options), {**given, "host": host}
+        )
         return code
 
     def _words(self, given: dict[str, Any]) -> tuple[str, ...]:
@@ -262,6 +288,7 @@ def shared_task(
     monitored: bool = False,
     fleet: bool = False,
     opens: bool = False,
+    watched: bool = False,
     group: str = "",
     **keywords: Any,
 ) -> Callable[[Callable[..., Any]], SharedTask]:
@@ -270,8 +297,8 @@ def shared_task(
     `runs`: it has the flags of a task that runs a plan. `monitored`: a monitor reads it, so that
     any error is one line on stdout and exit 2. `fleet`: it is done on one host, which the body is
     given as `host`, or on several at once. `opens`: it reads encrypted copies, which takes the key
-    that its flag names. A parameter named `context` would be Invoke's; ours is
-    the TaskContext.
+    that its flag names. `watched`: hosts.toml may say that people are told how it ended. A
+    parameter named `context` would be Invoke's; ours is the TaskContext.
     """
 
     def make(body: Callable[..., Any]) -> SharedTask:
@@ -283,6 +310,7 @@ def shared_task(
         made.monitored = monitored
         made.fleet = fleet
         made.opens = opens
+        made.watched = watched
         made.group = group
         return made
 

@@ -14,6 +14,7 @@ from .shared_task import TaskContext, shared_task
 
 
 @shared_task(
+    watched=True,
     runs=True,
     fleet=True,
     help={"runtag": "Name the backup. Default: the current time, such as 2026-11-23_1100."},
@@ -26,6 +27,7 @@ def backup(work: TaskContext, host: str = "", runtag: str | None = None) -> int:
 
 
 @shared_task(
+    watched=True,
     fleet=True,
     help={
         "runtag": "Fetch this backup. Default: all that are missing.",
@@ -48,6 +50,7 @@ def pull(
 
 
 @shared_task(
+    watched=True,
     iterable=["vault"],
     help={
         "vault": "Upload to this vault only; repeatable. Default: every vault.",
@@ -71,6 +74,7 @@ def list_(work: TaskContext, json: bool = False) -> int:
 
 
 @shared_task(
+    watched=True,
     iterable=["allow_missing"],
     help={
         "at": "Prune here (the default), vault (every vault), one vault by name, or all.",
@@ -139,6 +143,7 @@ def pin(work: TaskContext, runtag: str, note: str = "", remove: bool = False) ->
 
 
 @shared_task(
+    watched=True,
     opens=True,
     help={
         "runtag": "Verify this backup. Default: latest, the newest.",
@@ -203,6 +208,7 @@ def diff(work: TaskContext, before: str, after: str, at: str = "", json: bool = 
 
 
 @shared_task(
+    watched=True,
     opens=True,
     help={
         "runtag": "Select the backup; latest is the newest.",
@@ -260,6 +266,7 @@ def why(work: TaskContext, file: str) -> None:
 
 
 @shared_task(
+    watched=True,
     opens=True,
     runs=True,
     fleet=True,
@@ -307,6 +314,7 @@ def restore(
 
 
 @shared_task(
+    watched=True,
     name="reload-influxdb",
     help={
         "host": "Use this host of hosts.toml. Default: this machine.",
@@ -437,6 +445,36 @@ def config_schema(work: TaskContext) -> int:
     return print_schema(work.report)
 
 
+@shared_task(
+    help={
+        "test": "Send a test by each notifier of hosts.toml.",
+        "unit": "Tell that this unit of systemd failed: for OnFailure= alone.",
+    }
+)
+def notify(work: TaskContext, test: bool = False, unit: str = "") -> int:
+    """Test who is told about failed runs: the notifiers in hosts.toml."""
+    from ..commands.monitoring.notify import tell_of_unit, test_notifiers
+
+    if unit:
+        return tell_of_unit(work.settings, unit, work.report)
+    if not test:
+        raise UsageError("inv notify: add --test to send a test by each notifier.")
+    return test_notifiers(work.settings, work.report)
+
+
+@shared_task(
+    help={
+        "max-age": "Allow this age of the newest good backup, such as 26h, 90min or 2d.",
+        "vaults": "Look at the vaults too; --no-vaults: as the last backup found them.",
+    }
+)
+def monitor(work: TaskContext, max_age: str = "26h", vaults: bool = True) -> int:
+    """Look for problems, and tell of new ones; update Home Assistant and metrics."""
+    from ..commands.monitoring.monitor import monitor as look_once
+
+    return look_once(work.settings, max_age, work.report, look_at_vaults=vaults)
+
+
 @shared_task()
 def demo(work: TaskContext) -> int:
     """Back up a sample stack, break it, restore it, and show the result."""
@@ -456,6 +494,8 @@ namespace = Collection(
     doctor,
     services,
     status,
+    notify,
+    monitor,
     list_,
     show,
     diff,

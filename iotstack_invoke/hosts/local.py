@@ -668,6 +668,22 @@ def locked(path: str, purpose: str) -> Iterator[None]:
         os.close(descriptor)
 
 
+@contextlib.contextmanager
+def locked_within(limit_s: float, path: str, purpose: str) -> Iterator[None]:
+    """Hold a lock that others hold for moments only; raises Busy if its holder hangs."""
+    deadline = time.monotonic() + limit_s
+    with contextlib.ExitStack() as held:
+        while True:
+            try:
+                held.enter_context(locked(path, purpose))
+                break
+            except Busy:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+        yield
+
+
 def holder_ended(path: str) -> bool:
     """Return whether the last run that held a lock has ended; False if that is unknown.
 

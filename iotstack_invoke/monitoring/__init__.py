@@ -1,1 +1,1 @@
-"""What is known of the runs and of the stack, and who is told: notifiers, Home Assistant, metrics."""
+"""What is known of the runs and the stack, and who is told: people, Home Assistant, metrics."""

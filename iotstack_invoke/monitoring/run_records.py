@@ -6,7 +6,6 @@ run or used as a path.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 
 from ..backups.manifest import read_utc, utc_text
+from ..backups.names import RUNS
 from ..core.dataclass import dataclass
 from ..core.errors import StepFailed
 from ..core.stack_folders import BACKUPS
@@ -22,8 +22,6 @@ from ..hosts.local import LocalHost, opened, state_folder
 from ..hosts.trust import believed
 from .run_event import KILLED, RunEvent
 
-FOLDER = ".runs"
-"""In the backup folder."""
 MOST_BYTES = 1 << 16
 MOST_MESSAGES = 20
 MOST_CHARACTERS = 1_000
@@ -86,17 +84,18 @@ class RunRecords:
         A laptop, which has no stack, keeps them in its state folder.
         """
         backups = f"{stack}/{BACKUPS}"
-        return cls(f"{backups}/{FOLDER}" if os.path.isdir(backups) else f"{state_folder()}/runs")
+        return cls(f"{backups}/{RUNS}" if os.path.isdir(backups) else f"{state_folder()}/runs")
 
     def last(self, key: str) -> RunRecord | None:
         """Return the last run of a task; None without one, or if its file cannot be believed."""
         path = f"{self.folder}/{key}.json"
         if not believed(LocalHost(self.folder), path):
             return None
-        with contextlib.suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
+        try:
             with open(path, "rb", opener=opened) as stream:
                 return _read(json.loads(stream.read(MOST_BYTES)))
-        return None
+        except (OSError, ValueError, TypeError, KeyError, RecursionError):
+            return None
 
     def all(self) -> Iterator[tuple[str, RunRecord]]:
         """Yield the last run of each task that has one, with its key, by name."""

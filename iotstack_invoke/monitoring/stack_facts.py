@@ -1,4 +1,4 @@
-"""What Home Assistant, metrics and warnings say of a stack: its backups, its vaults, its runs. Pure."""
+"""What Home Assistant, metrics and warnings say of a stack: its backups and its runs. Pure."""
 
 from __future__ import annotations
 
@@ -47,6 +47,23 @@ class PlaceFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that is wrong now, or needs a look."""
+
+    key: str
+    """What it is, the same each time: `overdue here`, `size influx`, `full nas` …"""
+    text: str
+    """Sentences for the owner: what, why, and what to do. The first says what alone."""
+    is_failure: bool = False
+    """A failure; otherwise a warning."""
+
+    @property
+    def title(self) -> str:
+        """The first sentence, without its full stop."""
+        return self.text.partition(". ")[0].removesuffix(".")
+
+
+@dataclass(frozen=True, slots=True)
 class StackFacts:
     """All of it, at one moment."""
 
@@ -70,15 +87,3 @@ class StackFacts:
     def newest(self) -> SetFacts | None:
         """The newest good backup here."""
         return self.sets[-1] if self.sets else None
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """Something that is wrong now, or needs a look."""
-
-    key: str
-    """What it is, the same each time: `overdue`, `size influx`, `full nas` …"""
-    text: str
-    """A sentence for the owner: what, why, and what to do."""
-    is_failure: bool = False
-    """A failure; otherwise a warning."""

@@ -14,6 +14,7 @@ import shlex
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from operator import add
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 GRAPH_FORMS = ("tree", "mermaid", "dot")
 MOST_IN_A_CELL = 300
+MOST_TROUBLES = 20
 WATCHED_VARIABLE = "IOTSTACK_WATCHED"
 """If 1, a user watches the program that reads this output: a run on several hosts."""
 LONGEST_WORD = 20
@@ -118,6 +120,8 @@ class Report:
         self._lock = threading.Lock()
         self._told: list[str] = []
         """Messages printed during the run: one unreachable vault is one reason for many jobs."""
+        self.troubles: deque[str] = deque(maxlen=MOST_TROUBLES)
+        """The last failures and warnings, printed or not."""
         self._consoles: dict[bool, Console] = {}
         self.settings_file = ""
         """The file given with --settings: each command in a message repeats it."""
@@ -146,6 +150,7 @@ class Report:
 
     def fail(self, text: str) -> None:
         """Print an error, for a user or for cron's mail."""
+        self.troubles.append(text)
         self._line(text, "red")
 
     def failed(self, results: Iterable[JobResult]) -> None:
@@ -156,6 +161,7 @@ class Report:
 
     def warn(self, text: str) -> None:
         """Print a warning, while the run continues."""
+        self.troubles.append(text)
         self._line(text, "yellow")
 
     def write(self, text: str) -> None:

@@ -98,6 +98,18 @@ def _secret(name: str, meaning: str) -> dict[str, Key]:
 
 SECRETS = ("url", "token", "password")
 """The keys that may also be given as `…_file` or `…_command`."""
+WATCHED = (
+    "backup",
+    "sync",
+    "pull",
+    "prune",
+    "verify",
+    "rehearse",
+    "restore",
+    "reload-influxdb",
+    "monitor",
+)
+"""The tasks whose runs are told; monitor tells of problems that no run has."""
 NOTIFY_KINDS = ("ping", "ntfy", "apprise")
 OCCASIONS = ("failure", "warning", "recovered", "always")
 SSH: Mapping[str, Key] = {
@@ -372,6 +384,14 @@ TABLES: Mapping[str, Mapping[str, Key]] = {
         ),
         **_secret("url", "Where it is sent. One of the three keys is needed."),
         **_secret("token", "For `ntfy`: the access token."),
+        "tasks": Key(
+            list,
+            "The tasks whose runs it is for. A monitor that expects a ping each day should not be "
+            "content with the ping of another task.",
+            without="for `ping` `backup`, else all",
+            choices=WATCHED,
+            shown="list of names of tasks",
+        ),
         "on": Key(
             list,
             "When to send: after a run that failed, after one with warnings, when all is good "

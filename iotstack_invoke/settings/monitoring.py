@@ -9,7 +9,7 @@ from typing import Any
 
 from ..core.dataclass import dataclass
 from ..core.units import read_duration
-from .keys import TABLES
+from .keys import TABLES, WATCHED
 from .secret import Secret, read_secret
 
 
@@ -24,6 +24,8 @@ class NotifyConfig:
     token: Secret
     on: frozenset[str]
     """Of failure, warning, recovered and always."""
+    tasks: frozenset[str]
+    """The tasks whose runs it is told of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,7 @@ def _notify(row: Mapping[str, Any]) -> NotifyConfig:
         read_secret(row, "url", table),
         read_secret(row, "token", table),
         frozenset(row.get("on", usual)),
+        frozenset(row.get("tasks", ("backup",) if row["kind"] == "ping" else WATCHED)),
     )
 
 

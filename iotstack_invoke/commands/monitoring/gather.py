@@ -1,0 +1,135 @@
+"""Gathers what Home Assistant, metrics and warnings say of this machine's stack."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import partial
+
+from ...backups.manifest import read_utc
+from ...backups.names import PLACES
+from ...backups.sets import GOOD, by_runtag
+from ...backups.verifications import HERE, Checks, failed_at
+from ...core.errors import StepFailed
+from ...environment.environment import Environment, newest_good
+from ...hosts.base import Storage
+from ...hosts.inspect import host_name
+from ...hosts.local import run_parallel, state_folder
+from ...monitoring.place_history import PlaceFile, PlaceHistory
+from ...monitoring.run_event import RunEvent
+from ...monitoring.run_records import RunRecords
+from ...monitoring.stack_facts import PlaceFacts, SetFacts, StackFacts
+from ...reporting.report import one_line
+
+PLACE_LIMIT_S = 60.0
+MOST_SETS = 60
+"""So many sets are looked at, the newest: two months of one each day."""
+OF_REHEARSALS = frozenset({"restore", "unpack"})
+"""How a rehearsal verifies a set."""
+
+
+def gather(
+    environment: Environment, *, look_at_vaults: bool, next_run: datetime | None
+) -> tuple[StackFacts, Mapping[str, PlaceHistory]]:
+    """Return what is known of the stack, without problems, and the history of each place.
+
+    Without a look at the vaults, they are as the last look found them. What a look finds is
+    written for the next time.
+    """
+    now = datetime.now(UTC)
+    host = host_name(environment.host)
+    checks = environment.checks.newest()
+    file = _place_file(environment)
+    known = file.read()
+    asked: dict[str, Storage] = {HERE: environment.host}
+    asked |= {
+        name: storage
+        for name, storage in environment.vaults.items()
+        if look_at_vaults or name not in known
+    }
+    looks = {
+        name: partial(_look, name, storage, _folder(environment, name), now, host, checks)
+        for name, storage in asked.items()
+    }
+    found = {
+        name: seen
+        if isinstance(seen, PlaceFacts)
+        else PlaceFacts(name, trouble=one_line(str(seen)))
+        for name, seen in run_parallel(looks, PLACE_LIMIT_S).items()
+    }
+    histories = {}
+    for name in (HERE, *environment.vaults):
+        earlier = known.get(name, PlaceHistory(PlaceFacts(name)))
+        histories[name] = earlier.seen(found[name], now) if name in found else earlier
+    with contextlib.suppress(StepFailed):  # a full disk: the next look is compared with less
+        file.write(histories.values())
+    facts = StackFacts(
+        host,
+        now,
+        _sets(environment, checks),
+        tuple(each.place for each in histories.values()),
+        _runs(environment),
+        _newest_check(checks, rehearsed=True),
+        next_run,
+    )
+    return facts, histories
+
+
+def _place_file(environment: Environment) -> PlaceFile:
+    backups = environment.backups
+    folder = backups if os.path.isdir(backups) else state_folder()
+    return PlaceFile(f"{folder}/{PLACES}")
+
+
+def _folder(environment: Environment, name: str) -> str:
+    return environment.backups if name == HERE else environment.vaults[name].root
+
+
+def _look(
+    name: str, storage: Storage, folder: str, now: datetime, host: str, checks: Checks
+) -> PlaceFacts:
+    """Return what is in one place; raises StepFailed."""
+    sets = by_runtag(storage.listdir(folder))
+    newest = newest_good(storage, folder, now, host=host, failed=failed_at(checks, name))
+    return PlaceFacts(
+        name,
+        newest.made,
+        len(sets),
+        sum(fact.size_bytes for files in sets.values() for fact in files.values()),
+        storage.free_bytes(folder),
+        _newest_check({key: each for key, each in checks.items() if key[1] == name}),
+    )
+
+
+def _newest_check(checks: Checks, *, rehearsed: bool = False) -> datetime | None:
+    """Return when a set was last found good, of any way or by a rehearsal; None for never."""
+    good = [
+        each.utc
+        for each in checks.values()
+        if each.good and (not rehearsed or each.how in OF_REHEARSALS)
+    ]
+    return read_utc(max(good)) if good else None
+
+
+def _sets(environment: Environment, checks: Checks) -> tuple[SetFacts, ...]:
+    try:
+        newest = environment.sets(checks, outline=True)[:MOST_SETS]
+    except StepFailed:  # the look at the place tells why
+        return ()
+    found = []
+    for each in reversed(newest):
+        manifest = each.manifest
+        if manifest and each.state in GOOD:
+            began = read_utc(manifest.started_utc)
+            seconds = (read_utc(manifest.finished_utc) - began).total_seconds()
+            parts = {part.kind: part.size_bytes for part in manifest.made}
+            found.append(SetFacts(each.runtag, began, seconds, parts))
+    return tuple(sorted(found, key=lambda each: each.began))
+
+
+def _runs(environment: Environment) -> dict[str, RunEvent]:
+    """Return the last run of each task on this machine that ended."""
+    records = RunRecords.of_stack(environment.settings.stack.folder)
+    return {key: each.event for key, each in records.all() if each.code is not None}

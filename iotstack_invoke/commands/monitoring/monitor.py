@@ -1,0 +1,87 @@
+"""One look at this machine's stack: tells of problems, and publishes its state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import timedelta
+
+from ...core.errors import ExitCode, IotstackError, ended
+from ...core.units import read_duration
+from ...environment.environment import Environment, open_environment
+from ...monitoring.anomalies import problems_in
+from ...monitoring.run_event import Outcome
+from ...monitoring.run_records import RunRecords
+from ...monitoring.stack_facts import Problem, StackFacts
+from ...reporting.report import Report
+from ...settings.model import Settings
+from .gather import gather
+from .telling import Teller, tell_killed
+
+MAX_AGE = "26h"
+"""The age of the newest good backup from which it is overdue: a day, and some hours to spare."""
+BEGINS = "problem "
+"""The beginning of the key of a problem, to tell it from a task."""
+UNSAID = ("size ",)
+"""The beginnings of keys whose end is not told: an odd size is usual after some days."""
+
+
+def monitor(settings: Settings, max_age: str, report: Report, *, look_at_vaults: bool) -> int:
+    """Look once; return 0, or 3 if there are problems.
+
+    Each problem is told once, here and by the notifiers, until it is over.
+    """
+    limit = read_duration(max_age)
+    for key, _ in RunRecords.of_stack(settings.stack.folder).all():
+        tell_killed(settings, key, report)
+    problems = tuple(look(settings, limit, report, look_at_vaults=look_at_vaults))
+    return ExitCode.WARNINGS if problems else ExitCode.GOOD
+
+
+def look(
+    settings: Settings, limit: timedelta, report: Report, *, look_at_vaults: bool
+) -> tuple[Problem, ...]:
+    """Tell of problems, and publish the state; return all problems, old ones too."""
+    with open_environment(settings) as environment:
+        facts, histories = gather(environment, look_at_vaults=look_at_vaults, next_run=None)
+        samples = {name: each.samples for name, each in histories.items()}
+        facts = replace(facts, problems=tuple(problems_in(facts, samples, limit)))
+        problems = (*facts.problems, *_publish(environment, facts))
+    teller = Teller(settings, report)
+    for each in _untold(facts, problems, limit):
+        if teller.tell_problem(replace(each, key=f"{BEGINS}{each.key}"), facts.host):
+            report.warn(each.text)
+    still = frozenset(f"{BEGINS}{each.key}" for each in problems)
+    teller.tell_over(still, BEGINS, facts.host, unsaid=tuple(BEGINS + each for each in UNSAID))
+    return problems
+
+
+def _untold(
+    facts: StackFacts, problems: tuple[Problem, ...], limit: timedelta
+) -> Iterator[Problem]:
+    """Yield the problems that no run has told: a vault that is off is in the backup's warnings."""
+    last = facts.runs.get("backup")
+    is_told = last and last.outcome is not Outcome.GOOD and facts.now - last.ended <= limit
+    for each in problems:
+        if not (is_told and each.key.startswith(("away ", "overdue "))):
+            yield each
+
+
+def _publish(environment: Environment, facts: StackFacts) -> Iterator[Problem]:
+    """Bring Home Assistant and the metrics up to date; yield what failed."""
+    monitoring = environment.settings.monitoring
+    if monitoring.mqtt:
+        from .home_assistant import publish_state
+
+        yield from _failing("mqtt", lambda: publish_state(environment, facts))
+    if monitoring.metrics:
+        from .metrics import write_metrics
+
+        yield from _failing("metrics", lambda: write_metrics(environment, facts))
+
+
+def _failing(key: str, publish: Callable[[], None]) -> Iterator[Problem]:
+    try:
+        publish()
+    except IotstackError as error:
+        yield Problem(key, ended(error))

@@ -1,0 +1,163 @@
+"""Tells people of runs and problems: once each, by every notifier that wants it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
+
+from ...backups.manifest import read_utc, utc_text
+from ...backups.names import TOLD
+from ...core.errors import IotstackError, StepFailed, ended
+from ...core.stack_folders import BACKUPS
+from ...hosts.local import run_parallel, state_folder
+from ...monitoring.notifiers import LIMIT_S, Message, message_of, ping_end, ping_start, send
+from ...monitoring.run_event import KILLED, Outcome, RunEvent
+from ...monitoring.run_records import RunRecords
+from ...monitoring.stack_facts import Problem
+from ...monitoring.told import ToldFile, judge
+from ...reporting.report import Report
+from ...settings.model import Settings
+from ...settings.monitoring import NotifyConfig
+
+OCCASIONS: Mapping[Outcome, str] = {
+    Outcome.GOOD: "",
+    Outcome.WARNINGS: "warning",
+    Outcome.FAILED: "failure",
+}
+
+
+class Teller:
+    """Tells by the rows of notify in the settings of one machine."""
+
+    def __init__(self, settings: Settings, report: Report) -> None:
+        self._rows = settings.monitoring.notify
+        self._people = tuple(row for row in self._rows if row.kind != "ping")
+        self._report = report
+        backups = f"{settings.stack.folder}/{BACKUPS}"
+        folder = backups if os.path.isdir(backups) else state_folder()
+        self._file = ToldFile(f"{folder}/{TOLD}")
+
+    def tell_start(self, task: str, run: str) -> None:
+        """Let monitors know that a run begins; a trouble with that is a warning."""
+        rows = [row for row in self._rows if row.kind == "ping" and task in row.tasks]
+        self._deliver({row.name: partial(ping_start, row, run) for row in rows})
+
+    def tell_run(self, event: RunEvent, run: str = "", *, key: str = "") -> None:
+        """Tell how a run ended. `key` tells runs of several hosts apart."""
+        pings = [row for row in self._rows if row.kind == "ping" and event.task in row.tasks]
+        self._deliver({row.name: partial(ping_end, row, event, run) for row in pings})
+        people = [row for row in self._people if event.task in row.tasks]
+        self._tell_once(
+            key or event.task,
+            OCCASIONS[event.outcome],
+            "\n".join(event.messages) or event.title,
+            people,
+            lambda occasion: message_of(event, occasion),
+        )
+
+    def tell_problem(self, problem: Problem, host: str) -> bool:
+        """Tell of something that is wrong without a run; return whether it was unknown."""
+        occasion = "failure" if problem.is_failure else "warning"
+        title = f"{host}: {problem.title}"
+        people = [row for row in self._people if "monitor" in row.tasks]
+        return self._tell_once(
+            problem.key,
+            occasion,
+            problem.title,
+            people,
+            lambda occasion: Message(occasion, title, problem.text),
+        )
+
+    def tell_over(
+        self, still: frozenset[str], begins: str, host: str, *, unsaid: tuple[str, ...]
+    ) -> None:
+        """Tell which problems are over: those whose key begins so, and is not among `still`.
+
+        Those whose key begins like one of `unsaid` end in silence.
+        """
+        for key, trouble in self._file.read().items():
+            if not key.startswith(begins) or key in still:
+                continue
+            said = not key.startswith(unsaid)
+            people = [row for row in self._people if "monitor" in row.tasks and said]
+            text = f"It began at {read_utc(trouble.since_utc).astimezone():%Y-%m-%d %H:%M}."
+            title = f"{host}: over: {trouble.text}"
+            over = Message("recovered", title, text)
+            self._tell_once(key, "", "", people, partial(_same, over))
+
+    def test(self) -> Mapping[str, str]:
+        """Send a test by each row; return the troubles by the rows' names, '' for none."""
+        now = datetime.now(UTC)
+        host = os.uname().nodename
+        event = RunEvent("notify --test", host, now, now, 0, ("This is a test.",))
+        message = Message("always", f"A test from {host}", "This is a test. All is well.")
+        return _sent(
+            {
+                row.name: partial(ping_end, row, event)
+                if row.kind == "ping"
+                else partial(send, row, message)
+                for row in self._rows
+            }
+        )
+
+    def _tell_once(
+        self,
+        key: str,
+        occasion: str,
+        text: str,
+        people: list[NotifyConfig],
+        message: Callable[[str], Message],
+    ) -> bool:
+        """Tell people if they do not know it yet, those with always in any case.
+
+        Return whether it was unknown. `message` is given the occasion. If nobody could be told, it
+        stays unknown.
+        """
+        with contextlib.ExitStack() as held:
+            with contextlib.suppress(IotstackError):  # a full disk: better twice than never
+                held.enter_context(self._file.held())
+            now = datetime.now(UTC)
+            told, troubles = judge(self._file.read(), key, occasion, text, now)
+            about = told or occasion or "always"
+            wanting = [row for row in people if "always" in row.on or told in row.on]
+            sends = {row.name: partial(send, row, message(about)) for row in wanting}
+            if self._deliver(sends) or not wanting:
+                with contextlib.suppress(StepFailed):
+                    self._file.write(troubles)
+        return bool(told)
+
+    def _deliver(self, sends: Mapping[str, Callable[[], None]]) -> bool:
+        """Return whether somebody was told; each trouble is a warning."""
+        troubles = _sent(sends)
+        for each in filter(None, troubles.values()):
+            self._report.warn(each)
+        return not all(troubles.values())
+
+
+def tell_killed(settings: Settings, key: str, report: Report) -> bool:
+    """Tell of a run that was killed, and record that it is over; return whether there was one."""
+    records = RunRecords.of_stack(settings.stack.folder)
+    last = records.last(key)
+    if last is None or last.code is not None or last.is_running:
+        return False
+    Teller(settings, report).tell_run(last.event, key=key)
+    with contextlib.suppress(IotstackError):
+        records.write(key, replace(last, ended_utc=utc_text(datetime.now(UTC)), code=KILLED))
+    return True
+
+
+def _same(message: Message, _occasion: str) -> Message:
+    return message
+
+
+def _sent(sends: Mapping[str, Callable[[], None]]) -> Mapping[str, str]:
+    """Send all at once; return the troubles by name, '' for none."""
+    done = run_parallel(sends, LIMIT_S) if sends else {}
+    return {
+        name: f"[[notify]] {name} was not told: {ended(trouble)}" if trouble else ""
+        for name, trouble in done.items()
+    }

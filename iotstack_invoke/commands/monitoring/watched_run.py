@@ -1,0 +1,91 @@
+"""One run of a task, from before its first step to after its last message: recorded and told.
+
+A failure here is a warning: it changes neither the run nor its exit code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+import uuid
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from ...backups.manifest import utc_text
+from ...core.errors import ExitCode, Interrupted, IotstackError
+from ...core.stack_folders import BACKUPS
+from ...core.units import read_duration
+from ...monitoring.notifiers import LIMIT_S
+from ...monitoring.run_records import RunRecord, RunRecords, begun, key_of, shortened
+from ...reporting.report import Report
+from ...settings.model import Settings
+from .telling import Teller
+
+CTRL_C = 130
+SEEN_AT_ONCE = frozenset(
+    {ExitCode.USAGE, ExitCode.NOT_FOUND, ExitCode.BUSY, ExitCode.REFUSED, CTRL_C}
+)
+"""The exit codes of which nobody is told who sits at the terminal: the answer is on it."""
+
+
+class WatchedRun:
+    """A run that is recorded, and of which people are told."""
+
+    def __init__(self, settings: Settings, task: str, host: str, report: Report) -> None:
+        self._settings = settings
+        self._report = report
+        self._key = key_of(task, host)
+        self._records = RunRecords.of_stack(settings.stack.folder)
+        self._record = begun(task, host or os.uname().nodename)
+        self._teller = Teller(settings, report)
+        self._run = str(uuid.uuid4())
+        self._starting = threading.Thread(target=self._tell_start, daemon=True)
+        self._is_second = False
+        """Another run of this task is active, whose record it must not replace."""
+        self._killed: RunRecord | None = None
+
+    def begin(self) -> None:
+        """Tell of an earlier run that was killed, and that this one begins."""
+        earlier = self._records.last(self._key)
+        if earlier and earlier.code is None:
+            self._is_second = earlier.is_running
+            self._killed = None if earlier.is_running else earlier
+        self._write(self._record)
+        self._starting.start()  # a server that does not answer must not delay the run
+
+    def end(self, code: int) -> None:
+        """Record the end of the run, and tell people how it ended."""
+        ended_utc = utc_text(datetime.now(UTC))
+        messages = shortened(tuple(self._report.troubles))
+        record = replace(self._record, ended_utc=ended_utc, code=code, messages=messages)
+        self._write(record)
+        self._starting.join(LIMIT_S)
+        if code in SEEN_AT_ONCE and sys.stdin.isatty():
+            return
+        with contextlib.suppress(Interrupted):  # the run itself is over
+            self._teller.tell_run(record.event, self._run, key=self._key)
+            self._look()
+
+    def _look(self) -> None:
+        """Bring Home Assistant and the metrics of this machine's stack up to date."""
+        backups = f"{self._settings.stack.folder}/{BACKUPS}"
+        if self._key != self._record.task or not os.path.isdir(backups):
+            return  # another machine's run
+        from .monitor import MAX_AGE, look
+
+        try:
+            look(self._settings, read_duration(MAX_AGE), self._report, look_at_vaults=True)
+        except IotstackError as error:
+            self._report.warn(str(error))
+
+    def _write(self, record: RunRecord) -> None:
+        if not self._is_second:
+            with contextlib.suppress(IotstackError):  # a full disk: the run itself tells of it
+                self._records.write(self._key, record)
+
+    def _tell_start(self) -> None:
+        if self._killed:
+            self._teller.tell_run(self._killed.event, key=self._key)
+        self._teller.tell_start(self._record.task, self._run)

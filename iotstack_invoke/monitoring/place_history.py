@@ -1,0 +1,91 @@
+"""What the last look at each place of backups found, and its free space over the days: one file.
+
+A look at a vault wakes the disks of a NAS: between two runs the last one counts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from datetime import datetime
+
+from ..backups.manifest import read_utc, utc_text
+from ..core.dataclass import dataclass
+from ..hosts.base import PARTIAL
+from ..hosts.local import LocalHost, opened
+from ..hosts.trust import believed
+from .anomalies import Sample
+from .stack_facts import PlaceFacts
+
+MOST_DAYS = 60
+MOST_BYTES = 1 << 20
+_TIMES = ("newest", "verified")
+
+
+@dataclass(frozen=True, slots=True)
+class PlaceHistory:
+    """The last look at a place, and one sample a day, oldest first."""
+
+    place: PlaceFacts
+    samples: tuple[Sample, ...] = ()
+
+    def seen(self, place: PlaceFacts, now: datetime) -> PlaceHistory:
+        """Return the history after another look."""
+        if place.trouble or place.free_bytes is None:
+            return PlaceHistory(place, self.samples)
+        today = now.date()
+        earlier = [each for each in self.samples if each.at.date() < today and each.at < now]
+        return PlaceHistory(place, (*earlier, Sample(now, place.free_bytes))[-MOST_DAYS:])
+
+
+class PlaceFile:
+    """The file of the places. One that others may have written is ignored, with a warning."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._host = LocalHost(path.rpartition("/")[0])
+
+    def read(self) -> dict[str, PlaceHistory]:
+        """Return the history of each place by its name; {} without a file that can be read."""
+        if not believed(self._host, self.path):
+            return {}
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
+            with open(self.path, "rb", opener=opened) as stream:
+                rows = json.loads(stream.read(MOST_BYTES))
+            return {each.place.name: each for each in map(_read, rows)}
+        return {}
+
+    def write(self, histories: Iterable[PlaceHistory]) -> None:
+        """Replace the file; raises StepFailed, and the earlier one stays."""
+        with self._host.create(f"{self.path}{PARTIAL}") as stream:
+            stream.write(json.dumps(list(map(_row, histories))).encode())
+        self._host.rename(f"{self.path}{PARTIAL}", self.path)
+
+
+def _row(history: PlaceHistory) -> dict[str, object]:
+    place = asdict(history.place)
+    times = {key: place[key] and utc_text(place[key]) for key in _TIMES}
+    samples = [[utc_text(each.at), each.free_bytes] for each in history.samples]
+    return {**place, **times, "samples": samples}
+
+
+def _read(row: Mapping[str, object]) -> PlaceHistory:
+    free = row["free_bytes"]
+    numbers = (row["sets"], row["size_bytes"], 0 if free is None else free)
+    if not all(type(each) is int for each in numbers):
+        raise TypeError
+    times = {key: read_utc(str(row[key])) if row[key] else None for key in _TIMES}
+    place = PlaceFacts(
+        name=str(row["name"]),
+        sets=int(str(row["sets"])),
+        size_bytes=int(str(row["size_bytes"])),
+        free_bytes=None if free is None else int(str(free)),
+        trouble=str(row["trouble"]),
+        **times,
+    )
+    samples = row["samples"]
+    if not isinstance(samples, list):
+        raise TypeError
+    return PlaceHistory(place, tuple(Sample(read_utc(at), int(free)) for at, free in samples))
