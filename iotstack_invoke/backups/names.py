@@ -11,15 +11,6 @@ LOCK = ".lock"
 BADGE = ".badge"
 """In the backup folder: a random word that identifies it, even under another path."""
 
-TOLD = ".told.json"
-"""In the backup folder: which troubles people were told of."""
-
-RUNS = ".runs"
-"""In the backup folder: a folder with a file on the last run of each task."""
-
-PLACES = ".places.json"
-"""In the backup folder: what the last look at each place of backups found."""
-
 PARTS = {
     "general": "general-backup.tar.gz",
     "outside": "outside-backup.tar.gz",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from datetime import datetime
@@ -18,6 +19,7 @@ from ..hosts.local import LocalHost, opened
 from ..hosts.trust import believed
 from .anomalies import Sample
 from .stack_facts import PlaceFacts
+from .state import UNREADABLE, state_of
 
 MOST_DAYS = 60
 MOST_BYTES = 1 << 20
@@ -45,20 +47,26 @@ class PlaceFile:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self._host = LocalHost(path.rpartition("/")[0])
+        self._host = LocalHost(os.path.dirname(path))
+
+    @classmethod
+    def of_stack(cls, stack: str) -> PlaceFile:
+        """Return this user's file for the stack in a folder."""
+        return cls(f"{state_of(stack)}/places.json")
 
     def read(self) -> dict[str, PlaceHistory]:
         """Return the history of each place by its name; {} without a file that can be read."""
         if not believed(self._host, self.path):
             return {}
-        with contextlib.suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
+        with contextlib.suppress(*UNREADABLE):
             with open(self.path, "rb", opener=opened) as stream:
                 rows = json.loads(stream.read(MOST_BYTES))
             return {each.place.name: each for each in map(_read, rows)}
         return {}
 
     def write(self, histories: Iterable[PlaceHistory]) -> None:
-        """Replace the file; raises StepFailed, and the earlier one stays."""
+        """Replace the file; raises StepFailed or OSError, and the earlier one stays."""
+        os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
         with self._host.create(f"{self.path}{PARTIAL}") as stream:
             stream.write(json.dumps(list(map(_row, histories))).encode())
         self._host.rename(f"{self.path}{PARTIAL}", self.path)

@@ -13,14 +13,13 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 
 from ..backups.manifest import read_utc, utc_text
-from ..backups.names import RUNS
 from ..core.dataclass import dataclass
 from ..core.errors import StepFailed
-from ..core.stack_folders import BACKUPS
 from ..hosts.base import PARTIAL
-from ..hosts.local import LocalHost, opened, state_folder
+from ..hosts.local import LocalHost, opened
 from ..hosts.trust import believed
 from .run_event import KILLED, RunEvent
+from .state import UNREADABLE, state_of
 
 MOST_BYTES = 1 << 16
 MOST_MESSAGES = 20
@@ -79,12 +78,8 @@ class RunRecords:
 
     @classmethod
     def of_stack(cls, stack: str) -> RunRecords:
-        """Return the records beside the backups of a stack on this machine.
-
-        A laptop, which has no stack, keeps them in its state folder.
-        """
-        backups = f"{stack}/{BACKUPS}"
-        return cls(f"{backups}/{RUNS}" if os.path.isdir(backups) else f"{state_folder()}/runs")
+        """Return this user's records for the stack in a folder."""
+        return cls(f"{state_of(stack)}/runs")
 
     def last(self, key: str) -> RunRecord | None:
         """Return the last run of a task; None without one, or if its file cannot be believed."""
@@ -94,7 +89,7 @@ class RunRecords:
         try:
             with open(path, "rb", opener=opened) as stream:
                 return _read(json.loads(stream.read(MOST_BYTES)))
-        except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        except UNREADABLE:
             return None
 
     def all(self) -> Iterator[tuple[str, RunRecord]]:
@@ -111,7 +106,7 @@ class RunRecords:
         host = LocalHost(self.folder)
         path = f"{self.folder}/{key}.json"
         try:
-            os.makedirs(self.folder, mode=0o755, exist_ok=True)
+            os.makedirs(self.folder, mode=0o700, exist_ok=True)
         except OSError as error:
             raise StepFailed(f"Cannot create {self.folder}: {error.strerror}.") from error
         with host.create(f"{path}{PARTIAL}") as stream:

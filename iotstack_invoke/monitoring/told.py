@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
@@ -14,6 +15,7 @@ from ..core.dataclass import dataclass
 from ..hosts.base import PARTIAL
 from ..hosts.local import LocalHost, locked_within, opened
 from ..hosts.trust import believed
+from .state import UNREADABLE, state_of
 
 AGAIN_AFTER = timedelta(days=7)
 """After this long, people are told once more of a trouble that goes on."""
@@ -67,13 +69,18 @@ class ToldFile:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self._host = LocalHost(path.rpartition("/")[0])
+        self._host = LocalHost(os.path.dirname(path))
+
+    @classmethod
+    def of_stack(cls, stack: str) -> ToldFile:
+        """Return this user's file for the stack in a folder."""
+        return cls(f"{state_of(stack)}/told.json")
 
     def read(self) -> dict[str, Trouble]:
         """Return the troubles; {} without a file, or if it cannot be read."""
         if not believed(self._host, self.path):
             return {}
-        with contextlib.suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
+        with contextlib.suppress(*UNREADABLE):
             with open(self.path, "rb", opener=opened) as stream:
                 content = json.loads(stream.read(MOST_BYTES))
             return {str(key): _read(each) for key, each in content.items()}
@@ -90,6 +97,7 @@ class ToldFile:
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
         """Hold the lock of the file: two runs that end together must not both tell it."""
+        os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
         with locked_within(LOCK_LIMIT_S, f"{self.path}.lock", "a notification"):
             yield
 

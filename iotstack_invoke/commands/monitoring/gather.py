@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import partial
 
 from ...backups.manifest import read_utc
-from ...backups.names import PLACES
 from ...backups.sets import GOOD, by_runtag
 from ...backups.verifications import HERE, Checks, failed_at
 from ...core.errors import StepFailed
 from ...environment.environment import Environment, newest_good
 from ...hosts.base import Storage
 from ...hosts.inspect import host_name
-from ...hosts.local import run_parallel, state_folder
+from ...hosts.local import run_parallel
 from ...monitoring.place_history import PlaceFile, PlaceHistory
 from ...monitoring.run_event import RunEvent
 from ...monitoring.run_records import RunRecords
@@ -41,7 +39,7 @@ def gather(
     now = datetime.now(UTC)
     host = host_name(environment.host)
     checks = environment.checks.newest()
-    file = _place_file(environment)
+    file = PlaceFile.of_stack(environment.settings.stack.folder)
     known = file.read()
     asked: dict[str, Storage] = {HERE: environment.host}
     asked |= {
@@ -63,7 +61,9 @@ def gather(
     for name in (HERE, *environment.vaults):
         earlier = known.get(name, PlaceHistory(PlaceFacts(name)))
         histories[name] = earlier.seen(found[name], now) if name in found else earlier
-    with contextlib.suppress(StepFailed):  # a full disk: the next look is compared with less
+    with contextlib.suppress(
+        StepFailed, OSError
+    ):  # a full disk: the next look is compared with less
         file.write(histories.values())
     facts = StackFacts(
         host,
@@ -75,12 +75,6 @@ def gather(
         next_run,
     )
     return facts, histories
-
-
-def _place_file(environment: Environment) -> PlaceFile:
-    backups = environment.backups
-    folder = backups if os.path.isdir(backups) else state_folder()
-    return PlaceFile(f"{folder}/{PLACES}")
 
 
 def _folder(environment: Environment, name: str) -> str:

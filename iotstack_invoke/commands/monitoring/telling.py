@@ -10,10 +10,8 @@ from datetime import UTC, datetime
 from functools import partial
 
 from ...backups.manifest import read_utc, utc_text
-from ...backups.names import TOLD
 from ...core.errors import IotstackError, StepFailed, ended
-from ...core.stack_folders import BACKUPS
-from ...hosts.local import run_parallel, state_folder
+from ...hosts.local import run_parallel
 from ...monitoring.notifiers import LIMIT_S, Message, message_of, ping_end, ping_start, send
 from ...monitoring.run_event import KILLED, Outcome, RunEvent
 from ...monitoring.run_records import RunRecords
@@ -37,9 +35,7 @@ class Teller:
         self._rows = settings.monitoring.notify
         self._people = tuple(row for row in self._rows if row.kind != "ping")
         self._report = report
-        backups = f"{settings.stack.folder}/{BACKUPS}"
-        folder = backups if os.path.isdir(backups) else state_folder()
-        self._file = ToldFile(f"{folder}/{TOLD}")
+        self._file = ToldFile.of_stack(settings.stack.folder)
 
     def tell_start(self, task: str, run: str) -> None:
         """Let monitors know that a run begins; a trouble with that is a warning."""
@@ -118,7 +114,7 @@ class Teller:
         stays unknown.
         """
         with contextlib.ExitStack() as held:
-            with contextlib.suppress(IotstackError):  # a full disk: better twice than never
+            with contextlib.suppress(IotstackError, OSError):  # a full disk: twice, not never
                 held.enter_context(self._file.held())
             now = datetime.now(UTC)
             told, troubles = judge(self._file.read(), key, occasion, text, now)

@@ -10,6 +10,7 @@ import os
 import sys
 import threading
 import uuid
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -48,6 +49,27 @@ class WatchedRun:
 
     def begin(self) -> None:
         """Tell of an earlier run that was killed, and that this one begins."""
+        with self._harmless():
+            self._begin()
+
+    def end(self, code: int) -> None:
+        """Record the end of the run, and tell people how it ended."""
+        with self._harmless():
+            self._end(code)
+
+    @contextlib.contextmanager
+    def _harmless(self) -> Iterator[None]:
+        """Let no error of the block reach the run: it is a warning."""
+        try:
+            yield
+        except Interrupted:  # the run itself is over
+            return
+        except IotstackError as error:
+            self._report.warn(str(error))
+        except Exception as error:  # noqa: BLE001 - a bug here must not fail a good backup
+            self._report.warn(f"Nobody was told of this run: {error!r}. Please report this.")
+
+    def _begin(self) -> None:
         earlier = self._records.last(self._key)
         if earlier and earlier.code is None:
             self._is_second = earlier.is_running
@@ -55,8 +77,7 @@ class WatchedRun:
         self._write(self._record)
         self._starting.start()  # a server that does not answer must not delay the run
 
-    def end(self, code: int) -> None:
-        """Record the end of the run, and tell people how it ended."""
+    def _end(self, code: int) -> None:
         ended_utc = utc_text(datetime.now(UTC))
         messages = shortened(tuple(self._report.troubles))
         record = replace(self._record, ended_utc=ended_utc, code=code, messages=messages)
@@ -64,9 +85,8 @@ class WatchedRun:
         self._starting.join(LIMIT_S)
         if code in SEEN_AT_ONCE and sys.stdin.isatty():
             return
-        with contextlib.suppress(Interrupted):  # the run itself is over
-            self._teller.tell_run(record.event, self._run, key=self._key)
-            self._look()
+        self._teller.tell_run(record.event, self._run, key=self._key)
+        self._look()
 
     def _look(self) -> None:
         """Bring Home Assistant and the metrics of this machine's stack up to date."""
@@ -75,10 +95,7 @@ class WatchedRun:
             return  # another machine's run
         from .monitor import MAX_AGE, look
 
-        try:
-            look(self._settings, read_duration(MAX_AGE), self._report, look_at_vaults=True)
-        except IotstackError as error:
-            self._report.warn(str(error))
+        look(self._settings, read_duration(MAX_AGE), self._report, look_at_vaults=True)
 
     def _write(self, record: RunRecord) -> None:
         if not self._is_second:

@@ -1,0 +1,215 @@
+"""People are told once of what happened to a run, however it ended. The program runs as a whole."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from listeners import listening
+
+from iotstack_invoke.monitoring.run_records import process_mark
+
+
+@pytest.fixture
+def listener():
+    with listening() as found:
+        yield found
+
+
+@pytest.fixture
+def watched(little_stack, listener):
+    """Let a ping and a phone hear of the stack's runs."""
+    with little_stack.settings.open("a") as stream:
+        stream.write(
+            f'[[notify]]\nname = "hc"\nkind = "ping"\nurl = "{listener.url}/ping/u"\n'
+            f'[[notify]]\nname = "phone"\nkind = "ntfy"\nurl = "{listener.url}/phone"\n'
+        )
+    return little_stack
+
+
+def titles(listener):
+    return [each["title"] for each in listener.heard if each["path"] == "/phone"]
+
+
+def pings(listener):
+    return [each.rpartition("/")[2] for each in listener.paths("/ping/")]
+
+
+def state(stack):
+    """Return the folder of what is noted of the runs."""
+    (found,) = Path(stack.environment["HOME"], ".local/state/iotstack/monitoring").iterdir()
+    return found
+
+
+def test_a_good_run_is_a_ping_and_no_message(watched, listener):
+    """The monitor hears of its start and its end; nobody's phone rings."""
+    done = watched.run("backup")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert pings(listener) == ["start", "0"]
+    assert titles(listener) == []
+
+
+def test_a_failure_is_told_once_and_its_end_once(watched, listener):
+    """Three failures in a row are one message, and the good run after them another."""
+    watched.run("backup")
+    (watched.folder / "docker-compose.yml").rename(watched.folder / "away.yml")
+    for _ in range(3):
+        assert watched.run("backup --runtag broken").returncode not in (0, 3)
+    (watched.folder / "away.yml").rename(watched.folder / "docker-compose.yml")
+    assert watched.run("backup --runtag good").returncode == 0
+    host = os.uname().nodename
+    assert len(titles(listener)) == 2
+    assert titles(listener)[0].startswith(f"backup of {host} ")
+    assert titles(listener)[1] == f"backup of {host} is good again"
+    assert pings(listener)[::2] == ["start"] * 5
+    assert pings(listener)[-1] == "0"
+    assert "0" not in pings(listener)[3:8:2]
+
+
+def test_a_dry_run_is_not_told(watched, listener):
+    """Nor a look at the help, nor a task that changes nothing."""
+    assert watched.run("backup --dry-run").returncode == 0
+    assert watched.run("prune --dry-run").returncode == 0
+    assert watched.run("list").returncode == 0
+    assert listener.heard == []
+    assert not Path(watched.environment["HOME"], ".local").exists()
+
+
+def test_another_task_does_not_ping_for_the_backup(watched, listener):
+    """A prune each day must not hide that no backup comes."""
+    watched.run("backup")
+    before = len(listener.heard)
+    assert watched.run("prune --yes").returncode == 0
+    assert listener.heard[before:] == []
+
+
+def test_a_killed_run_is_told_by_the_next(watched, listener):
+    """SIGKILL in mid-run leaves a record without an end; the next run says so, once."""
+    watched.tool("docker", '[ -e "$0.gone" ] || { touch "$0.reached"; exec sleep 60; }')
+    run = watched.start("backup", start_new_session=True)
+    reached = watched.tools / "docker.reached"
+    until = time.monotonic() + 60
+    while not reached.exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    os.killpg(run.pid, signal.SIGKILL)
+    run.communicate()
+    (watched.tools / "docker.gone").touch()
+    assert watched.run("backup").returncode == 0
+    told = titles(listener)
+    assert "did not end: it was killed" in told[0]
+    assert told[1:] == [f"backup of {os.uname().nodename} is good again"]
+    assert watched.run("backup").returncode == 0
+    assert titles(listener) == told
+
+
+def test_a_unit_that_failed_tells_what_its_run_could_not(watched, listener):
+    """A killed run is told by OnFailure= at once; one that told itself is not told twice."""
+    watched.run("backup")
+    path = state(watched) / "runs/backup.json"
+    told = json.loads(path.read_text())
+    path.write_text(json.dumps({**told, "code": None, "ended_utc": "", "process": "1 1 x"}))
+    assert watched.run("notify --unit iotstack-backup.service").returncode == 0
+    assert watched.run("notify --unit iotstack-backup.service").returncode == 0
+    assert len(titles(listener)) == 1
+    assert "was killed" in titles(listener)[0]
+    assert json.loads(path.read_text())["began_utc"] == told["began_utc"]
+
+
+def test_a_unit_whose_run_never_began_is_told(watched, listener):
+    """As if its settings or its program were broken: the message says where to look."""
+    assert watched.run("notify --unit iotstack-verify.service").returncode == 0
+    (told,) = [each for each in listener.heard if each["path"] == "/phone"]
+    assert "journalctl -u iotstack-verify.service" in told["body"]
+
+
+@pytest.mark.parametrize("answer", [500, 404])
+def test_a_notifier_that_fails_is_a_warning(watched, listener, answer):
+    """The backup is as good as without it; its exit code too. No secret is in the warning."""
+    listener.answer = answer
+    done = watched.run("backup")
+    assert done.returncode == 0
+    assert f"[[notify]] hc was not told: 127.0.0.1 answered {answer}" in done.stderr
+    assert "/ping/u" not in done.stderr
+
+
+def test_what_nobody_could_be_told_is_told_later(watched, listener):
+    """The phone was off while the backup failed: the next failure tells it."""
+    watched.run("backup")
+    (watched.folder / "docker-compose.yml").unlink()
+    listener.answer = 503
+    watched.run("backup --runtag one")
+    listener.answer = 200
+    listener.heard.clear()
+    watched.run("backup --runtag two")
+    assert len(titles(listener)) == 1
+
+
+def test_a_notifier_that_hangs_costs_no_more_than_its_limit(watched, listener, monkeypatch):
+    """The run does not wait for it before it begins."""
+    listener.hangs = True
+    began = time.monotonic()
+    run = watched.start("backup")
+    first = ""
+    while not first and time.monotonic() - began < 100:
+        names = (
+            os.listdir(watched.folder / "backups") if (watched.folder / "backups").exists() else []
+        )
+        first = next((name for name in names if name.endswith("manifest.json")), "")
+        time.sleep(0.05)
+    assert not listener.heard
+    assert first  # the backup is finished, while the ping of its start still hangs
+    _, err = run.communicate(timeout=120)
+    assert run.returncode == 0
+    assert "hc was not told" in err
+
+
+def test_a_record_that_others_may_write_is_not_believed(watched, listener):
+    """What stands in it is not told to anybody."""
+    watched.run("backup")
+    path = state(watched) / "runs/backup.json"
+    told = json.loads(path.read_text())
+    path.write_text(json.dumps({**told, "code": None, "messages": ["evil"], "process": "1 1 x"}))
+    path.chmod(0o666)
+    done = watched.run("backup")
+    assert done.returncode == 0
+    assert "is ignored" in done.stderr
+    assert titles(listener) == []
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "5", '{"code": 1}', "\0" * 100, '{"code": true}']
+)
+def test_a_damaged_record_is_none(watched, listener, content):
+    """The run goes on, and writes it again."""
+    watched.run("backup")
+    for name in ("runs/backup.json", "told.json", "places.json"):
+        (state(watched) / name).write_text(content)
+    assert watched.run("backup").returncode == 0
+    assert json.loads((state(watched) / "runs/backup.json").read_text())["code"] == 0
+
+
+def test_a_process_is_known_by_more_than_its_number():
+    """When it began, and which boot: its number may be another's by now."""
+    mine = process_mark(os.getpid())
+    assert mine.split()[0] == str(os.getpid())
+    assert len(mine.split()) == 3
+    assert process_mark(1 << 22) == ""
+
+
+def test_notify_test_tells_which_worked(watched, listener):
+    """Each row by its name; exit 1 if one did not."""
+    done = watched.run("notify --test")
+    assert (done.returncode, done.stdout) == (0, "hc: sent\nphone: sent\n")
+    listener.token = "other"
+    done = watched.run("notify --test")
+    assert done.returncode == 1
+    assert "[[notify]] phone was not told: 127.0.0.1 answered 403" in done.stderr
+
+
+def test_notify_without_notifiers_says_what_to_do(little_stack):
+    """Exit 2, and the page with examples."""
+    done = little_stack.run("notify --test")
+    assert done.returncode == 2
+    assert "Add a [[notify]] table" in done.stderr
