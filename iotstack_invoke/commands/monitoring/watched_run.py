@@ -54,7 +54,7 @@ class WatchedRun:
 
     def end(self, code: int) -> None:
         """Record the end of the run, and tell people how it ended."""
-        with self._harmless():
+        with contextlib.suppress(Interrupted), self._harmless():  # the run itself is over
             self._end(code)
 
     @contextlib.contextmanager
@@ -62,8 +62,8 @@ class WatchedRun:
         """Let no error of the block reach the run: it is a warning."""
         try:
             yield
-        except Interrupted:  # the run itself is over
-            return
+        except Interrupted:
+            raise
         except IotstackError as error:
             self._report.warn(str(error))
         except Exception as error:  # noqa: BLE001 - a bug here must not fail a good backup

@@ -1,0 +1,93 @@
+"""`inv monitor` tells each problem once, and its end once; a vault is not asked twice."""
+
+import os
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from listeners import listening
+
+from iotstack_invoke.backups.manifest import read_manifest, utc_text
+
+
+@pytest.fixture
+def listener():
+    with listening() as found:
+        yield found
+
+
+@pytest.fixture
+def stack(little_stack, listener, tmp_path):
+    """Let a phone hear of the stack, which has a vault in a folder."""
+    (tmp_path / "usb").mkdir()
+    with little_stack.settings.open("a") as stream:
+        stream.write(
+            f'[[vaults]]\nname = "usb"\nkind = "folder"\nfolder = "{tmp_path}/usb"\n'
+            f'[[notify]]\nname = "phone"\nkind = "ntfy"\nurl = "{listener.url}/phone"\n'
+        )
+    return little_stack
+
+
+def titles(listener):
+    return [each["title"] for each in listener.heard]
+
+
+def test_a_stack_without_backups_is_told_once(stack, listener):
+    """By the first look; the second is silent; the first backup ends it."""
+    done = stack.run("monitor")
+    assert done.returncode == 3
+    assert "No good backup was made here for 26 h" in done.stderr
+    first = titles(listener)
+    assert len(first) == 2  # here, and in the vault
+    done = stack.run("monitor")
+    assert (done.returncode, done.stdout, done.stderr) == (3, "", "")
+    assert titles(listener) == first
+    assert stack.run("backup").returncode == 0
+    assert len(titles(listener)) == 4
+    assert all(": over: " in each for each in titles(listener)[2:])
+    done = stack.run("monitor")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(titles(listener)) == 4
+
+
+def test_a_backup_that_never_comes_is_told(stack, listener):
+    """26 h after the last one, although no run failed: silence is an alarm."""
+    assert stack.run("backup --runtag only").returncode == 0
+    assert stack.run("monitor").returncode == 0
+    assert titles(listener) == []
+    path = stack.folder / "backups/only.manifest.json"
+    earlier = utc_text(datetime.now(UTC) - timedelta(hours=27))
+    told = replace(read_manifest(path.read_bytes()), started_utc=earlier, finished_utc=earlier)
+    path.write_text(told.to_json())
+    assert stack.run("monitor").returncode == 3
+    (title,) = titles(listener)
+    assert title == f"{os.uname().nodename}: No good backup was made here for 26 h"
+    assert stack.run("monitor --max-age 2d").returncode == 0
+    assert stack.run("monitor --max-age soon").returncode == 2
+
+
+def test_a_vault_that_is_away_is_told_by_the_backup_alone(stack, listener, tmp_path):
+    """The backup's warning is the one message; the look after it and each hour are silent."""
+    assert stack.run("backup").returncode == 0
+    (tmp_path / "usb").rename(tmp_path / "away")
+    assert stack.run("backup --runtag second").returncode == 3
+    assert len(titles(listener)) == 1
+    assert "finished with warnings" in titles(listener)[0]
+    assert stack.run("monitor").returncode == 3
+    assert len(titles(listener)) == 1
+
+
+def test_without_vaults_the_last_look_counts(stack, listener, tmp_path):
+    """A look each hour does not wake the disks of a NAS."""
+    assert stack.run("backup").returncode == 0
+    (tmp_path / "usb").rename(tmp_path / "away")
+    assert stack.run("monitor --no-vaults").returncode == 0
+    assert stack.run("monitor").returncode == 3
+
+
+def test_a_look_without_notifiers_prints_new_problems(little_stack):
+    """Cron mails it once."""
+    first = little_stack.run("monitor")
+    assert first.returncode == 3
+    assert "No good backup was made here" in first.stderr
+    assert little_stack.run("monitor").stderr == ""

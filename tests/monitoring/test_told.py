@@ -1,0 +1,62 @@
+"""A trouble is told once, again if it changes or lasts a week, and its end once."""
+
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from iotstack_invoke.monitoring.told import judge
+
+NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+
+
+def tell(*steps, key="backup"):
+    """Return what is told at each step: hours since the first, the occasion, the text."""
+    troubles, told = {}, []
+    for hours, occasion, text in steps:
+        said, troubles = judge(troubles, key, occasion, text, NOW + hours * HOUR)
+        told.append(said)
+    return told
+
+
+def test_the_same_trouble_is_told_once():
+    """Its numbers may differ: times and sizes do each time."""
+    assert tell((0, "failure", "3 of 5"), (1, "failure", "4 of 6"), (2, "", "")) == [
+        "failure",
+        "",
+        "recovered",
+    ]
+
+
+def test_another_trouble_is_told():
+    """Of another text, or worse, or less bad."""
+    assert tell(
+        (0, "warning", "the NAS is off"), (1, "failure", "the NAS is off"), (2, "failure", "full")
+    ) == ["warning", "failure", "failure"]
+
+
+def test_a_trouble_that_lasts_is_told_each_week():
+    """And no more often."""
+    steps = [(hour, "failure", "x") for hour in range(0, 24 * 22, 24)]
+    told = tell(*steps)
+    assert [day for day, said in enumerate(told) if said] == [0, 7, 14, 21]
+
+
+def test_a_clock_that_was_put_back_tells_again():
+    """Rather twice than never."""
+    assert tell((0, "failure", "x"), (-24 * 365, "failure", "x")) == ["failure", "failure"]
+
+
+def test_good_runs_are_silent():
+    """Nobody is told that all is as always."""
+    assert tell((0, "", ""), (24, "", "")) == ["", ""]
+
+
+@given(st.lists(st.sampled_from(["", "warning", "failure"]), max_size=30))
+def test_each_trouble_has_one_end(occasions):
+    """However they follow each other: as many recoveries as troubles that ended."""
+    told = tell(*((hour, each, "x") for hour, each in enumerate(occasions)))
+    ends = sum(a != "" and b == "" for a, b in pairwise(occasions))
+    assert told.count("recovered") == ends
