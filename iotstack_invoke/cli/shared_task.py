@@ -297,7 +297,7 @@ def shared_task(
     `runs`: it has the flags of a task that runs a plan. `monitored`: a monitor reads it, so that
     any error is one line on stdout and exit 2. `fleet`: it is done on one host, which the body is
     given as `host`, or on several at once. `opens`: it reads encrypted copies, which takes the key
-    that its flag names. `watched`: hosts.toml may say that people are told how it ended. A
+    that its flag names. `watched`: its end may be a notification, if hosts.toml says so. A
     parameter named `context` would be Invoke's; ours is the TaskContext.
     """
 

@@ -452,11 +452,11 @@ def config_schema(work: TaskContext) -> int:
     }
 )
 def notify(work: TaskContext, test: bool = False, unit: str = "") -> int:
-    """Test who is told about failed runs: the notifiers in hosts.toml."""
-    from ..commands.monitoring.notify import tell_of_unit, test_notifiers
+    """Test the notifications of hosts.toml: a message to your phone, a ping to a monitor."""
+    from ..commands.monitoring.notify import notify_unit, test_notifiers
 
     if unit:
-        return tell_of_unit(work.settings, unit, work.report)
+        return notify_unit(work.settings, unit, work.report)
     if not test:
         raise UsageError("inv notify: add --test to send a test by each notifier.")
     return test_notifiers(work.settings, work.report)

@@ -1,1 +1,1 @@
-"""What is known of the runs and the stack, and who is told: people, Home Assistant, metrics."""
+"""What is known of runs and the stack, for notifications, Home Assistant, and metrics."""

@@ -76,11 +76,11 @@ def _overdue(facts: StackFacts, limit: timedelta) -> Iterator[Problem]:
                 is_failure=place.name == HERE,
             )
         elif place.newest is None or facts.now - place.newest > limit:
-            newest = f"the newest is of {_when(place.newest)}" if place.newest else "there is none"
+            newest = f"is from {_when(place.newest)}" if place.newest else "does not exist yet"
             yield Problem(
                 f"overdue {place.name}",
-                f"No good backup was made {where} for {hours}. On {facts.host}, {newest}. Look "
-                f"at: iotstack status{at}",
+                f"No good backup was made {where} for {hours}. The newest one {newest}. "
+                f"Look at: iotstack status{at}",
                 is_failure=place.name == HERE,
             )
 

@@ -1,4 +1,4 @@
-"""What is told of one run: which task, how it ended, its last messages. Pure."""
+"""One run, as notifications describe it: its task, its end, its last messages. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..core.errors import ExitCode
 from ..reporting.report import duration_text
 
 KILLED = -9
-"""The exit code of a run whose end nobody saw: it was killed, or the machine lost power."""
+"""The exit code of a run without an end: it was killed, or the machine lost power."""
 
 
 class Outcome(Enum):

@@ -48,7 +48,7 @@ class RunRecord:
 
     @property
     def event(self) -> RunEvent:
-        """What is told of it; of a run without an end, that it was killed."""
+        """Its event; a run without an end was killed."""
         ended = read_utc(self.ended_utc or self.began_utc)
         code = KILLED if self.code is None else self.code
         began = read_utc(self.began_utc)

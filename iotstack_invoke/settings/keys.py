@@ -109,7 +109,7 @@ WATCHED = (
     "reload-influxdb",
     "monitor",
 )
-"""The tasks whose runs are told; monitor tells of problems that no run has."""
+"""The tasks with notifications; those of monitor are about problems outside of runs."""
 NOTIFY_KINDS = ("ping", "ntfy", "apprise")
 OCCASIONS = ("failure", "warning", "recovered", "always")
 SSH: Mapping[str, Key] = {

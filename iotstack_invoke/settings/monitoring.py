@@ -1,4 +1,4 @@
-"""Who is told about runs, and how: the tables notify, mqtt and metrics of hosts.toml as values."""
+"""The tables notify, mqtt and metrics of hosts.toml as values."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .secret import Secret, read_secret
 
 @dataclass(frozen=True, slots=True)
 class NotifyConfig:
-    """One row of notify: who is told, and when."""
+    """One row of notify: where notifications go, and when."""
 
     name: str
     kind: str
@@ -25,12 +25,12 @@ class NotifyConfig:
     on: frozenset[str]
     """Of failure, warning, recovered and always."""
     tasks: frozenset[str]
-    """The tasks whose runs it is told of."""
+    """The tasks whose runs it is for."""
 
 
 @dataclass(frozen=True, slots=True)
 class MqttConfig:
-    """The broker, and what Home Assistant is told there."""
+    """The broker, and what Home Assistant finds there."""
 
     host: str
     """'' for the stack's own Mosquitto."""

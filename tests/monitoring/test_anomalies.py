@@ -83,7 +83,7 @@ def test_silence_is_a_problem():
     assert told["overdue here"].is_failure
     assert "No good backup was made here for 26 h" in told["overdue here"].text
     assert not told["overdue nas"].is_failure
-    assert "there is none" in told["overdue nas"].text
+    assert "does not exist yet" in told["overdue nas"].text
     assert "iotstack status --at nas" in told["overdue nas"].text
     assert found(place(), place("nas", trouble="It is off.")).keys() == {"away nas"}
 

@@ -33,10 +33,13 @@ from ...hosts.base import Storage
 from ...hosts.inspect import host_name
 from ...hosts.local import holder_ended, within
 from ...hosts.pasted import host_flag
+from ...monitoring.troubles import PROBLEM, TroubleFile
 from ...reporting.report import Report, age_text, one_line
 from ...settings.model import Settings
 
 EVERYWHERE = "all"
+SHOWN_ANYWAY = ("overdue ", "away ")
+"""The beginnings of problems that this line has of its own."""
 PLACE_LIMIT_S = 60.0
 MANIFESTS_LIMIT_S = 30.0
 """The time limit for manifests of one location; older sets then do not count for what they had."""
@@ -81,7 +84,8 @@ def tell_status(settings: Settings, max_age: str, at: str, report: Report, name:
     for each in seen:
         having.setdefault(each.lacks, []).append(each.place)
     lacks_of = [f"{', '.join(where)}: {told}" for told, where in having.items() if told]
-    lacking = "; ".join([owed, *lacks_of] if owed else lacks_of)
+    watched = _watched(settings) if not name and at in ("", HERE) else ()
+    lacking = "; ".join(filter(None, (owed, *lacks_of, *watched)))
     cure = "" if name else _cure(seen)
     if not good:
         line = f"{line}{astray}"
@@ -89,6 +93,16 @@ def tell_status(settings: Settings, max_age: str, at: str, report: Report, name:
     line = "; ".join(filter(None, (line, *(each.begun for each in seen), kept)))
     report.write(f"WARNING {lacking}; {line}{cure}" if lacking else f"OK {line}")
     return ExitCode.FAILED if lacking else ExitCode.GOOD
+
+
+def _watched(settings: Settings) -> tuple[str, ...]:
+    """Return the problems that the last look of `inv monitor` found, those shown here left out."""
+    troubles = TroubleFile.of_stack(settings.stack.folder).read()
+    return tuple(
+        one_line(each.text)
+        for key, each in troubles.items()
+        if key.startswith(PROBLEM) and not key.removeprefix(PROBLEM).startswith(SHOWN_ANYWAY)
+    )
 
 
 def _kept(environment: Environment) -> str:

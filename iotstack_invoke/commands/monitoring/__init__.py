@@ -1,1 +1,1 @@
-"""What happens besides a run: people are told, metrics are written, problems are looked for."""
+"""What happens beside a run: notifications, metrics, Home Assistant, the search for problems."""

@@ -13,15 +13,14 @@ from ...monitoring.anomalies import problems_in
 from ...monitoring.run_event import Outcome
 from ...monitoring.run_records import RunRecords
 from ...monitoring.stack_facts import Problem, StackFacts
+from ...monitoring.troubles import PROBLEM
 from ...reporting.report import Report
 from ...settings.model import Settings
 from .gather import gather
-from .telling import Teller, tell_killed
+from .notifications import Notifications, notify_killed
 
 MAX_AGE = "26h"
 """The age of the newest good backup from which it is overdue: a day, and some hours to spare."""
-BEGINS = "problem "
-"""The beginning of the key of a problem, to tell it from a task."""
 UNSAID = ("size ",)
 """The beginnings of keys whose end is not told: an odd size is usual after some days."""
 
@@ -29,11 +28,11 @@ UNSAID = ("size ",)
 def monitor(settings: Settings, max_age: str, report: Report, *, look_at_vaults: bool) -> int:
     """Look once; return 0, or 3 if there are problems.
 
-    Each problem is told once, here and by the notifiers, until it is over.
+    Each problem is printed and sent once, until it is over.
     """
     limit = read_duration(max_age)
     for key, _ in RunRecords.of_stack(settings.stack.folder).all():
-        tell_killed(settings, key, report)
+        notify_killed(settings, key, report)
     problems = tuple(look(settings, limit, report, look_at_vaults=look_at_vaults))
     return ExitCode.WARNINGS if problems else ExitCode.GOOD
 
@@ -47,12 +46,14 @@ def look(
         samples = {name: each.samples for name, each in histories.items()}
         facts = replace(facts, problems=tuple(problems_in(facts, samples, limit)))
         problems = (*facts.problems, *_publish(environment, facts))
-    teller = Teller(settings, report)
+    notifications = Notifications(settings, report)
     for each in _untold(facts, problems, limit):
-        if teller.tell_problem(replace(each, key=f"{BEGINS}{each.key}"), facts.host):
+        if notifications.notify_problem(replace(each, key=f"{PROBLEM}{each.key}"), facts.host):
             report.warn(each.text)
-    still = frozenset(f"{BEGINS}{each.key}" for each in problems)
-    teller.tell_over(still, BEGINS, facts.host, unsaid=tuple(BEGINS + each for each in UNSAID))
+    still = frozenset(f"{PROBLEM}{each.key}" for each in problems)
+    notifications.notify_over(
+        still, PROBLEM, facts.host, unsaid=tuple(PROBLEM + each for each in UNSAID)
+    )
     return problems
 
 

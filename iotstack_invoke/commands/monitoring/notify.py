@@ -10,7 +10,7 @@ from ...monitoring.run_event import RunEvent
 from ...monitoring.run_records import RunRecords
 from ...reporting.report import Report
 from ...settings.model import Settings
-from .telling import Teller, tell_killed
+from .notifications import Notifications, notify_killed
 
 UNIT_BEGINS = "iotstack-"
 
@@ -20,9 +20,9 @@ def test_notifiers(settings: Settings, report: Report) -> int:
     if not settings.monitoring.notify:
         raise UsageError(
             "No notifier is set up. Add a [[notify]] table to hosts.toml: "
-            "docs/how-to/be-told.md has examples."
+            "docs/how-to/notifications.md has examples."
         )
-    troubles = Teller(settings, report).test()
+    troubles = Notifications(settings, report).test()
     for name, trouble in troubles.items():
         if trouble:
             report.fail(trouble)
@@ -31,10 +31,10 @@ def test_notifiers(settings: Settings, report: Report) -> int:
     return ExitCode.FAILED if any(troubles.values()) else ExitCode.GOOD
 
 
-def tell_of_unit(settings: Settings, unit: str, report: Report) -> int:
+def notify_unit(settings: Settings, unit: str, report: Report) -> int:
     """Tell that a unit failed, unless its run has told so itself."""
     task = unit.removesuffix(".service").removeprefix(UNIT_BEGINS)
-    if tell_killed(settings, task, report):
+    if notify_killed(settings, task, report):
         return ExitCode.GOOD
     last = RunRecords.of_stack(settings.stack.folder).last(task)
     if last and last.code:  # the run ended, and told itself how
@@ -42,5 +42,5 @@ def tell_of_unit(settings: Settings, unit: str, report: Report) -> int:
     now = datetime.now(UTC)
     told = f"{unit} failed before it began its work. See why: journalctl -u {unit} -n 50"
     event = RunEvent(task, os.uname().nodename, now, now, ExitCode.FAILED, (told,))
-    Teller(settings, report).tell_run(event)
+    Notifications(settings, report).notify_run(event)
     return ExitCode.GOOD

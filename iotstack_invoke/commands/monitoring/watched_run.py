@@ -22,17 +22,17 @@ from ...monitoring.notifiers import LIMIT_S
 from ...monitoring.run_records import RunRecord, RunRecords, begun, key_of, shortened
 from ...reporting.report import Report
 from ...settings.model import Settings
-from .telling import Teller
+from .notifications import Notifications
 
 CTRL_C = 130
 SEEN_AT_ONCE = frozenset(
     {ExitCode.USAGE, ExitCode.NOT_FOUND, ExitCode.BUSY, ExitCode.REFUSED, CTRL_C}
 )
-"""The exit codes of which nobody is told who sits at the terminal: the answer is on it."""
+"""The exit codes without a notification if a terminal shows the reason at once."""
 
 
 class WatchedRun:
-    """A run that is recorded, and of which people are told."""
+    """A run that is recorded, and for which notifications are sent."""
 
     def __init__(self, settings: Settings, task: str, host: str, report: Report) -> None:
         self._settings = settings
@@ -40,9 +40,9 @@ class WatchedRun:
         self._key = key_of(task, host)
         self._records = RunRecords.of_stack(settings.stack.folder)
         self._record = begun(task, host or os.uname().nodename)
-        self._teller = Teller(settings, report)
+        self._notifications = Notifications(settings, report)
         self._run = str(uuid.uuid4())
-        self._starting = threading.Thread(target=self._tell_start, daemon=True)
+        self._starting = threading.Thread(target=self._notify_start, daemon=True)
         self._is_second = False
         """Another run of this task is active, whose record it must not replace."""
         self._killed: RunRecord | None = None
@@ -67,7 +67,10 @@ class WatchedRun:
         except IotstackError as error:
             self._report.warn(str(error))
         except Exception as error:  # noqa: BLE001 - a bug here must not fail a good backup
-            self._report.warn(f"Nobody was told of this run: {error!r}. Please report this.")
+            self._report.warn(
+                f"No notification about this run could be sent: {error!r}. This is a bug: "
+                "please report it."
+            )
 
     def _begin(self) -> None:
         earlier = self._records.last(self._key)
@@ -85,7 +88,7 @@ class WatchedRun:
         self._starting.join(LIMIT_S)
         if code in SEEN_AT_ONCE and sys.stdin.isatty():
             return
-        self._teller.tell_run(record.event, self._run, key=self._key)
+        self._notifications.notify_run(record.event, self._run, key=self._key)
         self._look()
 
     def _look(self) -> None:
@@ -102,7 +105,7 @@ class WatchedRun:
             with contextlib.suppress(IotstackError):  # a full disk: the run itself tells of it
                 self._records.write(self._key, record)
 
-    def _tell_start(self) -> None:
+    def _notify_start(self) -> None:
         if self._killed:
-            self._teller.tell_run(self._killed.event, key=self._key)
-        self._teller.tell_start(self._record.task, self._run)
+            self._notifications.notify_run(self._killed.event, key=self._key)
+        self._notifications.notify_start(self._record.task, self._run)

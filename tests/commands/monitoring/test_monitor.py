@@ -1,5 +1,6 @@
 """`inv monitor` tells each problem once, and its end once; a vault is not asked twice."""
 
+import json
 import os
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -91,3 +92,25 @@ def test_a_look_without_notifiers_prints_new_problems(little_stack):
     assert first.returncode == 3
     assert "No good backup was made here" in first.stderr
     assert little_stack.run("monitor").stderr == ""
+
+
+def test_status_has_the_problems_of_the_last_look(stack):
+    """In its one line, until they are over; a host's status has none of this machine's."""
+    assert stack.run("backup").returncode == 0
+    assert stack.run("status").stdout.startswith("OK ")
+    (folder,) = (stack.settings.parent / ".local/state/iotstack/monitoring").iterdir()
+    trouble = {
+        "occasion": "warning",
+        "text": "nas will be full in 9 days",
+        "since_utc": "2026-11-23T10:00:00Z",
+        "notified_utc": "2026-11-23T10:00:00Z",
+    }
+    (folder / "troubles.json").write_text(
+        json.dumps({"problem full nas": trouble, "sync": trouble})
+    )
+    done = stack.run("status")
+    assert done.returncode == 1
+    assert done.stdout.startswith("WARNING nas will be full in 9 days; ")
+    assert done.stdout.count("\n") == 1
+    assert stack.run("monitor").returncode == 0
+    assert stack.run("status").stdout.startswith("OK ")

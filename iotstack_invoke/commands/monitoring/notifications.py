@@ -16,7 +16,7 @@ from ...monitoring.notifiers import LIMIT_S, Message, message_of, ping_end, ping
 from ...monitoring.run_event import KILLED, Outcome, RunEvent
 from ...monitoring.run_records import RunRecords
 from ...monitoring.stack_facts import Problem
-from ...monitoring.told import ToldFile, judge
+from ...monitoring.troubles import TroubleFile, judge
 from ...reporting.report import Report
 from ...settings.model import Settings
 from ...settings.monitoring import NotifyConfig
@@ -28,26 +28,26 @@ OCCASIONS: Mapping[Outcome, str] = {
 }
 
 
-class Teller:
+class Notifications:
     """Tells by the rows of notify in the settings of one machine."""
 
     def __init__(self, settings: Settings, report: Report) -> None:
         self._rows = settings.monitoring.notify
         self._people = tuple(row for row in self._rows if row.kind != "ping")
         self._report = report
-        self._file = ToldFile.of_stack(settings.stack.folder)
+        self._file = TroubleFile.of_stack(settings.stack.folder)
 
-    def tell_start(self, task: str, run: str) -> None:
-        """Let monitors know that a run begins; a trouble with that is a warning."""
+    def notify_start(self, task: str, run: str) -> None:
+        """Let monitors know that a run begins; the ping of its end reports any trouble."""
         rows = [row for row in self._rows if row.kind == "ping" and task in row.tasks]
-        self._deliver({row.name: partial(ping_start, row, run) for row in rows})
+        _sent({row.name: partial(ping_start, row, run) for row in rows})
 
-    def tell_run(self, event: RunEvent, run: str = "", *, key: str = "") -> None:
+    def notify_run(self, event: RunEvent, run: str = "", *, key: str = "") -> None:
         """Tell how a run ended. `key` tells runs of several hosts apart."""
         pings = [row for row in self._rows if row.kind == "ping" and event.task in row.tasks]
         self._deliver({row.name: partial(ping_end, row, event, run) for row in pings})
         people = [row for row in self._people if event.task in row.tasks]
-        self._tell_once(
+        self._notify_once(
             key or event.task,
             OCCASIONS[event.outcome],
             "\n".join(event.messages) or event.title,
@@ -55,12 +55,12 @@ class Teller:
             lambda occasion: message_of(event, occasion),
         )
 
-    def tell_problem(self, problem: Problem, host: str) -> bool:
+    def notify_problem(self, problem: Problem, host: str) -> bool:
         """Tell of something that is wrong without a run; return whether it was unknown."""
         occasion = "failure" if problem.is_failure else "warning"
         title = f"{host}: {problem.title}"
         people = [row for row in self._people if "monitor" in row.tasks]
-        return self._tell_once(
+        return self._notify_once(
             problem.key,
             occasion,
             problem.title,
@@ -68,7 +68,7 @@ class Teller:
             lambda occasion: Message(occasion, title, problem.text),
         )
 
-    def tell_over(
+    def notify_over(
         self, still: frozenset[str], begins: str, host: str, *, unsaid: tuple[str, ...]
     ) -> None:
         """Tell which problems are over: those whose key begins so, and is not among `still`.
@@ -83,7 +83,7 @@ class Teller:
             text = f"It began at {read_utc(trouble.since_utc).astimezone():%Y-%m-%d %H:%M}."
             title = f"{host}: over: {trouble.text}"
             over = Message("recovered", title, text)
-            self._tell_once(key, "", "", people, partial(_same, over))
+            self._notify_once(key, "", "", people, partial(_same, over))
 
     def test(self) -> Mapping[str, str]:
         """Send a test by each row; return the troubles by the rows' names, '' for none."""
@@ -100,7 +100,7 @@ class Teller:
             }
         )
 
-    def _tell_once(
+    def _notify_once(
         self,
         key: str,
         occasion: str,
@@ -110,7 +110,7 @@ class Teller:
     ) -> bool:
         """Tell people if they do not know it yet, those with always in any case.
 
-        Return whether it was unknown. `message` is given the occasion. If nobody could be told, it
+        Return whether it was unknown. `message` is given the occasion. If none could be sent, it
         stays unknown.
         """
         with contextlib.ExitStack() as held:
@@ -127,20 +127,20 @@ class Teller:
         return bool(told)
 
     def _deliver(self, sends: Mapping[str, Callable[[], None]]) -> bool:
-        """Return whether somebody was told; each trouble is a warning."""
+        """Return whether one was sent; each trouble is a warning."""
         troubles = _sent(sends)
         for each in filter(None, troubles.values()):
             self._report.warn(each)
         return not all(troubles.values())
 
 
-def tell_killed(settings: Settings, key: str, report: Report) -> bool:
+def notify_killed(settings: Settings, key: str, report: Report) -> bool:
     """Tell of a run that was killed, and record that it is over; return whether there was one."""
     records = RunRecords.of_stack(settings.stack.folder)
     last = records.last(key)
     if last is None or last.code is not None or last.is_running:
         return False
-    Teller(settings, report).tell_run(last.event, key=key)
+    Notifications(settings, report).notify_run(last.event, key=key)
     with contextlib.suppress(IotstackError):
         records.write(key, replace(last, ended_utc=utc_text(datetime.now(UTC)), code=KILLED))
     return True
@@ -154,6 +154,6 @@ def _sent(sends: Mapping[str, Callable[[], None]]) -> Mapping[str, str]:
     """Send all at once; return the troubles by name, '' for none."""
     done = run_parallel(sends, LIMIT_S) if sends else {}
     return {
-        name: f"[[notify]] {name} was not told: {ended(trouble)}" if trouble else ""
+        name: f"[[notify]] {name} was not notified: {ended(trouble)}" if trouble else ""
         for name, trouble in done.items()
     }

@@ -1,4 +1,4 @@
-"""What people were told, so that nobody is told the same twice. Pure but for its one file."""
+"""The troubles that people know of, so that each is one notification. Pure but for its file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from ..hosts.trust import believed
 from .state import UNREADABLE, state_of
 
 AGAIN_AFTER = timedelta(days=7)
-"""After this long, people are told once more of a trouble that goes on."""
+"""After this long, a trouble that goes on is a notification once more."""
+PROBLEM = "problem "
+"""The beginning of the key of a problem; the others are tasks."""
 MOST_BYTES = 1 << 18
 LOCK_LIMIT_S = 10.0
 _NUMBERS = re.compile(r"\d+")
@@ -26,13 +28,13 @@ _NUMBERS = re.compile(r"\d+")
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """Something that is not good now, and what was told of it."""
+    """Something that is not good now, and when its notification was sent."""
 
     occasion: str
     """failure or warning."""
     text: str
     since_utc: str
-    told_utc: str
+    notified_utc: str
 
 
 Troubles = Mapping[str, Trouble]
@@ -47,7 +49,7 @@ def gist_of(text: str) -> str:
 def judge(
     troubles: Troubles, key: str, occasion: str, text: str, now: datetime
 ) -> tuple[str, dict[str, Trouble]]:
-    """Return on which occasion people are to be told, '' for none, and the troubles from now on.
+    """Return the occasion of the notification to send, '' for none, and the troubles from now on.
 
     `occasion`: failure or warning, or '' if all is good.
     """
@@ -59,12 +61,15 @@ def judge(
     if known is None:
         return occasion, {**others, key: Trouble(occasion, text, told, told)}
     is_same = known.occasion == occasion and gist_of(known.text) == gist_of(text)
-    if is_same and timedelta() <= now - read_utc(known.told_utc) < AGAIN_AFTER:
+    if is_same and timedelta() <= now - read_utc(known.notified_utc) < AGAIN_AFTER:
         return "", {**troubles}
-    return occasion, {**others, key: replace(known, occasion=occasion, text=text, told_utc=told)}
+    return occasion, {
+        **others,
+        key: replace(known, occasion=occasion, text=text, notified_utc=told),
+    }
 
 
-class ToldFile:
+class TroubleFile:
     """The file of the troubles. One that others may have written is ignored, with a warning."""
 
     def __init__(self, path: str) -> None:
@@ -72,9 +77,9 @@ class ToldFile:
         self._host = LocalHost(os.path.dirname(path))
 
     @classmethod
-    def of_stack(cls, stack: str) -> ToldFile:
+    def of_stack(cls, stack: str) -> TroubleFile:
         """Return this user's file for the stack in a folder."""
-        return cls(f"{state_of(stack)}/told.json")
+        return cls(f"{state_of(stack)}/troubles.json")
 
     def read(self) -> dict[str, Trouble]:
         """Return the troubles; {} without a file, or if it cannot be read."""
@@ -103,10 +108,10 @@ class ToldFile:
 
 
 def _read(content: Mapping[str, object]) -> Trouble:
-    words = {key: content[key] for key in ("occasion", "text", "since_utc", "told_utc")}
+    words = {key: content[key] for key in ("occasion", "text", "since_utc", "notified_utc")}
     if not all(isinstance(each, str) for each in words.values()):
         raise TypeError
     found = Trouble(**words)  # type: ignore[arg-type]
     read_utc(found.since_utc)
-    read_utc(found.told_utc)
+    read_utc(found.notified_utc)
     return found
