@@ -105,6 +105,7 @@ from ..shared.checks import (
 from ..undo.gone import paths_named
 from ..undo.interrupted import Owing
 from ..undo.old_states import states_told
+from .monitoring_findings import monitoring_findings
 
 QUESTION_LIMIT_S = 15.0
 DU_LIMIT_S = 60.0
@@ -180,6 +181,7 @@ def find_here(settings: Settings) -> Iterator[Finding]:
                 *((f"vault {name}", own.vault_question(name)) for name in environment.vaults),
                 ("vaults", own.vaults),
                 ("last backup", own.age),
+                ("notify", lambda: monitoring_findings(settings)),
             )
         )
     finally:

@@ -76,9 +76,13 @@ def test_where_all_is_well_it_says_so(stack, tmp_path):
     vault.mkdir()
     put_set(vault, datetime.now(UTC))
     add_vault(stack, vault)
+    with stack.settings.open("a") as stream:
+        stream.write('[[notify]]\nname = "hc"\nkind = "ping"\nurl = "https://hc.example/uuid"\n')
+    stack.settings.chmod(0o600)
     before = stack.tree()
     found = examine(stack)
-    expected = (*FACTS, "vault usb", "vault usb space", "last backup in usb", "last backup here")
+    of_vault = ("vault usb", "vault usb space", "last backup in usb")
+    expected = (*FACTS, *of_vault, "last backup here", "notify hc")
     assert tuple(found) == expected
     assert set(verdicts(found).values()) == {"good"}
     assert stack.tree() == before
