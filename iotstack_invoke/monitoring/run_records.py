@@ -39,6 +39,8 @@ class RunRecord:
     ended_utc: str = ""
     code: int | None = None
     messages: tuple[str, ...] = ()
+    invocation: str = ""
+    """systemd's id of this start of its unit; '' if systemd did not start it."""
 
     @property
     def is_running(self) -> bool:
@@ -116,7 +118,9 @@ class RunRecords:
 
 def begun(task: str, host: str) -> RunRecord:
     """Return the record of a run of this process that begins now."""
-    return RunRecord(task, host, utc_text(datetime.now(UTC)), process_mark(os.getpid()))
+    invocation = os.environ.get("INVOCATION_ID", "")
+    began = utc_text(datetime.now(UTC))
+    return RunRecord(task, host, began, process_mark(os.getpid()), invocation=invocation)
 
 
 def key_of(task: str, host: str) -> str:
@@ -134,7 +138,7 @@ def shortened(messages: tuple[str, ...]) -> tuple[str, ...]:
 
 def _read(content: dict[str, object]) -> RunRecord:
     code, messages = content["code"], content["messages"]
-    names = ("task", "host", "began_utc", "process", "ended_utc")
+    names = ("task", "host", "began_utc", "process", "ended_utc", "invocation")
     words = {name: content[name] for name in names}
     if not all(isinstance(each, str) for each in words.values()):
         raise TypeError

@@ -134,12 +134,13 @@ class Notifications:
         return not all(troubles.values())
 
 
-def notify_killed(settings: Settings, key: str, report: Report) -> bool:
-    """Tell of a run that was killed, and record that it is over; return whether there was one."""
+def notify_killed(settings: Settings, key: str, report: Report, why: str = "") -> bool:
+    """Report a run that was killed, and record that it is over; return whether there was one."""
     records = RunRecords.of_stack(settings.stack.folder)
     last = records.last(key)
     if last is None or last.code is not None or last.is_running:
         return False
+    last = replace(last, messages=tuple(filter(None, (*last.messages, why))))
     Notifications(settings, report).notify_run(last.event, key=key)
     with contextlib.suppress(IotstackError):
         records.write(key, replace(last, ended_utc=utc_text(datetime.now(UTC)), code=KILLED))

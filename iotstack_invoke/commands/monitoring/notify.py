@@ -32,15 +32,24 @@ def test_notifiers(settings: Settings, report: Report) -> int:
 
 
 def notify_unit(settings: Settings, unit: str, report: Report) -> int:
-    """Tell that a unit failed, unless its run has told so itself."""
+    """Report that a unit failed, unless its run has reported that itself.
+
+    systemd says which start of the unit it was (systemd.exec(5), $MONITOR_INVOCATION_ID).
+    """
     task = unit.removesuffix(".service").removeprefix(UNIT_BEGINS)
-    if notify_killed(settings, task, report):
-        return ExitCode.GOOD
+    given = os.environ.get("MONITOR_INVOCATION_ID", "")
+    result = os.environ.get("MONITOR_SERVICE_RESULT", "")
+    ended = f"{result} {os.environ.get('MONITOR_EXIT_STATUS', '')}".strip()
+    by_systemd = f"systemd: {ended}." if ended else ""
     last = RunRecords.of_stack(settings.stack.folder).last(task)
-    if last and last.code:  # the run ended, and told itself how
+    is_its_run = last is not None and given in ("", last.invocation)
+    if is_its_run and notify_killed(settings, task, report, by_systemd):
+        return ExitCode.GOOD
+    if is_its_run and last and last.code:  # it ended, and reported how
         return ExitCode.GOOD
     now = datetime.now(UTC)
-    told = f"{unit} failed before it began its work. See why: journalctl -u {unit} -n 50"
-    event = RunEvent(task, os.uname().nodename, now, now, ExitCode.FAILED, (told,))
-    Notifications(settings, report).notify_run(event)
+    why = f"{unit} failed before it began its work. See why: journalctl -u {unit} -n 50"
+    messages = tuple(filter(None, (why, by_systemd)))
+    event = RunEvent(task, os.uname().nodename, now, now, ExitCode.FAILED, messages)
+    Notifications(settings, report).notify_run(event, key=task)
     return ExitCode.GOOD

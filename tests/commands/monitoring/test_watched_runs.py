@@ -124,6 +124,23 @@ def test_a_unit_whose_run_never_began_is_told(watched, listener):
     assert "journalctl -u iotstack-verify.service" in told["body"]
 
 
+def test_a_start_that_failed_early_is_not_taken_for_an_older_failure(watched, listener):
+    """Yesterday's run failed and said so; today the program could not even begin."""
+    watched.environment["INVOCATION_ID"] = "yesterday"
+    (watched.folder / "docker-compose.yml").unlink()
+    assert watched.run("backup").returncode not in (0, 3)
+    before = titles(listener)
+    watched.environment["MONITOR_INVOCATION_ID"] = "yesterday"
+    assert watched.run("notify --unit iotstack-backup.service").returncode == 0
+    assert titles(listener) == before
+    watched.environment["MONITOR_INVOCATION_ID"] = "today"
+    watched.environment["MONITOR_SERVICE_RESULT"] = "exit-code"
+    watched.environment["MONITOR_EXIT_STATUS"] = "2"
+    assert watched.run("notify --unit iotstack-backup.service").returncode == 0
+    assert len(titles(listener)) == len(before) + 1
+    assert "systemd: exit-code 2." in listener.heard[-2]["body"] + listener.heard[-1]["body"]
+
+
 @pytest.mark.parametrize("answer", [500, 404])
 def test_a_notifier_that_fails_is_a_warning(watched, listener, answer):
     """The backup is as good as without it; its exit code too. No secret is in the warning."""
