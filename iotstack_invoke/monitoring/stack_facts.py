@@ -82,6 +82,8 @@ class StackFacts:
     """When the schedule starts the next backup; None if that is unknown."""
     problems: tuple[Problem, ...] = ()
     """What is wrong now, the worst first."""
+    machine: str = ""
+    """The mark that tells it from another machine of the same name (machine_mark)."""
 
     @property
     def newest(self) -> SetFacts | None:

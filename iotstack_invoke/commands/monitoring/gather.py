@@ -12,6 +12,7 @@ from ...backups.sets import GOOD, by_runtag
 from ...backups.verifications import HERE, Checks, failed_at
 from ...core.errors import StepFailed
 from ...environment.environment import Environment, newest_good
+from ...environment.stack_host import machine_mark
 from ...hosts.base import Storage
 from ...hosts.inspect import host_name
 from ...hosts.local import run_parallel
@@ -73,6 +74,7 @@ def gather(
         _runs(environment),
         _newest_check(checks, rehearsed=True),
         next_run,
+        machine=machine_mark(environment.host),
     )
     return facts, histories
 
