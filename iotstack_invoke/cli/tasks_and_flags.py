@@ -475,6 +475,30 @@ def monitor(work: TaskContext, max_age: str = "26h", vaults: bool = True) -> int
     return look_once(work.settings, max_age, work.report, look_at_vaults=vaults)
 
 
+@shared_task(
+    help={
+        "dashboard": "Print Grafana's dashboard for this source of data instead: influxdb or "
+        "prometheus.",
+        "max-age": "Allow this age of the newest good backup, such as 26h, 90min or 2d.",
+    }
+)
+def metrics(work: TaskContext, dashboard: str = "", max_age: str = "26h") -> int:
+    """Print the metrics as Prometheus reads them, or a dashboard for Grafana."""
+    from ..commands.monitoring.metrics import print_dashboard, print_metrics
+
+    if dashboard:
+        return print_dashboard(dashboard, work.report)
+    return print_metrics(work.settings, max_age, work.report)
+
+
+@shared_task()
+def listen(work: TaskContext) -> int:
+    """Wait for the button in Home Assistant, and start a backup when it is pressed."""
+    from ..commands.monitoring.listen import listen as listen_for_button
+
+    return listen_for_button(work.settings, work.report)
+
+
 @shared_task()
 def demo(work: TaskContext) -> int:
     """Back up a sample stack, break it, restore it, and show the result."""
@@ -496,6 +520,8 @@ namespace = Collection(
     status,
     notify,
     monitor,
+    metrics,
+    listen,
     list_,
     show,
     diff,

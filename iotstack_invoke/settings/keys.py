@@ -434,6 +434,12 @@ TABLES: Mapping[str, Mapping[str, Key]] = {
         "influxdb": Key(
             bool, "Write into a database `iotstack_backup` of the stack's own InfluxDB 1.", False
         ),
+        "user": Key(
+            str,
+            "The user who writes there.",
+            without="`INFLUXDB_ADMIN_USER` of its container, if there is one",
+        ),
+        **_secret("password", "The password of that user."),
         "retention": Key(str, "How long that database keeps values.", "104w", shown="time span"),
     },
 }

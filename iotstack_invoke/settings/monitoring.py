@@ -52,6 +52,9 @@ class MetricsConfig:
     """'' for none."""
     influxdb: bool
     retention: timedelta
+    user: str = ""
+    """Who writes to InfluxDB; '' for the user of its container's variables, if it has one."""
+    password: Secret = Secret()
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,4 +117,6 @@ def _metrics(table: Mapping[str, Any]) -> MetricsConfig:
         os.path.expanduser(table.get("textfile", "")),
         table.get("influxdb", False),
         read_duration(table.get("retention", TABLES["metrics"]["retention"].default)),
+        table.get("user", ""),
+        read_secret(table, "password", "[metrics]"),
     )

@@ -533,7 +533,12 @@ def _mqtt_mistakes(mqtt: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _metrics_mistakes(metrics: Mapping[str, Any]) -> Iterator[str]:
+    yield from _secret_mistakes("[metrics]", metrics, "password")
+    if not metrics.get("user") and any(key.startswith("password") for key in metrics):
+        yield "[metrics]: 'user' is missing: a password needs one"
     yield from _duration_mistakes("[metrics]", metrics, "retention")
+    if metrics.get("retention", "1h").endswith("min"):
+        yield "[metrics]: retention: InfluxDB keeps values for at least 1h"
     file = metrics.get("textfile")
     if file is not None and not (file.startswith(("/", "~/")) and file.endswith(".prom")):
         yield f"[metrics]: textfile = {file!r} must be an absolute path that ends with .prom"

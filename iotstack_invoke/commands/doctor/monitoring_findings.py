@@ -30,6 +30,8 @@ def monitoring_findings(settings: Settings) -> Iterator[Finding]:
         folder = os.path.dirname(file)
         lacks = "" if os.access(folder, os.W_OK) else f"{folder} cannot be written"
         yield trouble_found("metrics", (lacks, f"make {folder} writable for this user"), file)
+    if monitoring.metrics and monitoring.metrics.influxdb:
+        yield trouble_found("metrics", _trouble(monitoring.metrics.password), "InfluxDB")
     yield from _exposed(settings)
 
 
@@ -55,7 +57,7 @@ def _exposed(settings: Settings) -> Iterator[Finding]:
     """Yield which files of secrets others can read."""
     monitoring = settings.monitoring
     secrets = [each for row in monitoring.notify for each in (row.url, row.token)]
-    secrets += [monitoring.mqtt.password] if monitoring.mqtt else []
+    secrets += [each.password for each in (monitoring.mqtt, monitoring.metrics) if each]
     files = [settings.file] if any(each.text for each in secrets) else []
     files += [os.path.expanduser(each.file) for each in secrets if "/" in each.file]
     for path in dict.fromkeys(files):

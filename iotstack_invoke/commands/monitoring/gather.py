@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from ...backups.manifest import read_utc
@@ -16,6 +17,7 @@ from ...environment.stack_host import machine_mark
 from ...hosts.base import Storage
 from ...hosts.inspect import host_name
 from ...hosts.local import run_parallel
+from ...monitoring.anomalies import problems_in
 from ...monitoring.place_history import PlaceFile, PlaceHistory
 from ...monitoring.run_event import RunEvent
 from ...monitoring.run_records import RunRecords
@@ -27,6 +29,22 @@ MOST_SETS = 60
 """So many sets are looked at, the newest: two months of one each day."""
 OF_REHEARSALS = frozenset({"restore", "unpack"})
 """How a rehearsal verifies a set."""
+
+
+def observe(
+    environment: Environment,
+    limit: timedelta,
+    *,
+    look_at_vaults: bool,
+    next_run: datetime | None = None,
+) -> StackFacts:
+    """Return what is known of the stack, with its problems.
+
+    `limit`: how old the newest good backup may be.
+    """
+    facts, histories = gather(environment, look_at_vaults=look_at_vaults, next_run=next_run)
+    samples = {name: each.samples for name, each in histories.items()}
+    return replace(facts, problems=tuple(problems_in(facts, samples, limit)))
 
 
 def gather(

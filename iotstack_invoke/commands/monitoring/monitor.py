@@ -9,14 +9,13 @@ from datetime import timedelta
 from ...core.errors import ExitCode, IotstackError, ended
 from ...core.units import read_duration
 from ...environment.environment import Environment, open_environment
-from ...monitoring.anomalies import problems_in
 from ...monitoring.run_event import Outcome
 from ...monitoring.run_records import RunRecords
 from ...monitoring.stack_facts import Problem, StackFacts
 from ...monitoring.troubles import PROBLEM
 from ...reporting.report import Report
 from ...settings.model import Settings
-from .gather import gather
+from .gather import observe
 from .notifications import Notifications, notify_killed
 
 MAX_AGE = "26h"
@@ -42,9 +41,7 @@ def look(
 ) -> tuple[Problem, ...]:
     """Tell of problems, and publish the state; return all problems, old ones too."""
     with open_environment(settings) as environment:
-        facts, histories = gather(environment, look_at_vaults=look_at_vaults, next_run=None)
-        samples = {name: each.samples for name, each in histories.items()}
-        facts = replace(facts, problems=tuple(problems_in(facts, samples, limit)))
+        facts = observe(environment, limit, look_at_vaults=look_at_vaults)
         problems = (*facts.problems, *_publish(environment, facts))
     notifications = Notifications(settings, report)
     for each in _untold(facts, problems, limit):
