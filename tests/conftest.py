@@ -10,6 +10,7 @@ import pytest
 from bucket import S3
 from cloud import KINDS, Cloud, require_rclone
 from contexts import LittleStack
+from mosquitto import Mosquitto, require_mosquitto
 from sshd import Sshd, require_sshd
 
 # What these helpers assert is told as in a test; they are imported later, by tests.
@@ -31,6 +32,8 @@ WHOLE = frozenset(
         "laptop",
         "little_stack",
         "mount_disk",
+        "influxd",
+        "start_broker",
         "service",
         "start_cloud",
         "start_sshd",
@@ -102,6 +105,21 @@ def s3(tmp_path_factory):
     server = S3(tmp_path_factory.mktemp("s3"))
     yield server
     server.stop()
+
+
+@pytest.fixture
+def start_broker(tmp_path):
+    """Start a Mosquitto; all are gone at the end."""
+    require_mosquitto()
+    running = []
+
+    def start(**given):
+        running.append(Mosquitto(tmp_path / f"broker{len(running)}", **given))
+        return running[-1]
+
+    yield start
+    for each in running:
+        each.stop()
 
 
 @pytest.fixture(params=KINDS)

@@ -6,11 +6,22 @@ import socket
 import socketserver
 import subprocess
 import threading
+import time
+from datetime import timedelta
 
 import pytest
 from contexts import until
+from paho.mqtt.client import Client
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from ports import free_port
 
+from iotstack_invoke.settings.monitoring import MqttConfig
+from iotstack_invoke.settings.secret import Secret
+
+CONFIG = MqttConfig(
+    "", 1883, "", Secret(), tls=False, ca_file="", prefix="homeassistant",
+    silent_after=timedelta(hours=26), allow_start=False,
+)  # fmt: skip
 MOSQUITTO = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 
 
@@ -79,6 +90,24 @@ class Mosquitto:
         """End it."""
         self.process.terminate()
         self.process.wait(10)
+
+
+def retained(server, *topics, login=(), certificate=None, seconds=0.3):
+    """Return the messages that a broker keeps, by topic; a topic may have wildcards."""
+    found = {}
+    client = Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
+    client.on_message = lambda _client, _data, each: found.setdefault(each.topic, each)
+    client.on_connect = lambda *_: client.subscribe([(each, 1) for each in topics])
+    if login:
+        client.username_pw_set(*login)
+    if certificate:
+        client.tls_set(certificate)
+    client.connect("127.0.0.1", server.port)
+    until_s = time.monotonic() + seconds
+    while time.monotonic() < until_s:
+        client.loop(0.05)
+    client.disconnect()
+    return found
 
 
 class OldBroker:

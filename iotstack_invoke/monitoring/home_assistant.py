@@ -231,4 +231,4 @@ def _vaults(facts: StackFacts) -> Iterator[PlaceFacts]:
 
 
 def _text(moment: datetime | None) -> str | None:
-    return moment and moment.isoformat(timespec="seconds")
+    return moment.isoformat(timespec="seconds") if moment else None

@@ -123,4 +123,4 @@ def _error_in(content: bytes, otherwise: str) -> str:
 def _told(server: InfluxServer, why: str, fix: str = "") -> str:
     """Return what failed, why, and what to do."""
     look = f"Look at: docker logs {server.container}" if server.container else "Look at its log"
-    return f"Metrics were not written: {ended(f'{server} {why}')} {fix or look}."
+    return f"{ended(f'{server} {why}')} {fix or look}."

@@ -54,7 +54,7 @@ class Broker:
 
     def __str__(self) -> str:
         inside = f" (container {self.container})" if self.container else ""
-        return f"the MQTT broker at {self.host}:{self.port}{inside}"
+        return f"The MQTT broker at {self.host}:{self.port}{inside}"
 
 
 def publish(config: MqttConfig, facts: StackFacts, broker: Broker) -> None:
@@ -230,15 +230,24 @@ class Connection:
 
         properties = None
         if self.is_5 and expiry_s:
-            properties = Properties(PacketTypes.PUBLISH)
+            properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
             properties.MessageExpiryInterval = expiry_s
         sent = self._client.publish(topic, text, 1, retain=True, properties=properties)
         self._acknowledge(sent.mid, f"publish to {topic}")
 
     def subscribe(self, topic: str, heard: Callable[[MQTTMessage], None]) -> None:
-        """Call `heard` with each message of a topic from now on; raises StepFailed."""
+        """Call `heard` with each message of a topic from now on; raises StepFailed.
+
+        By MQTT 5 each says whether it was sent to be retained; by 3.1.1 only one from before does.
+        """
+        from paho.mqtt.subscribeoptions import SubscribeOptions
+
         self._heard[topic] = heard
-        _, number = self._client.subscribe(topic, 1)
+        if self.is_5:
+            options = SubscribeOptions(qos=1, retainAsPublished=True)
+            _, number = self._client.subscribe(topic, options=options)
+        else:
+            _, number = self._client.subscribe(topic, 1)
         self._acknowledge(number or 0, f"read {topic}")
 
     def _acknowledge(self, number: int, what: str) -> None:
@@ -255,7 +264,7 @@ class Connection:
         """Return the message that the broker keeps; b"" if it has none, or does not give it."""
         found: list[bytes] = []
         try:
-            self.subscribe(topic, lambda message: found.append(message.payload))
+            self.subscribe(topic, lambda message: found.append(bytes(message.payload)))
             self.wait(lambda: bool(found), EARLIER_LIMIT_S)
         except StepFailed:
             pass
@@ -275,4 +284,4 @@ def _told(broker: Broker, why: str, fix: str = "") -> str:
         if broker.container
         else "Check that it runs, and host and port of [mqtt] in hosts.toml"
     )
-    return f"Home Assistant was not updated: {broker} {why}. {advice}."
+    return f"{broker} {why}. {advice}."

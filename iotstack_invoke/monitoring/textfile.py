@@ -26,6 +26,6 @@ def write_textfile(path: str, text: str) -> None:
         host.rename(path + PARTIAL, path)
     except StepFailed as error:
         raise StepFailed(
-            f"Metrics were not written: {ended(error)} Make {folder} writable for this user, or "
+            f"{ended(error)} Make {folder} writable for this user, or "
             "change textfile of [metrics] in hosts.toml."
         ) from error

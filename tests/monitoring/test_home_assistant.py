@@ -5,8 +5,8 @@ from datetime import timedelta
 
 import pytest
 from home_assistant import HomeAssistant
-from mosquitto import Mosquitto, require_mosquitto
-from test_mqtt import CONFIG, FACTS, NOW, at
+from mosquitto import CONFIG, Mosquitto, require_mosquitto
+from test_mqtt import FACTS, NOW, at
 
 from iotstack_invoke.monitoring.mqtt import publish
 from iotstack_invoke.monitoring.run_event import RunEvent

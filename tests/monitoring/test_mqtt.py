@@ -9,14 +9,13 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from contexts import until
-from mosquitto import Mosquitto, OldBroker, require_mosquitto
+from mosquitto import CONFIG, OldBroker, retained
 
 from iotstack_invoke.core.errors import StepFailed
 from iotstack_invoke.monitoring import mqtt
 from iotstack_invoke.monitoring.home_assistant import topics_of
-from iotstack_invoke.monitoring.mqtt import Broker, connected, publish
+from iotstack_invoke.monitoring.mqtt import Broker, publish
 from iotstack_invoke.monitoring.stack_facts import PlaceFacts, SetFacts, StackFacts
-from iotstack_invoke.settings.monitoring import MqttConfig
 from iotstack_invoke.settings.secret import Secret
 
 NOW = datetime(2026, 12, 1, 9, 0, tzinfo=UTC)
@@ -27,45 +26,21 @@ FACTS = StackFacts(
     places=(PlaceFacts("here", NOW, 3, 15_000_000, 7_000_000_000), PlaceFacts("nas", NOW)),
     machine="0123456789abcdef",
 )
-CONFIG = MqttConfig(
-    "", 1883, "", Secret(), tls=False, ca_file="", prefix="homeassistant",
-    silent_after=timedelta(hours=26), allow_start=False,
-)  # fmt: skip
 TOPICS = topics_of(CONFIG, FACTS.host, FACTS.machine)
-
-
-@pytest.fixture
-def start(tmp_path):
-    """Start a broker; all are gone at the end."""
-    require_mosquitto()
-    running = []
-
-    def start(**given):
-        running.append(Mosquitto(tmp_path / f"broker{len(running)}", **given))
-        return running[-1]
-
-    yield start
-    for each in running:
-        each.stop()
 
 
 def at(server):
     return Broker("127.0.0.1", server.port)
 
 
-def kept(server, *topics, config=CONFIG, password=""):
+def kept(server, *topics, **given):
     """Return what a client that comes later is sent, as the broker keeps it."""
-    found = {}
-    with connected(config, at(server), password) as connection:
-        for topic in topics or (TOPICS.discovery, TOPICS.state):
-            connection.subscribe(topic, lambda each: found.setdefault(each.topic, each))
-        connection.serve(0.3)
-    return found
+    return retained(server, *(topics or (TOPICS.discovery, TOPICS.state)), **given)
 
 
-def test_the_device_and_its_state_stay_with_the_broker(start):
+def test_the_device_and_its_state_stay_with_the_broker(start_broker):
     """Whoever comes later, as Home Assistant after a restart, gets both; the state expires."""
-    broker = start()
+    broker = start_broker()
     publish(CONFIG, FACTS, at(broker))
     found = kept(broker)
     device = json.loads(found[TOPICS.discovery].payload)
@@ -78,16 +53,16 @@ def test_the_device_and_its_state_stay_with_the_broker(start):
     assert not hasattr(found[TOPICS.discovery].properties, "MessageExpiryInterval")
 
 
-def test_an_old_state_is_dropped_by_the_broker(start):
+def test_an_old_state_is_dropped_by_the_broker(start_broker):
     """It must not look like news after a restart of Home Assistant."""
-    broker = start()
+    broker = start_broker()
     publish(replace(CONFIG, silent_after=timedelta(seconds=1)), FACTS, at(broker))
     until(lambda: set(kept(broker)) == {TOPICS.discovery})
 
 
-def test_a_vault_that_is_no_longer_there_is_removed(start):
+def test_a_vault_that_is_no_longer_there_is_removed(start_broker):
     """Its component stays with its platform alone, also in later messages."""
-    broker = start()
+    broker = start_broker()
     publish(CONFIG, FACTS, at(broker))
     less = replace(FACTS, places=FACTS.places[:1])
     for _ in range(2):
@@ -100,9 +75,9 @@ def test_a_vault_that_is_no_longer_there_is_removed(start):
 
 
 @pytest.mark.parametrize("politely", [True, False])
-def test_a_broker_of_old_is_spoken_to_in_its_way(start, politely):
+def test_a_broker_of_old_is_spoken_to_in_its_way(start_broker, politely):
     """MQTT 3.1.1: nothing expires there, all else is the same."""
-    broker = start()
+    broker = start_broker()
     old = OldBroker(broker.port, politely=politely)
     try:
         publish(CONFIG, FACTS, at(old))
@@ -117,11 +92,11 @@ def of_user(password):
     return replace(CONFIG, user="backup", password=Secret("[mqtt] password", password))
 
 
-def test_a_user_and_a_password_are_given(start):
+def test_a_user_and_a_password_are_given(start_broker):
     """The password stands in no message."""
-    broker = start(login=("backup", "s3cr3t"))
+    broker = start_broker(login=("backup", "s3cr3t"))
     publish(of_user("s3cr3t"), FACTS, at(broker))
-    assert TOPICS.state in kept(broker, config=of_user(""), password="s3cr3t")
+    assert TOPICS.state in kept(broker, login=("backup", "s3cr3t"))
 
 
 @pytest.mark.parametrize("old", [False, True])
@@ -132,9 +107,9 @@ def test_a_user_and_a_password_are_given(start):
         (CONFIG, "refused a connection without a login. Correct user and password_file"),
     ],
 )
-def test_a_refused_login_is_told(start, config, told, old):
+def test_a_refused_login_is_told(start_broker, config, told, old):
     """By MQTT 5 and by 3.1.1, never with the password."""
-    broker = start(login=("backup", "s3cr3t"))
+    broker = start_broker(login=("backup", "s3cr3t"))
     before = OldBroker(broker.port) if old else broker
     with pytest.raises(StepFailed, match=told) as caught:
         publish(config, FACTS, at(before))
@@ -144,18 +119,20 @@ def test_a_refused_login_is_told(start, config, told, old):
         before.stop()
 
 
-def test_an_access_list_that_forbids_it_is_told(start):
+def test_an_access_list_that_forbids_it_is_told(start_broker):
     """Mosquitto says so in MQTT 5 alone."""
-    broker = start(rules=f"topic readwrite {TOPICS.discovery}\n")
+    broker = start_broker(rules=f"topic readwrite {TOPICS.discovery}\n")
     with pytest.raises(
         StepFailed, match=f"does not let a client without a login publish to {TOPICS.state}"
     ):
         publish(CONFIG, FACTS, at(broker))
 
 
-def test_what_one_may_not_read_costs_no_publication(start):
+def test_what_one_may_not_read_costs_no_publication(start_broker):
     """Then nothing is removed."""
-    broker = start(rules=f"topic write {TOPICS.discovery}\ntopic readwrite {TOPICS.state}\n")
+    broker = start_broker(
+        rules=f"topic write {TOPICS.discovery}\ntopic readwrite {TOPICS.state}\n"
+    )
     publish(CONFIG, FACTS, at(broker))
     assert set(kept(broker)) == {TOPICS.state}
 
@@ -167,12 +144,12 @@ SOCKET_OF_PAHO = pytest.mark.filterwarnings(
 
 
 @SOCKET_OF_PAHO
-def test_a_connection_is_encrypted(start):
+def test_a_connection_is_encrypted(start_broker):
     """With a certificate that is trusted; another one is refused."""
-    broker = start(tls=True)
+    broker = start_broker(tls=True)
     config = replace(CONFIG, tls=True, ca_file=str(broker.certificate))
     publish(config, FACTS, at(broker))
-    assert TOPICS.state in kept(broker, config=config)
+    assert TOPICS.state in kept(broker, certificate=broker.certificate)
     with pytest.raises(StepFailed, match=r"a certificate that is not trusted: .* Set ca_file"):
         publish(replace(config, ca_file=""), FACTS, at(broker))
     with pytest.raises(StepFailed, match="closed the connection"):
@@ -182,14 +159,14 @@ def test_a_connection_is_encrypted(start):
     gc.collect()
 
 
-def test_a_dead_broker_is_told(start):
+def test_a_dead_broker_is_told(start_broker):
     """With where it was looked for, and what to look at."""
-    broker = start()
+    broker = start_broker()
     broker.stop()
     with pytest.raises(StepFailed) as caught:
         publish(CONFIG, FACTS, replace(at(broker), container="mosquitto"))
     assert str(caught.value) == (
-        f"Home Assistant was not updated: the MQTT broker at 127.0.0.1:{broker.port} (container "
+        f"The MQTT broker at 127.0.0.1:{broker.port} (container "
         "mosquitto) cannot be reached: Connection refused. Look at: docker logs mosquitto."
     )
     with pytest.raises(StepFailed, match=r"is unknown: .* Check that it runs, and host and port"):

@@ -87,7 +87,7 @@ def asked(address, query):
     """The result of a query, now."""
     words = urllib.parse.urlencode({"query": query})
     url = f"{address}/api/v1/query?{words}"
-    with urllib.request.urlopen(url, timeout=10) as answer:
+    with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310 - on the loopback
         return json.load(answer)["data"]["result"]
 
 

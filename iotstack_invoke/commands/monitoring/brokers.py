@@ -46,8 +46,8 @@ def find_broker(environment: Environment) -> Broker:
     server = _find(environment, lambda service: service.name == MOSQUITTO, MOSQUITTO, config.port)
     if server is None:
         raise StepFailed(
-            "Home Assistant was not updated: the stack has no running container of Mosquitto. "
-            "Start it, or set host of [mqtt] in hosts.toml."
+            "The stack has no running container of Mosquitto. Start it, or set host of [mqtt] in "
+            "hosts.toml."
         )
     return Broker(server.host, server.port, server.container)
 
@@ -58,8 +58,8 @@ def find_influxdb(environment: Environment) -> Server:
     server = _find(environment, lambda service: service.dump == INFLUXDB, name, INFLUXDB_PORT)
     if server is None:
         raise StepFailed(
-            "Metrics were not written: the stack has no running container of InfluxDB 1. Start "
-            "it, or set influxdb = false of [metrics] in hosts.toml."
+            "The stack has no running container of InfluxDB 1. Start it, or set influxdb = false "
+            "of [metrics] in hosts.toml."
         )
     return server
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ...core.errors import StepFailed, ended
 from ...environment.environment import Environment
 from ...monitoring.mqtt import publish
 from ...monitoring.stack_facts import StackFacts
@@ -12,4 +13,7 @@ def publish_state(environment: Environment, facts: StackFacts) -> None:
     """Publish it; raises StepFailed. hosts.toml has the table mqtt."""
     config = environment.settings.monitoring.mqtt
     assert config is not None  # noqa: S101 - who asks has the table
-    publish(config, facts, find_broker(environment))
+    try:
+        publish(config, facts, find_broker(environment))
+    except StepFailed as error:
+        raise StepFailed(f"Home Assistant was not updated. {ended(error)}") from error

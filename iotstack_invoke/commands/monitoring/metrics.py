@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...core.errors import ExitCode, IotstackError, UsageError, ended
+from ...core.errors import ExitCode, StepFailed, UsageError, ended
 from ...core.units import read_duration
 from ...environment.environment import Environment, open_environment
 from ...monitoring.dashboards import DASHBOARDS, dashboard
@@ -25,17 +25,18 @@ def write_metrics(environment: Environment, facts: StackFacts) -> None:
     config = environment.settings.monitoring.metrics
     assert config is not None  # noqa: S101 - who asks has the table
     troubles = []
-    for is_wanted, write in (
-        (config.textfile, lambda: write_textfile(config.textfile, prometheus_text(facts))),
-        (config.influxdb, lambda: _write_to_influxdb(environment, config, facts)),
-    ):
-        try:
-            if is_wanted:
-                write()
-        except IotstackError as error:
-            troubles.append(ended(error))
+    try:
+        if config.textfile:
+            write_textfile(config.textfile, prometheus_text(facts))
+    except StepFailed as error:
+        troubles.append(ended(error))
+    try:
+        if config.influxdb:
+            _write_to_influxdb(environment, config, facts)
+    except StepFailed as error:
+        troubles.append(ended(error))
     if troubles:
-        raise IotstackError(" ".join(troubles))
+        raise StepFailed(f"Metrics were not written. {' '.join(troubles)}")
 
 
 def _write_to_influxdb(environment: Environment, config: MetricsConfig, facts: StackFacts) -> None:
