@@ -106,14 +106,15 @@ def installed():
 
 
 class HomeAssistant:
-    """One that runs."""
+    """One that runs, with some automations."""
 
-    def __init__(self, broker_port):
+    def __init__(self, broker_port, automations=()):
         self.folder = Path(tempfile.mkdtemp(prefix="home-assistant-"))
         data = {**ENTRY, "data": {"broker": "127.0.0.1", "port": broker_port, "protocol": "5"}}
         self._store("core.config_entries", {"entries": [data]}, minor_version=5)
         settings = {"homeassistant": {"name": "Test"}, "http": {"server_port": free_port()}}
         settings |= {"http": {**settings["http"], "server_host": "127.0.0.1"}, "tell": {}}
+        settings["automation"] = list(automations)
         (self.folder / "configuration.yaml").write_text(json.dumps(settings))  # JSON is YAML
         component = self.folder / "custom_components/tell"
         component.mkdir(parents=True)

@@ -1,10 +1,15 @@
 """A real Home Assistant shows what is published, and that nothing comes any more."""
 
+import re
+import socket
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
+import yaml
 from home_assistant import HomeAssistant
+from listening import Listening
 from mosquitto import CONFIG, Mosquitto, require_mosquitto
 from test_mqtt import FACTS, NOW, at
 
@@ -12,6 +17,7 @@ from iotstack_invoke.monitoring.mqtt import publish
 from iotstack_invoke.monitoring.run_event import RunEvent
 from iotstack_invoke.monitoring.stack_facts import Problem
 
+PAGE = Path(__file__).parents[2] / "docs/how-to/home-assistant.md"
 SENSOR = "sensor.backup_of_pi"
 
 
@@ -26,7 +32,8 @@ def broker(tmp_path_factory):
 @pytest.fixture(scope="module")
 def home(broker):
     """A Home Assistant that runs for all tests of this file."""
-    found = HomeAssistant(broker.port)
+    blocks = re.findall(r"```yaml\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    found = HomeAssistant(broker.port, [yaml.safe_load(blocks[0])])
     yield found
     found.remove()
 
@@ -35,9 +42,7 @@ def test_all_is_shown_and_follows(home, broker):
     """The entities exist, change after a publication, and go with their vault."""
     publish(CONFIG, FACTS, at(broker))
     home.wait("binary_sensor.backup_of_pi_problem", "off")
-    home.wait(f"{SENSOR}_last_good_backup", "2026-12-01T09:00:00+00:00")
-    shown = {name: each["state"] for name, each in home.states.items() if "backup_of_pi" in name}
-    assert shown == {
+    expected = {
         "binary_sensor.backup_of_pi_problem": "off",
         f"{SENSOR}_last_good_backup": "2026-12-01T09:00:00+00:00",
         f"{SENSOR}_last_good_backup_in_nas": "2026-12-01T09:00:00+00:00",
@@ -48,6 +53,9 @@ def test_all_is_shown_and_follows(home, broker):
         f"{SENSOR}_verified_by_a_restore": "unknown",
         f"{SENSOR}_free_space": "7.0",
     }
+    for entity, shown in expected.items():
+        home.wait(entity, shown)
+    assert {each for each in home.states if "backup_of_pi" in each} == {*expected}
     later = NOW + timedelta(hours=1)
     problem = Problem("overdue nas", "No good backup was made in nas for 26 h. Look.")
     failed = RunEvent("backup", "pi", NOW, later, 1, ("nas: the disk is full.",))
@@ -98,3 +106,25 @@ def test_a_button_is_there_if_it_is_allowed(home, broker):
     home.wait("button.backup_of_pi_start_a_backup", "unavailable")
     publish(CONFIG, FACTS, at(broker))
     home.wait("button.backup_of_pi_start_a_backup", None)
+
+
+def test_the_button_starts_a_backup(home, broker, little_stack):
+    """If something listens; its end is shown."""
+    with little_stack.settings.open("a") as stream:
+        stream.write(f'[mqtt]\nhost = "127.0.0.1"\nport = {broker.port}\nallow_start = true\n')
+    little_stack.run("monitor")
+    listening = Listening(little_stack, broker)
+    listening.wait("Listening for the button")
+    name = f"backup_of_{socket.gethostname()}".lower().replace("-", "_")
+    button = f"button.{name}_start_a_backup"
+    home.wait(button, "unknown")
+    home.press(button)
+    listening.wait("The backup ended with exit code 0.")
+    home.wait(f"sensor.{name}_result_of_the_last_run", "success")
+    listening.end()
+    home.wait(button, "unavailable")
+
+
+def test_the_automation_of_the_page_is_right(home):
+    """Home Assistant takes it; a wrong one would be unavailable."""
+    home.wait("automation.backup_alarm", "on")

@@ -8,6 +8,7 @@ import subprocess
 import urllib.parse
 import urllib.request
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from contexts import until
@@ -48,6 +49,18 @@ def test_promtool_has_no_complaint(facts):
         words, input=prometheus_text(facts), text=True, capture_output=True, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_the_alerts_of_the_page_are_right(tmp_path):
+    """Prometheus takes the rules of docs/how-to/metrics.md, and they ask for what exists."""
+    page = Path(__file__).parents[2] / "docs/how-to/metrics.md"
+    (rules,) = re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL)
+    (tmp_path / "rules.yml").write_text(rules)
+    words = ["promtool", "check", "rules", tmp_path / "rules.yml"]
+    done = subprocess.run(words, text=True, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    known = {f"iotstack_backup_{each.name}" for each in metrics_of(FACTS)}
+    assert set(re.findall(r"iotstack_backup_\w+", rules)) <= known
 
 
 @pytest.fixture

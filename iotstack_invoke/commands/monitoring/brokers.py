@@ -27,7 +27,7 @@ LIMIT_S = 20.0
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
+class StackServer:
     """A server in a container, and the environment variables of that."""
 
     container: str
@@ -52,7 +52,7 @@ def find_broker(environment: Environment) -> Broker:
     return Broker(server.host, server.port, server.container)
 
 
-def find_influxdb(environment: Environment) -> Server:
+def find_influxdb(environment: Environment) -> StackServer:
     """Return the stack's own InfluxDB; raises StepFailed if it does not run."""
     name = environment.settings.influx.container
     server = _find(environment, lambda service: service.dump == INFLUXDB, name, INFLUXDB_PORT)
@@ -66,7 +66,7 @@ def find_influxdb(environment: Environment) -> Server:
 
 def _find(
     environment: Environment, is_it: Callable[[Service], bool], usual: str, port: int
-) -> Server | None:
+) -> StackServer | None:
     """Return the running container of a service, and how to reach one of its ports.
 
     Of several, the one with the usual name.
@@ -90,7 +90,7 @@ def _find(
     return _reached(name, read_json(told, f"`docker inspect` on {host.name}").items()[0], port)
 
 
-def _reached(name: str, told: JsonAnswer, port: int) -> Server:
+def _reached(name: str, told: JsonAnswer, port: int) -> StackServer:
     """Return a server by its published port, or else its own address.
 
     A container on the host's network has no address, and publishes nothing.
@@ -101,6 +101,6 @@ def _reached(name: str, told: JsonAnswer, port: int) -> Server:
         address, published = each["HostIp"].text(""), each["HostPort"].digits(0)
         if published:
             host = LOOPBACK if address in ANY_ADDRESS else address
-            return Server(name, host, published, variables)
+            return StackServer(name, host, published, variables)
     addresses = [each["IPAddress"].text("") for each in network["Networks"].entries().values()]
-    return Server(name, next(filter(None, addresses), LOOPBACK), port, variables)
+    return StackServer(name, next(filter(None, addresses), LOOPBACK), port, variables)

@@ -70,7 +70,7 @@ class _Listener:
         self._topics = topics_of(config, host_name(host), machine_mark(host))
         self._backup: subprocess.Popen[bytes] | None = None
         self._trouble = ""
-        """Why there is no connection now, as it was reported."""
+        """Why there is no connection now: the last message about it."""
 
     def run(self) -> int:
         """Connect again and again, until a signal comes; return it."""
