@@ -42,6 +42,7 @@ def test_the_tables_alone_have_defaults():
     assert found.mqtt.silent_after == timedelta(hours=26)
     assert not found.mqtt.allow_start
     assert (found.metrics.textfile, found.metrics.influxdb) == ("", False)
+    assert (found.metrics.user, found.metrics.password.read()) == ("", "")
 
 
 @pytest.mark.parametrize(
@@ -78,6 +79,11 @@ def test_a_wrong_row_is_told_without_its_secret(row, told):
             "[metrics]: textfile = 'x.prom' must be an absolute",
         ),
         ({"metrics": {"retention": "2y"}}, "[metrics]: retention: '2y' is not a duration"),
+        ({"metrics": {"retention": "90min"}}, "[metrics]: retention: InfluxDB keeps values for"),
+        (
+            {"metrics": {"password": "s3cr3t"}},
+            "[metrics]: 'user' is missing: a password needs one",
+        ),
         ({"notify": [PING, PING]}, "[[notify]] 'hc' is given twice"),
         ({"mqtt": [{}]}, "mqtt: must be a table: [mqtt]"),
     ],
