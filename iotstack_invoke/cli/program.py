@@ -135,16 +135,17 @@ def usage_text(error: ParseError, tasks: Collection[str]) -> str:
     found = _UNKNOWN.fullmatch(str(error))
     word = found["word"] if found else ""
     hint, known = "", flags if word.startswith("-") else tasks
+    naming = [each for each in flags if each != "--at" or task not in _AT_A_TIME]
     called = f"inv {task}" if task else "inv"
     if f"--{word}" in flags:
         hint = f"Use: {called} --{word}"
     elif word and (begun := _runtag_before(context)):
         hint = f"A name with spaces needs quotes: {called} {begun} {word} …'"
-    elif names := _names_of(word, flags):
+    elif names := _names_of(word, naming):
         hint = "; ".join(f"{what}: {called} {flag} {shlex.quote(word)}" for what, flag in names)
         hint = f"To name {hint}"
     elif task and word in _OF_VAULTS:
-        own = next((each for each in _OF_VAULTS if each in flags), "")
+        own = next((each for each in _OF_VAULTS if each in naming), "")
         hint = f"To name a vault: {called} {own} NAME" if own else _NO_VAULT.get(task, "")
     elif near := difflib.get_close_matches(word, known, MOST_NEAR, NEAR) if word else ():
         hint = f"Did you mean {' or '.join(near)}?"
@@ -202,7 +203,12 @@ _NAMING = (
 """Kinds of names given without their flag, and the flag."""
 _OF_VAULTS = (*(flag for what, flag in _NAMING if what == "a vault"), "--to")
 """The flags that name a vault, or that users expect to name one."""
-_NO_VAULT = {"list": "It always lists here and every vault."}
+_AT_A_TIME = ("init", "schedule.install")
+"""Tasks whose `--at` is a time of day, and no vault."""
+_NO_VAULT = {
+    "list": "It always lists here and every vault.",
+    "init": "To name a place for copies: inv init --copies PLACE",
+}
 """Tasks for which a vault cannot be named, and why."""
 
 

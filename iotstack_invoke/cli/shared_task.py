@@ -101,6 +101,7 @@ class SharedTask(Task):  # type: ignore[type-arg]
     monitored = False
     fleet = False
     opens = False
+    founds = False
     group = ""
     watched = False
     _run: WatchedRun | None = None
@@ -220,7 +221,7 @@ class SharedTask(Task):  # type: ignore[type-arg]
         options = _options(given, dry=dry) if self.runs else Options(dry_run=dry)
         if self.opens:
             options = replace(options, identity=given.pop("identity"))
-        settings = load_settings(file, checkout=checkout)
+        settings = load_settings(file, checkout=checkout, may_be_missing=self.founds)
         return settings.opened_by(options.identity), options
 
     def _on_hosts(
@@ -289,6 +290,7 @@ def shared_task(
     fleet: bool = False,
     opens: bool = False,
     watched: bool = False,
+    founds: bool = False,
     group: str = "",
     **keywords: Any,
 ) -> Callable[[Callable[..., Any]], SharedTask]:
@@ -297,8 +299,9 @@ def shared_task(
     `runs`: it has the flags of a task that runs a plan. `monitored`: a monitor reads it, so that
     any error is one line on stdout and exit 2. `fleet`: it is done on one host, which the body is
     given as `host`, or on several at once. `opens`: it reads encrypted copies, which takes the key
-    that its flag names. `watched`: its end may be a notification, if hosts.toml says so. A
-    parameter named `context` would be Invoke's; ours is the TaskContext.
+    that its flag names. `watched`: its end may be a notification, if hosts.toml says so. `founds`:
+    it makes the settings file, which need not exist. A parameter named `context` would be
+    Invoke's; ours is the TaskContext.
     """
 
     def make(body: Callable[..., Any]) -> SharedTask:
@@ -311,6 +314,7 @@ def shared_task(
         made.fleet = fleet
         made.opens = opens
         made.watched = watched
+        made.founds = founds
         made.group = group
         return made
 

@@ -421,6 +421,42 @@ def status(work: TaskContext, host: str = "", max_age: str = "26h", at: str = ""
     return tell_status(work.settings, max_age, at, work.report, host)
 
 
+@shared_task(
+    founds=True,
+    help={
+        "stack": "Use the stack in this folder.",
+        "copies": "Copy backups to this folder, to ssh:USER@HOST:FOLDER or rclone:REMOTE:FOLDER; "
+        "or none.",
+        "keep": "Keep this many of the newest backups on this machine, or by rules such as "
+        "5,daily=7,weekly=4.",
+        "keep-copies": "Keep the new copies by these rules, or all of them: none. Default: "
+        "daily=14,monthly=12.",
+        "at": "Back up each day at this time, such as 03:00; or never.",
+        "notify": "Report problems by ntfy:URL or ping:URL; or none. In place of the URL, "
+        "which other users could see, name a file that holds it.",
+        "first-backup": "Make a backup at the end.",
+        "yes": "Do not ask: what no flag says stays as it is.",
+    },
+)
+def init(
+    work: TaskContext,
+    stack: str = "",
+    copies: str = "",
+    keep: str = "",
+    keep_copies: str = "",
+    at: str = "",
+    notify: str = "",
+    first_backup: bool = False,
+    yes: bool = False,
+) -> int:
+    """Set this machine up: find the stack and places for copies, ask, write hosts.toml."""
+    from ..commands.init import set_up
+    from ..commands.setup.questions import InitFlags
+
+    given = InitFlags(stack, copies, keep, keep_copies, at, notify)
+    return set_up(work.settings, given, work.options, work.report, backs_up=first_backup, yes=yes)
+
+
 @shared_task(name="show", group="config", default=True, help={"json": "Print JSON for programs."})
 def config_show(work: TaskContext, json: bool = False) -> int:
     """Show each setting with the value that counts, and whether it is the default."""
@@ -508,6 +544,7 @@ def demo(work: TaskContext) -> int:
 
 
 namespace = Collection(
+    init,
     backup,
     sync,
     pull,

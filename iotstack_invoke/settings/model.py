@@ -292,15 +292,18 @@ def places_to_look(environment: Mapping[str, str], checkout: str = "") -> tuple[
     return (*found, f"{checkout}/hosts.toml") if checkout else tuple(found)
 
 
-def load_settings(path: str = "", *, checkout: str = "") -> Settings:
+def load_settings(path: str = "", *, checkout: str = "", may_be_missing: bool = False) -> Settings:
     """Return the settings in `path`, or in the first file found; without one, the defaults.
 
-    Raises SettingsError, which lists every mistake in the file.
+    Raises SettingsError, which lists every mistake in the file, and for a missing file that the
+    user named unless it `may_be_missing`.
     """
-    return read_settings(*load_content(path, checkout=checkout))
+    return read_settings(*load_content(path, checkout=checkout, may_be_missing=may_be_missing))
 
 
-def load_content(path: str = "", *, checkout: str = "") -> tuple[dict[str, Any], str]:
+def load_content(
+    path: str = "", *, checkout: str = "", may_be_missing: bool = False
+) -> tuple[dict[str, Any], str]:
     """Return what that file holds, unchecked, and its name: {} and "" without a file.
 
     Raises SettingsError if it cannot be read, or is not TOML.
@@ -319,7 +322,7 @@ def load_content(path: str = "", *, checkout: str = "") -> tuple[dict[str, Any],
             raise SettingsError(f"{candidate} is not valid TOML: {error}.{hint}") from error
         except OSError as error:
             raise SettingsError(f"Cannot read {candidate}: {error.strerror}.") from error
-    if path or os.environ.get("IOTSTACK_SETTINGS"):
+    if (path or os.environ.get("IOTSTACK_SETTINGS")) and not may_be_missing:
         raise SettingsError(f"Settings file {candidates[0]} not found.")
     return {}, ""
 

@@ -256,6 +256,11 @@ def test_a_wrong_command_line_is_exit_2(little_stack, line, said):
         ("restore --vault nas", "To name a vault: inv restore --from NAME ("),
         ("prune --from nas", "To name a vault: inv prune --at NAME ("),
         ("list --at nas", "no option --at. It always lists here and every vault. ("),
+        (
+            "init --vault nas",
+            "no option --vault. To name a place for copies: inv init --copies PLACE (",
+        ),
+        ("init nas", "inv init takes no argument 'nas' here. All its options: inv --help init"),
         ("prune --keep-dayly 3", "Did you mean --keep-daily or --keep-"),
         ("bakcup", "Did you mean backup? (All tasks: inv --list)"),
         ("--help bakcup", "Did you mean backup? (All tasks: inv --list)"),

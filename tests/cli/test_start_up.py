@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 FAR = {"fabric", "paramiko", "rich.console", "sqlite3", "asyncssh", "dateutil.relativedelta"}
-FAR |= {"unittest.mock", "asyncio", "ssl"}
+FAR |= {"unittest.mock", "asyncio", "ssl", "tomlkit", "questionary"}
 RUNS = {
     "iotstack_invoke.engine.executor",
     "iotstack_invoke.workflows.restore",
