@@ -535,6 +535,76 @@ def listen(work: TaskContext) -> int:
     return listen_for_button(work.settings, work.report)
 
 
+@shared_task(
+    name="install",
+    group="schedule",
+    iterable=["credential"],
+    help={
+        "at": "Back up each day at this time. The other tasks begin one to three hours later.",
+        "rehearse": "Rehearse a restore: daily, weekly (the default), monthly or never.",
+        "verify": "Read all backups here again: daily, weekly, monthly (the default) or never.",
+        "prune": "Remove old backups by the settings, here and in the vaults: daily, weekly, "
+        "monthly or never (the default).",
+        "random-delay": "Begin up to this much later, such as 30min: always as much on one "
+        "machine. For several machines that share a vault.",
+        "listen": "Install the listener for Home Assistant's button too.",
+        "credential": "Give the file to the runs as a credential of systemd, NAME:FILE; "
+        "repeatable.",
+        "user": "Use this user's systemd (the default, except for root).",
+        "system": "Use the system's systemd (the default for root).",
+        "cron": "Use this user's crontab (the default without systemd).",
+        "dry-run": "Show the units or lines; change nothing.",
+    },
+)
+def schedule_install(
+    work: TaskContext,
+    at: str = "03:00",
+    rehearse: str = "weekly",
+    verify: str = "monthly",
+    prune: str = "never",
+    random_delay: str = "",
+    listen: bool = False,
+    credential: Iterable[str] | None = None,
+    user: bool = False,
+    system: bool = False,
+    cron: bool = False,
+    dry_run: bool = False,
+) -> int:
+    """Let this machine back up by itself: timers of systemd, or lines of cron."""
+    from ..commands.setup.schedule import install, read_request
+
+    every = {"rehearse": rehearse, "verify": verify, "prune": prune}
+    kinds = {"user": user, "system": system, "cron": cron}
+    request = read_request(
+        at,
+        every,
+        random_delay,
+        kinds,
+        listens=listen,
+        credentials=tuple(credential or ()),
+        dry_run=dry_run or work.options.dry_run,
+    )
+    return install(work.settings, request, work.report)
+
+
+@shared_task(
+    name="show", group="schedule", default=True, help={"json": "Print JSON for programs."}
+)
+def schedule_show(work: TaskContext, json: bool = False) -> int:
+    """Show each scheduled task: its next run, when the last one ended, and how."""
+    from ..commands.setup.schedule import show_schedule
+
+    return show_schedule(work.report, as_json=json)
+
+
+@shared_task(name="remove", group="schedule")
+def schedule_remove(work: TaskContext) -> int:
+    """Remove the timers or lines that schedule.install made, and nothing else."""
+    from ..commands.setup.schedule import remove_schedule
+
+    return remove_schedule(work.settings, work.report)
+
+
 @shared_task()
 def demo(work: TaskContext) -> int:
     """Back up a sample stack, break it, restore it, and show the result."""
@@ -571,4 +641,5 @@ namespace = Collection(
     why,
     demo,
     config=Collection("config", config_show, config_check, config_schema),
+    schedule=Collection("schedule", schedule_install, schedule_show, schedule_remove),
 )

@@ -42,7 +42,7 @@ LONGEST_WORD = 20
 """A word in a cell up to this length, such as a runtag, is broken only if it must be."""
 WIDE_GAP = 3
 """The gap between columns of a table with enough space; then it also has a margin."""
-COMMAND = re.compile(r"\binv [a-z]+(-[a-z]+)*\b(?! --settings)")
+COMMAND = re.compile(r"\binv [a-z]+([-.][a-z]+)*\b(?! --settings)")
 """A command in a message, up to its task's name."""
 PROGRAM = "iotstack"
 """The name of the console script."""

@@ -36,6 +36,7 @@ from ...hosts.pasted import host_flag
 from ...monitoring.troubles import PROBLEM, TroubleFile
 from ...reporting.report import Report, age_text, one_line
 from ...settings.model import Settings
+from ..setup.installed import next_backup
 
 EVERYWHERE = "all"
 SHOWN_ANYWAY = ("overdue ", "away ")
@@ -79,6 +80,7 @@ def tell_status(settings: Settings, max_age: str, at: str, report: Report, name:
         kept = _kept(environment) if at in ("", HERE) else ""
         owed = _owed(environment, name) if at in ("", HERE) else ""
         astray = _astray(environment) if at in ("", HERE) else ""
+        begins = _begins(environment) if at in ("", HERE) and not name else ""
     good, line = judge_status(seen, datetime.now(UTC), limit)
     having: dict[str, list[str]] = {}
     for each in seen:
@@ -90,7 +92,7 @@ def tell_status(settings: Settings, max_age: str, at: str, report: Report, name:
     if not good:
         line = f"{line}{astray}"
         raise StepFailed(f"{line}; {lacking}{cure}" if lacking else line)
-    line = "; ".join(filter(None, (line, *(each.begun for each in seen), kept)))
+    line = "; ".join(filter(None, (line, *(each.begun for each in seen), kept, begins)))
     report.write(f"WARNING {lacking}; {line}{cure}" if lacking else f"OK {line}")
     return ExitCode.FAILED if lacking else ExitCode.GOOD
 
@@ -119,6 +121,12 @@ def _kept(environment: Environment) -> str:
         return within(PLACE_LIMIT_S, HERE, lambda: states_told(environment.host, folder))
     except IotstackError:
         return ""
+
+
+def _begins(environment: Environment) -> str:
+    """Return when systemd starts the next backup; '' without such a schedule."""
+    begins = next_backup(environment.host)
+    return f"next backup {begins:%Y-%m-%d %H:%M}" if begins else ""
 
 
 def _astray(environment: Environment) -> str:

@@ -106,6 +106,7 @@ from ..undo.gone import paths_named
 from ..undo.interrupted import Owing
 from ..undo.old_states import states_told
 from .monitoring_findings import monitoring_findings
+from .schedule import find_schedule
 
 QUESTION_LIMIT_S = 15.0
 DU_LIMIT_S = 60.0
@@ -182,6 +183,7 @@ def find_here(settings: Settings) -> Iterator[Finding]:
                 ("vaults", own.vaults),
                 ("last backup", own.age),
                 ("notify", lambda: monitoring_findings(settings)),
+                ("schedule", lambda: find_schedule(environment.host)),
             )
         )
     finally:

@@ -23,6 +23,7 @@ from ...monitoring.run_event import RunEvent
 from ...monitoring.run_records import RunRecords
 from ...monitoring.stack_facts import PlaceFacts, SetFacts, StackFacts
 from ...reporting.report import one_line
+from ..setup.installed import next_backup
 
 PLACE_LIMIT_S = 60.0
 MOST_SETS = 60
@@ -31,24 +32,18 @@ OF_REHEARSALS = frozenset({"restore", "unpack"})
 """How a rehearsal verifies a set."""
 
 
-def observe(
-    environment: Environment,
-    limit: timedelta,
-    *,
-    look_at_vaults: bool,
-    next_run: datetime | None = None,
-) -> StackFacts:
+def observe(environment: Environment, limit: timedelta, *, look_at_vaults: bool) -> StackFacts:
     """Return what is known of the stack, with its problems.
 
     `limit`: how old the newest good backup may be.
     """
-    facts, histories = gather(environment, look_at_vaults=look_at_vaults, next_run=next_run)
+    facts, histories = gather(environment, look_at_vaults=look_at_vaults)
     samples = {name: each.samples for name, each in histories.items()}
     return replace(facts, problems=tuple(problems_in(facts, samples, limit)))
 
 
 def gather(
-    environment: Environment, *, look_at_vaults: bool, next_run: datetime | None
+    environment: Environment, *, look_at_vaults: bool
 ) -> tuple[StackFacts, Mapping[str, PlaceHistory]]:
     """Return what is known of the stack, without problems, and the history of each place.
 
@@ -91,7 +86,7 @@ def gather(
         tuple(each.place for each in histories.values()),
         _runs(environment),
         _newest_check(checks, rehearsed=True),
-        next_run,
+        next_backup(environment.host),
         machine=machine_mark(environment.host),
     )
     return facts, histories

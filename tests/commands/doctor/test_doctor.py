@@ -31,6 +31,7 @@ def stack(little_stack):
     """A stack on a machine on which all is well, with a young backup and no vault."""
     little_stack.tool("docker", DOCKER)
     little_stack.tool("timedatectl", "echo NTPSynchronized=yes")
+    little_stack.tool("crontab", "echo '0 3 * * * iotstack backup'")
     little_stack.backups = little_stack.folder / "backups"
     little_stack.backups.mkdir(mode=0o700)
     put_set(little_stack.backups, datetime.now(UTC))
@@ -82,7 +83,7 @@ def test_where_all_is_well_it_says_so(stack, tmp_path):
     before = stack.tree()
     found = examine(stack)
     of_vault = ("vault usb", "vault usb space", "last backup in usb")
-    expected = (*FACTS, *of_vault, "last backup here", "notify hc")
+    expected = (*FACTS, *of_vault, "last backup here", "notify hc", "schedule")
     assert tuple(found) == expected
     assert set(verdicts(found).values()) == {"good"}
     assert stack.tree() == before
