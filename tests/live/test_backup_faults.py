@@ -292,7 +292,7 @@ def assert_not_delivered(owner, runtag, words, **kw):
     ("key", "words"),
     [
         ("none", ("is not known", "ssh nas")),
-        ("wrong", ("has a different host key than the known one (", "ssh-keygen -R")),
+        ("wrong", ("has a different host key than the known one (", "ssh-keygen -f")),
     ],
 )
 def test_host_key(owner, pi, nas, key, words):
@@ -353,7 +353,7 @@ def test_line_cut(owner, pi):
     """An unreachable vault costs a minute or so, and the set is whole here."""
     pi.cut()
     try:
-        made = assert_not_delivered(owner, "cut", "does not answer")
+        made = assert_not_delivered(owner, "cut", "oes `ssh nas` work?")
     finally:
         pi.mend()
     assert_finishes(owner, "cut", made)

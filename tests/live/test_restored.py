@@ -235,7 +235,7 @@ def test_undo_and_undo_again(person, pi, far, live):
         wait_ping(machine)
         assert points(machine) == all_points
         assert running(machine) == set(SERVICES)
-        assert "no restore or reload that can be undone" in person.iot(
+        assert "no restore or reload can be undone" in person.iot(
             "undo", *words, "--last-restore", "--yes", code=10
         )
         assert tree(top) == before

@@ -50,7 +50,7 @@ class VolumeScene(Scene):
     def look(self):
         """What a user of the stack would find, and what is in the volume."""
         held = tree(self.volume, ())
-        return {**super().stat(), **{f"{VOLUME}/{name}": fact for name, fact in held.items()}}
+        return {**super().look(), **{f"{VOLUME}/{name}": fact for name, fact in held.items()}}
 
     def restores(self):
         """How many restores could be taken back, one after the other."""

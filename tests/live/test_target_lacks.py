@@ -190,7 +190,7 @@ def test_a_container_that_did_not_stay_up_before(make):
     began = time.monotonic()
     said = pi.restored(code=3)
     assert time.monotonic() - began < 100
-    assert "Container zigbee2mqtt did not keep running" in said
+    assert "Container zigbee2mqtt does not keep running" in said
     assert "as before the restore" in said
     assert "unhealthy before, and still unhealthy: telegraf" in said
     assert "not healthy after" not in said

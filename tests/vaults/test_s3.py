@@ -138,7 +138,7 @@ def test_a_bucket_gets_what_it_lacks_and_loses_what_is_let_go(stack):
     finally:
         line.open = True
     assert {each.name[: len(SET)] for each in there.iterdir()} == {SET}
-    assert f"cloud lacks {SECOND}" in ran(stack, "sync --dry-run")
+    assert f"cloud is missing {SECOND}" in ran(stack, "sync --dry-run")
     ran(stack, "sync")
     here = stack.folder / "backups"
     found = {each.name: each.read_bytes() for each in there.iterdir()}
