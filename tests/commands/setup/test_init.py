@@ -30,6 +30,12 @@ name = "pi"
 host = "pi"
 """
 
+CRONTAB = """case "$1" in
+-l) cat "$0.tab" ;;
+-r) rm "$0.tab" ;;
+*) cp "$1" "$0.tab" ;;
+esac"""
+
 
 @pytest.fixture
 def new(little_stack):
@@ -43,6 +49,11 @@ def new(little_stack):
     docker.write_text(docker.read_text().replace("\n", f"\n{label}\n", 1))
     little_stack.settings = little_stack.settings.parent / ".config/iotstack/hosts.toml"
     little_stack.usb = little_stack.settings.parents[2] / "usb"
+    # The schedule of this machine is not for tests: a crontab of its own, and no systemd.
+    little_stack.tool("crontab", CRONTAB)
+    if os.path.isdir("/run/systemd/system"):
+        script = 'mount -t tmpfs tmpfs /run/systemd; exec "$@"'
+        little_stack.before = ("unshare", "-m", "sh", "-ec", script, "sh")
     return little_stack
 
 
@@ -92,10 +103,11 @@ def test_five_answers_at_a_terminal(new):
     assert "at       03:30" in asks.sees("Write it? [Y/n] ")
     assert not new.settings.parent.exists()
     asks.types("")
-    assert "--at 03:30" in asks.sees("What doctor finds:")
+    assert "Installed: in this user's crontab" in asks.sees("What doctor finds:")
     asks.sees("Make the first backup now? [Y/n] ")
     asks.types("y")
     assert asks.ends() == 0
+    assert "30 3 * * * " in (new.tools / "crontab.tab").read_text()
     assert list((new.folder / "backups").glob("*.manifest.json"))
     assert content(new) == {"stack": {"folder": "~/IOTstack", "keep": 5}}
     assert (mode(new.settings), mode(new.settings.parent)) == (0o600, 0o700)

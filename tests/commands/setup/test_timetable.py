@@ -185,7 +185,7 @@ def test_lines_of_cron():
         f"0 12 * * 0 PATH={path} flock --no-fork {program} {program} rehearse",
         f"0 13 1 * * PATH={path} flock --no-fork {program} {program} verify --all",
         f"0 14 * * * PATH={path} flock --no-fork {program} {program} prune --at all --yes",
-        f"0 * * * * PATH={path} {program} monitor",
+        f"0 * * * * PATH={path} {program} monitor --no-vaults",
         "# END iotstack",
     ]
     read = crontab.timers_in(block)
