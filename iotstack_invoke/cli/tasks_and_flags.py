@@ -149,6 +149,8 @@ def pin(work: TaskContext, runtag: str, note: str = "", remove: bool = False) ->
         "runtag": "Verify this backup. Default: latest, the newest.",
         "all": "Verify every backup.",
         "newest": "Verify the newest backup.",
+        "sample": "Verify this share of each place, such as 5%, beginning with what was read "
+        "longest ago: 20 such runs read all.",
         "at": "Verify here (the default if it has backups), one vault by name, vault (every "
         "vault), or all.",
         "json": "Print JSON for programs.",
@@ -161,12 +163,13 @@ def verify(
     newest: bool = False,
     at: str = "",
     json: bool = False,
+    sample: str = "",
 ) -> int:
     """Read backups again, compare them with their manifests, and record the result."""
-    from ..commands.catalog.verify import Wanted
+    from ..commands.catalog.verify import Wanted, read_percent
     from ..commands.catalog.verify import verify as verify_backups
 
-    wanted = Wanted(runtag or "", all, newest, at)
+    wanted = Wanted(runtag or "", all, newest, at, read_percent(sample))
     return verify_backups(work.settings, wanted, work.report, as_json=json)
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache, partial
+from math import ceil
+from random import random
 
 from ... import __version__
 from ...backups.manifest import Manifest, check_sum, has_sum, read_manifest, utc_text
@@ -68,6 +71,8 @@ PROGRAM = f"iotstack-invoke {__version__}"
 USELESS = frozenset({State.DAMAGED, State.UNFINISHED})
 VERIFIED = frozenset(State) - {State.UNFINISHED}
 """The states of sets that are compared with what they must be."""
+ALL_PERCENT = 100.0
+_PERCENT = re.compile(r"(\d+(?:\.\d+)?) ?%?", re.ASCII)
 Elsewhere = Mapping[str, Sequence[BackupSet]]
 """The copies of each set in other locations, by runtag."""
 
@@ -80,11 +85,18 @@ class Wanted:
     all: bool = False
     newest: bool = False
     at: str = ""
+    percent: float = 0
+    """How much of each place to read, of its bytes; 0 if all or one set is meant."""
 
     def __post_init__(self) -> None:
         """Raise UsageError if it is contradictory."""
-        if sum((bool(self.runtag), self.all, self.newest)) > 1:
-            raise UsageError("Give only one of: a runtag, --newest, --all.")
+        if sum((bool(self.runtag), self.all, self.newest, bool(self.percent))) > 1:
+            raise UsageError("Give only one of: a runtag, --newest, --all, --sample.")
+
+    @property
+    def several(self) -> bool:
+        """Whether more than one set of a place may be meant."""
+        return self.all or bool(self.percent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,18 +212,22 @@ def _verify_each(
             continue
         except Unreachable as error:
             was_here = HERE in places  # and was verified just before
-            asked = "" if wanted.all or was_here else wanted.runtag or LATEST
+            asked = "" if wanted.several or was_here else wanted.runtag or LATEST
             yield StepFailed(f"{ended(error)}{here_too(environment, asked, checks)}")
             continue
         except StepFailed as error:
             yield error
             continue
         elsewhere: tuple[str, ...] = ()
-        if default == HERE and not (wanted.at or wanted.all) and wanted.runtag in ("", LATEST):
+        if default == HERE and not (wanted.at or wanted.several) and wanted.runtag in ("", LATEST):
             elsewhere = newer_elsewhere(environment, chosen[0], checks)
             for told in elsewhere:
                 report.warn(told)
         others = cache(partial(_elsewhere, environment, at))
+        if wanted.percent:
+            every = chosen
+            chosen = sample(every, at, checks, wanted.percent)
+            report.tell(_sample_told(chosen, every, at, wanted.percent))
         for copy in chosen:
             for told in passed_told(copy.passed, named="--runtag ", takes=VERIFIED):
                 report.warn(told)
@@ -244,7 +260,7 @@ def _with_manifest(copy: Copy) -> BackupSet:
 
 def _chosen(environment: Environment, at: str, wanted: Wanted, checks: Checks) -> tuple[Copy, ...]:
     copies = copies_at(environment, at, checks)
-    if wanted.all:
+    if wanted.several:
         finished = (each for each in copies if each.backup.state is not State.UNFINISHED)
         dated = [(each, _with_manifest(each)) for each in finished]
         return tuple(copy for copy, _ in newest_first(dated, lambda pair: pair[1]))
@@ -255,6 +271,48 @@ def _chosen(environment: Environment, at: str, wanted: Wanted, checks: Checks) -
             f"it: inv backup --runtag '{copy.runtag}'"
         )
     return (copy,)
+
+
+def read_percent(text: str) -> float:
+    """Return the percentage of `5%` or `5`; 0 for ''. Raises UsageError."""
+    if not text:
+        return 0
+    found = _PERCENT.fullmatch(text.strip())
+    if not found or not 0 < float(found[1]) <= ALL_PERCENT:
+        raise UsageError(f"--sample {text}: must be a percentage up to 100%, such as 5%.")
+    return float(found[1])
+
+
+def sample(copies: Sequence[Copy], at: str, checks: Checks, percent: float) -> tuple[Copy, ...]:
+    """Return so many copies of one place that they have that share of its bytes, at least one.
+
+    Those that were verified longest ago come first; a copy that never was counts from the time
+    when it was made, and was read then. So all are read within as many runs as the share goes into
+    the whole. Among equals chance decides.
+    """
+
+    def read_utc_of(copy: Copy) -> tuple[str, float]:
+        check = checks.get((copy.runtag, at))
+        made = _with_manifest(copy).made()
+        since = check.utc if check else utc_text(made) if made else ""
+        return since, random()  # noqa: S311 - no secret
+
+    total = sum(copy.backup.size_bytes for copy in copies)
+    chosen: list[Copy] = []
+    for copy in sorted(copies, key=read_utc_of):
+        if chosen and sum(e.backup.size_bytes for e in chosen) >= total * percent / ALL_PERCENT:
+            break
+        chosen.append(copy)
+    return tuple(chosen)
+
+
+def _sample_told(chosen: Sequence[Copy], every: Sequence[Copy], at: str, percent: float) -> str:
+    part, total = (sum(copy.backup.size_bytes for copy in each) for each in (chosen, every))
+    runs = ceil(ALL_PERCENT / percent)
+    return (
+        f"Sample {in_places(at)}: {len(chosen)} of {len(every)} backups, {size_text(part)} of "
+        f"{size_text(total)}. Within {runs} such runs all of these are read."
+    )
 
 
 def verify_copy(copy: Copy) -> Verified:

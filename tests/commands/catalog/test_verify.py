@@ -20,7 +20,7 @@ from iotstack_invoke.backups.sets import State
 from iotstack_invoke.backups.verifications import HERE, failed_at, in_places
 from iotstack_invoke.commands.catalog import verify as verifying
 from iotstack_invoke.commands.catalog.listing import gather_rows, list_backups
-from iotstack_invoke.commands.catalog.verify import Wanted, verify
+from iotstack_invoke.commands.catalog.verify import Wanted, read_percent, verify
 from iotstack_invoke.commands.restore.request import Source, choose_set
 from iotstack_invoke.core.errors import NotFound, UsageError
 from iotstack_invoke.databases.sql.read_dump import MariaReader
@@ -347,6 +347,42 @@ def test_all_are_verified_but_for_the_unfinished(shelf):
     code, checks = run(shelf, all=True)
     assert code == 1
     assert {tag: each.good for (tag, _), each in checks.items()} == {TAG: False, OLDER: True}
+
+
+def test_samples_read_all_within_a_known_number_of_runs(shelf):
+    """30% at a time: all ten sets are read within four runs, the longest unread first."""
+    tags = [f"2026-11-{day:02}_1100" for day in range(10, 20)]
+    for day, tag in enumerate(tags):
+        shelf.put(tag, when=f"2026-11-{10 + day}T10:00:00Z")
+    read = []
+    for _ in range(4):
+        before = Environment.of(shelf.settings()).checks.newest()
+        code, checks = run(shelf, percent=30)
+        assert code == 0
+        read.append([tag for tag in tags if checks.get((tag, HERE)) != before.get((tag, HERE))])
+    assert [len(each) for each in read[:3]] == [3, 3, 3]
+    assert read[0] == tags[:3]
+    assert {tag for each in read for tag in each} == set(tags)
+
+
+def test_a_sample_is_at_least_one_set(shelf, capsys):
+    """However small the share; the sentence says what was read, and when all is."""
+    for day in (21, 22, 23):
+        shelf.put(f"2026-11-{day}_1100", when=f"2026-11-{day}T10:00:00Z")
+    code = verify(shelf.settings(), Wanted(percent=0.1), Report(verbose=True), as_json=False)
+    said = capsys.readouterr()
+    assert code == 0
+    assert "Sample here: 1 of 3 backups" in said.err
+    assert "Within 1000 such runs all of these are read." in said.err
+    assert "2026-11-21_1100 here is good" in said.out
+
+
+@pytest.mark.parametrize("text", ["0", "0%", "101%", "-5%", "five", "5 %%"])
+def test_a_sample_is_a_percentage(text):
+    """What is none is told with an example."""
+    with pytest.raises(UsageError, match="must be a percentage up to 100%, such as 5%"):
+        read_percent(text)
+    assert [read_percent(each) for each in ("", "5", "5%", "2.5 %", "100%")] == [0, 5, 5, 2.5, 100]
 
 
 def test_the_latest_here_is_perhaps_not_the_latest(shelf, capsys):
