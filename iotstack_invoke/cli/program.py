@@ -64,6 +64,12 @@ class IotstackProgram(Program):
         with _until_enough():
             self._or_usage(super().parse_cleanup)
 
+    def print_version(self) -> None:
+        """Print our version, and Invoke's, on which `inv` runs."""
+        from importlib.metadata import version
+
+        sys.stdout.write(f"iotstack-invoke {__version__} (Invoke {version('invoke')})\n")
+
     def no_tasks_given(self) -> None:
         """List the tasks if none is given."""
         with _until_enough():
@@ -229,6 +235,18 @@ def _complete_flag(machine: ParseMachine) -> None:
 
 _invokes_complete_flag = ParseMachine.complete_flag
 ParseMachine.complete_flag = _complete_flag  # type: ignore[assignment, method-assign]
+
+
+def _complete_context(machine: ParseMachine) -> None:
+    """Give a runtag that may be omitted its default: Invoke requires each positional argument."""
+    for each in machine.context.missing_positional_args if machine.context else ():
+        if unless_given := getattr(each, "unless_given", ""):
+            each.set_value(unless_given, cast=False)
+    _invokes_complete_context(machine)
+
+
+_invokes_complete_context = ParseMachine.complete_context
+ParseMachine.complete_context = _complete_context  # type: ignore[assignment, method-assign]
 
 
 def _help_for(context: ParserContext, flag: str) -> tuple[str, str]:

@@ -104,6 +104,7 @@ class SharedTask(Task):  # type: ignore[type-arg]
     founds = False
     group = ""
     watched = False
+    latest = False
     _run: WatchedRun | None = None
 
     @property
@@ -117,6 +118,9 @@ class SharedTask(Task):  # type: ignore[type-arg]
         own = super().get_arguments(ignore_unknown_help)
         if self.fleet:  # the body gets one host
             own = [each for each in own if each.name != "host"]
+        for each in own:
+            if self.latest and each.positional:
+                vars(each)["unless_given"] = "latest"  # program.py takes it
         return own + [deepcopy(each) for each in shared]
 
     def _shared(self) -> tuple[Argument, ...]:
@@ -290,6 +294,7 @@ def shared_task(
     fleet: bool = False,
     opens: bool = False,
     watched: bool = False,
+    latest: bool = False,
     founds: bool = False,
     group: str = "",
     **keywords: Any,
@@ -299,9 +304,9 @@ def shared_task(
     `runs`: it has the flags of a task that runs a plan. `monitored`: a monitor reads it, so that
     any error is one line on stdout and exit 2. `fleet`: it is done on one host, which the body is
     given as `host`, or on several at once. `opens`: it reads encrypted copies, which takes the key
-    that its flag names. `watched`: its end may be a notification, if hosts.toml says so. `founds`:
-    it makes the settings file, which need not exist. A parameter named `context` would be
-    Invoke's; ours is the TaskContext.
+    that its flag names. `watched`: its end may be a notification, if hosts.toml says so. `latest`:
+    its runtag may be omitted. `founds`: it makes the settings file, which need not exist. A
+    parameter named `context` would be Invoke's; ours is the TaskContext.
     """
 
     def make(body: Callable[..., Any]) -> SharedTask:
@@ -314,6 +319,7 @@ def shared_task(
         made.fleet = fleet
         made.opens = opens
         made.watched = watched
+        made.latest = latest
         made.founds = founds
         made.group = group
         return made

@@ -126,11 +126,12 @@ def prune(
 
 
 @shared_task(
+    latest=True,
     help={
-        "runtag": "Pin this backup; latest is the newest.",
+        "runtag": "Pin this backup. Default: latest, the newest.",
         "note": "Note the reason, in one line.",
         "remove": "Remove the pin instead.",
-    }
+    },
 )
 def pin(work: TaskContext, runtag: str, note: str = "", remove: bool = False) -> int:
     """Pin a backup: never remove it, here or in any vault that has it."""
@@ -175,8 +176,9 @@ def verify(
 
 @shared_task(
     opens=True,
+    latest=True,
     help={
-        "runtag": "Select the backup; latest is the newest.",
+        "runtag": "Select the backup. Default: latest, the newest.",
         "files": "List the files of one part instead. Parts: inv show RUNTAG.",
         "at": "Look here, in one vault by name, or in vault (every vault). Default: the first "
         "that has it.",

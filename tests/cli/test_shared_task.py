@@ -11,6 +11,7 @@ import subprocess
 import sys
 import termios
 import threading
+import time
 from pathlib import Path
 from shutil import copytree, ignore_patterns
 
@@ -266,8 +267,8 @@ def test_a_wrong_command_line_is_exit_2(little_stack, line, said):
         ("--help bakcup", "Did you mean backup? (All tasks: inv --list)"),
         ("help bakcup", "Did you mean backup? (All tasks: inv --list)"),
         (
-            "show",
-            "inv show RUNTAG. RUNTAG: Select the backup; latest is the newest. All its options: inv",
+            "diff",
+            "inv diff BEFORE AFTER. BEFORE: Compare this backup; latest is the newest. AFTER:",
         ),
         ("diff a", "inv diff a AFTER. AFTER: Compare with this backup."),
         ("key", "WHAT: Write new to make a key, sheet to print a recovery sheet, or check to"),
@@ -653,7 +654,7 @@ def test_the_module_is_the_program():
     told = subprocess.run(
         [sys.executable, "-m", "iotstack_invoke", "--version"], check=True, capture_output=True
     )
-    assert told.stdout.startswith(b"iotstack ")
+    assert told.stdout.startswith(b"iotstack-invoke ")
 
 
 def test_a_run_leaves_bytecode_for_the_next(little_stack, tmp_path):
@@ -701,3 +702,23 @@ def test_a_hint_calls_the_program_as_it_was_called(little_stack, tmp_path, line,
     )
     assert hint in told.stdout + told.stderr
     assert "inv " not in told.stdout + told.stderr
+
+
+def test_show_and_pin_without_a_runtag_mean_the_newest(little_stack):
+    """As with `latest`; another positional is still refused."""
+    for tag in ("older", "newer"):
+        assert little_stack.run(f"backup --runtag {tag}").returncode == 0
+        time.sleep(1.1)  # two sets of one second: the second one is of the next, the future
+    assert little_stack.run("show").stdout == little_stack.run("show latest").stdout
+    assert "newer" in little_stack.run("show").stdout.splitlines()[0]
+    told = little_stack.run("pin --note why")
+    assert told.returncode == 0
+    assert "newer" in told.stdout
+    assert (little_stack.folder / "backups/newer.pin.txt").exists()
+    assert little_stack.run("show older newer").returncode == 2
+
+
+def test_the_program_tells_its_own_version(little_stack):
+    """And Invoke's, for reports of bugs."""
+    told = little_stack.run("--version").stdout
+    assert re.fullmatch(r"iotstack-invoke [\d.]+ \(Invoke [\d.]+\)\n", told)
