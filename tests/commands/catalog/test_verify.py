@@ -360,8 +360,8 @@ def test_samples_read_all_within_a_known_number_of_runs(shelf):
         code, checks = run(shelf, percent=30)
         assert code == 0
         read.append([tag for tag in tags if checks.get((tag, HERE)) != before.get((tag, HERE))])
-    assert [len(each) for each in read[:3]] == [3, 3, 3]
-    assert read[0] == tags[:3]
+    assert [3 <= len(each) <= 4 for each in read[:2]] == [True, True]  # their logs differ in size
+    assert read[0] + read[1] == tags[: len(read[0] + read[1])]
     assert {tag for each in read for tag in each} == set(tags)
 
 
