@@ -182,6 +182,13 @@ class LocalHost:
             stream.flush()
             os.fsync(stream.fileno())
 
+    def replace(self, path: str, content: bytes, mode: int = PRIVATE) -> None:
+        """Replace a small file atomically; raises StepFailed, and the earlier one stays."""
+        with self.create(f"{path}{PARTIAL}") as stream:
+            os.fchmod(stream.fileno(), mode)
+            stream.write(content)
+        self.rename(f"{path}{PARTIAL}", path)
+
     def write(
         self,
         path: str,

@@ -5,21 +5,15 @@ A look at a vault wakes the disks of a NAS: between two runs the last one counts
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from datetime import datetime
 
 from ..backups.manifest import read_utc, utc_text
 from ..core.dataclass import dataclass
-from ..hosts.base import PARTIAL
-from ..hosts.local import LocalHost, opened
-from ..hosts.trust import believed
 from .anomalies import Sample
 from .stack_facts import PlaceFacts
-from .state import UNREADABLE, state_of
+from .state import StateFile, state_of
 
 MOST_DAYS = 60
 MOST_BYTES = 1 << 20
@@ -43,33 +37,18 @@ class PlaceHistory:
 
 
 class PlaceFile:
-    """The file of the places. One that others may have written is ignored, with a warning."""
+    """This user's file of the places of the stack in a folder."""
 
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self._host = LocalHost(os.path.dirname(path))
-
-    @classmethod
-    def of_stack(cls, stack: str) -> PlaceFile:
-        """Return this user's file for the stack in a folder."""
-        return cls(f"{state_of(stack)}/places.json")
+    def __init__(self, stack: str) -> None:
+        self._file = StateFile(f"{state_of(stack)}/places.json", MOST_BYTES)
 
     def read(self) -> dict[str, PlaceHistory]:
         """Return the history of each place by its name; {} without a file that can be read."""
-        if not believed(self._host, self.path):
-            return {}
-        with contextlib.suppress(*UNREADABLE):
-            with open(self.path, "rb", opener=opened) as stream:
-                rows = json.loads(stream.read(MOST_BYTES))
-            return {each.place.name: each for each in map(_read, rows)}
-        return {}
+        return self._file.read(_read) or {}
 
     def write(self, histories: Iterable[PlaceHistory]) -> None:
-        """Replace the file; raises StepFailed or OSError, and the earlier one stays."""
-        os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
-        with self._host.create(f"{self.path}{PARTIAL}") as stream:
-            stream.write(json.dumps(list(map(_row, histories))).encode())
-        self._host.rename(f"{self.path}{PARTIAL}", self.path)
+        """Replace the file; raises StepFailed, and the earlier one stays."""
+        self._file.write(list(map(_row, histories)))
 
 
 def _row(history: PlaceHistory) -> dict[str, object]:
@@ -79,7 +58,11 @@ def _row(history: PlaceHistory) -> dict[str, object]:
     return {**place, **times, "samples": samples}
 
 
-def _read(row: Mapping[str, object]) -> PlaceHistory:
+def _read(rows: Iterable[Mapping[str, object]]) -> dict[str, PlaceHistory]:
+    return {each.place.name: each for each in map(_read_one, rows)}
+
+
+def _read_one(row: Mapping[str, object]) -> PlaceHistory:
     free = row["free_bytes"]
     numbers = (row["sets"], row["size_bytes"], 0 if free is None else free)
     if not all(type(each) is int for each in numbers):

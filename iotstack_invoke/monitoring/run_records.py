@@ -6,7 +6,6 @@ run or used as a path.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -14,12 +13,9 @@ from datetime import UTC, datetime
 
 from ..backups.manifest import read_utc, utc_text
 from ..core.dataclass import dataclass
-from ..core.errors import StepFailed
-from ..hosts.base import PARTIAL
-from ..hosts.local import LocalHost, opened
-from ..hosts.trust import believed
+from ..hosts.local import LocalHost
 from .run_event import KILLED, RunEvent
-from .state import UNREADABLE, state_of
+from .state import StateFile, state_of
 
 MOST_BYTES = 1 << 16
 MOST_MESSAGES = 20
@@ -73,26 +69,14 @@ def process_mark(pid: int) -> str:
 
 
 class RunRecords:
-    """The folder with the records."""
+    """This user's records for the stack in a folder."""
 
-    def __init__(self, folder: str) -> None:
-        self.folder = folder
-
-    @classmethod
-    def of_stack(cls, stack: str) -> RunRecords:
-        """Return this user's records for the stack in a folder."""
-        return cls(f"{state_of(stack)}/runs")
+    def __init__(self, stack: str) -> None:
+        self.folder = f"{state_of(stack)}/runs"
 
     def last(self, key: str) -> RunRecord | None:
         """Return the last run of a task; None without one, or if its file cannot be believed."""
-        path = f"{self.folder}/{key}.json"
-        if not believed(LocalHost(self.folder), path):
-            return None
-        try:
-            with open(path, "rb", opener=opened) as stream:
-                return _read(json.loads(stream.read(MOST_BYTES)))
-        except UNREADABLE:
-            return None
+        return self._file(key).read(_read)
 
     def all(self) -> Iterator[tuple[str, RunRecord]]:
         """Yield the last run of each task that has one, with its key, by name."""
@@ -105,15 +89,10 @@ class RunRecords:
 
     def write(self, key: str, record: RunRecord) -> None:
         """Replace the record of a task; raises StepFailed, and the earlier one stays."""
-        host = LocalHost(self.folder)
-        path = f"{self.folder}/{key}.json"
-        try:
-            os.makedirs(self.folder, mode=0o700, exist_ok=True)
-        except OSError as error:
-            raise StepFailed(f"Cannot create {self.folder}: {error.strerror}.") from error
-        with host.create(f"{path}{PARTIAL}") as stream:
-            stream.write(json.dumps(asdict(record)).encode())
-        host.rename(f"{path}{PARTIAL}", path)
+        self._file(key).write(asdict(record))
+
+    def _file(self, key: str) -> StateFile:
+        return StateFile(f"{self.folder}/{key}.json", MOST_BYTES)
 
 
 def begun(task: str, host: str) -> RunRecord:

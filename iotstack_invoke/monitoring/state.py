@@ -5,10 +5,18 @@ A full or unmounted disk of the backups must not stop the messages about it.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
 import os
+from collections.abc import Callable
+from typing import Any, TypeVar
 
-from ..hosts.local import state_folder
+from ..core.errors import StepFailed
+from ..hosts.local import LocalHost, opened, state_folder
+from ..hosts.trust import believed
+
+Content = TypeVar("Content")
 
 UNREADABLE = (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError)
 """What reading a file of it may raise, whatever it holds: then it counts as missing."""
@@ -18,3 +26,33 @@ def state_of(stack: str) -> str:
     """Return the folder of the notes on a stack, by the stack's folder; it may not exist."""
     mark = hashlib.sha256(os.fsencode(stack)).hexdigest()[:8]
     return f"{state_folder()}/monitoring/{os.path.basename(stack)}-{mark}"
+
+
+def make_state_folder(folder: str) -> None:
+    """Make a folder of notes and those above it, for this user alone; raises StepFailed."""
+    try:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise StepFailed(f"Cannot create {folder}: {error.strerror}.") from error
+
+
+class StateFile:
+    """A JSON file of notes. One that others may have written is ignored, with a warning."""
+
+    def __init__(self, path: str, most_bytes: int) -> None:
+        self.path = path
+        self._most_bytes = most_bytes
+        self._host = LocalHost(os.path.dirname(path))
+
+    def read(self, parse: Callable[[Any], Content]) -> Content | None:
+        """Return what `parse` makes of the file; None without one, or if it is not ours."""
+        if not believed(self._host, self.path):
+            return None
+        with contextlib.suppress(*UNREADABLE), open(self.path, "rb", opener=opened) as stream:
+            return parse(json.loads(stream.read(self._most_bytes)))
+        return None
+
+    def write(self, content: object) -> None:
+        """Replace the file and make its folder; raises StepFailed, and the earlier one stays."""
+        make_state_folder(os.path.dirname(self.path))
+        self._host.replace(self.path, json.dumps(content).encode())

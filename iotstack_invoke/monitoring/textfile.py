@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 
 from ..core.errors import StepFailed, ended
-from ..hosts.base import PARTIAL
 from ..hosts.local import LocalHost
 
 MODE = 0o644
@@ -18,12 +17,8 @@ def write_textfile(path: str, text: str) -> None:
     The partial file beside it does not end with .prom, so the exporter ignores it.
     """
     folder = os.path.dirname(path)
-    host = LocalHost(folder)
     try:
-        with host.create(path + PARTIAL) as stream:
-            stream.write(text.encode())
-            os.fchmod(stream.fileno(), MODE)
-        host.rename(path + PARTIAL, path)
+        LocalHost(folder).replace(path, text.encode(), MODE)
     except StepFailed as error:
         raise StepFailed(
             f"{ended(error)} Make {folder} writable for this user, or "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -12,10 +11,8 @@ from datetime import datetime, timedelta
 
 from ..backups.manifest import read_utc, utc_text
 from ..core.dataclass import dataclass
-from ..hosts.base import PARTIAL
-from ..hosts.local import LocalHost, locked_within, opened
-from ..hosts.trust import believed
-from .state import UNREADABLE, state_of
+from ..hosts.local import locked_within
+from .state import StateFile, make_state_folder, state_of
 
 AGAIN_AFTER = timedelta(days=7)
 """After this long, a trouble that goes on is a notification once more."""
@@ -70,44 +67,32 @@ def judge(
 
 
 class TroubleFile:
-    """The file of the troubles. One that others may have written is ignored, with a warning."""
+    """This user's file of the troubles of the stack in a folder."""
 
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self._host = LocalHost(os.path.dirname(path))
-
-    @classmethod
-    def of_stack(cls, stack: str) -> TroubleFile:
-        """Return this user's file for the stack in a folder."""
-        return cls(f"{state_of(stack)}/troubles.json")
+    def __init__(self, stack: str) -> None:
+        self._file = StateFile(f"{state_of(stack)}/troubles.json", MOST_BYTES)
 
     def read(self) -> dict[str, Trouble]:
         """Return the troubles; {} without a file, or if it cannot be read."""
-        if not believed(self._host, self.path):
-            return {}
-        with contextlib.suppress(*UNREADABLE):
-            with open(self.path, "rb", opener=opened) as stream:
-                content = json.loads(stream.read(MOST_BYTES))
-            return {str(key): _read(each) for key, each in content.items()}
-        return {}
+        return self._file.read(_read) or {}
 
     def write(self, troubles: Troubles) -> None:
         """Replace the file; raises StepFailed, and the earlier one stays."""
-        with self._host.create(f"{self.path}{PARTIAL}") as stream:
-            stream.write(
-                json.dumps({key: asdict(each) for key, each in troubles.items()}).encode()
-            )
-        self._host.rename(f"{self.path}{PARTIAL}", self.path)
+        self._file.write({key: asdict(each) for key, each in troubles.items()})
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
         """Hold the lock of the file: two runs that end together must not both tell it."""
-        os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
-        with locked_within(LOCK_LIMIT_S, f"{self.path}.lock", "a notification"):
+        make_state_folder(os.path.dirname(self._file.path))
+        with locked_within(LOCK_LIMIT_S, f"{self._file.path}.lock", "a notification"):
             yield
 
 
-def _read(content: Mapping[str, object]) -> Trouble:
+def _read(content: Mapping[str, Mapping[str, object]]) -> dict[str, Trouble]:
+    return {str(key): _read_one(each) for key, each in content.items()}
+
+
+def _read_one(content: Mapping[str, object]) -> Trouble:
     words = {key: content[key] for key in ("occasion", "text", "since_utc", "notified_utc")}
     if not all(isinstance(each, str) for each in words.values()):
         raise TypeError

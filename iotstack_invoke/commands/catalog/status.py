@@ -99,7 +99,7 @@ def tell_status(settings: Settings, max_age: str, at: str, report: Report, name:
 
 def _watched(settings: Settings) -> tuple[str, ...]:
     """Return the problems that the last look of `inv monitor` found, those shown here left out."""
-    troubles = TroubleFile.of_stack(settings.stack.folder).read()
+    troubles = TroubleFile(settings.stack.folder).read()
     return tuple(
         one_line(each.text)
         for key, each in troubles.items()

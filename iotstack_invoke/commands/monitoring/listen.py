@@ -21,7 +21,7 @@ from ...hosts.inspect import host_name
 from ...hosts.local import locked
 from ...monitoring.home_assistant import OFFLINE, ONLINE, PRESSED, topics_of
 from ...monitoring.mqtt import Connection, connected
-from ...monitoring.state import state_of
+from ...monitoring.state import make_state_folder, state_of
 from ...reporting.report import Report
 from ...settings.model import Settings
 from .brokers import find_broker
@@ -46,7 +46,7 @@ def listen(settings: Settings, report: Report) -> int:
             "[mqtt] of hosts.toml. Whoever may write to the broker may then press it."
         )
     folder = state_of(settings.stack.folder)
-    os.makedirs(folder, mode=0o700, exist_ok=True)
+    make_state_folder(folder)
     with (
         locked(f"{folder}/listen.lock", "listen"),
         open_environment(settings) as environment,

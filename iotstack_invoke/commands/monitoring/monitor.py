@@ -30,7 +30,7 @@ def monitor(settings: Settings, max_age: str, report: Report, *, look_at_vaults:
     Each problem is printed and sent once, until it is over.
     """
     limit = read_duration(max_age)
-    for key, _ in RunRecords.of_stack(settings.stack.folder).all():
+    for key, _ in RunRecords(settings.stack.folder).all():
         notify_killed(settings, key, report)
     problems = tuple(look(settings, limit, report, look_at_vaults=look_at_vaults))
     return ExitCode.WARNINGS if problems else ExitCode.GOOD

@@ -129,6 +129,4 @@ def _write_schema(host: LocalHost, folder: str) -> None:
     path, content = f"{folder}/{SCHEMA_FILE}", json.dumps(schema(), indent=2, ensure_ascii=False)
     if _content(path) == f"{content}\n".encode():
         return
-    with host.create(f"{path}{PARTIAL}") as stream:
-        stream.write(f"{content}\n".encode())
-    host.rename(f"{path}{PARTIAL}", path)
+    host.replace(path, f"{content}\n".encode())
