@@ -20,7 +20,7 @@ def monitoring_findings(settings: Settings) -> Iterator[Finding]:
     if not monitoring.notify:
         yield warning("notify", "a backup that fails or never comes sends no message", NO_NOTIFIER)
     for row in monitoring.notify:
-        trouble = _trouble(row.url) or _trouble(row.token)
+        trouble = _trouble(row.url, row.token)
         yield trouble_found(f"notify {row.name}", trouble, f"{row.kind}, {_list(row.tasks)}")
     if monitoring.mqtt:
         where = monitoring.mqtt.host or "the stack's own Mosquitto"
@@ -44,10 +44,11 @@ def _list(names: frozenset[str]) -> str:
     return "all tasks" if len(names) > 1 else "".join(names)
 
 
-def _trouble(secret: Secret) -> tuple[str, str]:
-    """Return why a secret cannot be read, and what to do; '' if it can, or is not set."""
+def _trouble(*secrets: Secret) -> tuple[str, str]:
+    """Return why one of the secrets cannot be read, and what to do; '' if all can."""
     try:
-        secret.read()
+        for each in secrets:
+            each.read()
     except StepFailed as error:
         return ended(error), "correct it in hosts.toml"
     return "", ""

@@ -32,6 +32,15 @@ def test_what_is_missing_is_named(told, tmp_path):
     assert "[[notify]] phone: url: cannot read" in done.stdout
 
 
+def test_each_secret_of_a_notifier_is_looked_at(told, tmp_path):
+    """Not only its address: a token as well."""
+    text = told.settings.read_text()
+    told.settings.write_text(
+        text.replace("[metrics]", f'token_file = "{tmp_path}/lost"\n[metrics]')
+    )
+    assert "[[notify]] phone: token: cannot read" in told.run("doctor").stdout
+
+
 def test_a_secret_that_others_can_read_is_named(told, tmp_path):
     """Its file, or hosts.toml if it stands there; never the secret itself."""
     (tmp_path / "url").chmod(0o644)
