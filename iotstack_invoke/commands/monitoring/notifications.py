@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
+import socket
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -35,17 +35,21 @@ class Notifications:
         self._rows = settings.monitoring.notify
         self._people = tuple(row for row in self._rows if row.kind != "ping")
         self._report = report
-        self._file = TroubleFile.of_stack(settings.stack.folder)
+        self._file = TroubleFile(settings.stack.folder)
 
     def notify_start(self, task: str, run: str) -> None:
         """Let monitors know that a run begins; the ping of its end reports any trouble."""
         rows = [row for row in self._rows if row.kind == "ping" and task in row.tasks]
         _sent({row.name: partial(ping_start, row, run) for row in rows})
 
-    def notify_run(self, event: RunEvent, run: str = "", *, key: str = "") -> None:
-        """Tell how a run ended. `key` tells runs of several hosts apart."""
+    def ping_end(self, event: RunEvent, run: str) -> None:
+        """Let monitors know how a run ended."""
         pings = [row for row in self._rows if row.kind == "ping" and event.task in row.tasks]
         self._deliver({row.name: partial(ping_end, row, event, run) for row in pings})
+
+    def notify_run(self, event: RunEvent, run: str = "", *, key: str = "") -> None:
+        """Tell monitors and people how a run ended. `key` tells runs of several hosts apart."""
+        self.ping_end(event, run)
         people = [row for row in self._people if event.task in row.tasks]
         self._notify_once(
             key or event.task,
@@ -88,7 +92,7 @@ class Notifications:
     def test(self) -> Mapping[str, str]:
         """Send a test by each row; return the troubles by the rows' names, '' for none."""
         now = datetime.now(UTC)
-        host = os.uname().nodename
+        host = socket.gethostname()
         event = RunEvent("notify --test", host, now, now, 0, ("This is a test.",))
         message = Message("always", f"A test from {host}", "This is a test. All is well.")
         return _sent(
@@ -114,7 +118,7 @@ class Notifications:
         stays unknown.
         """
         with contextlib.ExitStack() as held:
-            with contextlib.suppress(IotstackError, OSError):  # a full disk: twice, not never
+            with contextlib.suppress(IotstackError):  # a full disk: twice, not never
                 held.enter_context(self._file.held())
             now = datetime.now(UTC)
             told, troubles = judge(self._file.read(), key, occasion, text, now)
@@ -136,7 +140,7 @@ class Notifications:
 
 def notify_killed(settings: Settings, key: str, report: Report, why: str = "") -> bool:
     """Report a run that was killed, and record that it is over; return whether there was one."""
-    records = RunRecords.of_stack(settings.stack.folder)
+    records = RunRecords(settings.stack.folder)
     last = records.last(key)
     if last is None or last.code is not None or last.is_running:
         return False

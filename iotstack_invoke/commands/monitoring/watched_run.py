@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import sys
 import threading
 import uuid
@@ -28,7 +29,7 @@ CTRL_C = 130
 SEEN_AT_ONCE = frozenset(
     {ExitCode.USAGE, ExitCode.NOT_FOUND, ExitCode.BUSY, ExitCode.REFUSED, CTRL_C}
 )
-"""The exit codes without a notification if a terminal shows the reason at once."""
+"""The exit codes that people get no message of if a terminal shows the reason at once."""
 
 
 class WatchedRun:
@@ -38,8 +39,8 @@ class WatchedRun:
         self._settings = settings
         self._report = report
         self._key = key_of(task, host)
-        self._records = RunRecords.of_stack(settings.stack.folder)
-        self._record = begun(task, host or os.uname().nodename)
+        self._records = RunRecords(settings.stack.folder)
+        self._record = begun(task, host or socket.gethostname())
         self._notifications = Notifications(settings, report)
         self._run = str(uuid.uuid4())
         self._starting = threading.Thread(target=self._notify_start, daemon=True)
@@ -87,6 +88,7 @@ class WatchedRun:
         self._write(record)
         self._starting.join(LIMIT_S)
         if code in SEEN_AT_ONCE and sys.stdin.isatty():
+            self._notifications.ping_end(record.event, self._run)  # the start was pinged
             return
         self._notifications.notify_run(record.event, self._run, key=self._key)
         self._look()

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 from listeners import listening
+from person import Person
 
+from iotstack_invoke.commands.monitoring.watched_run import SEEN_AT_ONCE
 from iotstack_invoke.monitoring.run_records import process_mark
 
 
@@ -230,3 +232,12 @@ def test_notify_without_notifiers_says_what_to_do(little_stack):
     done = little_stack.run("notify --test")
     assert done.returncode == 2
     assert "Add a [[notify]] table" in done.stderr
+
+
+def test_what_a_person_sees_at_once_is_no_message(watched, listener):
+    """A ping has its end all the same: its monitor would wait for it, and then call."""
+    (watched.folder / "docker-compose.yml").rename(watched.folder / "away.yml")
+    code = Person(watched.words("backup"), watched.environment).ends()
+    assert code in SEEN_AT_ONCE
+    assert titles(listener) == []
+    assert pings(listener) == ["start", str(code)]
