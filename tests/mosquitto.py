@@ -107,6 +107,7 @@ def retained(server, *topics, login=(), certificate=None, seconds=0.3):
     while time.monotonic() < until_s:
         client.loop(0.05)
     client.disconnect()
+    client.on_connect = client.on_message = None  # its sockets are closed with its last holder
     return found
 
 

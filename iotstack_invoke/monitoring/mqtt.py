@@ -273,8 +273,11 @@ class Connection:
         return found[0] if found and len(found[0]) <= MOST_BYTES else b""
 
     def close(self) -> None:
-        """End the connection."""
-        self._client.disconnect()
+        """End the connection, and close its sockets."""
+        client = self._client
+        client.disconnect()
+        # The client closes its sockets when nothing holds it any more, so nothing of ours may.
+        client.on_connect = client.on_publish = client.on_subscribe = client.on_message = None
 
 
 def _told(broker: Broker, why: str, fix: str = "") -> str:

@@ -4,6 +4,7 @@ import gc
 import json
 import socket
 import threading
+import weakref
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -14,7 +15,7 @@ from mosquitto import CONFIG, OldBroker, retained
 from iotstack_invoke.core.errors import StepFailed
 from iotstack_invoke.monitoring import mqtt
 from iotstack_invoke.monitoring.home_assistant import topics_of
-from iotstack_invoke.monitoring.mqtt import Broker, publish
+from iotstack_invoke.monitoring.mqtt import Broker, connected, publish
 from iotstack_invoke.monitoring.stack_facts import PlaceFacts, SetFacts, StackFacts
 from iotstack_invoke.settings.secret import Secret
 
@@ -202,3 +203,11 @@ def test_a_server_that_is_no_broker_is_told():
         with pytest.raises(StepFailed, match="closed the connection"):
             publish(CONFIG, FACTS, Broker("127.0.0.1", server.getsockname()[1]))
         thread.join()
+
+
+def test_a_connection_that_ended_holds_nothing(start_broker):
+    """The listener connects again and again: the sockets of each are closed with it."""
+    with connected(CONFIG, at(start_broker()), "") as connection:
+        client = weakref.ref(connection._client)
+    del connection
+    assert client() is None
