@@ -568,19 +568,22 @@ def newest_good(
     *,
     host: str = "",
     failed: Mapping[str, str] | None = None,
+    names: Mapping[str, FileFact] | None = None,
 ) -> Newest:
     """Return the newest good set in a folder, of one host if it is named.
 
-    `failed` as in gather_sets. Raises StepFailed if a manifest that may be the newest cannot be
-    read, or differs from its listing: an older set would be taken for the newest. A manifest that
-    is read and damaged makes its set not good. A set without a manifest may be any host's: it may
-    be newer as well.
+    `names`: the listing of the folder, if it was made just before. `failed` as in gather_sets.
+    Raises StepFailed if a manifest that may be the newest cannot be read, or differs from its
+    listing: an older set would be taken for the newest. A manifest that is read and damaged makes
+    its set not good. A set without a manifest may be any host's: it may be newer as well.
 
     As few manifests as possible are opened: see begun_by.
     """
-    return _listed_twice(
-        storage, folder, lambda names: _newest_in(storage, folder, names, now, host, failed)
-    )
+
+    def judged(names: Mapping[str, FileFact]) -> Newest:
+        return _newest_in(storage, folder, names, now, host, failed)
+
+    return _listed_twice(storage, folder, judged, names)
 
 
 def _newest_in(

@@ -53,7 +53,7 @@ def gather(
     now = datetime.now(UTC)
     host = host_name(environment.host)
     checks = environment.checks.newest()
-    file = PlaceFile.of_stack(environment.settings.stack.folder)
+    file = PlaceFile(environment.settings.stack.folder)
     known = file.read()
     asked: dict[str, Storage] = {HERE: environment.host}
     asked |= {
@@ -75,9 +75,7 @@ def gather(
     for name in (HERE, *environment.vaults):
         earlier = known.get(name, PlaceHistory(PlaceFacts(name)))
         histories[name] = earlier.seen(found[name], now) if name in found else earlier
-    with contextlib.suppress(
-        StepFailed, OSError
-    ):  # a full disk: the next look is compared with less
+    with contextlib.suppress(StepFailed):  # a full disk: the next look is compared with less
         file.write(histories.values())
     facts = StackFacts(
         host,
@@ -100,8 +98,9 @@ def _look(
     name: str, storage: Storage, folder: str, now: datetime, host: str, checks: Checks
 ) -> PlaceFacts:
     """Return what is in one place; raises StepFailed."""
-    sets = by_runtag(storage.listdir(folder))
-    newest = newest_good(storage, folder, now, host=host, failed=failed_at(checks, name))
+    names = storage.listdir(folder)
+    sets, failed = by_runtag(names), failed_at(checks, name)
+    newest = newest_good(storage, folder, now, host=host, failed=failed, names=names)
     return PlaceFacts(
         name,
         newest.made,
@@ -140,5 +139,5 @@ def _sets(environment: Environment, checks: Checks) -> tuple[SetFacts, ...]:
 
 def _runs(environment: Environment) -> dict[str, RunEvent]:
     """Return the last run of each task on this machine that ended."""
-    records = RunRecords.of_stack(environment.settings.stack.folder)
+    records = RunRecords(environment.settings.stack.folder)
     return {key: each.event for key, each in records.all() if each.code is not None}
