@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
+from ..backups.verifications import HERE, in_places
 from ..core.dataclass import dataclass
 from ..reporting.report import size_text
 from .stack_facts import PlaceFacts, Problem, StackFacts
@@ -24,7 +25,6 @@ LEAST_HISTORY = timedelta(days=3)
 """Space that was watched for less long says nothing of the days to come."""
 CHECK_WITHIN = timedelta(days=40)
 """Longer than a month: a monthly verification or rehearsal has some days to spare."""
-HERE = "here"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ def _clock(facts: StackFacts) -> Iterator[Problem]:
 def _overdue(facts: StackFacts, limit: timedelta) -> Iterator[Problem]:
     hours = f"{limit.total_seconds() / 3600:g} h"
     for place in facts.places:
-        where = "here" if place.name == HERE else f"in {place.name}"
+        where = in_places(place.name)
         at = "" if place.name == HERE else f" --at {place.name}"
         if place.trouble:
             yield Problem(
@@ -144,7 +144,7 @@ def _unchecked(facts: StackFacts) -> Iterator[Problem]:
     for place in facts.places:
         if place.trouble or not place.sets or _is_recent(place.verified, facts.now):
             continue
-        where = "here" if place.name == HERE else f"in {place.name}"
+        where = in_places(place.name)
         yield Problem(
             f"unverified {place.name}",
             f"No backup {where} was verified for {CHECK_WITHIN.days} days. Read them again: "

@@ -12,13 +12,13 @@ from datetime import datetime
 from typing import Any
 
 from .. import __version__
+from ..backups.verifications import HERE
 from ..core.dataclass import dataclass
 from ..core.errors import ExitCode
 from ..settings.monitoring import MqttConfig
 from .run_event import KILLED, RunEvent
 from .stack_facts import PlaceFacts, StackFacts
 
-HERE = "here"
 BASE = "iotstack_backup"
 PRESSED = "PRESS"
 """The message of the button."""

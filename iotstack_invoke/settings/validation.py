@@ -45,7 +45,7 @@ DOCKER_FOLDER = "/var/lib/docker"
 _VOLUME = re.compile(r"volume:[A-Za-z0-9][A-Za-z0-9_.-]*(:/[^:]*|/.+)?")
 _PLACES = "must be a path in the stack's folder (not backups/ or restore/), or an absolute path"
 _PORTS = f"must be between 1 and {MOST_PORT}"
-_TAKEN_NAMES = frozenset({"pi", "from", "dump", "media", "here", "vault", "all"})
+RESERVED_NAMES = frozenset({"pi", "from", "dump", "media", "here", "vault", "all"})
 """Words of the rules, of --from and of --at, which no vault may have as its name."""
 _VAULT_NAME = re.compile(r"[^\W\d][\w-]*")
 _REMOTE = re.compile(r"[\w.+@][\w.+@ -]*:.*[^/].*")
@@ -362,8 +362,8 @@ def _vault_mistakes(vaults: Iterable[Mapping[str, Any]]) -> list[str]:
             found.append(
                 f"{where}: a name has only letters, digits, _ and -, and begins with a letter"
             )
-        elif name in _TAKEN_NAMES:
-            taken = ", ".join(sorted(_TAKEN_NAMES))
+        elif name in RESERVED_NAMES:
+            taken = ", ".join(sorted(RESERVED_NAMES))
             found.append(f"{where}: the names {taken} are reserved")
         elif name in names:
             found.append(f"{where}: names must be unique")

@@ -22,6 +22,7 @@ from ..setup.installed import (
     own_name,
 )
 from ..setup.timetable import BACKUP
+from ..setup.units import unit_name
 from ..shared.checks import Finding, failed, good, warning
 
 TOPIC = "schedule"
@@ -68,7 +69,7 @@ def judge_schedule(
             state = "not active" if each.is_enabled else "disabled"
             wrong.append(failed(TOPIC, f"{task} is {state} in systemd", INSTALL))
         if each.has_failed:
-            log = f"journalctl{own} -u iotstack-{task}.service shows why"
+            log = f"journalctl{own} -u {unit_name(task)} shows why"
             wrong.append(warning(TOPIC, f"the last {task}: {each.outcome}", log))
     yield from wrong
     if not wrong:

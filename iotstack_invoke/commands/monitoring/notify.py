@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from datetime import UTC, datetime
 
 from ...core.errors import ExitCode, UsageError
@@ -10,9 +11,8 @@ from ...monitoring.run_event import RunEvent
 from ...monitoring.run_records import RunRecords
 from ...reporting.report import Report
 from ...settings.model import Settings
+from ..setup.units import task_of
 from .notifications import Notifications, notify_killed
-
-UNIT_BEGINS = "iotstack-"
 
 
 def test_notifiers(settings: Settings, report: Report) -> int:
@@ -36,12 +36,12 @@ def notify_unit(settings: Settings, unit: str, report: Report) -> int:
 
     systemd says which start of the unit it was (systemd.exec(5), $MONITOR_INVOCATION_ID).
     """
-    task = unit.removesuffix(".service").removeprefix(UNIT_BEGINS)
+    task = task_of(unit)
     given = os.environ.get("MONITOR_INVOCATION_ID", "")
     result = os.environ.get("MONITOR_SERVICE_RESULT", "")
     ended = f"{result} {os.environ.get('MONITOR_EXIT_STATUS', '')}".strip()
     by_systemd = f"systemd: {ended}." if ended else ""
-    last = RunRecords.of_stack(settings.stack.folder).last(task)
+    last = RunRecords(settings.stack.folder).last(task)
     is_its_run = last is not None and given in ("", last.invocation)
     if is_its_run and notify_killed(settings, task, report, by_systemd):
         return ExitCode.GOOD
@@ -50,6 +50,6 @@ def notify_unit(settings: Settings, unit: str, report: Report) -> int:
     now = datetime.now(UTC)
     why = f"{unit} failed before it began its work. See why: journalctl -u {unit} -n 50"
     messages = tuple(filter(None, (why, by_systemd)))
-    event = RunEvent(task, os.uname().nodename, now, now, ExitCode.FAILED, messages)
+    event = RunEvent(task, socket.gethostname(), now, now, ExitCode.FAILED, messages)
     Notifications(settings, report).notify_run(event, key=task)
     return ExitCode.GOOD

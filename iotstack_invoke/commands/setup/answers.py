@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from ...backups.retention import RULE_KEYS, policy_mistakes
 from ...core.dataclass import dataclass
 from ...core.errors import UsageError
+from ...settings.validation import RESERVED_NAMES
 
 NONE, NEVER = "none", "never"
 USUAL_KEEP = "5"
@@ -37,7 +38,6 @@ RECEIVERS = (
 _SSH = re.compile(r"ssh:(?:([^@:/\s]+)@)?([^@:/\s]+):(?:([0-9]{1,5}):)?(.+)")
 _TIME = re.compile(r"([01]?\d|2[0-3])[:.]([0-5]\d)", re.ASCII)
 _NOT_IN_NAMES = re.compile(r"\W+", re.ASCII)
-_RESERVED = frozenset({"pi", "from", "dump", "media", "here", "vault", "all"})
 _RULES = tuple(key.removeprefix("keep_") for key in RULE_KEYS if key != "keep")
 
 
@@ -116,7 +116,7 @@ def free_name(text: str, taken: Iterable[str], otherwise: str) -> str:
     """Return a name that a row may have, made of a text, and that no other row has."""
     base = _NOT_IN_NAMES.sub("-", text).strip("-")
     base = base if base[:1].isalpha() else "-".join(filter(None, (otherwise, base)))
-    used, name, number = {*taken, *_RESERVED}, base, 2
+    used, name, number = {*taken, *RESERVED_NAMES}, base, 2
     while name in used:
         name, number = f"{base}{number}", number + 1
     return name

@@ -153,7 +153,7 @@ def has_line_of_owner(host: Host) -> bool:
 def ask_systemd(host: Host, schedule: Schedule) -> tuple[Scheduled, ...]:
     """Return what systemd knows of each task; raises StepFailed if it does not answer."""
     names = (unit_name(each, kind) for each in schedule.tasks for kind in ("timer", "service"))
-    listener = unit_name(LISTEN, "service")
+    listener = unit_name(LISTEN)
     facts = show(
         host, schedule.kind, (*names, *((listener,) if listener in schedule.texts else ()))
     )
@@ -214,7 +214,7 @@ def ask_cron(schedule: Schedule, now: datetime) -> tuple[Scheduled, ...]:
 
 def _scheduled(task: str, schedule: Schedule, facts: Mapping[str, Mapping[str, str]]) -> Scheduled:
     timer = facts.get(unit_name(task, "timer"), {})
-    service = facts.get(unit_name(task, "service"), {})
+    service = facts.get(unit_name(task), {})
     ended = _time(service.get("ExecMainExitTimestamp", ""))
     return Scheduled(
         task,

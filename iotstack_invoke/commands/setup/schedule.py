@@ -318,7 +318,7 @@ class _Machine:
 
 def _started(names: Iterable[str]) -> tuple[str, ...]:
     """Return the units that are started by themselves: timers, and the listener."""
-    listener = units.unit_name(LISTEN, "service")
+    listener = units.unit_name(LISTEN)
     return tuple(each for each in names if each.endswith(".timer") or each == listener)
 
 

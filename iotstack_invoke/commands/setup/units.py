@@ -22,7 +22,8 @@ from .timetable import (
 
 MARK = "# Written by `schedule.install`, which replaces this file; `systemctl edit` adds to it."
 PROGRAM = "# Program: "
-FAILED = "iotstack-failed@.service"
+UNIT_BEGINS = "iotstack-"
+FAILED = f"{UNIT_BEGINS}failed@.service"
 _DAYS = {HOURLY: "*-*-* *", DAILY: "*-*-*", WEEKLY: "Sun *-*-*", MONTHLY: "*-*-01"}
 _QUOTED = {"\\": "\\\\", '"': '\\"', "%": "%%", "\n": "\\n", "\t": "\\t"}
 CAPABILITIES = (
@@ -49,15 +50,20 @@ class Owner:
     """The user whom the system's units run as, '' for root."""
 
 
-def unit_name(task: str, kind: str) -> str:
+def unit_name(task: str, kind: str = "service") -> str:
     """Return the name of a unit, such as `iotstack-backup.timer`."""
-    return f"iotstack-{task}.{kind}"
+    return f"{UNIT_BEGINS}{task}.{kind}"
+
+
+def task_of(unit: str) -> str:
+    """Return the task that a unit starts: the opposite of unit_name."""
+    return unit.rpartition(".")[0].removeprefix(UNIT_BEGINS)
 
 
 def all_names() -> tuple[str, ...]:
     """Return the names of all units that a schedule may have."""
     of_tasks = (unit_name(task, kind) for task in COMMANDS for kind in ("service", "timer"))
-    return (*of_tasks, unit_name(LISTEN, "service"), FAILED)
+    return (*of_tasks, unit_name(LISTEN), FAILED)
 
 
 def render(
@@ -78,7 +84,7 @@ def render(
         found[unit_name(each.task, "service")] = _service(each, program, owner, common)
         found[unit_name(each.task, "timer")] = _timer(each)
     if listens:
-        found[unit_name(LISTEN, "service")] = _listener(program, owner, common)
+        found[unit_name(LISTEN)] = _listener(program, owner, common)
     found[FAILED] = _unit(
         "report that %i failed",
         Service=(*common, "Type=oneshot", f"ExecStart={_words(program, 'notify', '--unit')} %i"),
