@@ -14,7 +14,7 @@ from invoke.tasks import Task
 from iotstack_invoke.cli.tasks_and_flags import namespace
 
 PAGE = Path(__file__).parent / "reference" / "commands.md"
-OF_EVERY_TASK = ("settings", "debug")
+OF_EVERY_TASK = ("settings", "quiet", "verbose", "debug")
 HEAD = """\
 # Commands
 

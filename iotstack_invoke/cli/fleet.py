@@ -231,7 +231,7 @@ class _Fleet:
         # -P: nothing is imported from the current folder.
         python = (sys.executable, "-P", "-m", __package__.partition(".")[0])
         return subprocess.Popen(
-            (*python, *self.words, *named, f"--host={host}"),
+            (*python, *self.words, *self.report.verbosity_flags, *named, f"--host={host}"),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

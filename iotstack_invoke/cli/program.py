@@ -250,8 +250,10 @@ ParseMachine.complete_context = _complete_context  # type: ignore[assignment, me
 
 
 def _help_for(context: ParserContext, flag: str) -> tuple[str, str]:
-    """Return a flag and its help; a repeatable flag takes a value each time."""
+    """Return a flag and its help; a repeatable flag takes a value each time, -v none."""
     name, told = _invokes_help_for(context, flag)
+    if context.flags[flag].incrementable:
+        return name.replace(" INT", "").replace("=INT", ""), told
     return (f"{name}=STRING" if context.flags[flag].kind is list else name), told
 
 

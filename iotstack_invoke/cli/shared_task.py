@@ -44,6 +44,21 @@ SETTINGS_FLAG = Argument(
 DEBUG_FLAG = Argument(
     name="debug", kind=bool, default=False, help="Show a traceback when something fails."
 )
+SAYING_FLAGS = (
+    Argument(
+        names=("quiet", "q"),
+        kind=bool,
+        default=False,
+        help="Print results, warnings and errors alone, also at a terminal.",
+    ),
+    Argument(
+        names=("verbose", "v"),
+        kind=int,
+        default=0,
+        incrementable=True,
+        help="Print each step, also without a terminal; -vv: also commands, and what they print.",
+    ),
+)
 RUN_FLAGS = (
     Argument(
         names=("dry-run",),
@@ -114,7 +129,7 @@ class SharedTask(Task):  # type: ignore[type-arg]
 
     def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:
         """Return the task's own flags and the shared ones."""
-        shared = (*self._shared(), SETTINGS_FLAG, DEBUG_FLAG)
+        shared = (*self._shared(), *SAYING_FLAGS, SETTINGS_FLAG, DEBUG_FLAG)
         own = super().get_arguments(ignore_unknown_help)
         if self.fleet:  # the body gets one host
             own = [each for each in own if each.name != "host"]
@@ -137,10 +152,12 @@ class SharedTask(Task):  # type: ignore[type-arg]
         sys.dont_write_bytecode = bool(sys.flags.dont_write_bytecode)
         from ..core.processes import signals_raised
         from ..hosts.trust import warn_with
+        from ..reporting.log_handler import QUIET, WITH_LINES
         from ..reporting.report import Report
 
         debug = given.pop("debug", False)
-        report = Report()
+        quiet, verbose = given["quiet"], given["verbose"]
+        report = Report(verbosity=QUIET if quiet else min(verbose, WITH_LINES))
         warn_with(report.warn)
         code: Any = ExitCode.FAILED
         came: list[int] = []
@@ -187,6 +204,8 @@ class SharedTask(Task):  # type: ignore[type-arg]
         try:
             if {"--help", "-h"} & {value for value in given.values() if isinstance(value, str)}:
                 raise UsageError(f"Use: inv --help {self.title}")  # noqa: TRY301 - told as others
+            if given.pop("quiet") & bool(given.pop("verbose")):
+                raise UsageError("--quiet and --verbose are opposites: use one of them.")  # noqa: TRY301
             _refuse_blank(given)
             _refuse_joined(given)
             dry = bool(context.config.run.dry)

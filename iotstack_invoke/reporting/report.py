@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import re
 import shlex
@@ -21,6 +22,15 @@ from operator import add
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import StepFailed
+from .log_handler import (
+    LOGGER,
+    QUIET,
+    WITH_LINES,
+    WITH_STEPS,
+    for_journal,
+    handle_messages,
+    is_journal,
+)
 from .step_words import step_words
 from .wrapping import columns_of, wrapped
 
@@ -109,12 +119,14 @@ def one_line(text: str) -> str:
 class Report:
     """Prints to the user who started the run."""
 
-    def __init__(self, *, verbose: bool | None = None) -> None:
+    def __init__(self, *, verbosity: int = 0) -> None:
+        self.verbosity = verbosity
+        """-1 for -q, 1 for -v, 2 for -vv, else 0."""
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):  # under LC_ALL=POSIX "é" would abort the run
                 stream.reconfigure(errors="backslashreplace")
         watched = sys.stderr.isatty() or os.environ.get(WATCHED_VARIABLE) == "1"
-        self.live = watched if verbose is None else verbose
+        self.live = verbosity >= WITH_STEPS or (watched and verbosity != QUIET)
         self._bars: Progress | None = None
         self._rows: dict[int, TaskID] = {}
         self._lock = threading.Lock()
@@ -125,6 +137,12 @@ class Report:
         self._consoles: dict[bool, Console] = {}
         self.settings_file = ""
         """The file given with --settings: each command in a message repeats it."""
+        handle_messages(self._print, verbosity)
+
+    @property
+    def verbosity_flags(self) -> tuple[str, ...]:
+        """The flags with which another run says as much as this one."""
+        return ("--quiet",) if self.verbosity == QUIET else ("--verbose",) * self.verbosity
 
     def console(self, *, error: bool = False) -> Console:
         """Return the console for results, or the one for messages and errors."""
@@ -142,7 +160,7 @@ class Report:
         """Print a message if a user watches; without a terminal, nothing."""
         if self.live:
             self._told.append(text)
-            self._line(text, style)
+            LOGGER.info("%s", text, extra={"style": style})
 
     def has_told(self, text: str) -> bool:
         """Return whether a text was printed during the run; without a terminal none was."""
@@ -151,7 +169,7 @@ class Report:
     def fail(self, text: str) -> None:
         """Print an error, for a user or for cron's mail."""
         self.troubles.append(text)
-        self._line(text, "red")
+        LOGGER.error("%s", text)
 
     def failed(self, results: Iterable[JobResult]) -> None:
         """Print at the end which jobs failed and why, without reasons printed before."""
@@ -162,11 +180,18 @@ class Report:
     def warn(self, text: str) -> None:
         """Print a warning, while the run continues."""
         self.troubles.append(text)
-        self._line(text, "yellow")
+        LOGGER.warning("%s", text)
 
     def write(self, text: str) -> None:
         """Print a result unchanged."""
         self._line(text, error=False)
+
+    def _print(self, text: str, level: int, style: str | None) -> None:
+        """Print a message to stderr, for the journal with its level."""
+        if is_journal(sys.stderr):
+            sys.stderr.write(f"{for_journal(_visible(self._repeating(text)), level)}\n")
+        else:
+            self._line(text, style or _STYLE_OF_LEVEL.get(level))
 
     def _line(self, text: str, style: str | None = None, *, error: bool = True) -> None:
         """Print a line unchanged; Rich, which takes long to load, is used only for a terminal."""
@@ -399,14 +424,22 @@ class Report:
 
     def stepped(self, job: Job, number: int, step: Step) -> None:
         """A job begins its n-th step."""
+        if self.verbosity >= WITH_STEPS:
+            of = f"step {number} of {len(job.steps)}"
+            LOGGER.debug("%s", f"{job.title}: {of}: {step_words(step)}")
+        if self.verbosity >= WITH_LINES:
+            for command in step.commands():
+                LOGGER.debug("%s", f"    $ {command}")
         row = self._rows.get(id(job))
         if self._bars and row is not None:
             self._bars.update(
                 row, **_at_step(f"step {number} of {len(job.steps)}", step_words(step))
             )
 
-    def heard(self, job: Job, stream: str, line: str) -> None:
-        """A program printed a line: only the log has it."""
+    def heard(self, job: Job, stream: str, line: str) -> None:  # noqa: ARG002
+        """A program printed a line: only the log has it, and who asked for all."""
+        if self.verbosity >= WITH_LINES:
+            LOGGER.debug("%s", f"{job.title}: {line}")
 
     def said(self, job: Job, text: str) -> None:
         """A job reports its current activity."""
@@ -521,6 +554,7 @@ class Report:
         self.write("}")
 
 
+_STYLE_OF_LEVEL: Mapping[int, str] = {logging.ERROR: "red", logging.WARNING: "yellow"}
 _STYLES: Mapping[str, str] = {
     "complete": "green",
     "warnings": "yellow",

@@ -138,7 +138,7 @@ def test_an_unknown_age_is_a_question_mark():
 @pytest.mark.parametrize("text", ODD_TEXTS)
 def test_texts_are_printed_as_they_are(capsys, text):
     """Brackets, colons and long lines reach the reader unchanged, wherever they are printed."""
-    report = Report(verbose=True)
+    report = Report(verbosity=1)
     report.write(text)
     report.write_json([text])
     report.fail(text)
@@ -261,7 +261,7 @@ def test_why_a_job_failed_is_told_once(capsys, watched):
     """As it happens to whoever watches, and at the end to all others."""
     job = types.SimpleNamespace(outputs=(), title="put it in place")
     result = JobResult(job, JobStatus.FAILED, message="No room. With --exact it is put aside.")
-    report = Report(verbose=watched)
+    report = Report(verbosity=int(watched))
     report.ended(result)
     report.failed([result])
     told = capsys.readouterr().err
@@ -272,7 +272,7 @@ def test_a_terminal_that_cannot_write_a_letter_gets_an_escape():
     """Under LC_ALL=POSIX a name with an umlaut does not end the run."""
     code = (
         "from iotstack_invoke.reporting.report import Report\n"
-        "r = Report(verbose=True)\n"
+        "r = Report(verbosity=1)\n"
         "r.table_of = lambda text: r.table((text,), [(text,)])\n"
         "for act in (r.write, r.fail, r.tell, r.write_json, r.table_of):\n"
         "    act('K\\xf6ln \\u2615 \\udcff')\n"
@@ -572,7 +572,7 @@ def test_what_others_wrote_acts_on_no_terminal(monkeypatch, stream):
     out = stream()
     monkeypatch.setattr(sys, "stdout", out)
     rows = [("nas\x1b[2J\nroot", "1"), ("pi\u202e", "2"), ("h" * 100_000, "3")]
-    Report(verbose=False).table(("host", "n"), rows)
+    Report(verbosity=-1).table(("host", "n"), rows)
     told = out.getvalue()
     assert r"nas\x1b[2J root" in told
     assert "\x1b[2J" not in told

@@ -369,7 +369,7 @@ def test_a_sample_is_at_least_one_set(shelf, capsys):
     """However small the share; the sentence says what was read, and when all is."""
     for day in (21, 22, 23):
         shelf.put(f"2026-11-{day}_1100", when=f"2026-11-{day}T10:00:00Z")
-    code = verify(shelf.settings(), Wanted(percent=0.1), Report(verbose=True), as_json=False)
+    code = verify(shelf.settings(), Wanted(percent=0.1), Report(verbosity=1), as_json=False)
     said = capsys.readouterr()
     assert code == 0
     assert "Sample here: 1 of 3 backups" in said.err

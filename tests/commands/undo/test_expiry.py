@@ -82,10 +82,10 @@ def test_prune_removes_what_is_over(tmp_path, monkeypatch, capsys):
         keep_until(host, [str(folder)], 3, since)
     (stack / "backups").mkdir()
     settings = read_settings({"stack": {"folder": str(stack), "sudo": False}}, "")
-    assert prune(settings, PruneRequest(dry_run=True), {}, Report(verbose=True)) == 0
+    assert prune(settings, PruneRequest(dry_run=True), {}, Report(verbosity=1)) == 0
     assert len(list((stack / "restore").glob("*/volumes"))) == 3
     assert "would be removed" in "".join(capsys.readouterr())
-    assert prune(settings, PruneRequest(), {}, Report(verbose=True)) == 0
+    assert prune(settings, PruneRequest(), {}, Report(verbosity=1)) == 0
     assert {path.parent.name for path in (stack / "restore").glob("*/volumes")} == {
         "previous-young",
         "previous-ahead",
