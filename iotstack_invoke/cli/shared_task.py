@@ -201,6 +201,7 @@ class SharedTask(Task):  # type: ignore[type-arg]
     def _do(self, context: Context, given: dict[str, Any], report: Report, *, debug: bool) -> Any:
         """Run the body and return the exit code; raises Interrupted, or an unexpected error."""
         settings_file = report.settings_file = given.pop("settings", "")
+        as_json = bool(given.get("json"))
         try:
             if {"--help", "-h"} & {value for value in given.values() if isinstance(value, str)}:
                 raise UsageError(f"Use: inv --help {self.title}")  # noqa: TRY301 - told as others
@@ -225,11 +226,11 @@ class SharedTask(Task):  # type: ignore[type-arg]
         except IotstackError as error:
             if debug:
                 traceback.print_exc()
-            code = self._tell(error, report, error.exit_code)
+            code = self._tell(error, report, error.exit_code, as_json=as_json)
         except Exception as error:
             if debug or not self.monitored:
                 raise
-            code = self._tell(error, report, ExitCode.FAILED)
+            code = self._tell(error, report, ExitCode.FAILED, as_json=as_json)
         except KeyboardInterrupt:
             report.fail(str(Interrupted(2)))
             code = 130
@@ -286,14 +287,25 @@ class SharedTask(Task):  # type: ignore[type-arg]
                 words += [f"--{flag}={one}" for one in values]
         return tuple(words)
 
-    def _tell(self, error: Exception, report: Report, code: int) -> int:
-        """Print an error, and return the exit code; for a monitor, one line, and 2."""
-        if not self.monitored:
-            report.fail(str(error))
-            return code
+    def _tell(self, error: Exception, report: Report, code: int, *, as_json: bool) -> int:
+        """Print an error, and return the exit code; for a monitor, one line, and 2.
+
+        For a program, which reads stdout, it is JSON there too.
+        """
         from ..reporting.report import one_line
 
-        report.write(f"CRITICAL {one_line(str(error) or repr(error))}")
+        line = one_line(str(error) or repr(error))
+        if not self.monitored:
+            report.fail(str(error))
+            if as_json:
+                mistakes = getattr(error, "mistakes", ())
+                more = {"mistakes": mistakes} if mistakes else {}
+                report.write_json({"error": str(error), "exit_code": int(code), **more})
+            return code
+        if as_json:
+            report.write_json({"state": "CRITICAL", "exit_code": CRITICAL, "text": line})
+        else:
+            report.write(f"CRITICAL {line}")
         return CRITICAL
 
 

@@ -260,14 +260,15 @@ def graph(work: TaskContext, format: str = "tree") -> None:  # noqa: A002 - it i
 @shared_task(
     help={
         "file": "Name a file of a backup by its path in the stack's folder, such as "
-        "backups/2026-11-23_1100.general-backup.tar.gz, or nas:NAME for one in a vault."
+        "backups/2026-11-23_1100.general-backup.tar.gz, or nas:NAME for one in a vault.",
+        "json": "Print JSON for programs.",
     }
 )
-def why(work: TaskContext, file: str) -> None:
+def why(work: TaskContext, file: str, json: bool = False) -> None:
     """Explain how a file is made, from what, and whether it would be made now."""
     from ..commands.backup.why import show_why
 
-    show_why(work.settings, work.report, file)
+    show_why(work.settings, work.report, file, as_json=json)
 
 
 @shared_task(
@@ -354,6 +355,7 @@ def reload_influxdb(
         "now.",
         "last-restore": "With --yes: undo the last restore or reload even if it succeeded.",
         "yes": "Do not ask; without --last-restore undo only an interrupted restore or reload.",
+        "json": "With --list: print JSON for programs.",
     }
 )
 def undo(
@@ -363,12 +365,15 @@ def undo(
     leave_gone: bool = False,
     yes: bool = False,
     list: bool = False,  # noqa: A002 - the name of the flag
+    json: bool = False,
 ) -> int:
     """Undo an interrupted restore or reload, or go back to before the last one."""
     if list:
         from ..commands.undo.state_list import list_states
 
-        return list_states(work.settings, host or "", work.report)
+        return list_states(work.settings, host or "", work.report, as_json=json)
+    if json:
+        raise UsageError("inv undo: --json works with --list only.")
     from ..commands.undo.undo import undo as undo_restore
 
     asked = {"yes": yes, "last_restore": last_restore, "leave_gone": leave_gone}
@@ -379,15 +384,16 @@ def undo(
     help={
         "trust": "Show the key of this host or vault, ask, and add it to known_hosts.",
         "yes": "Do not ask for confirmation.",
+        "json": "Print JSON for programs.",
     }
 )
-def hosts(work: TaskContext, trust: str = "", yes: bool = False) -> int:
+def hosts(work: TaskContext, trust: str = "", yes: bool = False, json: bool = False) -> int:
     """List the hosts of hosts.toml: reachable, key known, ready for a restore, free space."""
     from ..commands.doctor.hosts import list_hosts, trust_host
 
     if trust:
         return trust_host(work.settings, trust, work.report, yes=yes)
-    return list_hosts(work.settings, work.report)
+    return list_hosts(work.settings, work.report, as_json=json)
 
 
 @shared_task(
@@ -417,13 +423,16 @@ def services(work: TaskContext, json: bool = False) -> int:
     help={
         "max-age": "Allow this age of the newest good backup, such as 26h, 90min (or 90m) or 2d.",
         "at": "Check only here, or only this vault. Default: every place.",
+        "json": "Print JSON for programs, with the state of each place.",
     },
 )
-def status(work: TaskContext, host: str = "", max_age: str = "26h", at: str = "") -> int:
+def status(
+    work: TaskContext, host: str = "", max_age: str = "26h", at: str = "", json: bool = False
+) -> int:
     """Check for a recent good backup: one line for a monitor; exit 0, 1 or 2."""
     from ..commands.catalog.status import tell_status
 
-    return tell_status(work.settings, max_age, at, work.report, host)
+    return tell_status(work.settings, max_age, at, work.report, host, as_json=json)
 
 
 @shared_task(
@@ -470,12 +479,12 @@ def config_show(work: TaskContext, json: bool = False) -> int:
     return show_config(work.settings, work.report, as_json=json)
 
 
-@shared_task(name="check", group="config")
-def config_check(work: TaskContext) -> int:
+@shared_task(name="check", group="config", help={"json": "Print JSON for programs."})
+def config_check(work: TaskContext, json: bool = False) -> int:
     """Check hosts.toml: all its mistakes at once, and exit 2."""
     from ..commands.setup.config import check_config
 
-    return check_config(work.settings, work.report)
+    return check_config(work.settings, work.report, as_json=json)
 
 
 @shared_task(name="schema", group="config")
@@ -507,13 +516,16 @@ def notify(work: TaskContext, test: bool = False, unit: str = "") -> int:
     help={
         "max-age": "Allow this age of the newest good backup, such as 26h, 90min or 2d.",
         "vaults": "Look at the vaults too; --no-vaults: as the last backup found them.",
+        "json": "Print all problems that go on as JSON for programs.",
     }
 )
-def monitor(work: TaskContext, max_age: str = "26h", vaults: bool = True) -> int:
+def monitor(
+    work: TaskContext, max_age: str = "26h", vaults: bool = True, json: bool = False
+) -> int:
     """Look for problems, and tell of new ones; update Home Assistant and metrics."""
     from ..commands.monitoring.monitor import monitor as look_once
 
-    return look_once(work.settings, max_age, work.report, look_at_vaults=vaults)
+    return look_once(work.settings, max_age, work.report, look_at_vaults=vaults, as_json=json)
 
 
 @shared_task(

@@ -20,6 +20,7 @@ IotstackError               1    it failed
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterable
 from enum import IntEnum
 
 
@@ -59,6 +60,10 @@ class RuntagError(UsageError):
 
 class SettingsError(UsageError):
     """The settings file is wrong; the message lists all its mistakes at once."""
+
+    def __init__(self, text: str, mistakes: Iterable[str] = ()) -> None:
+        super().__init__(text)
+        self.mistakes = tuple(mistakes)
 
 
 class RuleError(UsageError):

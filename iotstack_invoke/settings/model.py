@@ -362,7 +362,7 @@ def read_settings(content: Mapping[str, Any], file: str) -> Settings:
     mistakes = mistakes_in(content)
     if mistakes:
         listed = "\n".join(f"  {mistake}" for mistake in mistakes)
-        raise SettingsError(f"{file} has mistakes:\n{listed}")
+        raise SettingsError(f"{file} has mistakes:\n{listed}", mistakes)
     stack = content.get("stack", {})
     vaults = content.get("vaults", [])
     influx = content.get("influxdb", {})

@@ -12,7 +12,7 @@ from ...core.errors import RuleError, UsageError
 from ...core.nearest import nearest
 from ...core.runtag import runtag_time
 from ...core.stack_folders import BACKUPS
-from ...engine.plan import bind, decide, resolve
+from ...engine.plan import PlannedJob, bind, decide, resolve
 from ...engine.steps import File
 from ...environment.environment import Environment, RecordFile, stat_everywhere, unlike_copies
 from ...reporting.report import GRAPH_FORMS, Report
@@ -37,7 +37,7 @@ def show_graph(settings: Settings, report: Report, form: str) -> None:
     report.graph(resolve(backup_book(vaults), targets, environment.roots, facts), form)
 
 
-def show_why(settings: Settings, report: Report, target: str) -> None:
+def show_why(settings: Settings, report: Report, target: str, *, as_json: bool = False) -> None:
     """Print how one file is made, from what, and whether it would be made now and why.
 
     `target` may lack its role: then it is the Pi's, below the stack's folder; or be an absolute
@@ -65,9 +65,25 @@ def show_why(settings: Settings, report: Report, target: str) -> None:
         environment.close()
     for note in notes:
         report.warn(note)
+    if as_json:
+        exists, jobs = wanted in files, [*map(_row, plan.planned)]
+        report.write_json({"file": wanted.absolute, "exists": exists, "jobs": jobs})
+        return
     state = "is there" if wanted in files else "is missing"
     report.write(f"{wanted} ({wanted.absolute}) {state}.")
     report.plan(plan, also_settled=True)
+
+
+def _row(planned: PlannedJob) -> Mapping[str, object]:
+    """Return a job for programs, with why it would run: no reason, if it would not."""
+    job = planned.job
+    return {
+        "rule": job.rule.name,
+        "makes": [each.absolute for each in job.outputs],
+        "from": [each.absolute for each in (*job.inputs, *job.ancient)],
+        "reasons": [str(each) for each in planned.reasons],
+        "commands": [line for step in job.steps for line in step.commands()],
+    }
 
 
 def _with_role(target: str, roots: Mapping[str, str]) -> str:

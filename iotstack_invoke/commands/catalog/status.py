@@ -7,9 +7,10 @@ incomplete, or if a restore did not end.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import field, replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from ...backups.holdings import Gone, Holdings, lacking_words, lacks, lacks_told
 from ...backups.losses import way_out
@@ -17,7 +18,7 @@ from ...backups.names import LOCK
 from ...backups.sets import BackupSet, State, runtags_in
 from ...backups.verifications import HERE, failed_at
 from ...core.dataclass import dataclass
-from ...core.errors import ExitCode, IotstackError, StepFailed, UsageError
+from ...core.errors import IotstackError, StepFailed, UsageError
 from ...core.nearest import did_you_mean
 from ...core.stack_folders import RESTORE
 from ...core.units import read_duration
@@ -39,6 +40,8 @@ from ...settings.model import Settings
 from ..setup.installed import next_backup
 
 EVERYWHERE = "all"
+STATES = ("OK", "WARNING", "CRITICAL")
+"""By the exit code, as monitors read it."""
 SHOWN_ANYWAY = ("overdue ", "away ")
 """The beginnings of problems that this line has of its own."""
 PLACE_LIMIT_S = 60.0
@@ -63,7 +66,15 @@ class Seen:
     """The newer set that is unfinished, if a run may be working on it."""
 
 
-def tell_status(settings: Settings, max_age: str, at: str, report: Report, name: str = "") -> int:
+def tell_status(
+    settings: Settings,
+    max_age: str,
+    at: str,
+    report: Report,
+    name: str = "",
+    *,
+    as_json: bool = False,
+) -> int:
     """Print one line if each location has a recent good backup; return 0.
 
     Returns 1, a warning to a monitor, if one lacks what an earlier one had, or a restore or the
@@ -72,7 +83,8 @@ def tell_status(settings: Settings, max_age: str, at: str, report: Report, name:
     `name` is a host of the settings whose backups are checked; if it is empty, this machine.
 
     `at` is one location, here or a vault; if it is empty, all of them count. Raises StepFailed
-    with the line if one has none, and UsageError.
+    with the line if one has none, and UsageError. As JSON, the state of each location is with the
+    line, also if one has none: then it returns 2.
     """
     limit = read_duration(max_age)
     with open_environment(settings, name) as environment:
@@ -91,10 +103,36 @@ def tell_status(settings: Settings, max_age: str, at: str, report: Report, name:
     cure = "" if name else _cure(seen)
     if not good:
         line = f"{line}{astray}"
-        raise StepFailed(f"{line}; {lacking}{cure}" if lacking else line)
+        line = f"{line}; {lacking}{cure}" if lacking else line
+        if not as_json:
+            raise StepFailed(line)
+        return _write_states(report, "CRITICAL", line, seen)
     line = "; ".join(filter(None, (line, *(each.begun for each in seen), kept, begins)))
-    report.write(f"WARNING {lacking}; {line}{cure}" if lacking else f"OK {line}")
-    return ExitCode.FAILED if lacking else ExitCode.GOOD
+    line, state = (f"{lacking}; {line}{cure}", "WARNING") if lacking else (line, "OK")
+    if as_json:
+        return _write_states(report, state, line, seen)
+    report.write(f"{state} {line}")
+    return STATES.index(state)
+
+
+def _write_states(report: Report, state: str, line: str, seen: Iterable[Seen]) -> int:
+    """Print the state of each location as JSON, and return the exit code of the state."""
+    code = STATES.index(state)
+    places = [_row(each) for each in seen]
+    report.write_json({"state": state, "exit_code": code, "text": line, "places": places})
+    return code
+
+
+def _row(seen: Seen) -> Mapping[str, Any]:
+    good, made = seen.newest.good, seen.newest.made
+    return {
+        "place": seen.place,
+        "runtag": good.runtag if good else None,
+        "made": made.isoformat() if made else None,
+        "state": good.state.value if good else None,
+        "lacks": seen.lacks or None,
+        "trouble": seen.trouble or None,
+    }
 
 
 def _watched(settings: Settings) -> tuple[str, ...]:

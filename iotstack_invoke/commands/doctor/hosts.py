@@ -3,48 +3,76 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 
+from ...core.dataclass import dataclass
 from ...core.errors import ExitCode, IotstackError, KeyRefused, Refused, Unreachable
 from ...core.stack_folders import RESTORE
 from ...environment.stack_host import find_machine, open_target
 from ...hosts.inspect import entries, free_bytes
 from ...reporting.report import Report, size_text
 from ...reporting.wrapping import answer_to
-from ...settings.model import Settings
+from ...settings.model import HostConfig, Settings
+
+TITLES = ("host", "role", "reached", "key known", "docker", "free", "last restore", "folder")
 
 
-def list_hosts(settings: Settings, report: Report) -> int:
+@dataclass(frozen=True, slots=True)
+class HostState:
+    """What is known of a host. `yes`, `no`, or `?` if it was not asked so far."""
+
+    host: str
+    role: str
+    folder: str
+    reached: str = "yes"
+    key_known: str = "yes"
+    docker: str = "yes"
+    free_bytes: int | None = None
+    last_restore: str = ""
+    """The runtag and time of the last one whose old state is kept."""
+    trouble: str = ""
+
+    @property
+    def row(self) -> tuple[str, ...]:
+        """Its line in the table."""
+        free = "?" if self.free_bytes is None else size_text(self.free_bytes)
+        asked = (self.reached, self.key_known, self.docker)
+        known = ("", "") if self.trouble else (free, self.last_restore or "none")
+        return (self.host, self.role, *asked, *known, self.folder)
+
+
+def list_hosts(settings: Settings, report: Report, *, as_json: bool = False) -> int:
     """Print a line for each host, and return 1 if one is not ready for a restore."""
-    if not settings.machines:
+    states = [_state_of(settings, each) for each in settings.machines]
+    if as_json:
+        report.write_json([asdict(each) for each in states])
+    elif states:
+        report.table(TITLES, [each.row for each in states], right=(5,), copied=(6, 7))
+    else:
         report.write("hosts.toml has no hosts. Add one: [[hosts]]")
-        return ExitCode.GOOD
-    rows = []
-    troubles = []
-    for machine in settings.machines:
-        try:
-            with open_target(settings, machine.name) as target:
-                found = entries(target.host, f"{target.folder}/{RESTORE}", target.as_root)
-                previous = [n for n in found if n.startswith("previous-") and "-undone" not in n]
-                last = max(previous, key=lambda name: name.rpartition("-")[2], default="")
-                free = free_bytes(target.host, target.folder)
-                rows.append(
-                    (
-                        machine.name,
-                        machine.role,
-                        *("yes", "yes", "yes"),
-                        size_text(free) if free is not None else "?",
-                        last.removeprefix("previous-") or "none",
-                        target.folder,
-                    )
-                )
-        except IotstackError as error:
-            rows.append((machine.name, machine.role, *_found(error), "", "", machine.folder))
-            troubles.append(f"{machine.name}: {error}")
-    titles = ("host", "role", "reached", "key known", "docker", "free", "last restore", "folder")
-    report.table(titles, rows, right=(5,), copied=(6, 7))
+    troubles = [f"{each.host}: {each.trouble}" for each in states if each.trouble]
     for trouble in troubles:
         report.fail(trouble)
     return ExitCode.FAILED if troubles else ExitCode.GOOD
+
+
+def _state_of(settings: Settings, machine: HostConfig) -> HostState:
+    name, role = machine.name, machine.role
+    try:
+        with open_target(settings, name) as target:
+            found = entries(target.host, f"{target.folder}/{RESTORE}", target.as_root)
+            previous = [each for each in found if each.startswith("previous-")]
+            kept = [each for each in previous if "-undone" not in each]
+            last = max(kept, key=lambda each: each.rpartition("-")[2], default="")
+            return HostState(
+                name,
+                role,
+                target.folder,
+                free_bytes=free_bytes(target.host, target.folder),
+                last_restore=last.removeprefix("previous-"),
+            )
+    except IotstackError as error:
+        return HostState(name, role, machine.folder, *_found(error), trouble=str(error))
 
 
 def _found(error: IotstackError) -> tuple[str, str, str]:

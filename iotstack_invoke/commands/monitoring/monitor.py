@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import timedelta
 
 from ...core.errors import ExitCode, IotstackError, ended
@@ -24,15 +24,24 @@ UNSAID = ("size ",)
 """The beginnings of keys whose end is not told: an odd size is usual after some days."""
 
 
-def monitor(settings: Settings, max_age: str, report: Report, *, look_at_vaults: bool) -> int:
+def monitor(
+    settings: Settings,
+    max_age: str,
+    report: Report,
+    *,
+    look_at_vaults: bool,
+    as_json: bool = False,
+) -> int:
     """Look once; return 0, or 3 if there are problems.
 
-    Each problem is printed and sent once, until it is over.
+    Each problem is printed and sent once, until it is over; as JSON, all that go on are printed.
     """
     limit = read_duration(max_age)
     for key, _ in RunRecords(settings.stack.folder).all():
         notify_killed(settings, key, report)
     problems = tuple(look(settings, limit, report, look_at_vaults=look_at_vaults))
+    if as_json:
+        report.write_json([{**asdict(each), "title": each.title} for each in problems])
     return ExitCode.WARNINGS if problems else ExitCode.GOOD
 
 

@@ -30,8 +30,11 @@ def show_config(settings: Settings, report: Report, *, as_json: bool) -> int:
     return ExitCode.GOOD
 
 
-def check_config(settings: Settings, report: Report) -> int:
+def check_config(settings: Settings, report: Report, *, as_json: bool = False) -> int:
     """Say that the settings file has no mistakes: the program reads it before each task."""
+    if as_json:
+        report.write_json({"file": settings.file or None, "mistakes": []})
+        return ExitCode.GOOD
     counted = f"vaults: {len(settings.vaults)}, hosts: {len(settings.machines)}"
     told = f"{settings.file} has no mistakes ({counted})."
     report.write(told if settings.file else _without_file())

@@ -21,13 +21,16 @@ from .interrupted import Owing, leaves_no_marks
 from .old_states import OldState, find_states, judge_states, sizes_of, sum_of
 
 
-def list_states(settings: Settings, name: str, report: Report) -> int:
+def list_states(settings: Settings, name: str, report: Report, *, as_json: bool = False) -> int:
     """Print the old states: time, size, what keeps each; return 0."""
     with open_target(settings, name, without_docker=True) as target:
         require_stack(target)
         host, stack = target.host, target.folder
         found = find_states(host, stack, target.as_root)
         states = [each for each in found if not each.is_gone]
+        if not states and as_json:
+            report.write_json([])
+            return ExitCode.GOOD
         if not states:
             report.write(f"On {target.name} no old states are kept in {stack}.")
             return ExitCode.GOOD
@@ -48,6 +51,21 @@ def list_states(settings: Settings, name: str, report: Report) -> int:
                 f"{undo}{leave} undoes it",
                 f"{died.name}-undone": f"to continue: {undo}{leave}",
             }
+        if as_json:
+            report.write_json(
+                [
+                    {
+                        "name": each.name,
+                        "put_aside": each.since.isoformat(),
+                        "size_bytes": sizes[each.name].size_bytes if each.name in sizes else None,
+                        "undo": ways.get(each.name),
+                        "stays": stays[each.name],
+                        "folders": each.folders,
+                    }
+                    for each in states
+                ]
+            )
+            return ExitCode.GOOD
         rows = [
             (
                 f"{each.since.astimezone():%Y-%m-%d %H:%M}",
