@@ -448,6 +448,8 @@ def status(
         "at": "Back up each day at this time, such as 03:00; or never.",
         "notify": "Report problems by ntfy:URL or ping:URL; or none. In place of the URL, "
         "which other users could see, name a file that holds it.",
+        "mqtt": "Show the backups in Home Assistant through the stack's Mosquitto: yes or no. "
+        "Default for a new hosts.toml: yes, if Mosquitto asks for no login.",
         "first-backup": "Make a backup at the end.",
         "yes": "Do not ask: what no flag says stays as it is.",
     },
@@ -460,6 +462,7 @@ def init(
     keep_copies: str = "",
     at: str = "",
     notify: str = "",
+    mqtt: str = "",
     first_backup: bool = False,
     yes: bool = False,
 ) -> int:
@@ -467,7 +470,7 @@ def init(
     from ..commands.init import set_up
     from ..commands.setup.questions import InitFlags
 
-    given = InitFlags(stack, copies, keep, keep_copies, at, notify)
+    given = InitFlags(stack, copies, keep, keep_copies, at, notify, mqtt)
     return set_up(work.settings, given, work.options, work.report, backs_up=first_backup, yes=yes)
 
 

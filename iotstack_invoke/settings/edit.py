@@ -81,6 +81,18 @@ def with_row(text: str, table: str, row: Mapping[str, Any], comments: Mapping[st
     return _checked(found, {**before, table: [*rows, dict(row)]}, told)
 
 
+def with_table(text: str, table: str, comment: str) -> str:
+    """Return the text with a table without keys at its end, unless it has one.
+
+    Raises Refused as with_values does.
+    """
+    before = read_toml(text)
+    if table in before:
+        return text
+    found = f"{_whole(text)}\n# {comment}\n[{table}]\n"
+    return _checked(found, {**before, table: {}}, f"add [{table}]")
+
+
 def _with_values(text: str, table: str, changed: Mapping[str, Any]) -> str:
     """Return the changed text, not yet checked; '' if its parts would get another order."""
     document = tomlkit.parse(text)

@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping
 
 from ...core.dataclass import dataclass
 from ...core.errors import StepFailed
-from ...environment.environment import Environment
+from ...environment.environment import Environment, open_environment
 from ...environment.stack_host import docker_words_if_any
 from ...hosts.base import Command
 from ...hosts.inspect import root_words_if_any
 from ...hosts.json_answers import JsonAnswer, read_json
-from ...monitoring.mqtt import Broker
+from ...monitoring.mqtt import Broker, connected
 from ...services.known import Service
+from ...settings.model import Settings
 from ...stack.compose import inspect_all, of_stack
 
 MOSQUITTO = "mosquitto"
@@ -43,13 +44,34 @@ def find_broker(environment: Environment) -> Broker:
     assert config is not None  # noqa: S101 - who asks has the table
     if config.host:
         return Broker(config.host, config.port)
-    server = _find(environment, lambda service: service.name == MOSQUITTO, MOSQUITTO, config.port)
-    if server is None:
+    found = own_broker(environment, config.port)
+    if found is None:
         raise StepFailed(
             "The stack has no running container of Mosquitto. Start it, or set host of [mqtt] in "
             "hosts.toml."
         )
-    return Broker(server.host, server.port, server.container)
+    return found
+
+
+def own_broker(environment: Environment, port: int) -> Broker | None:
+    """Return the stack's own Mosquitto; None if it does not run. Raises StepFailed."""
+    server = _find(environment, lambda service: service.name == MOSQUITTO, MOSQUITTO, port)
+    return Broker(server.host, server.port, server.container) if server else None
+
+
+def try_own_broker(settings: Settings) -> Broker | None:
+    """Log in to the stack's own Mosquitto as [mqtt] says; None if it does not run.
+
+    Raises StepFailed if it refuses the login or does not answer. Nothing is published.
+    """
+    config = settings.monitoring.mqtt
+    assert config is not None  # noqa: S101 - who asks has the table
+    with open_environment(settings) as environment:
+        broker = own_broker(environment, config.port)
+    if broker:
+        with connected(config, broker, config.password.read()):
+            pass
+    return broker
 
 
 def find_influxdb(environment: Environment) -> StackServer:

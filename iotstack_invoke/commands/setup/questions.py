@@ -35,6 +35,7 @@ from .answers import (
 from .candidates import MOST, find_drives, find_remotes, find_stacks
 from .dialog import Choice, Dialog
 
+YES, NO = "yes", "no"
 SAME, OTHER, OTHER_MACHINE = "same", "other", "machine"
 MORE_KEEP = "5,daily=7,weekly=4"
 NTFY_SERVER = "https://ntfy.sh"
@@ -50,11 +51,13 @@ class InitFlags:
     keep_copies: str = ""
     at: str = ""
     notify: str = ""
+    mqtt: str = ""
+    """yes, no, or '' for what suits the stack."""
 
     def missing(self) -> tuple[str, ...]:
         """Return the flags of the questions that have no answer."""
-        names = (each.name for each in fields(self) if each.name != "keep_copies")
-        return tuple(f"--{name}" for name in names if not getattr(self, name))
+        asked = (each.name for each in fields(self) if each.name not in ("keep_copies", "mqtt"))
+        return tuple(f"--{name}" for name in asked if not getattr(self, name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +106,8 @@ def gather_answers(given: InitFlags, current: CurrentAnswers, dialog: Dialog | N
             read_keep(text, flag)
     if given.at:
         read_at(given.at)
+    if given.mqtt not in ("", YES, NO):
+        raise UsageError(f"--mqtt {given.mqtt}: use {YES} or {NO}.")
     flagged = _new_receiver(given.notify, current) if given.notify else None
     stack = _stack(given, current, dialog)
     vault = _vault(given, current, dialog, stack)
