@@ -14,6 +14,7 @@ from types import FrameType
 from typing import IO, NoReturn, cast
 
 from invoke.exceptions import Exit, ParseError
+from invoke.parser.argument import Argument
 from invoke.parser.context import ParserContext, to_flag
 from invoke.parser.parser import ParseMachine
 from invoke.program import Program
@@ -26,6 +27,13 @@ NEAR = 0.75
 """The similarity from which a known word is suggested for an unknown one."""
 MOST_NEAR = 3
 _UNKNOWN = re.compile(r"No idea what (?P<quote>['\"])(?P<word>.*)(?P=quote) is!", re.DOTALL)
+_OF_CORE = {
+    "help": "<tasks>",
+    "print-completion-script": "bash zsh fish",
+    "config": "<files>",
+    "search-root": "<files>",
+}
+"""What the flags before the task take, as `values` of a task."""
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -35,12 +43,32 @@ class IotstackProgram(Program):
     The `inv` of a checkout becomes one when it has read tasks.py, which is after `parse_core`.
     """
 
+    def core_args(self) -> list[Argument]:
+        """Return Invoke's flags, with the values that a shell completes."""
+        found = super().core_args()
+        for each in found:
+            vars(each)["values"] = _OF_CORE.get(each.names[0], "")
+        return found
+
+    def parse_core_args(self) -> None:
+        """Read Invoke's flags; print our completion script if it is asked for."""
+        super().parse_core_args()
+        if shell := self.args["print-completion-script"].value:
+            from .completion import SHELLS, script
+
+            if shell not in SHELLS:
+                _end_usage(f"--print-completion-script {shell}: use one of {', '.join(SHELLS)}.")
+            sys.stdout.write(script(shell))
+            raise Exit
+
     def parse_core(self, argv: list[str] | None) -> None:
         """Read the flags before the task."""
         self._or_usage(super().parse_core, argv)
 
     def parse_tasks(self) -> None:
         """Read the tasks and their flags; `help backup` is `--help backup`."""
+        if self.args.complete.value:
+            self._complete()
         words = self.core.unparsed
         if words[:1] == ["help"] and words[1:]:
             self.core.unparsed = [words[1], "--help"]
@@ -50,6 +78,21 @@ class IotstackProgram(Program):
             with _until_enough():
                 self.print_task_help(str(asked))
                 raise Exit from None
+
+    def _complete(self) -> NoReturn:
+        """Print what may come next in the command line after `--`."""
+        from .completion import Tasks, answer
+
+        meanings: dict[str, str] = {}
+        for name, aliases in self.collection.task_names.items():
+            told = (self.collection[name].__doc__ or "").strip().partition("\n")[0]
+            meanings |= dict.fromkeys((name, *aliases), told)
+        words = self.argv[self.argv.index("--") + 1 :] if "--" in self.argv else []
+        checkout = str(self.collection.configuration().get("iotstack", {}).get("checkout", ""))
+        tasks = Tasks(self.initial_context, self._make_parser().contexts, meanings)
+        lines, code = answer(tasks, words, os.environ, checkout)
+        sys.stdout.write("".join(f"{line}\n" for line in lines))
+        raise Exit(code=code)
 
     def print_task_help(self, name: str) -> None:
         """Print the help of a task."""
@@ -141,7 +184,7 @@ def usage_text(error: ParseError, tasks: Collection[str]) -> str:
     found = _UNKNOWN.fullmatch(str(error))
     word = found["word"] if found else ""
     hint, known = "", flags if word.startswith("-") else tasks
-    naming = [each for each in flags if each != "--at" or task not in _AT_A_TIME]
+    naming = [each for each in flags if each != "--at" or _takes_a_vault(context)]
     called = f"inv {task}" if task else "inv"
     if f"--{word}" in flags:
         hint = f"Use: {called} --{word}"
@@ -158,6 +201,12 @@ def usage_text(error: ParseError, tasks: Collection[str]) -> str:
     more = f"All its options: inv --help {task}" if task else "All tasks: inv --list"
     said = _unknown_text(word, task, called) if found else ended(str(error))
     return as_called(f"{said} {hint} ({more})" if hint else f"{said} {more}")
+
+
+def _takes_a_vault(context: ParserContext | None) -> bool:
+    """Return whether `--at` names a vault: for some tasks it is a time of day."""
+    flag = context.flags["--at"] if context else None
+    return "<vaults>" in getattr(flag, "values", "")
 
 
 def _unknown_text(word: str, task: str | None, called: str) -> str:
@@ -209,8 +258,6 @@ _NAMING = (
 """Kinds of names given without their flag, and the flag."""
 _OF_VAULTS = (*(flag for what, flag in _NAMING if what == "a vault"), "--to")
 """The flags that name a vault, or that users expect to name one."""
-_AT_A_TIME = ("init", "schedule.install")
-"""Tasks whose `--at` is a time of day, and no vault."""
 _NO_VAULT = {
     "list": "It always lists here and every vault.",
     "init": "To name a place for copies: inv init --copies PLACE",

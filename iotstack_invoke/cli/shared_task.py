@@ -38,8 +38,18 @@ Exit codes: 0 success; 1 failed; 2 wrong usage or settings; 3 finished with warn
 CRITICAL = 2
 """The exit code that Nagios and similar monitors take for an alarm."""
 
-SETTINGS_FLAG = Argument(
-    name="settings", kind=str, default="", help="Use this settings file instead of hosts.toml."
+
+def _taking(values: str, argument: Argument) -> Argument:
+    """Return a flag with the values that a shell completes: see `values` of `shared_task`."""
+    vars(argument)["values"] = values
+    return argument
+
+
+SETTINGS_FLAG = _taking(
+    "<files>",
+    Argument(
+        name="settings", kind=str, default="", help="Use this settings file instead of hosts.toml."
+    ),
 )
 DEBUG_FLAG = Argument(
     name="debug", kind=bool, default=False, help="Show a traceback when something fails."
@@ -84,16 +94,22 @@ RUN_FLAGS = (
     ),
 )
 FLEET_FLAGS = (
-    Argument(
-        name="host",
-        kind=list,
-        help="Run for this host of hosts.toml; repeatable. Default: this machine.",
+    _taking(
+        "<hosts>",
+        Argument(
+            name="host",
+            kind=list,
+            help="Run for this host of hosts.toml; repeatable. Default: this machine.",
+        ),
     ),
-    Argument(
-        name="hosts",
-        kind=str,
-        default="",
-        help="Run for all hosts of this role: live, test or all.",
+    _taking(
+        "live test all",
+        Argument(
+            name="hosts",
+            kind=str,
+            default="",
+            help="Run for all hosts of this role: live, test or all.",
+        ),
     ),
     Argument(
         names=("at-once",),
@@ -104,9 +120,17 @@ FLEET_FLAGS = (
     ),
 )
 """The flags of a task that runs for one host, or for several at once."""
-IDENTITY_FLAG = Argument(
-    name="identity", kind=str, default="", help="Decrypt copies with the key in this file."
+IDENTITY_FLAG = _taking(
+    "<files>",
+    Argument(
+        name="identity", kind=str, default="", help="Decrypt copies with the key in this file."
+    ),
 )
+
+
+def plain_name(argument: Argument) -> str:
+    """Return the name of an argument as it is typed, such as `dry-run`."""
+    return argument.names[0].replace("_", "-").strip("-")
 
 
 class SharedTask(Task):  # type: ignore[type-arg]
@@ -120,6 +144,7 @@ class SharedTask(Task):  # type: ignore[type-arg]
     group = ""
     watched = False
     latest = False
+    values: Mapping[str, str] = {}
     _run: WatchedRun | None = None
 
     @property
@@ -134,6 +159,7 @@ class SharedTask(Task):  # type: ignore[type-arg]
         if self.fleet:  # the body gets one host
             own = [each for each in own if each.name != "host"]
         for each in own:
+            _taking(self.values.get(plain_name(each), ""), each)
             if self.latest and each.positional:
                 vars(each)["unless_given"] = "latest"  # program.py takes it
         return own + [deepcopy(each) for each in shared]
@@ -277,7 +303,7 @@ class SharedTask(Task):  # type: ignore[type-arg]
         """Return the command line of this task with the flags that differ from their defaults."""
         words = [str(self.name)]
         for each in self.get_arguments():
-            value, flag = given.get(str(each.name)), each.names[0].replace("_", "-").strip("-")
+            value, flag = given.get(str(each.name)), plain_name(each)
             if value is None or value == (each.default if each.kind is not list else []):
                 continue
             if each.kind is bool:
@@ -328,6 +354,7 @@ def shared_task(
     latest: bool = False,
     founds: bool = False,
     group: str = "",
+    values: Mapping[str, str] | None = None,
     **keywords: Any,
 ) -> Callable[[Callable[..., Any]], SharedTask]:
     """Return a decorator that makes a SharedTask of `body(work, …flags)`.
@@ -336,8 +363,10 @@ def shared_task(
     any error is one line on stdout and exit 2. `fleet`: it is done on one host, which the body is
     given as `host`, or on several at once. `opens`: it reads encrypted copies, which takes the key
     that its flag names. `watched`: its end may be a notification, if hosts.toml says so. `latest`:
-    its runtag may be omitted. `founds`: it makes the settings file, which need not exist. A
-    parameter named `context` would be Invoke's; ours is the TaskContext.
+    its runtag may be omitted. `founds`: it makes the settings file, which need not exist.
+    `values`: what a shell completes after a flag, by its name as typed: words, and kinds such as
+    `<vaults>`, which completion.py knows; a flag that is not named takes a free text. A parameter
+    named `context` would be Invoke's; ours is the TaskContext.
     """
 
     def make(body: Callable[..., Any]) -> SharedTask:
@@ -353,6 +382,7 @@ def shared_task(
         made.latest = latest
         made.founds = founds
         made.group = group
+        made.values = values or {}
         return made
 
     return make

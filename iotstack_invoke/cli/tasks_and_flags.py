@@ -17,6 +17,7 @@ from .shared_task import TaskContext, shared_task
     watched=True,
     runs=True,
     fleet=True,
+    values={"runtag": "<runtags>"},
     help={"runtag": "Name the backup. Default: the current time, such as 2026-11-23_1100."},
 )
 def backup(work: TaskContext, host: str = "", runtag: str | None = None) -> int:
@@ -29,6 +30,7 @@ def backup(work: TaskContext, host: str = "", runtag: str | None = None) -> int:
 @shared_task(
     watched=True,
     fleet=True,
+    values={"to": "<vaults>"},
     help={
         "runtag": "Fetch this backup. Default: all that are missing.",
         "to": 'Fetch into this vault. Default: the only vault with kind = "folder".',
@@ -52,6 +54,7 @@ def pull(
 @shared_task(
     watched=True,
     iterable=["vault"],
+    values={"vault": "<vaults>"},
     help={
         "vault": "Upload to this vault only; repeatable. Default: every vault.",
         "dry-run": "Show what would be uploaded; change nothing.",
@@ -76,6 +79,7 @@ def list_(work: TaskContext, json: bool = False) -> int:
 @shared_task(
     watched=True,
     iterable=["allow_missing"],
+    values={"at": "here vault all <vaults>", "allow-missing": "<parts> <services>"},
     help={
         "at": "Prune here (the default), vault (every vault), one vault by name, or all.",
         "keep": "Keep this many of the newest good backups.",
@@ -127,6 +131,7 @@ def prune(
 
 @shared_task(
     latest=True,
+    values={"runtag": "<runtags> latest"},
     help={
         "runtag": "Pin this backup. Default: latest, the newest.",
         "note": "Note the reason, in one line.",
@@ -146,6 +151,7 @@ def pin(work: TaskContext, runtag: str, note: str = "", remove: bool = False) ->
 @shared_task(
     watched=True,
     opens=True,
+    values={"runtag": "<runtags> latest", "at": "here vault all <vaults>"},
     help={
         "runtag": "Verify this backup. Default: latest, the newest.",
         "all": "Verify every backup.",
@@ -177,6 +183,7 @@ def verify(
 @shared_task(
     opens=True,
     latest=True,
+    values={"runtag": "<runtags> latest", "files": "<parts>", "at": "here vault <vaults>"},
     help={
         "runtag": "Select the backup. Default: latest, the newest.",
         "files": "List the files of one part instead. Parts: inv show RUNTAG.",
@@ -197,6 +204,11 @@ def show(work: TaskContext, runtag: str, files: str = "", at: str = "", json: bo
 
 @shared_task(
     opens=True,
+    values={
+        "before": "<runtags> latest",
+        "after": "<runtags> latest",
+        "at": "here vault <vaults>",
+    },
     help={
         "before": "Compare this backup; latest is the newest.",
         "after": "Compare with this backup.",
@@ -215,6 +227,7 @@ def diff(work: TaskContext, before: str, after: str, at: str = "", json: bool = 
 @shared_task(
     watched=True,
     opens=True,
+    values={"runtag": "<runtags> latest", "at": "here <vaults>"},
     help={
         "runtag": "Select the backup; latest is the newest.",
         "at": "Rehearse the copy here or in this vault. Default: the first vault, if there is "
@@ -230,6 +243,7 @@ def rehearse(work: TaskContext, runtag: str = "latest", at: str = "") -> int:
 
 @shared_task(
     opens=True,
+    values={"what": "new sheet check", "at": "<vaults>"},
     help={
         "what": "Write new to make a key, sheet to print a recovery sheet, or check to test the "
         "key.",
@@ -249,7 +263,10 @@ def key(work: TaskContext, what: str, at: str = "") -> int:
     return ways[what](work.settings, identity, work.report)
 
 
-@shared_task(help={"format": "Choose the format: tree, mermaid or dot."})
+@shared_task(
+    values={"format": "tree mermaid dot"},
+    help={"format": "Choose the format: tree, mermaid or dot."},
+)
 def graph(work: TaskContext, format: str = "tree") -> None:  # noqa: A002 - it is the flag's name
     """Draw how the files of a backup are made."""
     from ..commands.backup.why import show_graph
@@ -258,11 +275,12 @@ def graph(work: TaskContext, format: str = "tree") -> None:  # noqa: A002 - it i
 
 
 @shared_task(
+    values={"file": "<backup-files>"},
     help={
         "file": "Name a file of a backup by its path in the stack's folder, such as "
         "backups/2026-11-23_1100.general-backup.tar.gz, or nas:NAME for one in a vault.",
         "json": "Print JSON for programs.",
-    }
+    },
 )
 def why(work: TaskContext, file: str, json: bool = False) -> None:
     """Explain how a file is made, from what, and whether it would be made now."""
@@ -277,6 +295,12 @@ def why(work: TaskContext, file: str, json: bool = False) -> None:
     runs=True,
     fleet=True,
     iterable=["only", "live"],
+    values={
+        "runtag": "<runtags> latest",
+        "from": "vault here <vaults> <files>",
+        "only": "<services>",
+        "live": "<hosts>",
+    },
     help={
         "runtag": "Restore this backup; latest is the newest.",
         "from": "Restore from vault (the default), one vault by name, here (on the target), or a "
@@ -322,6 +346,7 @@ def restore(
 @shared_task(
     watched=True,
     name="reload-influxdb",
+    values={"host": "<hosts>"},
     help={
         "host": "Use this host of hosts.toml. Default: this machine.",
         "keep-old": "Keep the old data for this many days. Default: until you remove them.",
@@ -348,6 +373,7 @@ def reload_influxdb(
 
 
 @shared_task(
+    values={"host": "<hosts>"},
     help={
         "host": "Use this host of hosts.toml. Default: this machine.",
         "list": "List the data that restores replaced: date, size, how long they stay.",
@@ -356,7 +382,7 @@ def reload_influxdb(
         "last-restore": "With --yes: undo the last restore or reload even if it succeeded.",
         "yes": "Do not ask; without --last-restore undo only an interrupted restore or reload.",
         "json": "With --list: print JSON for programs.",
-    }
+    },
 )
 def undo(
     work: TaskContext,
@@ -381,11 +407,12 @@ def undo(
 
 
 @shared_task(
+    values={"trust": "<hosts> <vaults>"},
     help={
         "trust": "Show the key of this host or vault, ask, and add it to known_hosts.",
         "yes": "Do not ask for confirmation.",
         "json": "Print JSON for programs.",
-    }
+    },
 )
 def hosts(work: TaskContext, trust: str = "", yes: bool = False, json: bool = False) -> int:
     """List the hosts of hosts.toml: reachable, key known, ready for a restore, free space."""
@@ -420,6 +447,7 @@ def services(work: TaskContext, json: bool = False) -> int:
 @shared_task(
     monitored=True,
     fleet=True,
+    values={"at": "here <vaults>"},
     help={
         "max-age": "Allow this age of the newest good backup, such as 26h, 90min (or 90m) or 2d.",
         "at": "Check only here, or only this vault. Default: every place.",
@@ -437,6 +465,13 @@ def status(
 
 @shared_task(
     founds=True,
+    values={
+        "stack": "<files>",
+        "copies": "none <files>",
+        "keep-copies": "none",
+        "at": "never",
+        "notify": "none",
+    },
     help={
         "stack": "Use the stack in this folder.",
         "copies": "Copy backups to this folder, to ssh:USER@HOST:FOLDER or rclone:REMOTE:FOLDER; "
@@ -532,11 +567,12 @@ def monitor(
 
 
 @shared_task(
+    values={"dashboard": "influxdb prometheus"},
     help={
         "dashboard": "Print Grafana's dashboard for this source of data instead: influxdb or "
         "prometheus.",
         "max-age": "Allow this age of the newest good backup, such as 26h, 90min or 2d.",
-    }
+    },
 )
 def metrics(work: TaskContext, dashboard: str = "", max_age: str = "26h") -> int:
     """Print the metrics as Prometheus reads them, or a dashboard for Grafana."""
@@ -559,6 +595,11 @@ def listen(work: TaskContext) -> int:
     name="install",
     group="schedule",
     iterable=["credential"],
+    values={
+        "rehearse": "daily weekly monthly never",
+        "verify": "daily weekly monthly never",
+        "prune": "daily weekly monthly never",
+    },
     help={
         "at": "Back up each day at this time. The other tasks begin one to three hours later.",
         "rehearse": "Rehearse a restore: daily, weekly (the default), monthly or never.",

@@ -67,6 +67,15 @@ def test_who_only_looks_imports_no_rules(little_stack, line):
     assert not [name for name in found if name.startswith("iotstack_invoke.workflows.")]
 
 
+@pytest.mark.parametrize("words", ["show ''", "sync --vault ''", "''"])
+def test_who_presses_tab_waits_for_no_task(little_stack, words):
+    """What completes a command line lists names on this disk; a task's modules stay away."""
+    found = imported_by(little_stack, f"--complete -- iotstack {words}")
+    assert "iotstack_invoke.cli.completion" in found
+    assert found & (FAR | RUNS | PARTS | CRYPTO | YAML) == set()
+    assert not [name for name in found if name.startswith("iotstack_invoke.commands")]
+
+
 def test_the_list_of_tasks_imports_nothing_of_a_task(little_stack):
     """Names and help need neither settings nor a report."""
     found = imported_by(little_stack, "--list")
