@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from invoke.context import Context
 from invoke.exceptions import Exit
@@ -233,6 +233,8 @@ class SharedTask(Task):  # type: ignore[type-arg]
                 raise UsageError(f"Use: inv --help {self.title}")  # noqa: TRY301 - told as others
             if given.pop("quiet") & bool(given.pop("verbose")):
                 raise UsageError("--quiet and --verbose are opposites: use one of them.")  # noqa: TRY301
+            if of_fab := vars(context).get("host"):  # it is a Connection, as `fab -H` makes it
+                self._refuse_host_of_fab(str(of_fab))
             _refuse_blank(given)
             _refuse_joined(given)
             dry = bool(context.config.run.dry)
@@ -261,6 +263,14 @@ class SharedTask(Task):  # type: ignore[type-arg]
             report.fail(str(Interrupted(2)))
             code = 130
         return code
+
+    def _refuse_host_of_fab(self, host: str) -> NoReturn:
+        """Raise UsageError: the task would otherwise be one of this machine."""
+        if any(each.name == "host" for each in self.get_arguments()):
+            raise UsageError(
+                f"-H {host}: name the host after the task: fab {self.title} --host {host}"
+            )
+        raise UsageError(f"-H {host}: {self.title} works on this machine only: remove -H.")
 
     def _known(
         self, given: dict[str, Any], file: str, checkout: str, *, dry: bool

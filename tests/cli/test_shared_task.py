@@ -718,6 +718,48 @@ def test_show_and_pin_without_a_runtag_mean_the_newest(little_stack):
     assert little_stack.run("show older newer").returncode == 2
 
 
+def fab(little_stack, *words):
+    """Run Fabric's own program in this checkout."""
+    program = os.path.join(os.path.dirname(sys.executable), "fab")
+    return subprocess.run(
+        [program, *words],
+        env=little_stack.environment,
+        cwd=CHECKOUT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_fab_runs_the_same_tasks(little_stack):
+    """Those who know Fabric find the tasks of `inv`, with their flags."""
+    told = fab(little_stack, "--list")
+    assert (told.returncode, told.stderr) == (0, "")
+    assert re.search(r"^  backup +Back up the stack", told.stdout, re.MULTILINE)
+    dry = fab(little_stack, "backup", "--dry-run", "--runtag", "x")
+    assert (dry.returncode, dry.stderr) == (0, "")
+    assert dry.stdout == run_by("inv", little_stack, "backup --dry-run --runtag x").stdout
+    unknown = fab(little_stack, "backup", "--host", "attic")
+    assert unknown.returncode == 2
+    assert "attic" in unknown.stderr
+
+
+@pytest.mark.parametrize(
+    ("task", "hint"),
+    [
+        ("backup", "name the host after the task: fab backup --host attic"),
+        ("list", "list works on this machine only: remove -H."),
+    ],
+)
+def test_a_host_of_fab_is_not_passed_over(little_stack, task, hint):
+    """`fab -H attic backup` would otherwise be a backup of this machine."""
+    told = fab(little_stack, "-H", "attic", task)
+    assert told.returncode == 2
+    assert hint in told.stderr
+    assert not (little_stack.folder / "backups").exists()
+
+
 def test_the_program_tells_its_own_version(little_stack):
     """And Invoke's, for reports of bugs."""
     told = little_stack.run("--version").stdout
