@@ -3,6 +3,7 @@
 import ast
 import os
 import re
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -11,13 +12,16 @@ from pathlib import Path
 
 import pytest
 import yaml
+from invoke.parser import Parser
 from jsonschema import Draft7Validator
 
+from iotstack_invoke.cli.tasks_and_flags import namespace
 from iotstack_invoke.settings.schema import schema
 from iotstack_invoke.settings.validation import mistakes_in
 
 CHECKOUT = Path(__file__).parent.parent
 DOCS = CHECKOUT / "docs"
+MANUAL = DOCS / "iotstack.1"
 PAGES = (
     *(CHECKOUT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")),
     *sorted(DOCS.glob("**/*.md")),
@@ -49,12 +53,61 @@ def anchors(page):
     return {re.sub(r"[\s]+", "-", each) for each in plain}
 
 
-@pytest.mark.parametrize("script", ["commands.py", "architecture.py", "settings.py"])
+@pytest.mark.parametrize("script", ["commands.py", "architecture.py", "settings.py", "manpage.py"])
 def test_what_is_generated_is_what_the_code_says(script):
     """`python docs/SCRIPT` rewrites it."""
     words = [sys.executable, str(DOCS / script), "--check"]
     told = subprocess.run(words, capture_output=True, text=True, check=False, cwd=CHECKOUT)
     assert (told.returncode, told.stderr) == (0, "")
+
+
+def require(program):
+    """Skip where a program is missing; where CI promised it, fail."""
+    if shutil.which(program):
+        return
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"{program} is not installed")
+    pytest.skip(f"{program} is not installed")
+
+
+@pytest.mark.parametrize(
+    "words", [("groff", "-man", "-Tutf8", "-ww"), ("man", "--warnings", "-l")], ids=" ".join
+)
+def test_the_manual_page_is_shown_without_a_warning(words):
+    """In 80 columns, with its sections in the order that readers know, and each task."""
+    require(words[0])
+    sized = {**os.environ, "MANWIDTH": "80", "MAN_KEEP_FORMATTING": "", "LC_ALL": "C.UTF-8"}
+    told = subprocess.run(
+        [*words, MANUAL], env=sized, capture_output=True, text=True, encoding="utf-8", check=False
+    )
+    assert (told.returncode, told.stderr) == (0, "")
+    plain = re.sub(r"\x1b\[[\d;]*m|.\x08", "", told.stdout)
+    assert max(map(len, plain.splitlines())) <= 80
+    titles = re.findall(r"^[A-Z][A-Z ]+$", plain, re.MULTILINE)
+    assert titles == [
+        *("NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS OF EVERY COMMAND", "COMMANDS"),
+        *("EXIT STATUS", "FILES", "ENVIRONMENT", "EXAMPLES", "SEE ALSO"),
+    ]
+    shown = re.findall(r"^   (\S+)", plain, re.MULTILINE)
+    assert set(namespace.task_names) <= set(shown)
+
+
+def test_the_examples_of_the_manual_page_are_right():
+    """Each is a command line that the program reads, to its last option."""
+    found = re.findall(r"^\\fB(iotstack .*)\\fR$", MANUAL.read_text("utf-8"), re.MULTILINE)
+    assert len(found) > 5
+    for line in found:
+        words = line.replace("\\-", "-").split()[1:]
+        assert [each.name for each in Parser(namespace.to_contexts()).parse_argv(words)] == words[
+            :1
+        ]
+
+
+def test_the_manual_page_is_installed():
+    """Where man looks for it: share/man beside the bin of the program."""
+    with (CHECKOUT / "pyproject.toml").open("rb") as stream:
+        installed = tomllib.load(stream)["tool"]["setuptools"]["data-files"]
+    assert installed == {"share/man/man1": [named(MANUAL)]}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=named)

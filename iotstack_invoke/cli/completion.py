@@ -182,6 +182,7 @@ class LocalNames:
             "<parts>": self._parts,
             "<backup-files>": self._backup_files,
             FILES_KIND: lambda: (),
+            "<text>": lambda: (),
         }
 
     def values(self, kind: str) -> Iterable[str]:

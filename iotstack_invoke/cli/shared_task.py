@@ -375,7 +375,7 @@ def shared_task(
     that its flag names. `watched`: its end may be a notification, if hosts.toml says so. `latest`:
     its runtag may be omitted. `founds`: it makes the settings file, which need not exist.
     `values`: what a shell completes after a flag, by its name as typed: words, and kinds such as
-    `<vaults>`, which completion.py knows; a flag that is not named takes a free text. A parameter
+    `<vaults>`, which completion.py knows; a flag that is not named takes `<text>`. A parameter
     named `context` would be Invoke's; ours is the TaskContext.
     """
 

@@ -467,10 +467,10 @@ def status(
     founds=True,
     values={
         "stack": "<files>",
-        "copies": "none <files>",
-        "keep-copies": "none",
-        "at": "never",
-        "notify": "none",
+        "copies": "none <files> <text>",
+        "keep-copies": "none <text>",
+        "at": "never <text>",
+        "notify": "none <text>",
     },
     help={
         "stack": "Use the stack in this folder.",
