@@ -278,25 +278,45 @@ def test_a_person_presses_tab(stack, shell, program):
     assert "Traceback" not in person.shown
 
 
+def replies_of_bash(stack, folder, line, text):
+    """Return what the function of our script gives bash, called as bash calls it."""
+    call = 'COMP_LINE=$1; COMP_POINT=${#1}; _iotstack_complete "${1%% *}" "$2"'
+    told = subprocess.run(
+        [
+            *("bash", "--norc", "-u", "-c"),
+            f'. {script_of(stack, "bash")}; {call}; printf "%s\\n" "${{COMPREPLY[@]}}"',
+            *("bash", line, text),
+        ],
+        env=stack.environment,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert told.stderr == ""
+    return told.stdout.split("\n")[:-1]
+
+
 def test_bash_is_given_words_of_its_own(stack, program):
-    """As bash itself calls the function: $2 is what it would replace."""
+    """In place of what it would replace, quoted; an empty line if there is nothing."""
     require_shell("bash")
-    asked_for = 'COMP_LINE="$1"; COMP_POINT=${#1}; _iotstack_complete "$2" "$3"; printf "%s\\n" "${COMPREPLY[@]}"'
-    words = ["-c", f". {script_of(stack, 'bash')}; {asked_for}", "bash"]
     for line, text, replies in [
-        (f"{program} sync --vault ", "", ["nas", r"usb\ stick", "off:site"]),
-        (f"{program} sync --vault=us", "us", [r"usb\ stick"]),
-        (f"{program} sync --vault=nowhere", "nowhere", [""]),
+        ("sync --vault ", "", ["nas", r"usb\ stick", "off:site"]),
+        ("sync --vault=us", "us", [r"usb\ stick"]),
+        ("sync --vault=nowhere", "nowhere", [""]),
     ]:
-        told = subprocess.run(
-            ["bash", "--norc", *words, line, program, text],
-            env=stack.environment,
-            cwd=folders.CHECKOUT,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert (told.stdout, told.stderr) == ("\n".join(replies) + "\n", "")
+        assert replies_of_bash(stack, folders.CHECKOUT, f"{program} {line}", text) == replies
+
+
+def test_the_script_serves_other_projects_of_invoke(stack, tmp_path):
+    """Their `inv` is Invoke's own, and answers with its tasks and flags; or there is none."""
+    require_shell("bash")
+    assert replies_of_bash(stack, tmp_path, "inv bu", "bu") == [""]
+    (tmp_path / "tasks.py").write_text(
+        "from invoke import task\n@task\ndef build(c, fast=False): pass\n"
+    )
+    assert replies_of_bash(stack, tmp_path, "inv bu", "bu") == ["build"]
+    assert replies_of_bash(stack, tmp_path, "inv build --f", "--f") == ["--fast"]
 
 
 def test_fish_offers_values_with_their_help(stack, program):
