@@ -471,6 +471,7 @@ def status(
         "keep-copies": "none <text>",
         "at": "never <text>",
         "notify": "none <text>",
+        "mqtt": "yes no",
     },
     help={
         "stack": "Use the stack in this folder.",
