@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from .. import __version__
@@ -68,6 +68,16 @@ def topics_of(config: MqttConfig, host: str, machine: str) -> Topics:
     return Topics(config.prefix, f"{_UNSAFE.sub('_', host)}_{machine[:8]}".rstrip("_"))
 
 
+def silence(config: MqttConfig, facts: StackFacts) -> timedelta:
+    """Return after how long without news the entities are unavailable.
+
+    After a restart, Home Assistant counts again from zero if the broker still has the state, which
+    it drops after as long (MQTT 5). So it is half the time of the settings if there is news each
+    hour: then silence is seen within the whole time, whatever restarts.
+    """
+    return config.silent_after / 2 if facts.is_hourly else config.silent_after
+
+
 def discovery(config: MqttConfig, facts: StackFacts, earlier: bytes = b"") -> str:
     """Return the JSON that makes the device.
 
@@ -75,7 +85,7 @@ def discovery(config: MqttConfig, facts: StackFacts, earlier: bytes = b"") -> st
     in hosts.toml, are removed from Home Assistant.
     """
     topics = topics_of(config, facts.host, facts.machine)
-    expire_after = int(config.silent_after.total_seconds())
+    expire_after = int(silence(config, facts).total_seconds())
     entities = {
         key: {**entity, "unique_id": f"{topics.device}_{key}", "expire_after": expire_after}
         for key, entity in _entities(facts, topics)

@@ -17,7 +17,7 @@ from ..core.dataclass import dataclass
 from ..core.errors import StepFailed, TimedOut, ended
 from ..hosts.local import within
 from ..settings.monitoring import MqttConfig
-from .home_assistant import discovery, state, topics_of
+from .home_assistant import discovery, silence, state, topics_of
 from .stack_facts import StackFacts
 
 if TYPE_CHECKING:  # takes 40 ms to import
@@ -75,7 +75,7 @@ def _publish(config: MqttConfig, facts: StackFacts, broker: Broker, password: st
     with connected(config, broker, password) as connection:
         earlier = connection.retained(topics.discovery)
         connection.publish(topics.discovery, discovery(config, facts, earlier))
-        expiry_s = int(config.silent_after.total_seconds())
+        expiry_s = int(silence(config, facts).total_seconds())
         connection.publish(topics.state, state(facts), expiry_s=expiry_s)
 
 

@@ -82,6 +82,8 @@ class StackFacts:
     """When the schedule starts the next backup; None if that is unknown."""
     problems: tuple[Problem, ...] = ()
     """What is wrong now, the worst first."""
+    is_hourly: bool = False
+    """The schedule looks at the stack each hour."""
     machine: str = ""
     """The mark that tells it from another machine of the same name (machine_mark)."""
 

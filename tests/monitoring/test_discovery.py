@@ -42,6 +42,11 @@ def test_each_entity_expires_and_has_an_id_of_its_own():
     ]
 
 
+def test_with_news_each_hour_each_entity_expires_in_half_the_time():
+    told = json.loads(discovery(CONFIG, replace(FACTS, is_hourly=True)))
+    assert {each["expire_after"] for each in told["cmps"].values()} == {13 * 3600}
+
+
 def test_two_machines_of_one_name_are_two_devices():
     """A topic has neither wildcards nor levels from the name of a machine."""
     one, other = (topics_of(CONFIG, "pi", mark) for mark in ("a" * 32, "b" * 32))

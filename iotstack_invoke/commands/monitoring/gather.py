@@ -23,7 +23,7 @@ from ...monitoring.run_event import RunEvent
 from ...monitoring.run_records import RunRecords
 from ...monitoring.stack_facts import PlaceFacts, SetFacts, StackFacts
 from ...reporting.report import one_line
-from ..setup.installed import next_backup
+from ..setup.installed import looks_hourly, next_backup
 
 PLACE_LIMIT_S = 60.0
 MOST_SETS = 60
@@ -85,6 +85,7 @@ def gather(
         _runs(environment),
         _newest_check(checks, rehearsed=True),
         next_backup(environment.host),
+        is_hourly=looks_hourly(environment.host),
         machine=machine_mark(environment.host),
     )
     return facts, histories

@@ -17,7 +17,7 @@ from ...core.errors import ExitCode, StepFailed, ended
 from ...hosts.base import ANY_EXIT, Command, Host
 from ...hosts.shutdown import RUNS_SYSTEMD
 from .crontab import block_in, has_own_line, timers_in
-from .timetable import BACKUP, COMMANDS, LISTEN
+from .timetable import BACKUP, COMMANDS, LISTEN, MONITOR
 from .units import MARK, all_names, calendar_in, program_in, unit_name
 
 USER, SYSTEM, CRON = "user", "system", "cron"
@@ -169,6 +169,15 @@ def ask_systemd(host: Host, schedule: Schedule) -> tuple[Scheduled, ...]:
             )
         )
     return tuple(found)
+
+
+def looks_hourly(host: Host) -> bool:
+    """Return whether a schedule of ours looks at the stack each hour."""
+    for each in installed(host):
+        block = each.texts.get(CRON, "")
+        if MONITOR in (*each.tasks, *(timer.task for timer in timers_in(block))):
+            return True
+    return False
 
 
 def next_backup(host: Host) -> datetime | None:

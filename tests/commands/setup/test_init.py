@@ -30,16 +30,11 @@ name = "pi"
 host = "pi"
 """
 
-CRONTAB = """case "$1" in
--l) cat "$0.tab" ;;
--r) rm "$0.tab" ;;
-*) cp "$1" "$0.tab" ;;
-esac"""
-
 
 @pytest.fixture
-def new(little_stack):
+def new(scheduling_stack):
     """A machine with a stack, and without settings."""
+    little_stack = scheduling_stack
     little_stack.settings.unlink()
     little_stack.environment.pop("IOTSTACK_SETTINGS")
     little_stack.environment["TERM"] = "dumb"
@@ -49,11 +44,6 @@ def new(little_stack):
     docker.write_text(docker.read_text().replace("\n", f"\n{label}\n", 1))
     little_stack.settings = little_stack.settings.parent / ".config/iotstack/hosts.toml"
     little_stack.usb = little_stack.settings.parents[2] / "usb"
-    # The schedule of this machine is not for tests: a crontab of its own, and no systemd.
-    little_stack.tool("crontab", CRONTAB)
-    if os.path.isdir("/run/systemd/system"):
-        script = 'mount -t tmpfs tmpfs /run/systemd; exec "$@"'
-        little_stack.before = ("unshare", "-m", "sh", "-ec", script, "sh")
     return little_stack
 
 

@@ -33,10 +33,10 @@ def start_own(little_stack, start_broker):
 
 
 @pytest.fixture
-def new(little_stack):
+def new(scheduling_stack):
     """A machine without settings."""
-    little_stack.settings.unlink()
-    return little_stack
+    scheduling_stack.settings.unlink()
+    return scheduling_stack
 
 
 def content(stack):
@@ -90,3 +90,13 @@ def test_it_is_not_wanted(new, start_own):
     new.run(f"{ALL} --stack {new.folder} --mqtt no")
     assert "mqtt" not in content(new)
     assert new.run(f"{ALL} --mqtt maybe").returncode == 2
+
+
+def test_with_news_each_hour_silence_is_seen_early(new, start_own):
+    """After half the time: Home Assistant begins it anew when it restarts."""
+    broker = start_own()
+    done = new.run(f"{ALL.replace('never', '03:00')} --stack {new.folder} --first-backup")
+    assert "Installed: in this user's crontab" in done.stdout
+    (found,) = retained(broker, "homeassistant/device/+/config").values()
+    entities = json.loads(found.payload)["cmps"].values()
+    assert {each["expire_after"] for each in entities} == {13 * 3600}
