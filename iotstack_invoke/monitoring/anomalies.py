@@ -65,7 +65,13 @@ def _clock(facts: StackFacts) -> Iterator[Problem]:
 
 
 def _overdue(facts: StackFacts, limit: timedelta) -> Iterator[Problem]:
+    """Yield which places have no recent good backup, or cannot be read.
+
+    If this machine has none, no vault can have one: that is not said again of each.
+    """
     hours = f"{limit.total_seconds() / 3600:g} h"
+    first = next((each for each in facts.places if each.name == HERE), None)
+    is_none_here = first is not None and _is_overdue(first, facts.now, limit)
     for place in facts.places:
         where = in_places(place.name)
         at = "" if place.name == HERE else f" --at {place.name}"
@@ -75,7 +81,7 @@ def _overdue(facts: StackFacts, limit: timedelta) -> Iterator[Problem]:
                 f"The backups {where} cannot be read. {place.trouble}",
                 is_failure=place.name == HERE,
             )
-        elif place.newest is None or facts.now - place.newest > limit:
+        elif _is_overdue(place, facts.now, limit) and (place.name == HERE or not is_none_here):
             newest = f"is from {_when(place.newest)}" if place.newest else "does not exist yet"
             yield Problem(
                 f"overdue {place.name}",
@@ -83,6 +89,10 @@ def _overdue(facts: StackFacts, limit: timedelta) -> Iterator[Problem]:
                 f"Look at: iotstack status{at}",
                 is_failure=place.name == HERE,
             )
+
+
+def _is_overdue(place: PlaceFacts, now: datetime, limit: timedelta) -> bool:
+    return not place.trouble and (place.newest is None or now - place.newest > limit)
 
 
 def _sizes(facts: StackFacts) -> Iterator[Problem]:

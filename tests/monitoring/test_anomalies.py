@@ -80,8 +80,10 @@ def test_silence_is_a_problem():
     old = place(newest=NOW - timedelta(hours=27))
     nas = place("nas", newest=None)
     told = found(old, nas)
+    assert told.keys() == {"overdue here"}  # it says enough: a vault cannot have one either
     assert told["overdue here"].is_failure
     assert "No good backup was made here for 26 h" in told["overdue here"].text
+    told = found(place(), nas)
     assert not told["overdue nas"].is_failure
     assert "does not exist yet" in told["overdue nas"].text
     assert "iotstack status --at nas" in told["overdue nas"].text
