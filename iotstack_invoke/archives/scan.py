@@ -185,7 +185,7 @@ class Judge:
         if name.startswith("/"):
             return "its name begins with /"
         if ".." in name.split("/"):
-            return "its name leads out of the folder (..)"
+            return "its name has .. in it, which may lead out of the folder"
         if len(raw) > LONGEST_PATH_BYTES or any(
             len(part) > LONGEST_NAME_BYTES for part in raw.split(b"/")
         ):

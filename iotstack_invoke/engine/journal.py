@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from ..core.dataclass import dataclass
 from ..core.errors import Interrupted, IotstackError, OldDataGone, StepFailed, Unreachable, ended
 from ..hosts.base import Host
+from ..hosts.inspect import undo_on
 from .steps import HostAccess, UndoableStep
 
 WORDS = frozenset({"as_root", "docker", "compose", "guard", "lock"})
@@ -222,7 +223,7 @@ class Journal:
                 except Interrupted as error:
                     error.left = (
                         f"The rollback is incomplete: the steps to undo are in {self.path}. Run "
-                        "`inv undo`; the next run also continues it."
+                        f"`{undo_on(self.host)}`; the next run also continues it."
                     )
                     raise
                 except IotstackError as error:

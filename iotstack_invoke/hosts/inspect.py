@@ -16,6 +16,7 @@ from ..core.errors import Refused, StepFailed, ended
 from .base import ANY_EXIT, Command, Host, Result, is_telling, sh
 from .json_answers import read_json
 from .local import NOT_THERE, READ_ONLY, LocalHost, checked, said_too_much
+from .pasted import host_flag
 
 _OCTAL = re.compile(r"\\([0-7]{3})")
 
@@ -72,6 +73,11 @@ def host_name(host: Host) -> str:
     if isinstance(host, LocalHost):
         return socket.gethostname()
     return host.run(Command(("uname", "-n"))).out.strip()
+
+
+def undo_on(host: Host) -> str:
+    """Return the command that undoes an interrupted restore of a machine."""
+    return f"inv undo{'' if isinstance(host, LocalHost) else host_flag(host.name)}"
 
 
 def on_host(host: Host) -> str:

@@ -12,6 +12,7 @@ from ..core.dataclass import dataclass
 from ..core.errors import OldDataGone, StepFailed
 from ..engine.steps import STEP_LIMIT_S, HostStep, StepContext
 from ..hosts.base import ANY_EXIT, Command, Host, is_telling, sh
+from ..hosts.inspect import undo_on
 
 GONE_EXIT = 44
 """Exit code of an undo: what was moved aside is gone. Neither flock(1) nor sudo(8) uses it."""
@@ -126,7 +127,7 @@ RENAME_AGAIN = (
 )
 UNDO_AGAIN = (
     "Nothing was removed. Fix the cause (a disk that is full or read-only, or something mounted "
-    "on one of them), then run `inv undo` to resume."
+    "on one of them), then run `{undo}` to resume."
 )
 
 
@@ -141,7 +142,8 @@ def rename_by(host: Host, command: Command, told: str, advice: str, gone: str = 
     if outcome.exit_code:  # a name in its arguments may have newlines
         said = [each.strip() for each in outcome.err.splitlines() if is_telling(each)]
         why = " ".join(said[-MOST_LINES:]) or outcome.last_line
-        raise StepFailed(f"On {host.name}: {told}: {why.rstrip('.')}. {advice}")
+        todo = advice.format(undo=undo_on(host))
+        raise StepFailed(f"On {host.name}: {told}: {why.rstrip('.')}. {todo}")
 
 
 def put_back_told(live: str, aside: str, used: str) -> str:

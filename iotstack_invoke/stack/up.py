@@ -21,6 +21,7 @@ UNSTEADY_LIMIT_S = 10.0
 """How long to wait for a container that did not stay up before either."""
 SETTLE_S = 3.0
 """How long each must have been up: a wrong setting ends a program a moment after its start."""
+MISSING = "does not exist"
 STATE_FORM = "{{.Name}} {{json .State}}"
 
 
@@ -147,7 +148,8 @@ class WaitForContainers(HostStep):
             time.sleep(1)
         for name, why in look.down.items():
             before = ", as before the restore" if name in self.unsteady else ""
-            context.warn(f"Container {name} {why}{before}. After fixing it: docker start {name}")
+            fix = "docker compose up -d" if why == MISSING else f"docker start {name}"
+            context.warn(f"Container {name} {why}{before}. After fixing it: {fix}")
         if look.sick:
             sick = ", ".join(look.sick)
             context.warn(f"Running, but not healthy after {HEALTH_LIMIT_S:g} s: {sick}.")
@@ -180,7 +182,7 @@ class _UptimeScan:
         for name in (each for each in self.names if each not in self.down):
             state = states.get(name)
             if state is None:
-                self.down[name] = "does not exist"
+                self.down[name] = MISSING
             elif not state.is_up and not state.is_restarting:
                 self.down[name] = state.why
             elif hope := self._hope(name, state, now_s):

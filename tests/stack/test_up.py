@@ -170,7 +170,7 @@ def test_a_docker_that_does_not_answer_says_nothing_of_containers(context, tmp_p
         WaitForContainers(HostAccess("pi", docker=(str(script),)), ("a",)).do(context)
     script.write_text('#!/bin/sh\necho "Error: No such container: a" >&2; exit 1\n')
     WaitForContainers(HostAccess("pi", docker=(str(script),)), ("a",)).do(context)
-    assert context.warned == ["Container a does not exist. After fixing it: docker start a"]
+    assert context.warned == ["Container a does not exist. After fixing it: docker compose up -d"]
 
 
 STOPPED = """case "$1" in

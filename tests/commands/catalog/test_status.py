@@ -255,10 +255,11 @@ def test_a_newest_set_that_is_damaged_is_told(little_stack, manifest):
 def test_a_copy_whose_manifest_cannot_be_read_is_told(little_stack, tmp_path, at):
     """As one is that has a damaged archive; not one of which nobody knows whose it is."""
     backups, usb = little_stack.folder / "backups", tmp_path / "usb"
+    now = datetime.now(UTC)  # the same for both, or a second may begin between them
     for folder in (backups, usb):
         folder.mkdir()
         for tag, hours in (("old", 2), ("new", 1)):
-            put_set(folder, datetime.now(UTC) - hours * HOUR, runtag=tag)
+            put_set(folder, now - hours * HOUR, runtag=tag)
     with little_stack.settings.open("a") as stream:
         stream.write(f'[[vaults]]\nname = "usb"\nkind = "folder"\nfolder = "{usb}"\n')
     assert little_stack.run(f"status {at}").returncode == 0
