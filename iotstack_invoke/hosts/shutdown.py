@@ -8,10 +8,20 @@ import subprocess
 from collections.abc import Iterator
 
 from ..core.processes import GRACE_S, signals_held, watched
+from .base import Host
+from .local import LocalHost
 
 RUNS_SYSTEMD = "/run/systemd/system"
 """systemd made this folder, if it runs the machine (sd_booted(3))."""
 HOLD = "echo held; exec cat"
+
+
+def blocked_if_local(
+    host: Host, why: str, as_root: tuple[str, ...]
+) -> contextlib.AbstractContextManager[object]:
+    """Return shutdown_blocked, or a block that does nothing if the host is another machine."""
+    is_local = isinstance(host, LocalHost)
+    return shutdown_blocked(why, as_root) if is_local else contextlib.nullcontext()
 
 
 @contextlib.contextmanager

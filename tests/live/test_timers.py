@@ -345,7 +345,7 @@ DOCKER = "#!/bin/sh\nsystemd-inhibit --list --no-legend >>/var/tmp/locks\n"
 
 
 def test_a_restore_blocks_a_shutdown_while_it_switches(machine):
-    """The lock is there when it asks Docker in the switch, and gone at its end."""
+    """The lock is there when it asks Docker in the switch, and gone at its end; so with an undo."""
     docker = machine.tree / "usr/local/bin/docker"
     docker.write_text(DOCKER)
     docker.chmod(0o755)
@@ -372,5 +372,9 @@ def test_a_restore_blocks_a_shutdown_while_it_switches(machine):
     assert flows.read_text() == "1\n"
     locks = (machine.tree / "var/tmp/locks").read_text()
     assert "restoring 20" in locks
+    told = real("undo", "--yes", "--last-restore")
+    assert told.returncode in {0, 3}, told.stderr
+    assert flows.read_text() == "2\n"
+    assert "undoing a restore" in (machine.tree / "var/tmp/locks").read_text()
     assert "iotstack" not in machine.run("systemd-inhibit", "--list", "--no-legend").stdout
     docker.unlink()

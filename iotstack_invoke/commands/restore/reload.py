@@ -27,6 +27,7 @@ from ...environment.stack_host import Lock, StackHost, locked_target, open_targe
 from ...hosts.base import ANY_EXIT, Command
 from ...hosts.inspect import mount_points, read_text, stat_on
 from ...hosts.pasted import host_flag
+from ...hosts.shutdown import blocked_if_local
 from ...reporting.report import CompositeReporter, Report, duration_text, size_text
 from ...reporting.run_log import LogReporter, RunLog
 from ...settings.model import Settings
@@ -106,7 +107,10 @@ def reload_influxdb(settings: Settings, asked: Reload, report: Report, *, dry_ru
                     died = recover(settings, target, journal_of(settings, target, lock), report)
                 _Reload(settings, target, asked, report).tell()
                 confirm(asked.host, "reload InfluxDB")
-            with locked_target(target, PURPOSE) as lock:
+            with (
+                locked_target(target, PURPOSE) as lock,
+                blocked_if_local(target.host, "reloading InfluxDB", target.as_root),
+            ):
                 return _Reload(settings, target, asked, report).run(lock, died)
     except Interrupted as error:
         left = error.left or AS_BEFORE

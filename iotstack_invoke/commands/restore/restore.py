@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from contextlib import AbstractContextManager
 from dataclasses import replace
 
 from ...archives.scan import Contents
@@ -34,8 +33,7 @@ from ...environment.environment import Environment
 from ...environment.hooks import Occasion, hook_lines
 from ...environment.stack_host import Lock, StackHost, find_machine, locked_target, open_target
 from ...hosts.inspect import may_be_there
-from ...hosts.local import LocalHost
-from ...hosts.shutdown import shutdown_blocked
+from ...hosts.shutdown import blocked_if_local
 from ...reporting.report import CompositeReporter, Report
 from ...reporting.run_log import LogReporter
 from ...settings.model import Options, Settings
@@ -251,7 +249,8 @@ class _Restore:
                 facts = self.before.with_items(self.before.facts_again(facts))
                 self._switching = True
                 target = [f"pi:restored/{self.runtag}"]
-                with self._awake():
+                why = f"restoring {self.runtag}"
+                with blocked_if_local(self.target.host, why, self.target.as_root):
                     result += self.jobs.do(target, facts, self.journal, reporter, options)
                 self._down_s = time.monotonic() - notes.stopped_s
                 self._raise_if_it_stands(result)
@@ -271,12 +270,6 @@ class _Restore:
             with committed(left):
                 return self._end(result, hooked, left)
         return self._good(facts, (*warnings, *result.warnings), hooked, notes, after)
-
-    def _awake(self) -> AbstractContextManager[object]:
-        """Return what keeps this machine from being shut down while its stack is switched."""
-        if not isinstance(self.target.host, LocalHost):
-            return contextlib.nullcontext()
-        return shutdown_blocked(f"restoring {self.runtag}", self.target.as_root)
 
     def _passed_over(self) -> tuple[str, ...]:
         """Return, for the end, that newer backups were passed over; reported in full before."""

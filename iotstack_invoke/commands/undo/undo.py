@@ -24,6 +24,7 @@ from ...hosts.base import Host
 from ...hosts.inspect import read_text, refuse_read_only, stat_on, which_may_be_there
 from ...hosts.local import LocalHost, words_of
 from ...hosts.pasted import host_flag
+from ...hosts.shutdown import blocked_if_local
 from ...reporting.report import Report
 from ...reporting.run_log import unfinished_log
 from ...settings.model import Settings
@@ -40,6 +41,9 @@ from .interrupted import GOING_BACK, Owing
 
 BUT_GONE = ", except for the data that are gone"
 BUT_TOLD = ", except for what the warnings say"
+
+UNDOING = "undoing a restore"
+"""The reason for which this machine refuses a shutdown meanwhile."""
 
 
 def but_for(journal: Journal) -> str:
@@ -185,6 +189,7 @@ def _undo(
         again = f"inv undo{far} --last-restore"
         if owed := owing.make_private(report):
             with_docker(target)
+            held.enter_context(blocked_if_local(target.host, UNDOING, target.as_root))
             left.append(not_finished(target))
             journal.leave_gone = leave_gone
             undo_owed(settings, owing, owed, journal, report)
@@ -218,6 +223,7 @@ def _undo(
         _tell(target, f"This undoes {change}.", used, lines, gone, report)
         if not yes:
             confirm(host, "undo it", "--yes" if last_restore else "--last-restore --yes")
+        held.enter_context(blocked_if_local(target.host, UNDOING, target.as_root))
         # From here on it is a restore that did not end: it is undone in any case.
         with target.host.create(f"{kept}.undo") as stream:
             stream.write("\n".join(lines).encode())
