@@ -2,9 +2,11 @@
 
 import contextlib
 import json
+import re
 import threading
 from email.header import decode_header, make_header
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import BaseRequestHandler, ThreadingTCPServer
 from urllib.parse import parse_qs, urlsplit
 
 
@@ -84,3 +86,26 @@ def listening():
         yield listener
     finally:
         listener.close()
+
+
+@contextlib.contextmanager
+def answering(content):
+    """Run a server that reads each request and answers these bytes, whatever it asks; yield its port."""
+
+    class Handler(BaseRequestHandler):
+        def handle(self):
+            read = b""
+            while b"\r\n\r\n" not in read and (more := self.request.recv(1 << 16)):
+                read += more
+            head, _, body = read.partition(b"\r\n\r\n")
+            length = re.search(rb"(?i)^content-length: (\d+)", head, re.MULTILINE)
+            while length and len(body) < int(length[1]) and (more := self.request.recv(1 << 16)):
+                body += more
+            self.request.sendall(content)
+
+    with ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield server.server_address[1]
+        server.shutdown()
+        thread.join()

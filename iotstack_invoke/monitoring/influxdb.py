@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import http.client
 import json
 import urllib.error
 import urllib.parse
@@ -48,7 +49,8 @@ class _Refused(Exception):
 def write_points(server: InfluxServer, lines: str, retention: timedelta) -> None:
     """Write points in line protocol, with times in seconds; raises StepFailed, within 10 s.
 
-    Makes the database, and changes its retention if that is another one.
+    Makes the database, and changes its retention if that is another one; neither if the user may
+    only write.
     """
     try:
         within(LIMIT_S, "It", lambda: _write(server, lines, retention))
@@ -69,7 +71,7 @@ def _write(server: InfluxServer, lines: str, retention: timedelta) -> None:
     except urllib.error.URLError as error:
         why = getattr(error.reason, "strerror", None) or error.reason
         raise StepFailed(_told(server, f"cannot be reached: {why}")) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         raise StepFailed(_told(server, f"gave no answer: {type(error).__name__}")) from None
 
 
@@ -89,10 +91,13 @@ def _query(server: InfluxServer, text: str) -> None:
     """Execute a statement; raises _Refused, also if InfluxDB puts the error into a good answer."""
     body = urllib.parse.urlencode({"q": text}).encode()
     answer = _post(server, "query", body)
-    results = json.loads(answer).get("results", ())
-    for each in results:
-        if "error" in each:
-            raise _Refused(0, each["error"])
+    try:
+        results = json.loads(answer).get("results", ())
+        errors = [each["error"] for each in results if "error" in each]
+    except (AttributeError, TypeError) as error:  # another server's answer
+        raise ValueError from error
+    if errors:
+        raise _Refused(0, errors[0])
 
 
 def _post(server: InfluxServer, path: str, body: bytes, **query: str) -> bytes:

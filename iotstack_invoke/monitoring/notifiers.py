@@ -6,6 +6,7 @@ the server alone. An address may be a secret: it is never shown.
 
 from __future__ import annotations
 
+import http.client
 import logging
 import urllib.error
 import urllib.parse
@@ -142,7 +143,7 @@ def _request(
     except urllib.error.URLError as error:
         why = getattr(error.reason, "strerror", None) or error.reason
         raise StepFailed(f"{parts.hostname} cannot be reached: {why}") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         raise StepFailed(f"{parts.hostname} cannot be reached: {type(error).__name__}") from None
 
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from influxd import Influxd, require_influxd
+from listeners import answering
 from sample_facts import BARE, DAY, FACTS, NOW, made
 
 from iotstack_invoke.core.errors import StepFailed
@@ -159,3 +160,20 @@ def test_a_dead_server_is_told(tmp_path):
         match=r"InfluxDB at 127.0.0.1:9 \(container influxdb\) cannot be reached: Connection refused. Look at: docker logs influxdb.",
     ):
         write_points(InfluxServer("127.0.0.1", 9, container="influxdb"), "", KEEP)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"SSH-2.0-x\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        *(
+            b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+            for body in (b"[]", b"<html>", b'{"results": null}', b'{"results": [1]}')
+        ),
+    ],
+)
+def test_a_server_that_is_no_influxdb_is_told(answer):
+    """A wrong port is no bug of ours."""
+    with answering(answer) as port, pytest.raises(StepFailed, match="gave no answer"):
+        write_points(InfluxServer("127.0.0.1", port), "", KEEP)

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from aiosmtpd.controller import Controller
-from listeners import listening
+from listeners import answering, listening
 from ports import free_port
 
 from iotstack_invoke.core.errors import StepFailed
@@ -138,6 +138,15 @@ def test_a_server_that_is_away_is_told_without_the_address(url):
     with pytest.raises(StepFailed, match="cannot be reached") as told:
         send(row("ntfy", url), BAD)
     assert "s3cr3t" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "answer", [b"SSH-2.0-x\r\n", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"]
+)
+def test_a_server_that_does_not_speak_http_is_told(answer):
+    """A wrong port is no bug of ours."""
+    with answering(answer) as port, pytest.raises(StepFailed, match="127.0.0.1 cannot be reached"):
+        ping_end(row("ping", f"http://127.0.0.1:{port}/u"), event(0))
 
 
 def test_an_address_from_a_file_is_never_another_scheme(tmp_path):
