@@ -17,7 +17,8 @@ from ..hosts.local import LocalHost
 from .run_event import KILLED, RunEvent
 from .state import StateFile, state_of
 
-MOST_BYTES = 1 << 16
+MOST_BYTES = 1 << 20
+"""Of a file: JSON writes some letters in 12 bytes."""
 MOST_MESSAGES = 20
 MOST_CHARACTERS = 1_000
 """Of a message that is kept or sent."""

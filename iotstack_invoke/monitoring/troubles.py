@@ -18,7 +18,8 @@ AGAIN_AFTER = timedelta(days=7)
 """After this long, a trouble that goes on is a notification once more."""
 PROBLEM = "problem "
 """The beginning of the key of a problem; the others are tasks."""
-MOST_BYTES = 1 << 18
+MOST_BYTES = 1 << 22
+"""Of the file: the messages of each task may have 20,000 letters, some in 12 bytes of JSON."""
 LOCK_LIMIT_S = 10.0
 _NUMBERS = re.compile(r"\d+")
 

@@ -6,7 +6,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iotstack_invoke.monitoring.troubles import judge
+from iotstack_invoke.monitoring.troubles import Trouble, TroubleFile, judge
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -60,3 +60,12 @@ def test_each_trouble_has_one_end(occasions):
     told = tell(*((hour, each, "x") for hour, each in enumerate(occasions)))
     ends = sum(a != "" and b == "" for a, b in pairwise(occasions))
     assert told.count("recovered") == ends
+
+
+def test_long_troubles_of_all_tasks_are_read_again(tmp_path):
+    """In any script: JSON needs up to 12 bytes for a letter."""
+    file = TroubleFile(f"{tmp_path}/troubles.json")
+    utc = "2026-11-23T12:00:00Z"
+    told = {f"task {n}": Trouble("failure", "\U0001f600" * 20_000, utc, utc) for n in range(10)}
+    file.write(told)
+    assert file.read() == told
