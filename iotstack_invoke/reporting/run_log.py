@@ -42,7 +42,8 @@ class RunLog:
         self.path = path
         self._lock = threading.Lock()
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
-        again = not new and os.path.isfile(path)  # a finished set is copied, or made again
+        # A finished set is copied, or made again; a killed run that did so left its log as well.
+        again = not new and os.path.isfile(path) and not _goes_on(path)
         more = os.O_EXCL if new else os.O_TRUNC if again else 0
         descriptor = opened(path + PARTIAL, flags | more)
         if new and os.path.lexists(path):  # another log finished before this one began
@@ -131,6 +132,19 @@ class LostLog(RunLog):
     def discard(self) -> None:
         """Do nothing."""
         self.leave()
+
+
+def _goes_on(path: str) -> bool:
+    """Return whether the partial log begins with all of the finished one."""
+    try:
+        with (
+            open(path, "rb", opener=opened) as finished,
+            open(path + PARTIAL, "rb", opener=opened) as partial,
+        ):
+            content = finished.read()
+            return partial.read(len(content)) == content
+    except OSError:
+        return False
 
 
 def log_fits(content: bytes, name: str) -> bool | None:

@@ -74,6 +74,27 @@ def test_a_run_that_goes_on_adds_to_the_log(path):
     assert words(path) == ["backup: died", "backup: ended", "backup: made again"]
 
 
+def test_a_run_that_adds_to_a_finished_log_and_dies_loses_no_line(path):
+    """A set is copied, or made again, by a run that is killed: the next one has its lines too."""
+    for text, end in (("ended", "finish"), ("died", "leave"), ("ended again", "finish")):
+        log = RunLog(path)
+        log.write("backup", text)
+        log.finish(os.rename) if end == "finish" else log.leave()
+    assert words(path) == ["backup: ended", "backup: died", "backup: ended again"]
+
+
+def test_a_partial_log_that_lacks_the_finished_one_is_replaced(path):
+    """Its run was killed while it copied that."""
+    log = RunLog(path)
+    log.write("backup", "ended")
+    log.finish(os.rename)
+    Path(path + ".partial").write_bytes(Path(path).read_bytes()[:-3])
+    log = RunLog(path)
+    log.write("backup", "ended again")
+    log.finish(os.rename)
+    assert words(path) == ["backup: ended", "backup: ended again"]
+
+
 def test_a_log_is_for_its_owner_only(path):
     """A log is of mode 0600 at every time, also when an earlier one is gone on with."""
     before = os.umask(0)
