@@ -5,6 +5,7 @@ Changes nothing. Without systemd, and without units of ours, no program is start
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 from collections.abc import Iterable, Mapping
@@ -115,9 +116,18 @@ def own_name() -> str:
 
 
 def units_in(folder: str) -> dict[str, str]:
-    """Return the units in a folder that have a name of ours, by name: also those of others."""
-    paths = (Path(folder, name) for name in all_names())
-    return {each.name: each.read_text("utf-8", "replace") for each in paths if each.is_file()}
+    """Return the texts of the units in a folder that have a name of ours, by name.
+
+    Also of those that others wrote; '' for one that this user may not read.
+    """
+    found = {}
+    for name in all_names():
+        with contextlib.suppress(PermissionError):  # of the folder: as if it had none
+            path = Path(folder, name)
+            if path.is_file():
+                found[name] = ""
+                found[name] = path.read_text("utf-8", "replace")
+    return found
 
 
 def installed_units() -> tuple[Schedule, ...]:
