@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from datetime import timedelta
 
-from ...core.errors import ExitCode, IotstackError, ended
+from ...core.errors import ExitCode, Interrupted, IotstackError, ended
 from ...core.units import read_duration
 from ...environment.environment import Environment, open_environment
 from ...monitoring.run_event import Outcome
@@ -90,5 +90,7 @@ def _publish(environment: Environment, facts: StackFacts) -> Iterator[Problem]:
 def _failing(key: str, publish: Callable[[], None]) -> Iterator[Problem]:
     try:
         publish()
+    except Interrupted:
+        raise
     except IotstackError as error:
         yield Problem(key, ended(error))

@@ -196,6 +196,8 @@ class _Rehearsal:
         if set(copy.backup.parts) & set(DATABASES):
             try:
                 docker = docker_words(self.host, name, as_root)
+            except Interrupted:
+                raise
             except IotstackError as error:
                 told = ", ".join(
                     DATABASES[kind] for kind in DATABASES if kind in copy.backup.parts
@@ -273,6 +275,8 @@ class _Rehearsal:
         """Return an image to load a dump into, or print a message and return ''."""
         try:
             return self._recorded_image(docker, name)
+        except Interrupted:
+            raise
         except IotstackError as error:
             self.report.warn(f"{title} is not loaded, its dump is only checked: {error}")
             return ""

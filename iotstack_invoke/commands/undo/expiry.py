@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 
 from ...backups.manifest import read_utc
-from ...core.errors import IotstackError, Refused, StepFailed
+from ...core.errors import Interrupted, IotstackError, Refused, StepFailed
 from ...core.stack_folders import RESTORE
 from ...environment.environment import Environment
 from ...environment.stack_host import journal_paths
@@ -96,7 +96,10 @@ def remove_expired_here(
     *,
     dry_run: bool = False,
 ) -> list[str]:
-    """Remove the data of expired reloads beside a stack; return the errors."""
+    """Remove the data of expired reloads beside a stack; return the errors.
+
+    After an error the next one is removed. With `dry_run` nothing is removed. Raises Interrupted.
+    """
     host, stack = environment.host, environment.settings.stack
     try:
         try:
@@ -112,6 +115,8 @@ def remove_expired_here(
             continue
         try:
             remove_old(host, folders, root())
+        except Interrupted:
+            raise
         except IotstackError as error:
             failed.append(f"Old data are kept: {error}")
         else:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -9,6 +10,11 @@ import pytest
 from listeners import listening
 
 from iotstack_invoke.backups.manifest import read_manifest, utc_text
+from iotstack_invoke.commands.monitoring import home_assistant
+from iotstack_invoke.commands.monitoring.monitor import look
+from iotstack_invoke.core.errors import Interrupted
+from iotstack_invoke.reporting.report import Report
+from iotstack_invoke.settings.model import read_settings
 
 
 @pytest.fixture
@@ -92,6 +98,19 @@ def test_a_look_without_notifiers_prints_new_problems(little_stack):
     assert first.returncode == 3
     assert "No good backup was made here" in first.stderr
     assert little_stack.run("monitor").stderr == ""
+
+
+def test_ctrl_c_is_no_problem(tmp_path, monkeypatch):
+    """Nobody is told that the broker failed: the look ends."""
+
+    def stop(*_):
+        raise Interrupted(signal.SIGINT)
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(home_assistant, "publish_state", stop)
+    settings = read_settings({"stack": {"folder": f"{tmp_path}/IOTstack"}, "mqtt": {}}, "")
+    with pytest.raises(Interrupted):
+        look(settings, timedelta(hours=26), Report(), look_at_vaults=True)
 
 
 def test_status_has_the_problems_of_the_last_look(stack):

@@ -1,6 +1,8 @@
 """How long the old data of a reload stay."""
 
+import contextlib
 import json
+import signal
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -8,9 +10,16 @@ import pytest
 from iotstack_invoke.backups.manifest import utc_text
 from iotstack_invoke.commands.catalog.prune import PruneRequest, prune
 from iotstack_invoke.commands.restore.reload import read_days
-from iotstack_invoke.commands.undo.expiry import GONE_MARK, expired, find_expired, remove_old
-from iotstack_invoke.core.errors import UsageError
+from iotstack_invoke.commands.undo.expiry import (
+    GONE_MARK,
+    expired,
+    find_expired,
+    remove_expired_here,
+    remove_old,
+)
+from iotstack_invoke.core.errors import Interrupted, UsageError
 from iotstack_invoke.engine.steps import HostAccess
+from iotstack_invoke.environment.environment import Environment
 from iotstack_invoke.hosts.local import LocalHost
 from iotstack_invoke.reporting.report import Report
 from iotstack_invoke.settings.model import read_settings
@@ -152,3 +161,26 @@ def test_a_note_that_is_half_written_is_none(tmp_path):
     with pytest.raises(ZeroDivisionError):
         keep_until(host, [str(tmp_path)], 3, NOW)
     assert [path.name for path in tmp_path.iterdir()] == [f"{UNTIL_FILE}.partial"]
+
+
+def test_ctrl_c_ends_the_removal(tmp_path):
+    """It is no error of one folder, after which the next one would be removed."""
+    stack = tmp_path / "IOTstack"
+    for name in ("a", "b"):
+        folder = stack / f"restore/previous-{name}"
+        (folder / "volumes").mkdir(parents=True)
+        keep_until(LocalHost("/"), [str(folder)], 3, NOW - 9 * DAY)
+    asked = []
+
+    def root():
+        asked.append("")
+        raise Interrupted(signal.SIGINT)
+
+    settings = read_settings({"stack": {"folder": str(stack), "sudo": False}}, "")
+    with (
+        contextlib.closing(Environment.of(settings)) as environment,
+        pytest.raises(Interrupted),
+    ):
+        remove_expired_here(environment, root, print)
+    assert len(asked) == 1
+    assert len(list((stack / "restore").glob("*/volumes"))) == 2
