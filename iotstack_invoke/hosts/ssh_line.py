@@ -225,9 +225,11 @@ def _nothing_in_common(offers: Mapping[str, Any], said: str) -> str:
 def _dialled(way: Way) -> socket.socket:
     """Return a TCP connection to a machine, from the address that ssh uses; raises OSError."""
     failure: OSError | None = None
-    for family, *_, address in socket.getaddrinfo(
-        way.host, way.port, way.family, socket.SOCK_STREAM
-    ):
+    try:
+        found = socket.getaddrinfo(way.host, way.port, way.family, socket.SOCK_STREAM)
+    except UnicodeError as error:  # such as `pi..local`
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known") from error
+    for family, *_, address in found:
         line = socket.socket(family)
         try:
             line.settimeout(way.limit_s)

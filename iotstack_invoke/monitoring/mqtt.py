@@ -165,7 +165,10 @@ class Connection:
             heard(message)
 
     def open(self) -> bool:
-        """Connect and log in; return False if the broker speaks another version of MQTT."""
+        """Connect and log in; return False if the broker may speak only an older version of MQTT.
+
+        Raises StepFailed, with what to do, if it cannot be reached or refuses the connection.
+        """
         try:
             self._client.connect(self._broker.host, self._broker.port, KEEPALIVE_S)
         except ssl.SSLCertVerificationError as error:
@@ -177,6 +180,8 @@ class Connection:
             raise StepFailed(_told(self._broker, why)) from error
         except socket.gaierror as error:
             raise StepFailed(_told(self._broker, f"is unknown: {error.strerror}")) from error
+        except UnicodeError as error:  # such as `pi..local`
+            raise StepFailed(_told(self._broker, "has an impossible name")) from error
         except TimeoutError as error:
             raise StepFailed(_told(self._broker, "does not answer")) from error
         except OSError as error:

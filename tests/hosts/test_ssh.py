@@ -1246,6 +1246,7 @@ def test_a_machine_that_is_off_may_answer_later(sshd):
     failure = refused(sshd.login(), "is unreachable.*switched on")
     assert failure.again
     refused(sshd.login(host="no.such.name.invalid"), "host no.such.name.invalid not found")
+    refused(sshd.login(host="pi..local"), "host pi..local not found")
 
 
 def test_a_line_that_is_no_ssh_is_told(sshd, root):

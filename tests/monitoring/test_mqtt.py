@@ -172,6 +172,9 @@ def test_a_dead_broker_is_told(start_broker):
     )
     with pytest.raises(StepFailed, match=r"is unknown: .* Check that it runs, and host and port"):
         publish(CONFIG, FACTS, Broker("no-such-host.invalid", 1883))
+    for name in ("pi..local", "x" * 70):
+        with pytest.raises(StepFailed, match="has an impossible name"):
+            publish(CONFIG, FACTS, Broker(name, 1883))
 
 
 @SOCKET_OF_PAHO
