@@ -78,7 +78,8 @@ class TimeTable:
 def read_rates(text: str) -> TimeTable:
     """Return the time table, or the single rate, of a text; the grammar is rclone's.
 
-    https://rclone.org/docs/#bwlimit. Raises ValueError, which says what is allowed.
+    https://rclone.org/docs/#bwlimit. Not its units: a number alone is bytes here, and K is 1,000
+    (there KiB, and 1,024). Raises ValueError, which says what is allowed.
     """
     if "," not in text:
         return TimeTable(((0, 0 if text == "off" else read_rate(text)),))

@@ -557,7 +557,7 @@ class Newest:
 
     @property
     def made(self) -> datetime | None:
-        """When the newest good set was made."""
+        """When the newest good set was made; None if there is none."""
         return self.good.made() if self.good else None
 
 

@@ -216,7 +216,7 @@ def _may_be_here(path: str) -> bool:
 
 
 def free_bytes(host: Host, folder: str) -> int | None:
-    """Return the free bytes at a folder, which need not exist yet: a restore may make it."""
+    """Return the free bytes at a folder, which a restore may still make; None if unknown."""
     while (free := host.free_bytes(folder)) is None and len(folder) > 1:
         folder = posixpath.dirname(folder)
     return free

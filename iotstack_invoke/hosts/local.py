@@ -245,7 +245,7 @@ class LocalHost:
             _sync_folder(os.path.dirname(path))
 
     def free_bytes(self, folder: str) -> int | None:
-        """Return the free bytes of the file system of `folder`."""
+        """Return the free bytes of the file system of `folder`; None if unknown."""
         with contextlib.suppress(OSError):
             status = os.statvfs(folder)
             return status.f_bavail * status.f_frsize

@@ -603,7 +603,7 @@ class SshHost:
         self._ask(_script(MAKE_FOLDER, path, os.path.dirname(path)))
 
     def free_bytes(self, folder: str) -> int | None:
-        """Return the free bytes of the file system of `folder`."""
+        """Return the free bytes of the file system of `folder`; None if unknown."""
         disk = self.disk(folder)
         return disk.free_bytes if disk else None
 

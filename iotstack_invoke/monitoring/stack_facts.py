@@ -89,5 +89,5 @@ class StackFacts:
 
     @property
     def newest(self) -> SetFacts | None:
-        """The newest good backup here."""
+        """The newest good backup here; None if there is none."""
         return self.sets[-1] if self.sets else None

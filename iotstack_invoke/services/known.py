@@ -379,7 +379,7 @@ def read_table(overrides: Iterable[Service] = (), influx: str = "influxdb") -> S
 
 
 def packaged_service(name: str) -> Service | None:
-    """Return the row of that name in the package's table."""
+    """Return the row of that name in the package's table; None if it has none."""
     return _packaged()[0].get(name)
 
 

@@ -423,5 +423,5 @@ def paths_in_stack(found: InspectedContainer, folder: str) -> tuple[str, ...]:
 
 
 def named(found: Iterable[InspectedContainer], name: str) -> InspectedContainer | None:
-    """Return the container with exactly that name."""
+    """Return the container with exactly that name; None if there is none."""
     return next((each for each in found if each.container.name == name), None)

@@ -91,7 +91,7 @@ class FolderStorage(LocalHost):
             raise
 
     def free_bytes(self, folder: str) -> int | None:
-        """Return the free bytes of the file system of `folder`."""
+        """Return the free bytes of the file system of `folder`; None if unknown."""
         return self._answered(lambda: LocalHost.free_bytes(self, folder))
 
     def create_exclusive(self, path: str, line: str) -> str:

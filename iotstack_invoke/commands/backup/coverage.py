@@ -537,7 +537,7 @@ def why_skipped(settings: Settings, name: str) -> str:
 def idle_rows(services: Services, settings: Settings) -> Mapping[str, str]:
     """Return messages on rows of hosts.toml that match no container, by their names.
 
-    None for a stack that is down.
+    {} for a stack that is down.
     """
     used = {each.cover.service.name for each in services.saved if each.cover.service}
     told = {}

@@ -176,7 +176,7 @@ def _idle_told(
 ) -> tuple[str, ...]:
     """Return messages on rows of hosts.toml without effect; not on those of the last backup.
 
-    None for another machine's stack: the rows are for all machines.
+    () for another machine's stack: the rows are for all machines.
     """
     if environment.far:
         return ()

@@ -85,7 +85,7 @@ class InfluxFigures:
 
 
 def read_days(text: str) -> int | None:
-    """Return the days of --keep-old; raises UsageError."""
+    """Return the days of --keep-old, None if it is not given; raises UsageError."""
     if not text:
         return None
     if not text.isdecimal() or len(text) > 5:  # noqa: PLR2004 - two centuries

@@ -46,7 +46,7 @@ class Count:
 
     @property
     def points(self) -> int | None:
-        """The number of all values together."""
+        """The number of all values together; None if they were not counted."""
         return None if self.values is None else sum(self.values.values())
 
 
