@@ -151,7 +151,10 @@ class Disks:
         self._lock = threading.Lock()
 
     def keep(self, who: object, look: Callable[[], Disk | None], size_bytes: int) -> Space | None:
-        """Reserve space for an owner, if that much is left; return what there was."""
+        """Reserve space for an owner, if that much is left; return what there was before.
+
+        None if `look` does not know the disk: then nothing is reserved.
+        """
         with self._lock:
             disk = look()
             if disk is None:

@@ -161,7 +161,10 @@ def flags(ssh: Ssh) -> tuple[str, ...]:
 
 
 def find_way(ssh: Ssh, name: str) -> Way:
-    """Return how ssh reaches a machine; raises Unreachable if it has no answer."""
+    """Return how ssh reaches a machine.
+
+    Raises Unreachable if ssh has no answer, if it cannot be read, or if ProxyJump is wrong.
+    """
     return _way(ssh, name, "", 0)
 
 

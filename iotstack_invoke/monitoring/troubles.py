@@ -83,7 +83,10 @@ class TroubleFile:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Hold the lock of the file: two runs that end together must not both tell it."""
+        """Hold the lock of the file: two runs that end together must not both tell it.
+
+        Raises Busy after LOCK_LIMIT_S, and StepFailed if it cannot be made.
+        """
         make_state_folder(os.path.dirname(self._file.path))
         with locked_within(LOCK_LIMIT_S, f"{self._file.path}.lock", "a notification"):
             yield

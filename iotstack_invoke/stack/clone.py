@@ -69,7 +69,8 @@ def own_in_clone(
 ) -> Own | None:
     """Return what only the owner has below some names of a clone; None if Git does not answer.
 
-    `packed`: paths to leave out.
+    The number of commits is that of the whole clone. A file of more than 40 MiB, or one that
+    cannot be read, counts as the owner's: it is not compared. `packed`: paths to leave out.
     """
     words = (*as_root, *sh(_SCRIPT, folder, *sorted(names)))
     try:

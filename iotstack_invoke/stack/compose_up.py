@@ -20,7 +20,10 @@ _SUMMED_UP = re.compile("Encountered errors while bringing up the project")
 
 
 def files_in(words: tuple[str, ...]) -> tuple[str, tuple[str, ...], str]:
-    """Return the folder, the files and the file of variables of a compose command."""
+    """Return the folder, the files and the file of variables ('' for none) of a compose command.
+
+    Raises ValueError if the command does not name its folder: those of this package do.
+    """
     pairs = list(pairwise(words[words.index(PROJECT) :]))
     files = tuple(value for word, value in pairs if word == "--file")
     return pairs[0][1], files, dict(pairs).get("--env-file", "")

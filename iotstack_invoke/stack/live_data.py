@@ -42,7 +42,7 @@ class LiveData:
 
     title: str
     folder: str
-    """An absolute path, links followed."""
+    """An absolute path, below the one that was searched: a link there is not followed."""
 
 
 def live_data_in(
@@ -50,7 +50,9 @@ def live_data_in(
 ) -> tuple[LiveData, ...]:
     """Return the data of servers at or below some folders, each once, sorted by folder.
 
-    Raises StepFailed if the search fails.
+    Known files are searched down to DEPTH. Data within other data are not listed. Paths that are
+    missing or cannot be read are passed over. Raises StepFailed if the search itself fails, or
+    takes too long.
     """
     wanted = sorted(set(folders))
     names = [word for name in _TITLES for word in ("-o", "-name", name)][1:]

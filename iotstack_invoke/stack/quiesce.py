@@ -153,7 +153,10 @@ class Quiesce(HostStep):
             )
 
     def undo(self, host: Host) -> None:
-        """Resume it; raises StepFailed, with the command to type, if it does not resume."""
+        """Resume it if this step made it quiet; whether it has resumed, `wait` checks.
+
+        Raises StepFailed, with the command to type, if its command fails.
+        """
         leave = self._bounded(self.leave)
         words = sh(LEAVE, self.mark, str(QUIET_LIMIT_S), *leave)
         accept, limit_s = frozenset({0, TIMED_OUT}), 2 * QUIET_LIMIT_S + 10

@@ -75,7 +75,8 @@ def vault_storage(
     this one's backups; so may those in the folder of a `host`.
 
     In a vault with a folder for each machine it is that of `host`, or of this machine. The latter
-    is made at the first write, and so is the former if it is to be `made`.
+    is made at the first write, and so is the former if it is to be `made`. Raises UsageError, at
+    once, if such a vault is that of a machine whose name cannot be a folder's.
     """
     pace = RateLimit(vault.limit_rate) if vault.limit_rate else None
     root = _root_of(vault, host)

@@ -196,7 +196,10 @@ class RcloneStorage:
         return found
 
     def listdir(self, folder: str) -> dict[str, FileFact]:
-        """Return the entries of a folder by name; {} if the folder does not exist."""
+        """Return the entries of a folder by name; {} if the folder does not exist.
+
+        Raises Unreachable if the bucket does not exist, or any name seems to.
+        """
         code, out = self._ask(f"listing {folder}", "lsjson", *LISTED, folder, accept=NO_MATTER)
         if code and self._is_bucket:
             raise self._no_bucket()

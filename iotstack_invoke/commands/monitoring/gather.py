@@ -47,8 +47,9 @@ def gather(
 ) -> tuple[StackFacts, Mapping[str, PlaceHistory]]:
     """Return what is known of the stack, without problems, and the history of each place.
 
-    Without a look at the vaults, they are as the last look found them. What a look finds is
-    written for the next time.
+    Without a look at the vaults, they are as the last look found them; only one that was never
+    looked at is looked at now. What a look finds is written for the next time, if the disk has
+    space.
     """
     now = datetime.now(UTC)
     host = host_name(environment.host)

@@ -34,7 +34,9 @@ def monitor(
 ) -> int:
     """Look once; return 0, or 3 if there are problems.
 
-    Each problem is printed and sent once, until it is over; as JSON, all that go on are printed.
+    Each problem is printed and sent once, and again if its text changes or it lasts a week. One
+    that the last backup reported is neither printed nor sent, but counts. As JSON, all that go on
+    are printed. Raises UsageError for an invalid `max_age`.
     """
     limit = read_duration(max_age)
     for key, _ in RunRecords(settings.stack.folder).all():

@@ -49,7 +49,10 @@ class More:
 
 
 def names_told(facts: RestoreFacts) -> str:
-    """Return what is here and not in the backup; '' if nothing."""
+    """Return the folders, databases and users that are here and not in the backup; '' for none.
+
+    Not those of a server whose contents are unknown yet.
+    """
     stack = posixpath.dirname(posixpath.dirname(facts.previous))
     places = (posixpath.relpath(each.live, stack) for each in facts.folders)
     names = (name for server, held in facts.more.items() for name in held.named(server))

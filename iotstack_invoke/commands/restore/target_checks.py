@@ -235,7 +235,7 @@ def refuse_held(target: StackHost, paths: Iterable[str]) -> None:
 
 
 def refuse_stage_apart(target: StackHost) -> None:
-    """Raise Refused if `restore/` is a link, or on another file system than the stack."""
+    """Raise Refused if `restore/` is a link, or on another mount than the stack."""
     stage = f"{target.folder}/{RESTORE}"
     if entries(target.host, target.folder).get(RESTORE) == "l":
         raise Refused(

@@ -56,7 +56,7 @@ class Severity(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One fact: its name, a short sentence, and how to fix it ('' if good)."""
+    """One fact: its name, how bad it is, a short sentence, and how to fix it ('' if good)."""
 
     name: str
     verdict: Severity
@@ -139,7 +139,7 @@ def judge_compose(plugin: Result, ask_v1: Callable[[], Result], *, needed: bool)
 
 
 def judge_sudo(user_id: str, told: Result | None) -> Finding:
-    """Judge sudo by `sudo -n true`; None if the settings need none."""
+    """Judge sudo by `told`, the result of `sudo -n true`, or None if the settings need no sudo."""
     if user_id == "0":
         return good("sudo", "not needed by root")
     if told is None:
@@ -209,7 +209,10 @@ def judge_backups(path: str, told: Result) -> Finding:
 
 
 def judge_device(folder: str, stack_device: str, restore_device: str, *, needed: bool) -> Finding:
-    """Judge whether restore/ can be renamed from: it must be on the file system of the stack."""
+    """Judge whether restore/ can be renamed from: it must be on the mount of the stack.
+
+    `stack_device`, `restore_device`: as mount_of() returns them.
+    """
     if stack_device == restore_device:
         found = "is on the same file system as the stack, so a restore can rename folders"
         return good("restore", found)
@@ -292,10 +295,10 @@ def judge_space(
     fix: str = "free some space, or keep fewer backups ([stack] keep)",
     is_guess: bool = False,
 ) -> Finding:
-    """Judge the free space against the needs of the next backup; None if unknown.
+    """Judge the free space against the needs of the next backup.
 
-    `takes`: the needs by purpose. `fix`: how to free space there. `is_guess`: the compression of
-    the files is not known yet.
+    A number is None if unknown. `takes`: the needs by purpose. `fix`: how to free space there.
+    `is_guess`: the compression of the files is not known yet.
     """
     if free_bytes is None:
         look = "check it by hand now and then: it cannot be checked from here"
@@ -506,7 +509,7 @@ def unfinished(lines: Iterable[str]) -> str:
 
 
 def judge_sets(sets: Iterable[BackupSet]) -> tuple[Finding, ...]:
-    """Judge the sets: those that a run left unfinished, and those that lost a part."""
+    """Return warnings about the sets that a run left unfinished, and those that are damaged."""
     found = []
     for each in sets:
         name = f"backup {each.runtag}"

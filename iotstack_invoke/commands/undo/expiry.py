@@ -71,8 +71,7 @@ def find_expired(
 ) -> list[tuple[str, ...]]:
     """Return the folders of each expired reload of a stack.
 
-    None if the clock is before the time of the reload; none either while an undo is pending, which
-    may need them.
+    Not of one that is dated after the clock; [] while an undo is pending, which may need them.
     """
     if host.stat(journal_paths(stack)):
         return []

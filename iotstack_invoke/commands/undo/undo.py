@@ -128,7 +128,11 @@ def _undo_of(target: StackHost) -> str:
 
 
 def what_is_left(target: StackHost, journal: Journal, undone: str) -> str:
-    """Return what a failed change left: `undone`, or an incomplete rollback."""
+    """Return what a failed change left: `undone` and what the journal tells, or what is pending.
+
+    Or that this is unknown, if the journal cannot be read; each with the command to run. Raises
+    Interrupted, which then says how to check it.
+    """
     again = _undo_of(target)
     try:
         owed = read_text(target.host, target.journal)

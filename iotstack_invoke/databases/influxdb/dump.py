@@ -121,7 +121,8 @@ def influx_folders(
     """Return where a running server keeps its catalogue, data and write-ahead log, inside.
 
     Source: its own `influxd config`, which reads its file and environment; the defaults if that
-    prints nothing. Raises StepFailed if Docker cannot run it, or its output is not understood.
+    fails, or prints no such settings. Raises StepFailed if Docker cannot run it, or Docker's
+    description of the container is not understood.
     """
     asked = Command((*docker, "inspect", "--format", "{{json .Args}}", container))
     words = _words_of_config(host.run(asked).out, host.name)

@@ -219,7 +219,11 @@ def lacking_files(
     report: DumpReport,
     databases: tuple[str, ...] = (),
 ) -> list[Lacking]:
-    """Return the shards of a dump, or of `databases`, with files missing or of another size."""
+    """Return the shards of a dump whose files here differ from it in number or in size.
+
+    Names do not count: a load gives new ones. `databases`: only theirs; all if empty. Raises
+    StepFailed if the server's files or its catalogue cannot be read.
+    """
     places = server_catalogue(host, server, as_root).places
     new_ids = {tuple(place): shard for shard, place in places.items()}
     found = tsm_files(host, server, as_root, at_work=True)

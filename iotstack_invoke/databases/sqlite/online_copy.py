@@ -218,7 +218,7 @@ def header(path: str, size_bytes: int) -> bytes:
 
 
 def size_of(path: str) -> int:
-    """Return the size of a file, 0 if it is missing."""
+    """Return the size of a file, 0 if it is missing or cannot be examined."""
     try:
         return os.lstat(path).st_size
     except OSError:
