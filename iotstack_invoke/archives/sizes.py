@@ -5,6 +5,8 @@ Reads headers that GNU tar itself wrote, for a record: nothing is judged or unpa
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterable
 
 BLOCK = 512
@@ -15,6 +17,7 @@ _LONGEST_NOTE = 1 << 20
 _NO_MEMBER = frozenset(b"xgLK")
 _PAX, _FOLDER = ord("x"), ord("5")
 _LINKS = frozenset(b"12")
+_ESCAPED = re.compile(r"\\x([89a-f][0-9a-f])")
 
 
 class Sizes:
@@ -142,6 +145,14 @@ def _noted(note: bytes, key: bytes) -> bytes:
             raise ValueError(note)
         at += length
     return found
+
+
+def unescaped(path: str) -> str:
+    r"""Return a path of `told` with the bytes that are no text, as os.fsdecode gives them.
+
+    Each `\\xe9` may also stand for itself: a name may hold a backslash.
+    """
+    return _ESCAPED.sub(lambda found: os.fsdecode(bytes.fromhex(found[1])), path)
 
 
 def _raw(path: str) -> bytes:

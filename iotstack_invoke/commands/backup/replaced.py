@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from ...archives.sizes import unescaped
 from ...backups.holdings import (
     FINISHED,
     GENERAL,
@@ -217,18 +218,22 @@ def _sizes_now(
     """Return which paths in the sets still have data, as pairs of sizes as in a manifest.
 
     The sizes only tell whether there is a byte, and a file: counting takes as long as packing.
-    Paths that cannot be read count as present.
+    Paths that cannot be read count as present. A path with an escape in the manifest may have that
+    in its name, or the byte that it stands for.
     """
     wanted = {path for each in sets if each.manifest for path in each.manifest.sizes}
-    wanted = {each for each in wanted if "\\" not in each}  # an escape for a byte that is not text
-    paths = {each: posixpath.join(facts.folder, each) for each in sorted(wanted)}
-    paths |= {each.path.lstrip("/"): each.path for each in facts.outside}
+    pairs = [
+        (each, posixpath.join(facts.folder, path))
+        for each in sorted(wanted)
+        for path in sorted({each, unescaped(each)})
+    ]
+    pairs += [(each.path.lstrip("/"), each.path) for each in facts.outside]
     found: dict[str, tuple[int, int]] = {}
-    for some in (list(paths)[n : n + PATHS_AT_ONCE] for n in range(0, len(paths), PATHS_AT_ONCE)):
-        asked = (paths[each] for each in some)
-        words = (*facts.as_root, "sh", "-c", HOLDS_STILL, "sh", *asked)
+    for some in (pairs[n : n + PATHS_AT_ONCE] for n in range(0, len(pairs), PATHS_AT_ONCE)):
+        words = (*facts.as_root, "sh", "-c", HOLDS_STILL, "sh", *(path for _, path in some))
         said = host.run(Command(words, timeout_s=HOLDS_LIMIT_S)).out.split()
-        found |= {each: HELD[word] for each, word in zip(some, said, strict=True)}
+        for (each, _), word in zip(some, said, strict=True):
+            found[each] = max(found.get(each, (0, 0)), HELD[word])
     return found
 
 

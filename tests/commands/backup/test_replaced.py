@@ -1,6 +1,8 @@
 """A backup under the name of an earlier one: nothing that was whole is lost by it, unseen."""
 
 import json
+import os
+import shutil
 import time
 
 import pytest
@@ -78,6 +80,19 @@ def test_without_a_manifest_here_the_one_in_a_vault_stays(pi):
     before = archives(pi.nas)
     assert pi.run("backup --runtag a").returncode == 13
     assert archives(pi.nas) == before
+
+
+@pytest.mark.parametrize("name", [b"latin1-\xe9", rb"a\xe9", "ü ü".encode()])
+def test_a_name_that_is_no_text_is_found_again(pi, name):
+    """The manifest has it with escapes: a set with it is replaced, unless the folder is gone."""
+    folder = pi.folder / "services" / os.fsdecode(name)
+    folder.mkdir()
+    (folder / "file").write_text("data")
+    assert pi.run("backup --runtag a").returncode == 0
+    (folder / "file").write_text("new")
+    assert pi.run("backup --runtag a --force").returncode == 0
+    shutil.rmtree(folder)
+    assert pi.run("backup --runtag a --force").returncode == 13
 
 
 def test_a_finished_set_is_not_made_again_by_other_settings(pi):
