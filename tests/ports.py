@@ -28,6 +28,8 @@ def free_port():
         except OSError:
             name.close()
             continue
+        if len(_held) == _held.maxlen:
+            _held.popleft().close()
         _held.append(name)
         return port
     raise OSError("no port is free")

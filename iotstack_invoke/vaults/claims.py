@@ -20,6 +20,7 @@ from ..hosts.base import FileFact
 
 LIMIT_S = 60.0
 PAUSE_S = 0.2
+SETTLE_S = 0.5
 DEAD_S = 24 * 3600.0
 """A mark that is older than ours by this was left by a crashed run."""
 DIGITS = 16
@@ -72,7 +73,7 @@ def claim_by_marks(storage: Markable, path: str, line: str, limit_s: float = LIM
         while time.monotonic() < deadline:
             if not any(each < mark for each in others) and not marked:
                 marked = True
-                storage.put(ours, content)
+                _put(storage, ours, content)
             listed = storage.listdir(folder)
             if name in listed:
                 return _line_in(storage, folder, name) or ""
@@ -107,10 +108,23 @@ def mark_of(name: str, line: str) -> str:
     return f"{name}.{hashlib.sha256(line.encode()).hexdigest()[:DIGITS]}"
 
 
+def _put(storage: Markable, path: str, content: bytes) -> None:
+    """Write a file; after a failure, wait until it can be removed.
+
+    A server may still be about to store what it refused: `rclone serve sftp` on a full disk
+    showed the file after it had denied that there was one (1.60).
+    """
+    try:
+        storage.put(path, content)
+    except StepFailed:
+        time.sleep(SETTLE_S)
+        raise
+
+
 def _make(storage: Markable, path: str, content: bytes) -> None:
     """Write the claim; a partial one would block everyone."""
     try:
-        storage.put(path, content)
+        _put(storage, path, content)
     except StepFailed:
         with contextlib.suppress(StepFailed):
             storage.remove([path])
