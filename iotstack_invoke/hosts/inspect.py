@@ -113,13 +113,24 @@ def has_line(
 
     Raises StepFailed if it cannot be read.
     """
-    words = ("grep", "--quiet", "--max-count=1", pattern, path)
+    found = first_match(host, pattern, path, as_root, limit_s)
+    return None if found is None else bool(found)
+
+
+def first_match(
+    host: Host, pattern: str, path: str, as_root: tuple[str, ...], limit_s: float
+) -> str | None:
+    """Return the first text in a file that matches a grep(1) pattern, '' if none does.
+
+    None if there is no file; raises StepFailed if it cannot be read.
+    """
+    words = ("grep", "--text", "--only-matching", "--max-count=1", pattern, path)
     command = Command((*as_root, *IN_ENGLISH, *words), ANY_EXIT, limit_s, shlex.join(words))
     told = host.run(command)
     if told.exit_code > 1:
         _told_of_what_is_there(host, command, told)
         return None
-    return told.exit_code == 0
+    return told.out.partition("\n")[0]
 
 
 def is_folder(host: Host, path: str) -> bool:

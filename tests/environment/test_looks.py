@@ -19,6 +19,7 @@ from iotstack_invoke.environment.stack_host import StackHost
 from iotstack_invoke.hosts.inspect import (
     device,
     entries,
+    first_match,
     has_line,
     is_folder,
     may_be_there,
@@ -123,6 +124,10 @@ def test_what_is_not_there_is_no_failure(host):
     assert host.listdir(f"{root}/none") == {}
     assert set(host.listdir(root)) == {"loop", os.path.basename(file)}
     assert (has_line(host, "x", file, (), 60), has_line(host, "y", file, (), 60)) == (True, False)
+    assert (first_match(host, "x*", file, (), 60), first_match(host, "y", file, (), 60)) == (
+        "x",
+        "",
+    )
     assert (is_folder(host, root), is_folder(host, file)) == (True, False)
 
 

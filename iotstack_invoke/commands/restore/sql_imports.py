@@ -19,7 +19,7 @@ from ...databases.sql.load import (
     timescale_refusal,
     version_refusal,
 )
-from ...databases.sql.read_dump import PG_TIMESCALE
+from ...databases.sql.read_dump import PG_MADE_BY, PG_TIMESCALE
 from ...databases.sql.servers import (
     ENGINES,
     MARIADB,
@@ -31,7 +31,7 @@ from ...databases.sql.servers import (
 )
 from ...environment.stack_host import StackHost
 from ...hosts.base import Command
-from ...hosts.inspect import entries, has_line, mount_of, stat_on
+from ...hosts.inspect import entries, first_match, has_line, mount_of, stat_on
 from ...parts.bundle import DUMP, data_of
 from ...stack.compose import InspectedContainer, named
 from ...stack.inside import is_in, path_on_host
@@ -213,14 +213,25 @@ class SqlImports:
             )
         if self._has_timescale(load):
             raise Refused(timescale_refusal(server))
-        told = str(self._told(server.engine).get(server.container, {}).get("version", ""))
         found = named(self.found, server.container)
-        if server.engine != "postgres" or not told or not found or not found.container.running:
+        if server.engine != "postgres" or not found or not found.container.running:
+            return
+        told = self._version(load)
+        if not told:
             return
         asked = run_in(self.target.docker, server, "ask", "SHOW server_version")
         here = self.target.host.run(asked).out.strip()
         if here and major_of(here) != major_of(told):
             raise Refused(version_refusal(server, told, here))
+
+    def _version(self, load: SqlImport) -> str:
+        """Return the version of PostgreSQL of a dump: by the manifest, or else by the dump."""
+        told = self._told(load.server.engine).get(load.server.container, {}).get("version", "")
+        if told:
+            return str(told)
+        pattern, as_root = f"^{PG_MADE_BY.decode()}[0-9.]*", self.target.as_root
+        found = first_match(self.target.host, pattern, load.staged, as_root, READ_LIMIT_S)
+        return (found or "").rpartition(" ")[2]
 
     def _leads_out(self, data: str) -> bool:
         """Return whether files of a MariaDB are links, or name an outside location (.isl)."""

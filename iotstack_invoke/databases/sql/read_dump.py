@@ -286,7 +286,8 @@ _PG_COPY_NAME = re.compile(rb'((?:"(?:[^"]|"")+"|[^". ]+)\.(?:"(?:[^"]|"")+"|[^"
 _PG_COPY = re.compile(rb".* FROM stdin;\Z", re.DOTALL)
 _PG_CONNECT = re.compile(rb"\\connect (?:-reuse-previous=on \"(.*)\"|(\S+))")
 _PG_DBNAME = re.compile(r"dbname='((?:[^'\\]|\\.)*)'")
-_PG_VERSION = re.compile(rb"-- Dumped from database version (\S+)")
+PG_MADE_BY = b"-- Dumped from database version "
+_PG_VERSION = re.compile(PG_MADE_BY + rb"(\S+)")
 PG_TABLE_DATA = b"; Type: TABLE DATA;"
 PG_TIMESCALE = b"CREATE EXTENSION IF NOT EXISTS timescaledb "
 _PG_TABLESPACE = re.compile(rb'CREATE TABLESPACE ("(?:[^"]|"")+"|\S+) ')
