@@ -21,6 +21,9 @@ PROBLEM = "problem "
 MOST_BYTES = 1 << 22
 """Of the file: the messages of each task may have 20,000 letters, some in 12 bytes of JSON."""
 LOCK_LIMIT_S = 10.0
+_RUNTAGS = re.compile(r"\d{4}-\d\d-\d\d_\d{4}(-\d+)?(, \d{4}-\d\d-\d\d_\d{4}(-\d+)?)*")
+_AWAY = re.compile(r"( is unreachable): .*")
+"""One time a machine that is off does not answer, another time there is no route to it."""
 _NUMBERS = re.compile(r"\d+")
 
 
@@ -40,8 +43,8 @@ Troubles = Mapping[str, Trouble]
 
 
 def gist_of(text: str) -> str:
-    """Return a text without its numbers, by which it is known again: times and sizes differ."""
-    return _NUMBERS.sub("0", text)
+    """Return a text by which a trouble is known again: without names of backups, times, sizes."""
+    return _NUMBERS.sub("0", _AWAY.sub(r"\1", _RUNTAGS.sub("0", text)))
 
 
 def judge(

@@ -30,6 +30,19 @@ def test_the_same_trouble_is_told_once():
     ]
 
 
+def test_a_machine_that_is_off_is_one_trouble():
+    """Whatever the network says of it each time, and whichever backups wait for it."""
+    away = "Backup {} is complete here, but some steps failed.\n  copy it to nas: nas is unreachable: {}"
+    away += "\nNot copied yet: {}. The next backup or `inv sync` copies it there."
+    first = away.format("2026-12-01_1401-2", "timed out. Is it on?", "2026-12-01_1401-2")
+    second = away.format(
+        "2026-12-02_0300", "No route to host.", "2026-12-01_1401-2, 2026-12-02_0300"
+    )
+    assert tell((0, "warning", first), (1, "warning", second)) == ["warning", ""]
+    full = second.replace("is unreachable", "is full")
+    assert tell((0, "warning", first), (1, "warning", full)) == ["warning", "warning"]
+
+
 def test_another_trouble_is_told():
     """Of another text, or worse, or less bad."""
     assert tell(

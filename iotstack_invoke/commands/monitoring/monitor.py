@@ -9,7 +9,7 @@ from datetime import timedelta
 from ...core.errors import ExitCode, Interrupted, IotstackError, ended
 from ...core.units import read_duration
 from ...environment.environment import Environment, open_environment
-from ...monitoring.run_event import Outcome
+from ...monitoring.run_event import Outcome, RunEvent
 from ...monitoring.run_records import RunRecords
 from ...monitoring.stack_facts import Problem, StackFacts
 from ...monitoring.troubles import PROBLEM
@@ -68,12 +68,24 @@ def look(
 def _untold(
     facts: StackFacts, problems: tuple[Problem, ...], limit: timedelta
 ) -> Iterator[Problem]:
-    """Yield the problems that no run has told: a vault that is off is in the backup's warnings."""
+    """Yield the problems that no run has told.
+
+    A vault that is off is in the backup's warnings, and a full disk is why a backup failed.
+    """
     last = facts.runs.get("backup")
-    is_told = last and last.outcome is not Outcome.GOOD and facts.now - last.ended <= limit
+    is_recent = last is not None and facts.now - last.ended <= limit
     for each in problems:
-        if not (is_told and each.key.startswith(("away ", "overdue "))):
+        if not (last and is_recent and _is_told_by(last, each.key)):
             yield each
+
+
+def _is_told_by(run: RunEvent, key: str) -> bool:
+    """Return whether the last backup has told of a problem."""
+    kind, _, place = key.partition(" ")
+    if run.outcome is Outcome.GOOD or kind not in ("away", "overdue", "full"):
+        return False
+    is_named = any(place in each for each in run.messages)
+    return kind != "full" or run.outcome is Outcome.FAILED or is_named
 
 
 def _publish(environment: Environment, facts: StackFacts) -> Iterator[Problem]:
