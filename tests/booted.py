@@ -13,6 +13,7 @@ PACKAGES = (
     "dbus",
     "dbus-user-session",
     "libpam-systemd",
+    "openssh-client",
     "python3",
     "sudo",
     "systemd",
@@ -61,10 +62,11 @@ def unpack_debian(folder):
 class Booted:
     """Such a machine while it runs: commands in it, and how to turn it off and on again."""
 
-    def __init__(self, tree, *, shared=(), words=()):
+    def __init__(self, tree, *, shared=(), words=("--private-network",), before=()):
         self.tree = tree
         self.words = [
-            *("systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--private-network"),
+            *before,
+            *("systemd-nspawn", "--quiet", "--register=no", "--keep-unit"),
             *("--boot", "-D", str(tree)),
             *(f"--bind-ro={each}" for each in shared),
             *words,
@@ -84,32 +86,40 @@ class Booted:
         return self
 
     def _find_leader(self):
-        """Tell whether its first process is there: a child of a child of systemd-nspawn."""
+        """Tell whether its first process is there: a descendant of what was started."""
         if self._nspawn.poll() is not None:
             raise NoMachineError(Path(f"{self.tree}.log").read_text()[-1000:])
-        for child in _children(self._nspawn.pid):
-            if Path(f"/proc/{child}/comm").read_text().strip() == "systemd":
-                self._leader = child
-                return True
+        below = [self._nspawn.pid]
+        while below:
+            below = [each for pid in below for each in _children(pid)]
+            for child in below:
+                if Path(f"/proc/{child}/comm").read_text().strip() == "systemd":
+                    self._leader = child
+                    return True
         return False
 
     def _is_up(self):
         told = self.run("systemctl", "is-system-running", check=False).stdout.strip()
         return told in {"running", "degraded"}
 
-    def run(self, *words, user="", check=True, environment=()):
-        """Run a command in it, as root or as a user, and return what it told."""
+    def enter(self, user="", environment=()):
+        """Return the words before a command in it, as root or as a user."""
         as_user = ("runuser", "-u", user, "--") if user else ()
         home = f"/home/{user}" if user else "/root"
-        inside = ("env", "-i", f"HOME={home}", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", *environment)
-        enter = ("nsenter", "-t", str(self._leader), "-m", "-u", "-i", "-n", "-p", "-r", "-w")
+        path = "PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+        inside = ("env", "-i", f"HOME={home}", path, *environment)
+        namespaces = ("-m", "-u", "-i", "-n", "-p", "-r", "-w")
+        return ("nsenter", "-t", str(self._leader), *namespaces, *as_user, *inside)
+
+    def run(self, *words, user="", check=True, environment=(), limit_s=120):
+        """Run a command in it, and return what it told."""
         told = subprocess.run(
-            [*enter, *as_user, *inside, *words],
+            [*self.enter(user, environment), *words],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             check=False,
-            timeout=120,
+            timeout=limit_s,
         )
         assert told.returncode == 0 or not check, (words, told.stdout, told.stderr)
         return told

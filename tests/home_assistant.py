@@ -7,6 +7,7 @@ presses the button that another file names.
 import fcntl
 import json
 import os
+import pwd
 import re
 import shutil
 import subprocess
@@ -78,7 +79,9 @@ ENTRY = {
 
 def python_313():
     """The path of a Python that Home Assistant runs on; or skip, in CI fail."""
-    asked = ["python3.13", *sorted(Path.home().glob(".pyenv/versions/3.13*/bin/python"))]
+    homes = {Path.home(), Path(pwd.getpwuid(os.geteuid()).pw_dir)}  # HOME may be another one
+    own = [path for home in homes for path in home.glob(".pyenv/versions/3.13*/bin/python")]
+    asked = ["python3.13", *sorted(own)]
     for each in filter(None, map(shutil.which, asked)):
         words = [each, "-c", "import sys; sys.exit(sys.version_info[:2] != (3, 13))"]
         if not subprocess.run(words, check=False, capture_output=True).returncode:
@@ -106,9 +109,10 @@ def installed():
 
 
 class HomeAssistant:
-    """One that runs, with some automations."""
+    """One that runs, with some automations. `before`: the words before its program."""
 
-    def __init__(self, broker_port, automations=()):
+    def __init__(self, broker_port, automations=(), before=()):
+        self._before = before
         self.folder = Path(tempfile.mkdtemp(prefix="home-assistant-"))
         data = {**ENTRY, "data": {"broker": "127.0.0.1", "port": broker_port, "protocol": "5"}}
         self._store("core.config_entries", {"entries": [data]}, minor_version=5)
@@ -134,7 +138,14 @@ class HomeAssistant:
         """Start it."""
         (self.folder / "states.json").unlink(missing_ok=True)
         with (self.folder / "out").open("ab") as out:
-            words = [installed(), "--config", self.folder, "--skip-pip", "--log-no-color"]
+            words = [
+                *self._before,
+                installed(),
+                "--config",
+                self.folder,
+                "--skip-pip",
+                "--log-no-color",
+            ]
             self.process = subprocess.Popen(words, stdout=out, stderr=out)
 
     def stop(self):

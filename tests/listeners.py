@@ -1,6 +1,7 @@
 """A server on the loopback that speaks as those who are told of runs."""
 
 import contextlib
+import ctypes
 import json
 import re
 import threading
@@ -16,7 +17,7 @@ class Listener:
     `/ping/UUID[/start|/fail|/log|/CODE]` as healthchecks.io, `/TOPIC` with POST as ntfy, `/api/push/TOKEN` as Uptime Kuma.
     """
 
-    def __init__(self):
+    def __init__(self, host="127.0.0.1", network=""):
         self.heard = []
         self.answer = 200
         self.token = ""
@@ -59,9 +60,9 @@ class Listener:
 
             do_GET = do_POST = hear  # noqa: N815 - the names of http.server
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = in_network(network, lambda: ThreadingHTTPServer((host, 0), Handler))
         self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self.url = f"http://{host}:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
 
@@ -77,6 +78,23 @@ class Listener:
 
     def paths(self, begins="/"):
         return [each["path"] for each in self.heard if each["path"].startswith(begins)]
+
+
+def in_network(path, make):
+    """Return what `make` makes in a network namespace (its file); "" is that of this process."""
+    made = []
+
+    def enter():
+        with open(path) as namespace:
+            assert ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), 0) == 0
+        made.append(make())
+
+    if not path:
+        return make()
+    thread = threading.Thread(target=enter)  # a namespace is of one thread alone
+    thread.start()
+    thread.join()
+    return made[0]
 
 
 @contextlib.contextmanager
