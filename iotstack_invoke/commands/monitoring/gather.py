@@ -86,7 +86,7 @@ def gather(
         _runs(environment),
         _newest_check(checks, rehearsed=True),
         next_backup(environment.host),
-        is_hourly=looks_hourly(environment.host),
+        is_hourly=bool(environment.settings.monitoring.mqtt) and looks_hourly(environment.host),
         machine=machine_mark(environment.host),
     )
     return facts, histories
