@@ -107,8 +107,11 @@ def listening():
 
 
 @contextlib.contextmanager
-def answering(content):
-    """Run a server that reads each request and answers these bytes, whatever it asks; yield its port."""
+def answering(content, asked=None):
+    """Run a server that reads each request and answers these bytes, whatever it asks; yield its port.
+
+    `asked` gets each request.
+    """
 
     class Handler(BaseRequestHandler):
         def handle(self):
@@ -119,6 +122,8 @@ def answering(content):
             length = re.search(rb"(?i)^content-length: (\d+)", head, re.MULTILINE)
             while length and len(body) < int(length[1]) and (more := self.request.recv(1 << 16)):
                 body += more
+            if asked is not None:
+                asked.append(read)
             self.request.sendall(content)
 
     with ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:

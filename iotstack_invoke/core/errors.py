@@ -19,6 +19,7 @@ IotstackError               1    it failed
 
 from __future__ import annotations
 
+import posixpath
 import signal
 from collections.abc import Iterable
 from enum import IntEnum
@@ -40,6 +41,15 @@ def ended(told: object) -> str:
     """Return a text, or the message of an error, with its full stop: many programs print none."""
     text = str(told)
     return text if text.endswith((".", "?", "!")) else f"{text}."
+
+
+def bug_in(error: BaseException) -> str:
+    """Return the kind of an unexpected error and where it arose: its text may quote a secret."""
+    trace = error.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    file = posixpath.basename(trace.tb_frame.f_code.co_filename) if trace else "?"
+    return f"{type(error).__name__} in {file}, line {trace.tb_lineno if trace else 0}"
 
 
 class IotstackError(Exception):

@@ -280,7 +280,7 @@ def _owned_here(path: str) -> Owned:
         found = os.lstat(path)
     except NOT_THERE:
         return Owned(path)
-    except PermissionError:
+    except OSError:  # a folder on the way may not be read, or is a link to itself
         return Owned(path, "?")
     listed = ""
     if hasattr(os, "listxattr"):  # missing on macOS

@@ -6,13 +6,16 @@ the server alone. An address may be a secret: it is never shown.
 
 from __future__ import annotations
 
+import base64
 import http.client
 import logging
+import re
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Mapping
 from email.header import Header
+from typing import Any
 
 from .. import __version__
 from ..core.dataclass import dataclass
@@ -74,8 +77,8 @@ def ping_end(row: NotifyConfig, event: RunEvent, run: str = "") -> None:
 
 
 def _ping(row: NotifyConfig, word: str, run: str, text: str) -> None:
-    parts = urllib.parse.urlsplit(row.url.read())
-    query = urllib.parse.parse_qsl(parts.query)
+    parts = _address(row)
+    query = urllib.parse.parse_qsl(parts.query, keep_blank_values=True)
     if KUMA in parts.path:
         if word == "start":
             return
@@ -99,7 +102,7 @@ def _by_ntfy(row: NotifyConfig, message: Message) -> None:
         "Tags": TAGS.get(message.occasion, "white_check_mark"),
         **({"Authorization": f"Bearer {token}"} if token else {}),
     }
-    _request(urllib.parse.urlsplit(row.url.read()), _cut(message.text), headers)
+    _request(_address(row), _cut(message.text), headers)
 
 
 def _by_apprise(row: NotifyConfig, message: Message) -> None:
@@ -122,29 +125,72 @@ def _by_apprise(row: NotifyConfig, message: Message) -> None:
 
 def _quotes(text: str, url: str) -> bool:
     """Return whether a text has a piece of an address that may be its secret."""
-    pieces = urllib.parse.unquote(url).replace(":", "/").replace("@", "/").replace("?", "/")
-    return any(len(each) > 3 and each in text for each in pieces.split("/"))  # noqa: PLR2004
+    pieces = re.split("[:@?/&=]", f"{url}/{urllib.parse.unquote(url)}")
+    return any(len(each) > 3 and each in text for each in pieces)  # noqa: PLR2004
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """Follows no redirect: urllib would turn a message into a question, and lose its text.
+
+    The page that a redirect leads to, such as a login, answers 200; and it would get the token.
+    """
+
+    def redirect_request(self, *_: Any, **__: Any) -> None:
+        """Return no request: the redirect is an error."""
+
+
+def _address(row: NotifyConfig) -> urllib.parse.SplitResult:
+    """Return the address of a row; raises StepFailed, which does not quote it."""
+    url = row.url.read()
+    try:
+        parts = urllib.parse.urlsplit(url)
+    except ValueError:  # it quotes the address
+        raise StepFailed("the address is not valid") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise StepFailed("the address must begin with https:// or http:// and a server")
+    return parts
+
+
+def _login(parts: urllib.parse.SplitResult) -> tuple[urllib.parse.SplitResult, dict[str, str]]:
+    """Return an address without its user and password, and the header with them, if any."""
+    login, is_given, server = parts.netloc.rpartition("@")
+    if not is_given:
+        return parts, {}
+    encoded = base64.b64encode(urllib.parse.unquote(login).encode()).decode()
+    return parts._replace(netloc=server), {"Authorization": f"Basic {encoded}"}
 
 
 def _request(
     parts: urllib.parse.SplitResult, body: bytes | None, headers: Mapping[str, str]
 ) -> None:
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise StepFailed("the address must begin with https:// or http:// and a server")
     agent = {"User-Agent": f"iotstack-invoke/{__version__}"}
+    parts, login = _login(parts)
     try:
-        request = urllib.request.Request(  # noqa: S310 - http or https, see above
-            parts.geturl(), data=body, headers={**agent, **headers}
+        request = urllib.request.Request(  # noqa: S310 - http or https, see _address
+            parts.geturl(), data=body, headers={**agent, **login, **headers}
         )
-        with urllib.request.urlopen(request, timeout=LIMIT_S) as answer:  # noqa: S310
+        with urllib.request.build_opener(_NoRedirect).open(request, timeout=LIMIT_S) as answer:
             answer.read(1)
     except urllib.error.HTTPError as error:
-        raise StepFailed(f"{parts.hostname} answered {error.code} ({error.reason})") from None
+        with error:
+            raise StepFailed(_refusal(parts, error)) from None
     except urllib.error.URLError as error:
         why = getattr(error.reason, "strerror", None) or error.reason
         raise StepFailed(f"{parts.hostname} cannot be reached: {why}") from None
+    except (UnicodeError, http.client.InvalidURL):
+        raise StepFailed(
+            f"the address at {parts.hostname} has a character that none may have"
+        ) from None
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise StepFailed(f"{parts.hostname} cannot be reached: {type(error).__name__}") from None
+
+
+def _refusal(parts: urllib.parse.SplitResult, error: urllib.error.HTTPError) -> str:
+    """Return what a server answered that is no success."""
+    told = f"{parts.hostname} answered {error.code} ({error.reason})"
+    if error.code // 100 != 3:  # noqa: PLR2004 - the redirects
+        return told
+    return f"{told}, a redirect, which is not followed: give the address that it leads to"
 
 
 def _cut(text: str) -> bytes:
@@ -156,9 +202,12 @@ def _cut(text: str) -> bytes:
 
 
 def _header(text: str) -> str:
-    """Return a text for a header of HTTP; ntfy decodes RFC 2047."""
-    line = " ".join(text.split())
-    return line if line.isascii() else Header(line, "utf-8").encode()
+    """Return a text for a header of HTTP, on one line; ntfy decodes RFC 2047.
+
+    nginx refuses a header that goes on in a second line.
+    """
+    line = "".join(filter(str.isprintable, " ".join(text.split())))
+    return line if line.isascii() else Header(line, "utf-8").encode(maxlinelen=0)
 
 
 def message_of(event: RunEvent, occasion: str) -> Message:

@@ -66,7 +66,7 @@ class RunEvent:
     @property
     def text(self) -> str:
         """The title, the messages, and how long it took; lines end without a newline."""
-        began = f"{self.began:%Y-%m-%d %H:%M}"
+        began = f"{self.began.astimezone():%Y-%m-%d %H:%M}"
         if self.exit_code == KILLED:
             return "\n".join((*self.messages, f"It began at {began}."))
         took = duration_text((self.ended - self.began).total_seconds())

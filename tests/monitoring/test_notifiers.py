@@ -149,6 +149,57 @@ def test_a_server_that_does_not_speak_http_is_told(answer):
         ping_end(row("ping", f"http://127.0.0.1:{port}/u"), event(0))
 
 
+@pytest.mark.parametrize("kind", ["ping", "ntfy", "kuma"])
+def test_a_redirect_is_a_failure(listener, kind):
+    """Python asks the other page, without the text, and takes a login page for success."""
+    there = f"HTTP/1.1 302 Found\r\nLocation: {listener.url}/login\r\nContent-Length: 0\r\n\r\n"
+    with answering(there.encode()) as port:
+        url = f"http://127.0.0.1:{port}/{'api/push/u' if kind == 'kuma' else 'u'}"
+        one = row("ntfy", url, token="tk_s3cr3t") if kind == "ntfy" else row("ping", url)
+        with pytest.raises(StepFailed, match="a redirect"):
+            send(one, BAD) if kind == "ntfy" else ping_end(one, event(0))
+    assert listener.heard == []
+
+
+@pytest.mark.parametrize("kind", ["ping", "ntfy"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://[s3cr3t/x",
+        "http://u:s3cr3t\u2100@127.0.0.1:1/x",
+        "http://127.0.0.1:s3cr3t/x",
+        "http://127.0.0.1:1/s3cr3t topic",
+        "http://127.0.0.1:1/s3cr3t\u00fc",
+    ],
+)
+def test_an_impossible_address_is_told_and_not_quoted(url, kind):
+    """Python's own errors quote it."""
+    with pytest.raises(StepFailed, match="the address") as told:
+        ping_end(row(kind, url), event(0)) if kind == "ping" else send(row(kind, url), BAD)
+    assert "s3cr3t" not in str(told.value)
+
+
+def test_a_user_and_a_password_in_an_address_are_a_login():
+    """As with curl; the name of the server is without them."""
+    asked = []
+    with answering(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", asked) as port:
+        send(row("ntfy", f"http://me:p%40ss@127.0.0.1:{port}/topic"), BAD)
+        ping_end(row("ping", f"http://me:p%40ss@127.0.0.1:{port}/ping?create"), event(0), RUN)
+    assert all(b"Authorization: Basic bWU6cEBzcw==" in each for each in asked)
+    assert all(f"Host: 127.0.0.1:{port}\r\n".encode() in each for each in asked)
+    assert f"POST /ping/0?create=&rid={RUN} ".encode() in asked[1]
+
+
+def test_a_long_title_is_one_line():
+    """A header that goes on in a second line is refused by nginx with 400."""
+    asked = []
+    with answering(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", asked) as port:
+        send(row("ntfy", f"http://127.0.0.1:{port}/u"), Message("failure", "ü \x1b\x00" * 90, "x"))
+    head = asked[0].partition(b"\r\n\r\n")[0]
+    assert all(b": " in each for each in head.split(b"\r\n")[1:])
+    assert b"\n " not in head
+
+
 def test_an_address_from_a_file_is_never_another_scheme(tmp_path):
     """`file:///etc/passwd` would be read by urllib."""
     (tmp_path / "url").write_text(f"file://{tmp_path}/url\n")

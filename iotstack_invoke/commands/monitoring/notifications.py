@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from functools import partial
 
 from ...backups.manifest import read_utc, utc_text
-from ...core.errors import IotstackError, StepFailed, ended
+from ...core.errors import IotstackError, StepFailed, bug_in, ended
 from ...hosts.local import run_parallel
 from ...monitoring.notifiers import LIMIT_S, Message, message_of, ping_end, ping_start, send
 from ...monitoring.run_event import KILLED, Outcome, RunEvent
@@ -157,8 +157,22 @@ def _same(message: Message, _occasion: str) -> Message:
 
 def _sent(sends: Mapping[str, Callable[[], None]]) -> Mapping[str, str]:
     """Send all at once; return the troubles by name, '' for none."""
-    done = run_parallel(sends, LIMIT_S) if sends else {}
+    safe = {name: partial(_told, each) for name, each in sends.items()}
+    done = run_parallel(safe, LIMIT_S) if safe else {}
     return {
         name: f"[[notify]] {name} was not notified: {ended(trouble)}" if trouble else ""
         for name, trouble in done.items()
     }
+
+
+def _told(send: Callable[[], None]) -> None:
+    """Send one; raises StepFailed, also for a bug: it must not keep others from being told.
+
+    What a library says may quote an address.
+    """
+    try:
+        send()
+    except IotstackError:
+        raise
+    except Exception as error:
+        raise StepFailed(f"{bug_in(error)}. This is a bug: please report it.") from error

@@ -16,7 +16,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from ...backups.manifest import utc_text
-from ...core.errors import ExitCode, Interrupted, IotstackError
+from ...core.errors import ExitCode, Interrupted, IotstackError, bug_in
 from ...core.stack_folders import BACKUPS
 from ...core.units import read_duration
 from ...monitoring.notifiers import LIMIT_S
@@ -69,7 +69,7 @@ class WatchedRun:
             self._report.warn(str(error))
         except Exception as error:  # noqa: BLE001 - a bug here must not fail a good backup
             self._report.warn(
-                f"No notification about this run could be sent: {error!r}. This is a bug: "
+                f"No notification about this run could be sent: {bug_in(error)}. This is a bug: "
                 "please report it."
             )
 
@@ -86,7 +86,8 @@ class WatchedRun:
         messages = shortened(tuple(self._report.troubles))
         record = replace(self._record, ended_utc=ended_utc, code=code, messages=messages)
         self._write(record)
-        self._starting.join(LIMIT_S)
+        if self._starting.ident:
+            self._starting.join(LIMIT_S)
         if code in SEEN_AT_ONCE and sys.stdin.isatty():
             self._notifications.ping_end(record.event, self._run)  # the start was pinged
             return
@@ -108,6 +109,7 @@ class WatchedRun:
                 self._records.write(self._key, record)
 
     def _notify_start(self) -> None:
-        if self._killed:
-            self._notifications.notify_run(self._killed.event, key=self._key)
-        self._notifications.notify_start(self._record.task, self._run)
+        with contextlib.suppress(Interrupted), self._harmless():
+            if self._killed:
+                self._notifications.notify_run(self._killed.event, key=self._key)
+            self._notifications.notify_start(self._record.task, self._run)

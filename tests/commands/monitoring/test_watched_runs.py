@@ -241,3 +241,48 @@ def test_what_a_person_sees_at_once_is_no_message(watched, listener):
     assert code in SEEN_AT_ONCE
     assert titles(listener) == []
     assert pings(listener) == ["start", str(code)]
+
+
+BUG = """class LogCapture:
+    def __init__(self, **_): pass
+    def __enter__(self): return self
+    def __exit__(self, *_): pass
+    def getvalue(self): return ""
+class NotifyType: FAILURE = WARNING = SUCCESS = ""
+class Apprise:
+    def add(self, url): self.url = url; return True
+    def notify(self, **_): raise RuntimeError(self.url)
+"""
+
+
+def test_a_bug_of_a_notifier_costs_nothing_else(watched, listener, tmp_path):
+    """The others are told, the exit code stays, and the text of the error, with the address, is not shown."""
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib/apprise.py").write_text(BUG)
+    watched.environment["PYTHONPATH"] = str(tmp_path / "lib")
+    row = '[[notify]]\nname = "mail"\nkind = "apprise"\nurl = "mailto://s3cr3t"\non = ["always"]\n'
+    with watched.settings.open("a") as stream:
+        stream.write(row)
+    watched.run("backup")
+    path = state(watched) / "runs/backup.json"
+    told = json.loads(path.read_text())
+    path.write_text(json.dumps({**told, "code": None, "ended_utc": "", "process": "1 1 x"}))
+    done = watched.run("backup")
+    assert done.returncode == 0
+    assert "[[notify]] mail was not notified: RuntimeError in apprise.py, line " in done.stderr
+    assert "s3cr3t" not in done.stderr + done.stdout
+    assert len(titles(listener)) == 2
+    assert pings(listener)[-1] == "0"
+
+
+def test_a_state_folder_that_cannot_be_read_silences_nobody(watched, listener):
+    """As a link to itself: the run is not recorded, and told all the same."""
+    folder = Path(watched.environment["HOME"], ".local/state")
+    folder.mkdir(parents=True)
+    (folder / "iotstack").symlink_to("iotstack")
+    (watched.folder / "docker-compose.yml").unlink()
+    done = watched.run("backup")
+    assert done.returncode not in (0, 3)
+    assert "bug" not in done.stderr
+    assert len(titles(listener)) == 1
+    assert pings(listener) == ["start", str(done.returncode)]
