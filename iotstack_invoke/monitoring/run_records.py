@@ -22,6 +22,11 @@ MOST_BYTES = 1 << 20
 MOST_MESSAGES = 20
 MOST_CHARACTERS = 1_000
 """Of a message that is kept or sent."""
+SECOND = "second/"
+"""The beginning of the key of a run that found another one of its task active.
+
+It is in a folder of its own: the last run of the task is the other one.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +43,26 @@ class RunRecord:
     messages: tuple[str, ...] = ()
     invocation: str = ""
     """systemd's id of this start of its unit; '' if systemd did not start it."""
+    is_told: bool = False
+    """People know how it ended, or need not know."""
 
     @property
     def is_running(self) -> bool:
-        """Whether its process still lives on this machine."""
+        """Whether it has no end yet, and its process still lives on this machine."""
+        return self.code is None and self._has_process
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether it is over, and can no longer tell people how it ended: another run must.
+
+        It was killed, perhaps while it told them, or it could reach none of them.
+        """
+        return (self.code is None or not self.is_told) and not self._has_process
+
+    @property
+    def _has_process(self) -> bool:
         pid = self.process.partition(" ")[0]
-        return self.code is None and pid.isdigit() and process_mark(int(pid)) == self.process
+        return pid.isdigit() and process_mark(int(pid)) == self.process
 
     @property
     def event(self) -> RunEvent:
@@ -127,5 +146,6 @@ def _read(content: dict[str, object]) -> RunRecord:
     read_utc(str(words["began_utc"]))
     if words["ended_utc"]:
         read_utc(str(words["ended_utc"]))
-    told = shortened(tuple(map(str, messages)))
-    return RunRecord(**words, code=code, messages=told)  # type: ignore[arg-type]
+    lines = shortened(tuple(map(str, messages)))
+    is_told = content.get("is_told", code is not None) is True  # an earlier version told at once
+    return RunRecord(**words, code=code, messages=lines, is_told=is_told)  # type: ignore[arg-type]

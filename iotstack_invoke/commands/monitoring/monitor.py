@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from ...core.errors import ExitCode, Interrupted, IotstackError, ended
 from ...core.units import read_duration
@@ -16,10 +17,12 @@ from ...monitoring.troubles import PROBLEM
 from ...reporting.report import Report
 from ...settings.model import Settings
 from .gather import observe
-from .notifications import Notifications, notify_killed
+from .notifications import Notifications, notify_silent
 
 MAX_AGE = "26h"
 """The age of the newest good backup from which it is overdue: a day, and some hours to spare."""
+MONITOR = "monitor"
+"""The task that its unit names if it fails."""
 UNSAID = ("size ",)
 """The beginnings of keys whose end is not told: an odd size is usual after some days."""
 
@@ -40,8 +43,11 @@ def monitor(
     """
     limit = read_duration(max_age)
     for key, _ in RunRecords(settings.stack.folder).all():
-        notify_killed(settings, key, report)
+        notify_silent(settings, key, report)
     problems = tuple(look(settings, limit, report, look_at_vaults=look_at_vaults))
+    now = datetime.now(UTC)
+    looked = RunEvent(MONITOR, socket.gethostname(), now, now, ExitCode.GOOD)
+    Notifications(settings, report).notify_run(looked)  # ends the report of its unit, if it failed
     if as_json:
         report.write_json([{**asdict(each), "title": each.title} for each in problems])
     return ExitCode.WARNINGS if problems else ExitCode.GOOD

@@ -8,13 +8,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
+from typing import NamedTuple
 
 from ...backups.manifest import read_utc, utc_text
 from ...core.errors import IotstackError, StepFailed, bug_in, ended
 from ...hosts.local import run_parallel
 from ...monitoring.notifiers import LIMIT_S, Message, message_of, ping_end, ping_start, send
 from ...monitoring.run_event import KILLED, Outcome, RunEvent
-from ...monitoring.run_records import RunRecords
+from ...monitoring.run_records import SECOND, RunRecord, RunRecords
 from ...monitoring.stack_facts import Problem
 from ...monitoring.troubles import TroubleFile, judge
 from ...reporting.report import Report
@@ -26,6 +27,15 @@ OCCASIONS: Mapping[Outcome, str] = {
     Outcome.WARNINGS: "warning",
     Outcome.FAILED: "failure",
 }
+
+
+class _Known(NamedTuple):
+    """What people know of a trouble."""
+
+    is_new: bool
+    """They did not know it before."""
+    is_done: bool
+    """One of them was told, or nobody wants to be."""
 
 
 class Notifications:
@@ -47,17 +57,31 @@ class Notifications:
         pings = [row for row in self._rows if row.kind == "ping" and event.task in row.tasks]
         self._deliver({row.name: partial(ping_end, row, event, run) for row in pings})
 
-    def notify_run(self, event: RunEvent, run: str = "", *, key: str = "") -> None:
-        """Tell monitors and people how a run ended. `key` tells runs of several hosts apart."""
+    def notify_run(self, event: RunEvent, run: str = "", *, key: str = "") -> bool:
+        """Tell monitors and people how a run ended; return whether people need not be told again.
+
+        `key` tells runs of several hosts apart.
+        """
         self.ping_end(event, run)
-        people = [row for row in self._people if event.task in row.tasks]
-        self._notify_once(
-            key or event.task,
+        return self._notify_people(event, key or event.task)
+
+    def notify_silent(self, record: RunRecord, key: str) -> bool:
+        """Tell how an earlier run ended that could not; return as notify_run does.
+
+        Monitors are told if it was killed: otherwise they know it, or they miss its ping.
+        """
+        if record.code is None:
+            self.ping_end(record.event, "")
+        return self._notify_people(record.event, key)
+
+    def _notify_people(self, event: RunEvent, key: str) -> bool:
+        return self._notify_once(
+            key,
             OCCASIONS[event.outcome],
             "\n".join(event.messages) or event.title,
-            people,
+            [row for row in self._people if event.task in row.tasks],
             lambda occasion: message_of(event, occasion),
-        )
+        ).is_done
 
     def notify_problem(self, problem: Problem, host: str) -> bool:
         """Tell of something that is wrong without a run; return whether it was unknown."""
@@ -70,7 +94,7 @@ class Notifications:
             problem.title,
             people,
             lambda occasion: Message(occasion, title, problem.text),
-        )
+        ).is_new
 
     def notify_over(
         self, still: frozenset[str], begins: str, host: str, *, unsaid: tuple[str, ...]
@@ -111,11 +135,10 @@ class Notifications:
         text: str,
         people: list[NotifyConfig],
         message: Callable[[str], Message],
-    ) -> bool:
+    ) -> _Known:
         """Tell people if they do not know it yet, those with always in any case.
 
-        Return whether it was unknown. `message` is given the occasion. If none could be sent, it
-        stays unknown.
+        `message` is given the occasion. If none could be sent, it stays unknown.
         """
         with contextlib.ExitStack() as held:
             with contextlib.suppress(IotstackError):  # a full disk: twice, not never
@@ -125,10 +148,11 @@ class Notifications:
             about = told or occasion or "always"
             wanting = [row for row in people if "always" in row.on or told in row.on]
             sends = {row.name: partial(send, row, message(about)) for row in wanting}
-            if self._deliver(sends) or not wanting:
+            is_done = not wanting or self._deliver(sends)
+            if is_done:
                 with contextlib.suppress(StepFailed):
                     self._file.write(troubles)
-        return bool(told)
+        return _Known(bool(told), is_done)
 
     def _deliver(self, sends: Mapping[str, Callable[[], None]]) -> bool:
         """Return whether one was sent; each trouble is a warning."""
@@ -138,16 +162,18 @@ class Notifications:
         return not all(troubles.values())
 
 
-def notify_killed(settings: Settings, key: str, report: Report, why: str = "") -> bool:
-    """Report a run that was killed, and record that it is over; return whether there was one."""
+def notify_silent(settings: Settings, key: str, report: Report, why: str = "") -> bool:
+    """Report a run that could not do so itself, and record that; return whether there was one."""
     records = RunRecords(settings.stack.folder)
     last = records.last(key)
-    if last is None or last.code is not None or last.is_running:
+    if last is None or not last.is_silent:
         return False
     last = replace(last, messages=tuple(filter(None, (*last.messages, why))))
-    Notifications(settings, report).notify_run(last.event, key=key)
+    is_told = Notifications(settings, report).notify_silent(last, key.removeprefix(SECOND))
+    if last.code is None:
+        last = replace(last, ended_utc=utc_text(datetime.now(UTC)), code=KILLED)
     with contextlib.suppress(IotstackError):
-        records.write(key, replace(last, ended_utc=utc_text(datetime.now(UTC)), code=KILLED))
+        records.write(key, replace(last, is_told=is_told))
     return True
 
 

@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 
 from ...core.errors import ExitCode, UsageError
 from ...monitoring.run_event import RunEvent
-from ...monitoring.run_records import RunRecords
+from ...monitoring.run_records import SECOND, RunRecords
 from ...reporting.report import Report
 from ...settings.model import Settings
 from ..setup.units import task_of
-from .notifications import Notifications, notify_killed
+from .notifications import Notifications, notify_silent
 
 
 def test_notifiers(settings: Settings, report: Report) -> int:
@@ -41,12 +41,14 @@ def notify_unit(settings: Settings, unit: str, report: Report) -> int:
     result = os.environ.get("MONITOR_SERVICE_RESULT", "")
     ended = f"{result} {os.environ.get('MONITOR_EXIT_STATUS', '')}".strip()
     by_systemd = f"systemd: {ended}." if ended else ""
-    last = RunRecords(settings.stack.folder).last(task)
-    is_its_run = last is not None and given in ("", last.invocation)
-    if is_its_run and notify_killed(settings, task, report, by_systemd):
-        return ExitCode.GOOD
-    if is_its_run and last and last.code:  # it ended, and reported how
-        return ExitCode.GOOD
+    for key in (task, f"{SECOND}{task}"):
+        last = RunRecords(settings.stack.folder).last(key)
+        if last is None or given not in ("", last.invocation):
+            continue
+        if notify_silent(settings, key, report, by_systemd):
+            return ExitCode.GOOD
+        if last.is_told and (last.code or given):  # it ended, and reported how
+            return ExitCode.GOOD
     now = datetime.now(UTC)
     why = f"{unit} failed before it began its work. See why: journalctl -u {unit} -n 50"
     messages = tuple(filter(None, (why, by_systemd)))

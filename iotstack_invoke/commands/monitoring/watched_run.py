@@ -20,7 +20,14 @@ from ...core.errors import ExitCode, Interrupted, IotstackError, bug_in
 from ...core.stack_folders import BACKUPS
 from ...core.units import read_duration
 from ...monitoring.notifiers import LIMIT_S
-from ...monitoring.run_records import RunRecord, RunRecords, begun, key_of, shortened
+from ...monitoring.run_records import (
+    SECOND,
+    RunRecord,
+    RunRecords,
+    begun,
+    key_of,
+    shortened,
+)
 from ...reporting.report import Report
 from ...settings.model import Settings
 from .notifications import Notifications
@@ -38,18 +45,17 @@ class WatchedRun:
     def __init__(self, settings: Settings, task: str, host: str, report: Report) -> None:
         self._settings = settings
         self._report = report
-        self._key = key_of(task, host)
+        self._key = self._record_key = key_of(task, host)
         self._records = RunRecords(settings.stack.folder)
         self._record = begun(task, host or socket.gethostname())
         self._notifications = Notifications(settings, report)
         self._run = str(uuid.uuid4())
         self._starting = threading.Thread(target=self._notify_start, daemon=True)
-        self._is_second = False
-        """Another run of this task is active, whose record it must not replace."""
-        self._killed: RunRecord | None = None
+        self._earlier: RunRecord | None = None
+        """The run before, if nobody was told how it ended."""
 
     def begin(self) -> None:
-        """Tell of an earlier run that was killed, and that this one begins."""
+        """Tell of an earlier run that could not, and that this one begins."""
         with self._harmless():
             self._begin()
 
@@ -75,9 +81,10 @@ class WatchedRun:
 
     def _begin(self) -> None:
         earlier = self._records.last(self._key)
-        if earlier and earlier.code is None:
-            self._is_second = earlier.is_running
-            self._killed = None if earlier.is_running else earlier
+        if earlier and earlier.is_running:  # it must not be replaced
+            self._record_key = f"{SECOND}{self._key}"
+        elif earlier and earlier.is_silent:
+            self._earlier = earlier
         self._write(self._record)
         self._starting.start()  # a server that does not answer must not delay the run
 
@@ -90,8 +97,10 @@ class WatchedRun:
             self._starting.join(LIMIT_S)
         if code in SEEN_AT_ONCE and sys.stdin.isatty():
             self._notifications.ping_end(record.event, self._run)  # the start was pinged
+            self._write(replace(record, is_told=True))
             return
-        self._notifications.notify_run(record.event, self._run, key=self._key)
+        if self._notifications.notify_run(record.event, self._run, key=self._key):
+            self._write(replace(record, is_told=True))
         self._look()
 
     def _look(self) -> None:
@@ -104,12 +113,11 @@ class WatchedRun:
         look(self._settings, read_duration(MAX_AGE), self._report, look_at_vaults=True)
 
     def _write(self, record: RunRecord) -> None:
-        if not self._is_second:
-            with contextlib.suppress(IotstackError):  # a full disk: the run itself tells of it
-                self._records.write(self._key, record)
+        with contextlib.suppress(IotstackError):  # a full disk: the run itself tells of it
+            self._records.write(self._record_key, record)
 
     def _notify_start(self) -> None:
         with contextlib.suppress(Interrupted), self._harmless():
-            if self._killed:
-                self._notifications.notify_run(self._killed.event, key=self._key)
+            if self._earlier:
+                self._notifications.notify_silent(self._earlier, self._key)
             self._notifications.notify_start(self._record.task, self._run)

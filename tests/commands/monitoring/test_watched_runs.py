@@ -3,10 +3,12 @@
 import json
 import os
 import signal
+import socket
 import time
 from pathlib import Path
 
 import pytest
+from contexts import until
 from listeners import listening
 from person import Person
 
@@ -286,3 +288,69 @@ def test_a_state_folder_that_cannot_be_read_silences_nobody(watched, listener):
     assert "bug" not in done.stderr
     assert len(titles(listener)) == 1
     assert pings(listener) == ["start", str(done.returncode)]
+
+
+@pytest.mark.parametrize(
+    "line", ["notify --unit iotstack-backup.service", "monitor", "backup --runtag next"]
+)
+def test_a_run_that_is_killed_while_it_tells_people_is_told(watched, listener, line):
+    """It failed, and its record says so; the unit of systemd, or the next run, tells it in its place, once."""
+    watched.run("backup")
+    path, text = state(watched) / "runs/backup.json", watched.settings.read_text()
+    (watched.folder / "docker-compose.yml").rename(watched.folder / "away.yml")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent_url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        watched.settings.write_text(text.replace(f"{listener.url}/phone", silent_url))
+        run = watched.start("backup", start_new_session=True)
+        until(lambda: json.loads(path.read_text())["code"])
+        os.killpg(run.pid, signal.SIGKILL)
+        run.communicate()
+    watched.settings.write_text(text)
+    (watched.folder / "away.yml").rename(watched.folder / "docker-compose.yml")
+    watched.run(line)
+    watched.run("monitor")
+    assert titles(listener)[0].endswith("was refused before anything was changed")
+    assert len(titles(listener)) == 1 + ("next" in line)
+
+
+def test_what_could_not_be_sent_is_sent_by_the_hourly_look(watched, listener):
+    """The network was down at night, and the next backup comes a day later."""
+    watched.run("backup")
+    (watched.folder / "docker-compose.yml").rename(watched.folder / "away.yml")
+    listener.answer = 503
+    watched.run("backup --runtag one")
+    listener.answer = 200
+    listener.heard.clear()
+    watched.run("monitor")
+    watched.run("monitor")
+    assert len(titles(listener)) == 1
+    assert pings(listener) == []
+
+
+def test_a_run_that_found_another_one_is_told_once(watched, listener):
+    """By itself; its unit of systemd, which failed, has nothing to add."""
+    watched.run("backup")
+    path = state(watched) / "runs/backup.json"
+    told = json.loads(path.read_text())
+    active = {**told, "code": None, "ended_utc": "", "process": process_mark(os.getpid())}
+    path.write_text(json.dumps(active))
+    watched.environment["INVOCATION_ID"] = "mine"
+    (watched.folder / "docker-compose.yml").unlink()
+    watched.run("backup")
+    before = titles(listener)
+    assert len(before) == 1
+    watched.environment["MONITOR_INVOCATION_ID"] = "mine"
+    assert watched.run("notify --unit iotstack-backup.service").returncode == 0
+    assert titles(listener) == before
+    assert json.loads(path.read_text()) == active
+
+
+def test_a_look_that_failed_is_over_with_the_next(watched, listener):
+    """Its unit told it; another failure is told again, however soon it comes."""
+    watched.run("backup")
+    for _ in range(2):
+        watched.run("notify --unit iotstack-monitor.service")
+        assert watched.run("monitor").returncode == 0
+    host = os.uname().nodename
+    told = [f"monitor of {host} failed", f"monitor of {host} is good again"]
+    assert titles(listener) == told * 2
