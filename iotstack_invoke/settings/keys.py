@@ -449,3 +449,7 @@ TOP = ("stack", "influxdb", "vaults", "hosts", "services", "hooks", "notify", "m
 ROWS = ("vaults", "hosts", "services", "notify")
 """Those that may be given any number of times, each in double brackets."""
 SINGLE = tuple(name for name in TOP if name not in ROWS)
+PLAIN_KEYS = frozenset(
+    name for table in TABLES.values() for name, key in table.items() if not key.secret
+) - {"run", *(f"{name}_command" for name in SECRETS)}
+"""The keys whose values a message may quote."""

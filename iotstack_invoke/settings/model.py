@@ -30,7 +30,7 @@ from ..services.known import (
     read_row,
     read_table,
 )
-from .keys import BY_HOST
+from .keys import BY_HOST, PLAIN_KEYS
 from .monitoring import NOTHING, Monitoring, read_monitoring
 from .validation import (
     KEEP_FIVE,
@@ -336,7 +336,8 @@ _SETTING = re.compile(r"\s*([\w.-]+)\s*=\s*(\S.*?)\s*")
 def _line_hint(content: bytes, error: str) -> str:
     """Return the line of an error, if it is a setting, and advice for common mistakes.
 
-    A value of several words is omitted: it may be a command with a secret.
+    A value of several words is omitted, since it may be a command with a secret; so is that of a
+    key that is not known to hold none.
     """
     found, unclosed = _AT_LINE.search(error), " Is a closing quote missing?"
     if not found:
@@ -349,7 +350,8 @@ def _line_hint(content: bytes, error: str) -> str:
         return ""
     key, value = setting.groups()
     text = value.strip(f"{_CURLY}'\"")
-    shown = text and not text.split()[1:]
+    is_plain = key.rpartition(".")[2] in PLAIN_KEYS
+    shown = is_plain and text and not text.split()[1:]
     told = f" Line {found[1]}: {key} = {value if shown else '…'}"
     if value[0].isalpha() or value[0] in f"/~{_CURLY}":
         straight = f'{key} = "{text}"' if shown else f'{key} = "…"'

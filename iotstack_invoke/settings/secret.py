@@ -10,9 +10,12 @@ from typing import Any
 
 from ..core.dataclass import dataclass
 from ..core.errors import StepFailed, ended
+from ..hosts.local import opened, within
 
 LIMIT_S = 10.0
-"""How long the program of a secret may take: a password manager that is locked asks forever."""
+"""How long a secret may take: a password manager that is locked asks forever."""
+MOST_CHARACTERS = 10_000
+"""Of a secret."""
 CREDENTIALS = "CREDENTIALS_DIRECTORY"
 """The variable with the folder of systemd's credentials: systemd.exec(5), LoadCredential=."""
 
@@ -37,9 +40,12 @@ class Secret:
         if not self.file:
             return self.text
         path = self._path()
+        return within(LIMIT_S, f"{self.name}: {path}", lambda: self._first_line(path))
+
+    def _first_line(self, path: str) -> str:
         try:
-            with open(path, encoding="utf-8") as stream:
-                return self._checked(stream.readline().strip(), path)
+            with open(path, encoding="utf-8", opener=opened) as stream:
+                return self._checked(stream.readline(MOST_CHARACTERS).strip(), path)
         except UnicodeDecodeError:
             raise StepFailed(f"{self.name}: {path} is not a text.") from None
         except OSError as error:
@@ -51,8 +57,8 @@ class Secret:
         folder = os.environ.get(CREDENTIALS, "")
         if "/" not in self.file and not folder:
             raise StepFailed(
-                f"{self.name}: {self.file} is a credential of systemd, and this run has none. "
-                "Give a path that begins with / or ~ instead."
+                f"{self.name}: its file is a credential of systemd, and this run has none. Give a "
+                "path that begins with / or ~ instead."
             )
         return os.path.join(folder, os.path.expanduser(self.file))
 

@@ -28,7 +28,18 @@ from ..services.known import (
     row_conflicts,
     row_mistakes,
 )
-from .keys import MOST_PORT, MOST_SECONDS, ROWS, SINGLE, SSH, TABLES, TOP, VAULT_KINDS, Key
+from .keys import (
+    MOST_PORT,
+    MOST_SECONDS,
+    PLAIN_KEYS,
+    ROWS,
+    SINGLE,
+    SSH,
+    TABLES,
+    TOP,
+    VAULT_KINDS,
+    Key,
+)
 
 ANY_NAME = "\0" * 3
 """A name that only a pattern for all names matches."""
@@ -147,7 +158,7 @@ def _wrong(where: str, entry: Mapping[str, Any], keys: Mapping[str, Key]) -> lis
         kind = keys[key].type if key in keys else object
         if not _fits(value, kind):
             first = kind[0] if isinstance(kind, tuple) else kind
-            shown = "" if key in keys and keys[key].secret else f" = {value!r}"
+            shown = f" = {value!r}" if key in PLAIN_KEYS else ""
             found.append(f"{where}: {key}{shown} must be {_WORDS[first]}")
     return found
 
@@ -561,6 +572,8 @@ def _secret_mistakes(
         yield f"{where}: give one of {', '.join(given)}"
     elif needed and not given:
         yield f"{where}: one of {', '.join(keys)} is missing"
+    if "://" in entry.get(keys[1], ""):
+        yield f"{where}: {keys[1]} is an address: it must be the file that has the {name}"
     words = entry.get(keys[2], ["any"])
     if not (words and all(isinstance(word, str) and word for word in words)):
         yield f"{where}: {keys[2]} must be a list of words that begins with the program"

@@ -1233,6 +1233,10 @@ def test_a_header_with_more_on_its_line_is_told(tmp_path, between):
         ),
         ('before = "curl -u me:secret x', "Line 2: before = …"),
         ("keep = 1x", "Line 2: keep = 1x"),
+        ("url = https://x/secret", 'Line 2: url = …. Use straight quotes for text: url = "…"'),
+        ('password = "secret', "Line 2: password = …. Is a closing quote missing?"),
+        ('mqtt.password = "1"\nmqtt.password = "secret"', "Line 3: mqtt.password = …"),
+        ("paswort = secret", "Line 2: paswort = …"),
     ],
 )
 def test_the_line_of_a_slip_is_told(tmp_path, line, told):

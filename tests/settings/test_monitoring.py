@@ -1,5 +1,6 @@
 """The tables notify, mqtt and metrics, and the secrets in them."""
 
+import os
 from datetime import timedelta
 
 import pytest
@@ -57,6 +58,8 @@ def test_the_tables_alone_have_defaults():
         ({"on": [5]}, "[[notify]] 'hc': on = 5 must be"),
         ({"kind": "mail"}, "[[notify]] 'hc': kind = 'mail' must be 'ping', 'ntfy' or 'apprise'"),
         ({"url": None, "url_command": []}, "[[notify]] 'hc': url_command must be a list of words"),
+        ({"url": None, "url_command": "echo tk"}, "url_command must be a list"),
+        ({"url": None, "url_file": PING["url"]}, "[[notify]] 'hc': url_file is an address"),
     ],
 )
 def test_a_wrong_row_is_told_without_its_secret(row, told):
@@ -111,7 +114,7 @@ def test_a_secret_is_the_first_line_of_its_file(tmp_path, monkeypatch):
     (tmp_path / "token").write_text("tk_1\nmore\n")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert Secret("t", file="~/token").read() == "tk_1"
-    with pytest.raises(StepFailed, match="token is a credential of systemd, and this run has"):
+    with pytest.raises(StepFailed, match="its file is a credential of systemd, and this run has"):
         Secret("t", file="token").read()
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
     assert Secret("t", file="token").read() == "tk_1"
@@ -122,11 +125,13 @@ def test_a_secret_that_cannot_be_had_is_told_without_it(tmp_path, monkeypatch):
     """The reason names the key, the file or the program: nothing that the program printed."""
     (tmp_path / "empty").write_text("\n")
     (tmp_path / "bytes").write_bytes(b"\xff\xfe")
+    os.mkfifo(tmp_path / "pipe")
     monkeypatch.setattr("iotstack_invoke.settings.secret.LIMIT_S", 0.2)
     for secret, told in (
         (Secret("t", file=f"{tmp_path}/gone"), "No such file"),
         (Secret("t", file=f"{tmp_path}/empty"), "is empty"),
         (Secret("t", file=f"{tmp_path}/bytes"), "is not a text"),
+        (Secret("t", file=f"{tmp_path}/pipe"), "is not a regular file"),
         (Secret("t", command=("sh", "-c", "echo s3cret; exit 3")), "ended with exit code 3"),
         (Secret("t", command=("sh", "-c", "echo s3cret; exec sleep 9")), "did not end within"),
         (Secret("t", command=("no-such-program",)), "cannot run no-such-program"),
