@@ -8,12 +8,13 @@ from collections.abc import Iterable
 from invoke import Context, Exit, task
 from invoke.main import program as inv
 
-from iotstack_invoke.cli.program import IotstackProgram, tell_stops
+from iotstack_invoke.cli.program import IotstackProgram, open_streams, tell_stops
 from iotstack_invoke.cli.tasks_and_flags import namespace
 
 IN_ORDER = "--no-loadscope-reorder"
 """Start the slow files first, in the order of collection; short ones fill the gaps at the end."""
 HERE = os.path.dirname(os.path.abspath(__file__))
+open_streams()
 tell_stops()
 inv.__class__ = IotstackProgram  # reports a wrong command line as `iotstack` does
 namespace.configure({"iotstack": {"checkout": HERE}})

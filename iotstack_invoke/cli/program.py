@@ -75,7 +75,7 @@ class IotstackProgram(Program):
         try:
             self._or_usage(super().parse_tasks)
         except _HelpAsked as asked:
-            with _until_enough():
+            with _until_enough(), _printing():
                 self.print_task_help(str(asked))
                 raise Exit from None
 
@@ -104,7 +104,7 @@ class IotstackProgram(Program):
         task = self.args.list.value
         if isinstance(task, str):  # Invoke would list a namespace, and there is none
             _end_usage(f"--list {task}: this task has no subtasks. Its options: inv --help {task}")
-        with _until_enough():
+        with _until_enough(), _printing():
             self._or_usage(super().parse_cleanup)
 
     def print_version(self) -> None:
@@ -115,7 +115,7 @@ class IotstackProgram(Program):
 
     def no_tasks_given(self) -> None:
         """List the tasks if none is given."""
-        with _until_enough():
+        with _until_enough(), _printing():
             self.list_tasks()
             raise Exit
 
@@ -346,8 +346,23 @@ def _let_stops_pass() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
+def open_streams() -> None:
+    """Open each standard stream that was closed, as by `2>&-`; a write to it fails then.
+
+    Otherwise the next file that is opened would have its number, and get what is printed.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, os.O_RDONLY)
+            if descriptor != number:
+                os.dup2(descriptor, number)
+                os.close(descriptor)
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115
+
+
 def main() -> None:
     """Run the command line."""
+    open_streams()
     tell_stops()
     with _until_enough():
         program.run()
@@ -360,7 +375,26 @@ def _until_enough() -> Iterator[None]:
         try:
             yield
         finally:
-            sys.stdout.flush()
+            with _printing():
+                sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _pass_over_output()
         sys.exit(128 + signal.SIGPIPE)
+
+
+@contextlib.contextmanager
+def _printing() -> Iterator[None]:
+    """Exit if the block, which only prints, cannot: as into a full disk."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _pass_over_output()
+        with contextlib.suppress(OSError):
+            sys.stderr.write(f"Cannot write the output: {error.strerror}.\n")
+        sys.exit(int(ExitCode.FAILED))
+
+
+def _pass_over_output() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

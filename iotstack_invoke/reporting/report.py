@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from operator import add
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from ..core.errors import StepFailed
 from .log_handler import (
@@ -188,10 +188,13 @@ class Report:
 
     def _print(self, text: str, level: int, style: str | None) -> None:
         """Print a message to stderr, for the journal with its level."""
-        if is_journal(sys.stderr):
-            sys.stderr.write(f"{for_journal(_visible(self._repeating(text)), level)}\n")
-        else:
-            self._line(text, style or _STYLE_OF_LEVEL.get(level))
+        try:
+            if is_journal(sys.stderr):
+                sys.stderr.write(f"{for_journal(_visible(self._repeating(text)), level)}\n")
+            else:
+                self._line(text, style or _STYLE_OF_LEVEL.get(level))
+        except OSError:  # a full disk behind `2>`: the run matters more than what it says
+            self._pass_over(sys.stderr)
 
     def _line(self, text: str, style: str | None = None, *, error: bool = True) -> None:
         """Print a line unchanged; Rich, which takes long to load, is used only for a terminal."""
@@ -214,27 +217,37 @@ class Report:
 
     def write_line(self, text: str) -> None:
         """Print one of very many lines of a result; Rich would take 20 s for 100,000."""
-        sys.stdout.write(f"{text}\n")
+        with self._writing():
+            sys.stdout.write(f"{text}\n")
 
     def flush(self) -> None:
         """Write out the buffered output; raises StepFailed if that fails."""
         self._put("")
 
     def _put(self, text: str) -> None:
-        try:
+        with self._writing():
             sys.stdout.write(text)
             sys.stdout.flush()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Raise StepFailed if stdout cannot be written in the block."""
+        try:
+            yield
         except BrokenPipeError:
             raise
         except OSError as error:
             self.pass_over_output()
             raise StepFailed(f"Cannot write the output: {error.strerror}.") from error
 
-    @staticmethod
-    def pass_over_output() -> None:
+    def pass_over_output(self) -> None:
         """Discard the buffered output: Python would try to write it once more at exit."""
+        self._pass_over(sys.stdout)
+
+    @staticmethod
+    def _pass_over(stream: IO[str]) -> None:
         with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
     def write_json(self, content: Any) -> None:
         """Print a result as JSON; of a list, one item per line.

@@ -5,6 +5,7 @@ import fcntl
 import os
 import pty
 import re
+import shlex
 import signal
 import struct
 import subprocess
@@ -495,7 +496,12 @@ def test_who_reads_no_further_of_what_invoke_prints_gets_no_traceback(little_sta
     assert (process.returncode, process.stderr) == (141, "")
 
 
-@pytest.mark.parametrize("words", ["list --json", "backup --dry-run"])
+LONG = "metrics --dashboard influxdb"
+
+
+@pytest.mark.parametrize(
+    "words", ["list --json", "backup --dry-run", LONG, "--help backup", "--list"]
+)
 @pytest.mark.parametrize("at_once", ["", "1"])
 def test_a_result_that_cannot_be_written_is_a_failure(little_stack, words, at_once):
     """A full disk behind `>` is told, with exit 1."""
@@ -505,6 +511,40 @@ def test_a_result_that_cannot_be_written_is_a_failure(little_stack, words, at_on
         _, err = process.communicate(timeout=60)
     assert process.returncode == 1
     assert err == "Cannot write the output: No space left on device.\n"
+
+
+def test_messages_that_cannot_be_written_stop_nothing(little_stack):
+    """A full disk behind `2>`: the backup is made, and the results come."""
+    with open("/dev/full", "w") as full:
+        process = little_stack.start("backup -v --runtag here", stderr=full)
+        out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "complete" in out
+    assert (little_stack.folder / "backups/here.manifest.json").exists()
+
+
+@pytest.mark.parametrize("closed", ["2>&-", ">&-", "<&-", "<&- >&- 2>&-"])
+def test_a_closed_stream_stops_no_backup(little_stack, closed):
+    """Python has None in its place; a file that is opened later must not get its number."""
+    line = shlex.join(little_stack.words("backup --runtag here"))
+    done = subprocess.run(
+        ("sh", "-c", f"{line} {closed}"), env=little_stack.environment, check=False
+    )
+    assert done.returncode == 0
+    assert (little_stack.folder / "backups/here.manifest.json").exists()
+
+
+def test_a_result_for_a_closed_stdout_is_a_failure(little_stack):
+    """As on a full disk."""
+    line = shlex.join(little_stack.words("list"))
+    words = ("sh", "-c", f"{line} >&-")
+    done = subprocess.run(
+        words, env=little_stack.environment, check=False, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (
+        1,
+        "Cannot write the output: Bad file descriptor.\n",
+    )
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
