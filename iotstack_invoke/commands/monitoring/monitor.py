@@ -47,7 +47,7 @@ def monitor(
     problems = tuple(look(settings, limit, report, look_at_vaults=look_at_vaults))
     now = datetime.now(UTC)
     looked = RunEvent(MONITOR, socket.gethostname(), now, now, ExitCode.GOOD)
-    Notifications(settings, report).notify_run(looked)  # ends the report of its unit, if it failed
+    Notifications(settings, report).notify_recovery(looked)  # of its unit, if that failed
     if as_json:
         report.write_json([{**asdict(each), "title": each.title} for each in problems])
     return ExitCode.WARNINGS if problems else ExitCode.GOOD

@@ -35,7 +35,7 @@ class _Known(NamedTuple):
     is_new: bool
     """They did not know it before."""
     is_done: bool
-    """One of them was told, or nobody wants to be."""
+    """One of them was told, or none of them wants to be."""
 
 
 class Notifications:
@@ -64,6 +64,11 @@ class Notifications:
         """
         self.ping_end(event, run)
         return self._notify_people(event, key or event.task)
+
+    def notify_recovery(self, event: RunEvent) -> None:
+        """Tell that a task is good again, if people were told that it was not."""
+        if event.task in self._file.read():
+            self._notify_people(event, event.task)
 
     def notify_silent(self, record: RunRecord, key: str) -> bool:
         """Tell how an earlier run ended that could not; return as notify_run does.

@@ -133,3 +133,16 @@ def test_status_has_the_problems_of_the_last_look(stack):
     assert done.stdout.count("\n") == 1
     assert stack.run("monitor").returncode == 0
     assert stack.run("status").stdout.startswith("OK ")
+
+
+def test_each_look_is_no_message(little_stack, listener):
+    """Not even for who wants to know of each run: it would be one an hour."""
+    assert little_stack.run("backup").returncode == 0
+    with little_stack.settings.open("a") as stream:
+        stream.write(
+            f'[[notify]]\nname = "all"\nkind = "ntfy"\nurl = "{listener.url}/all"\n'
+            'on = ["always", "failure", "warning", "recovered"]\n'
+        )
+    for _ in range(2):
+        assert little_stack.run("monitor").returncode == 0
+    assert titles(listener) == []
