@@ -11,7 +11,7 @@ from typing import Any
 
 import tomlkit
 from tomlkit.exceptions import TOMLKitError
-from tomlkit.items import AoT, Item, Table
+from tomlkit.items import AoT, Item, Null, Table
 
 from ..core.errors import Refused
 from ..core.toml_text import NotToml, read_toml
@@ -107,13 +107,19 @@ def _with_values(text: str, table: str, changed: Mapping[str, Any]) -> str:
             entry.pop(key)
         elif key in entry:
             entry[key] = added.pop(key)
-    values = (each for each in entry.values() if not isinstance(each, (Table, AoT)))
-    last = [entry, *values][-1]
+    last = _last_value(entry)
     if isinstance(last, Item) and re.search(rf"^\s*\[\s*{table}\s*\]", text, re.MULTILINE):
         last.trivia.trail += _lines(added)  # tomlkit itself would put them below later comments
     else:
         entry.update(added)
     return tomlkit.dumps(document)
+
+
+def _last_value(entry: Any) -> Any:
+    """Return the last value of a table, or the table; of a bool, tomlkit's item."""
+    body = entry.value.body if isinstance(entry, Table) else ()
+    keyed = (item for key, item in body if key and not isinstance(item, (Table, AoT, Null)))
+    return [entry, *keyed][-1]
 
 
 def _whole(text: str) -> str:

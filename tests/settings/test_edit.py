@@ -70,6 +70,13 @@ def test_a_value_changes_on_its_line(values, changed):
     assert (after == OWN) == (changed == [])
 
 
+def test_a_value_comes_behind_a_last_one_that_is_true_or_false():
+    """Before the comment of what follows: tomlkit gives such a value as one of Python."""
+    text = "[stack]\nkeep = 3\nsudo = false\n\n# Far:\n[hooks]\n"
+    after = with_values(text, "stack", {"keep": None, "keep_daily": 7})
+    assert after == "[stack]\nsudo = false\nkeep_daily = 7\n\n# Far:\n[hooks]\n"
+
+
 def test_a_row_comes_at_the_end():
     """Where it stands between nothing and its comment, as [[hosts]] and its own here."""
     after = with_row(

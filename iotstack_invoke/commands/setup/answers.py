@@ -37,6 +37,7 @@ RECEIVERS = (
 )
 _SSH = re.compile(r"ssh:(?:([^@:/\s]+)@)?([^@:/\s]+):(?:([0-9]{1,5}):)?(.+)")
 _TIME = re.compile(r"([01]?\d|2[0-3])[:.]([0-5]\d)", re.ASCII)
+_NUMBER = re.compile(r"[0-9]{1,9}")
 _NOT_IN_NAMES = re.compile(r"\W+", re.ASCII)
 _RULES = tuple(key.removeprefix("keep_") for key in RULE_KEYS if key != "keep")
 
@@ -130,7 +131,7 @@ def read_keep(text: str, flag: str = "--keep") -> dict[str, Any]:
         key = f"keep_{rule}" if is_named else "keep"
         if (is_named and rule not in _RULES) or key in found:
             raise UsageError(f"{flag} {text}: must be {POLICIES}.")
-        found[key] = int(value) if value.isascii() and value.isdecimal() else value
+        found[key] = int(value) if _NUMBER.fullmatch(value) else value
         if isinstance(found[key], str) != (RULE_KEYS[key] is str):
             raise UsageError(f"{flag} {text}: must be {POLICIES}.")
     for key, wrong in policy_mistakes(found):
@@ -166,7 +167,7 @@ def read_receiver(text: str) -> dict[str, Any] | None:
     if text == NONE:
         return None
     kind, _, value = text.partition(":")
-    if kind in ("http", "https"):
+    if is_url(text):
         kind, value = kind_of(text), text
     if kind in (PING, NTFY) and value.startswith(("/", "~/")):
         return {"kind": kind, "url_file": value}
@@ -176,9 +177,14 @@ def read_receiver(text: str) -> dict[str, Any] | None:
 
 
 def is_url(text: str) -> bool:
-    """Return whether a text is the address of a web server."""
-    parts = urlsplit(text)
-    return parts.scheme in ("http", "https") and bool(parts.hostname)
+    """Return whether a text is the address of a web server, without odd characters."""
+    try:
+        parts = urlsplit(text)
+        is_whole = bool(parts.hostname) and parts.port != 0
+    except ValueError:  # it quotes the address
+        return False
+    is_plain = text.isascii() and text.isprintable() and " " not in text
+    return parts.scheme in ("http", "https") and is_whole and is_plain
 
 
 def kind_of(url: str) -> str:

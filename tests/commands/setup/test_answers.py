@@ -95,7 +95,19 @@ def test_rules_of_retention(text, keys, shown):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "0", "five", "daily", "hourly=3", "5,6", "daily=7d", "within=3", "-1", "at_least=2"],
+    [
+        "",
+        "0",
+        "five",
+        "daily",
+        "hourly=3",
+        "5,6",
+        "daily=7d",
+        "within=3",
+        "-1",
+        "at_least=2",
+        "9" * 5000,
+    ],
 )
 def test_wrong_rules_are_refused(text):
     """Also those that would keep nothing."""
@@ -133,7 +145,12 @@ def test_who_is_told(text, row):
 
 
 @pytest.mark.parametrize(
-    "text", ["https://example.org/SECRET", "ntfy:SECRET", "mail:SECRET", "ping:https://", "SECRET"]
+    "text",
+    [
+        *("https://example.org/SECRET", "ntfy:SECRET", "mail:SECRET", "ping:https://", "SECRET"),
+        *("ntfy:https://[SECRET", "https://[SECRET", "ntfy:https://SECRET\u2100/x"),
+        *("ntfy:https://h:SECRET/x", "ntfy:https://h/SECRET x", "ntfy:https://h/SECRET\x1b"),
+    ],
 )
 def test_a_wrong_receiver_is_not_quoted(text):
     """It may be a secret."""
