@@ -9,11 +9,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from datetime import datetime
 
-from ..backups.manifest import read_utc, utc_text
+from ..backups.manifest import utc_text
 from ..core.dataclass import dataclass
 from .anomalies import Sample
 from .stack_facts import PlaceFacts
-from .state import StateFile, state_of
+from .state import StateFile, moment_of, number_of, state_of
 
 MOST_DAYS = 60
 MOST_BYTES = 1 << 20
@@ -63,20 +63,18 @@ def _read(rows: Iterable[Mapping[str, object]]) -> dict[str, PlaceHistory]:
 
 
 def _read_one(row: Mapping[str, object]) -> PlaceHistory:
-    free = row["free_bytes"]
-    numbers = (row["sets"], row["size_bytes"], 0 if free is None else free)
-    if not all(type(each) is int for each in numbers):
-        raise TypeError
-    times = {key: read_utc(str(row[key])) if row[key] else None for key in _TIMES}
+    times = {key: moment_of(row[key]) if row[key] else None for key in _TIMES}
     place = PlaceFacts(
         name=str(row["name"]),
-        sets=int(str(row["sets"])),
-        size_bytes=int(str(row["size_bytes"])),
-        free_bytes=None if free is None else int(str(free)),
+        sets=number_of(row["sets"]),
+        size_bytes=number_of(row["size_bytes"]),
+        free_bytes=None if row["free_bytes"] is None else number_of(row["free_bytes"]),
         trouble=str(row["trouble"]),
         **times,
     )
     samples = row["samples"]
     if not isinstance(samples, list):
         raise TypeError
-    return PlaceHistory(place, tuple(Sample(read_utc(at), int(free)) for at, free in samples))
+    return PlaceHistory(
+        place, tuple(Sample(moment_of(at), number_of(free)) for at, free in samples)
+    )

@@ -7,6 +7,7 @@ run or used as a path.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ from ..backups.manifest import read_utc, utc_text
 from ..core.dataclass import dataclass
 from ..hosts.local import LocalHost
 from .run_event import KILLED, RunEvent
-from .state import StateFile, state_of
+from .state import StateFile, moment_of, number_of, state_of
 
 MOST_BYTES = 1 << 20
 """Of a file: JSON writes some letters in 12 bytes."""
@@ -27,6 +28,7 @@ SECOND = "second/"
 
 It is in a folder of its own: the last run of the task is the other one.
 """
+_PID = re.compile(r"[0-9]{1,10}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,7 @@ class RunRecord:
     @property
     def _has_process(self) -> bool:
         pid = self.process.partition(" ")[0]
-        return pid.isdigit() and process_mark(int(pid)) == self.process
+        return bool(_PID.fullmatch(pid)) and process_mark(int(pid)) == self.process
 
     @property
     def event(self) -> RunEvent:
@@ -141,11 +143,12 @@ def _read(content: dict[str, object]) -> RunRecord:
     words = {name: content[name] for name in names}
     if not all(isinstance(each, str) for each in words.values()):
         raise TypeError
-    if not (code is None or type(code) is int) or not isinstance(messages, list):
+    if not isinstance(messages, list):
         raise TypeError
-    read_utc(str(words["began_utc"]))
-    if words["ended_utc"]:
-        read_utc(str(words["ended_utc"]))
+    if code is not None:
+        number_of(code)
+    moment_of(words["began_utc"])
+    moment_of(words["ended_utc"] or words["began_utc"])
     lines = shortened(tuple(map(str, messages)))
     is_told = content.get("is_told", code is not None) is True  # an earlier version told at once
     return RunRecord(**words, code=code, messages=lines, is_told=is_told)  # type: ignore[arg-type]

@@ -10,8 +10,10 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any, TypeVar
 
+from ..backups.manifest import read_utc
 from ..core.errors import StepFailed
 from ..hosts.local import LocalHost, opened, state_folder
 from ..hosts.trust import believed
@@ -19,6 +21,9 @@ from ..hosts.trust import believed
 Content = TypeVar("Content")
 
 UNREADABLE = (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError)
+FIRST_YEAR, LAST_YEAR = 1970, 9998
+"""A time beyond them is none in every time zone."""
+MOST = 1 << 63
 """What reading a file of it may raise, whatever it holds: then it counts as missing."""
 
 
@@ -34,6 +39,21 @@ def make_state_folder(folder: str) -> None:
         os.makedirs(folder, mode=0o700, exist_ok=True)
     except OSError as error:
         raise StepFailed(f"Cannot create {folder}: {error.strerror}.") from error
+
+
+def moment_of(text: object) -> datetime:
+    """Return the time in a note; raises ValueError for one that cannot be shown in local time."""
+    found = read_utc(str(text))
+    if not FIRST_YEAR <= found.year <= LAST_YEAR:
+        raise ValueError(text)
+    return found
+
+
+def number_of(value: object) -> int:
+    """Return the whole number in a note; raises ValueError for one that no disk has."""
+    if type(value) is not int or not -MOST < value < MOST:
+        raise ValueError(value)
+    return value
 
 
 class StateFile:

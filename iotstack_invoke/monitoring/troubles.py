@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from ..backups.manifest import read_utc, utc_text
 from ..core.dataclass import dataclass
 from ..hosts.local import locked_within
-from .state import StateFile, make_state_folder, state_of
+from .state import StateFile, make_state_folder, moment_of, state_of
 
 AGAIN_AFTER = timedelta(days=7)
 """After this long, a trouble that goes on is a notification once more."""
@@ -104,6 +104,6 @@ def _read_one(content: Mapping[str, object]) -> Trouble:
     if not all(isinstance(each, str) for each in words.values()):
         raise TypeError
     found = Trouble(**words)  # type: ignore[arg-type]
-    read_utc(found.since_utc)
-    read_utc(found.notified_utc)
+    moment_of(found.since_utc)
+    moment_of(found.notified_utc)
     return found
