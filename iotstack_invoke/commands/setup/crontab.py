@@ -80,8 +80,14 @@ def _read(line: str) -> Timer | None:
     found = _LINE.fullmatch(line)
     if not found:
         return None
-    words = shlex.split(found[0])
-    task = next(name for name, each in COMMANDS.items() if tuple(words[-len(each) :]) == each)
+    try:
+        words = shlex.split(found[0])
+    except ValueError:  # changed by hand
+        return None
+    named = (name for name, each in COMMANDS.items() if tuple(words[-len(each) :]) == each)
+    task = next(named, None)
+    if task is None:
+        return None
     every = next(name for name, days in _DAYS.items() if days == found[3])
     if found[2] == "*":
         return Timer(task, HOURLY, int(found[1]))

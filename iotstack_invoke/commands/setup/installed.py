@@ -8,14 +8,16 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import field
 from datetime import datetime
 from pathlib import Path
 
 from ...core.dataclass import dataclass
-from ...core.errors import ExitCode, StepFailed, ended
+from ...core.errors import ExitCode, Refused, StepFailed, ended
 from ...hosts.base import ANY_EXIT, Command, Host
+from ...hosts.local import LocalHost
 from ...hosts.shutdown import RUNS_SYSTEMD
 from .crontab import block_in, has_own_line, timers_in
 from .timetable import BACKUP, COMMANDS, LISTEN, MONITOR
@@ -25,6 +27,8 @@ USER, SYSTEM, CRON = "user", "system", "cron"
 SYSTEM_UNITS = "/etc/systemd/system"
 LINGER = "/var/lib/systemd/linger"
 LIMIT_S = 10.0
+NO_CRONTAB = re.compile("no f?crontab|no such file", re.IGNORECASE)
+"""What the programs of Debian, cronie, busybox and others say."""
 _ASKED = (
     *("Id", "LoadState", "UnitFileState", "ActiveState", "Result", "ExecMainStatus"),
     *("ExecMainExitTimestamp", "LastTriggerUSec", "NextElapseUSecRealtime"),
@@ -147,6 +151,25 @@ def read_crontab(host: Host) -> str:
     return "" if told.exit_code else told.out
 
 
+def crontab_to_change(host: LocalHost) -> str:
+    """Return this user's crontab, with bytes that are no UTF-8 as surrogates; '' if there is none.
+
+    Raises Refused if it cannot be read: what replaces it would be without the user's own lines.
+    """
+    heard: list[str] = []
+    command = Command(("crontab", "-l"), ANY_EXIT, LIMIT_S)
+    with host.pipe(command, lambda _stream, line: heard.append(line)) as pipe:
+        content = pipe.stdout.read()
+        code = pipe.finish()
+    told = " ".join(heard)
+    if code and not NO_CRONTAB.search(told):
+        raise Refused(
+            f"This user's crontab cannot be read: {ended(told or f'exit code {code}')} Nothing "
+            "was changed."
+        )
+    return "" if code else content.decode("utf-8", "surrogateescape")
+
+
 def installed(host: Host) -> tuple[Schedule, ...]:
     """Return every schedule that this program wrote for this user or for the system."""
     block = block_in(read_crontab(host))
@@ -182,8 +205,12 @@ def ask_systemd(host: Host, schedule: Schedule) -> tuple[Scheduled, ...]:
 
 
 def looks_hourly(host: Host) -> bool:
-    """Return whether a schedule of ours looks at the stack each hour."""
-    for each in installed(host):
+    """Return whether a schedule of ours looks at the stack each hour; False without an answer."""
+    try:
+        found = installed(host)
+    except StepFailed:
+        return False
+    for each in found:
         block = each.texts.get(CRON, "")
         if MONITOR in (*each.tasks, *(timer.task for timer in timers_in(block))):
             return True

@@ -34,12 +34,12 @@ from .installed import (
     Scheduled,
     ask_cron,
     ask_systemd,
+    crontab_to_change,
     has_systemd,
     installed,
     linger_words,
     lingers,
     own_name,
-    read_crontab,
     systemctl,
     units_in,
     user_units,
@@ -277,12 +277,12 @@ class _Machine:
 
     def put_crontab(self, block: str) -> None:
         """Replace our block of this user's crontab; one that is empty then is removed."""
-        text = crontab.replaced(read_crontab(self.host), block)
+        text = crontab.replaced(crontab_to_change(self.host), block)
         if not text.strip():
             self._run("crontab", "-r")
             return
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8") as stream:
-            stream.write(text)
+        with tempfile.NamedTemporaryFile() as stream:
+            stream.write(text.encode("utf-8", "surrogateescape"))
             stream.flush()
             self._run("crontab", stream.name)
 

@@ -26,6 +26,7 @@ UNIT_BEGINS = "iotstack-"
 FAILED = f"{UNIT_BEGINS}failed@.service"
 _DAYS = {HOURLY: "*-*-* *", DAILY: "*-*-*", WEEKLY: "Sun *-*-*", MONTHLY: "*-*-01"}
 _QUOTED = {"\\": "\\\\", '"': '\\"', "%": "%%", "\n": "\\n", "\t": "\\t"}
+NOT_IN_PROGRAMS = frozenset("'\"\\$")
 CAPABILITIES = (
     *("CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_MKNOD"),
     *("CAP_SETFCAP", "CAP_SETGID", "CAP_SETUID", "CAP_SYS_ADMIN", "CAP_SYS_PTRACE"),
@@ -106,7 +107,7 @@ def calendar_in(text: str) -> str:
 
 
 def _service(timer: Timer, program: Program, owner: Owner, common: tuple[str, ...]) -> str:
-    alone = f"flock --no-fork {_quoted(program.path)} " if timer.is_alone else ""
+    alone = f"flock --no-fork {_word(program.path)} " if timer.is_alone else ""
     return _unit(
         PURPOSES[timer.task],
         *_after(owner),
@@ -184,8 +185,14 @@ def _variable(name: str, value: str) -> str:
 
 
 def _words(program: Program, *task: str) -> str:
-    """Return a command line, in which systemd would replace `$NAME` and `%n`."""
-    return " ".join(_quoted(each).replace("$", "$$") for each in (*program.words, *task))
+    """Return a command line; systemd starts no program whose path has one of NOT_IN_PROGRAMS."""
+    by = ("env",) if NOT_IN_PROGRAMS & {*program.path} else ()
+    return " ".join(map(_word, (*by, *program.words, *task)))
+
+
+def _word(text: str) -> str:
+    """Return a word of a command line, in which systemd would replace `$NAME` and `%n`."""
+    return _quoted(text).replace("$", "$$")
 
 
 def _quoted(word: str) -> str:

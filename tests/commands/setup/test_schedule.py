@@ -198,3 +198,38 @@ def test_cron_runs_the_line(stack, tmp_path):
         daemon.kill()
         daemon.wait()
     assert f"backup{stack.settings}" in log.read_text()
+
+
+def test_bytes_of_a_crontab_stay(scheduling_stack):
+    """A comment in Latin-1, and the line ends of Windows."""
+    tab = scheduling_stack.tools / "crontab.tab"
+    own = b"# caf\xe9\r\n0 1 * * * echo \\%H\n"
+    tab.write_bytes(own)
+    assert scheduling_stack.run("schedule.install --cron").returncode == 0
+    assert tab.read_bytes().startswith(own)
+    assert scheduling_stack.run("schedule.remove").returncode == 0
+    assert tab.read_bytes() == own
+
+
+def test_a_crontab_that_cannot_be_read_is_not_replaced(scheduling_stack):
+    """It would lose the lines of its owner."""
+    tab = scheduling_stack.tools / "crontab.tab"
+    tab.write_text("0 1 * * * precious\n")
+    crontab = scheduling_stack.tools / "crontab"
+    crontab.write_text(
+        crontab.read_text().replace("-l)", "-l) echo Cannot allocate memory >&2; exit 1;", 1)
+    )
+    done = scheduling_stack.run("schedule.install --cron")
+    assert done.returncode == 13
+    assert "cannot be read: Cannot allocate memory. Nothing was changed." in done.stderr
+    assert tab.read_text() == "0 1 * * * precious\n"
+
+
+def test_a_line_that_was_changed_by_hand_hides_no_other(scheduling_stack):
+    """The tasks after it are still of the schedule."""
+    tab = scheduling_stack.tools / "crontab.tab"
+    scheduling_stack.run("schedule.install --cron")
+    tab.write_text(tab.read_text().replace(" backup\n", " backup --runtag 'x\n"))
+    shown = scheduling_stack.run("schedule.show")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert "monitor" in shown.stdout

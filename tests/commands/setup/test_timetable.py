@@ -146,11 +146,12 @@ def test_units_of_the_system():
 @pytest.mark.parametrize(
     "owner", [units.Owner(False), units.Owner(True), units.Owner(True, "root")]
 )
-def test_systemd_finds_no_fault(tmp_path, owner):
+@pytest.mark.parametrize("folder", ["50% of a", "o'brien", "a$HOME ${b}", 'q"uo\\te'])
+def test_systemd_finds_no_fault(tmp_path, owner, folder):
     """`systemd-analyze verify` has nothing to say, also of a path with odd characters."""
     if shutil.which("systemd-analyze") is None:
         pytest.skip("needs systemd-analyze")
-    path = tmp_path / "50% of a" / "iotstack"
+    path = tmp_path / folder / "iotstack"
     path.parent.mkdir()
     path.touch(0o755)
     program = Program((str(path),), AN_ODD_ONE.settings, AN_ODD_ONE.home)
