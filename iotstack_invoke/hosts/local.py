@@ -13,6 +13,7 @@ import io
 import json
 import math
 import os
+import secrets
 import signal
 import stat
 import subprocess
@@ -183,11 +184,20 @@ class LocalHost:
             os.fsync(stream.fileno())
 
     def replace(self, path: str, content: bytes, mode: int = PRIVATE) -> None:
-        """Replace a small file atomically; raises StepFailed, and the earlier one stays."""
-        with self.create(f"{path}{PARTIAL}") as stream:
-            os.fchmod(stream.fileno(), mode)
-            stream.write(content)
-        self.rename(f"{path}{PARTIAL}", path)
+        """Replace a small file atomically; raises StepFailed, and the earlier one stays.
+
+        Another program may do the same at this moment: each writes a partial file of its own.
+        """
+        partial = f"{path}.{secrets.token_hex(4)}{PARTIAL}"
+        try:
+            with self.create(partial) as stream:
+                os.fchmod(stream.fileno(), mode)
+                stream.write(content)
+            self.rename(partial, path)
+        except BaseException:
+            with contextlib.suppress(StepFailed):
+                self.remove([partial])
+            raise
 
     def write(
         self,

@@ -763,3 +763,25 @@ def test_a_signal_ends_the_wait_for_several(host, tmp_path):
     assert not alive(int(pid.read_text()))
     assert not children.ending()
     asked.set()
+
+
+def test_two_that_replace_a_file_at_once_both_succeed(host, tmp_path):
+    """As a run that ends, and the hourly look; the file is one of theirs, whole."""
+    path, contents = f"{tmp_path}/x", [bytes([each]) * 20_000 for each in b"abcd"]
+
+    def replace_often(content):
+        for _ in range(20):
+            host.replace(path, content)
+
+    asks = {str(each): lambda each=each: replace_often(each) for each in contents}
+    assert set(run_parallel(asks, 60).values()) == {None}
+    assert Path(path).read_bytes() in contents
+    assert os.listdir(tmp_path) == ["x"]
+
+
+def test_a_file_that_cannot_be_replaced_leaves_nothing_beside_it(host, tmp_path):
+    """A folder is in its place."""
+    (tmp_path / "x/y").mkdir(parents=True)
+    with pytest.raises(StepFailed, match="cannot be renamed"):
+        host.replace(f"{tmp_path}/x", b"new")
+    assert os.listdir(tmp_path) == ["x"]

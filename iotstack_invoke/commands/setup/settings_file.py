@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from ...core.dataclass import dataclass
-from ...core.errors import Refused
+from ...core.errors import Refused, StepFailed
 from ...core.toml_text import read_toml
 from ...hosts.base import PARTIAL
 from ...hosts.local import LocalHost
@@ -72,7 +72,8 @@ class SettingsFile:
             host.remove([partial])
             raise
         if SCHEMA_LINE in text:
-            _write_schema(host, os.path.dirname(path))
+            with contextlib.suppress(StepFailed, OSError):  # it is a help for editors alone
+                _write_schema(host, os.path.dirname(path))
 
     def _encoded(self, text: str) -> bytes:
         """Return the bytes of a text: with Windows' mark and line ends, if the file has them."""

@@ -52,3 +52,12 @@ def test_a_full_disk_leaves_the_file_as_it_is(small_disk):
         found.replace_by("# x\n" * 100_000, has_secret=False)
     assert path.read_text() == "[stack]\n"
     assert list(small_disk.iterdir()) == [path]
+
+
+def test_a_schema_that_cannot_be_written_is_left_out(tmp_path):
+    """The settings are written, and editors do without it."""
+    path = tmp_path / "hosts.toml"
+    (tmp_path / "hosts.schema.json").mkdir()
+    found = settings_file(known(path, "[stack]\n"), str(path), {})
+    found.replace_by(NEW_FILE, has_secret=False)
+    assert path.read_text() == NEW_FILE
