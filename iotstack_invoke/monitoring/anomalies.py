@@ -23,6 +23,8 @@ CLOCKS_APART = timedelta(minutes=5)
 FULL_WITHIN = timedelta(days=14)
 LEAST_HISTORY = timedelta(days=3)
 """Space that was watched for less long says nothing of the days to come."""
+OLDEST = timedelta(days=120)
+"""Samples are taken each day, and 60 are kept: an older one was taken by a wrong clock."""
 CHECK_WITHIN = timedelta(days=40)
 """Longer than a month: a monthly verification or rehearsal has some days to spare."""
 
@@ -41,6 +43,7 @@ Histories = Mapping[str, Sequence[Sample]]
 
 def problems_in(facts: StackFacts, histories: Histories, limit: timedelta) -> Iterator[Problem]:
     """Yield what is wrong, the worst first. `limit`: how old the newest good backup may be."""
+    histories = {name: _believed(each, facts.now) for name, each in histories.items()}
     yield from _clock(facts)
     yield from _overdue(facts, limit)
     yield from _sizes(facts)
@@ -49,6 +52,14 @@ def problems_in(facts: StackFacts, histories: Histories, limit: timedelta) -> It
     began = min((each[0].at for each in histories.values() if each), default=facts.now)
     if facts.now - began > CHECK_WITHIN:
         yield from _unchecked(facts)
+
+
+def _believed(history: Sequence[Sample], now: datetime) -> Sequence[Sample]:
+    """Return the samples that no wrong clock took: a Pi has none while it is off.
+
+    Otherwise it would seem to have been watched for years.
+    """
+    return [each for each in history if timedelta() <= now - each.at <= OLDEST]
 
 
 def _clock(facts: StackFacts) -> Iterator[Problem]:

@@ -128,3 +128,11 @@ def test_what_was_never_read_again_is_told_after_a_month():
     assert "iotstack rehearse" in told["unrehearsed"].text
     history = {"here": [Sample(NOW - 30 * DAY, 10**12)]}
     assert found(place(), histories=history) == {}
+
+
+def test_a_clock_that_was_wrong_once_is_not_taken_for_a_long_watch():
+    """A Pi without a clock of its own begins in the past, until it finds its time."""
+    history = {"here": [Sample(NOW - 2500 * DAY, 10**12), Sample(NOW - DAY, 10**12)]}
+    assert found(place(), histories=history) == {}
+    ahead = {"here": [Sample(NOW + 2500 * DAY, 10**12)]}
+    assert found(place(), histories=ahead) == {}
