@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
+from urllib.parse import quote
 
 from ..backups.manifest import read_utc, utc_text
 from ..core.dataclass import dataclass
@@ -23,6 +24,7 @@ MOST_BYTES = 1 << 20
 MOST_MESSAGES = 20
 MOST_CHARACTERS = 1_000
 """Of a message that is kept or sent."""
+MOST_OF_HOST = 150
 SECOND = "second/"
 """The beginning of the key of a run that found another one of its task active.
 
@@ -125,8 +127,8 @@ def begun(task: str, host: str) -> RunRecord:
 
 
 def key_of(task: str, host: str) -> str:
-    """Return the name of a record: of a task, and of the host that was given, if any."""
-    return f"{task}@{host}" if host else task
+    """Return the name of a record, which is one of a file: a task, and a given host, if any."""
+    return f"{task}@{quote(host, safe='')[:MOST_OF_HOST]}" if host else task
 
 
 def shortened(messages: tuple[str, ...]) -> tuple[str, ...]:

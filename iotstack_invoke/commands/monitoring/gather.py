@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from urllib.parse import unquote
 
 from ...backups.manifest import read_utc
 from ...backups.sets import GOOD, by_runtag
@@ -140,6 +141,14 @@ def _sets(environment: Environment, checks: Checks) -> tuple[SetFacts, ...]:
 
 
 def _runs(environment: Environment) -> dict[str, RunEvent]:
-    """Return the last run of each task on this machine that ended."""
+    """Return the last run of each task on this machine that ended.
+
+    One for a host that hosts.toml does not have, such as a misspelt one, would be there for ever.
+    """
     records = RunRecords(environment.settings.stack.folder)
-    return {key: each.event for key, each in records.all() if each.code is not None}
+    hosts = {"", *(each.name for each in environment.settings.machines)}
+    return {
+        key: each.event
+        for key, each in records.all()
+        if each.code is not None and unquote(key.partition("@")[2]) in hosts
+    }

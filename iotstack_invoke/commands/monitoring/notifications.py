@@ -35,7 +35,7 @@ class _Known(NamedTuple):
     is_new: bool
     """They did not know it before."""
     is_done: bool
-    """One of them was told, or none of them wants to be."""
+    """One of them got it, or none wants it."""
 
 
 class Notifications:

@@ -52,7 +52,7 @@ class WatchedRun:
         self._run = str(uuid.uuid4())
         self._starting = threading.Thread(target=self._notify_start, daemon=True)
         self._earlier: RunRecord | None = None
-        """The run before, if its end was not told."""
+        """The run before, if people do not know how it ended."""
 
     def begin(self) -> None:
         """Tell of an earlier run that could not, and that this one begins."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import socket
 import time
@@ -354,3 +355,18 @@ def test_a_look_that_failed_is_over_with_the_next(watched, listener):
     host = os.uname().nodename
     told = [f"monitor of {host} failed", f"monitor of {host} is good again"]
     assert titles(listener) == told * 2
+
+
+@pytest.mark.parametrize("name", ["typo", "../../evil", "ü 'q'", "x" * 300])
+def test_a_host_that_does_not_exist_is_told_and_no_metric(watched, listener, name):
+    """Its record is a file in its folder, whatever its name."""
+    watched.run("backup")
+    done = watched.run(f"backup --host {shlex.quote(name)}")
+    assert done.returncode == 2
+    assert len(titles(listener)) == 1
+    files = sorted(each.name for each in (state(watched) / "runs").iterdir())
+    assert len(files) == 2
+    assert all(each.endswith(".json") for each in files)
+    shown = watched.run("metrics").stdout
+    assert 'run_success{task="backup"}' in shown
+    assert "backup@" not in shown
