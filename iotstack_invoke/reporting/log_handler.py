@@ -46,10 +46,10 @@ def handle_messages(print_message: Print, verbosity: int) -> None:
     LOGGER.handlers = [handler]
     LOGGER.propagate = False
     LOGGER.setLevel(logging.DEBUG)
-    if verbosity >= WITH_LINES:
-        library = logging.getLogger(OF_LIBRARIES)
-        library.handlers = [handler]
-        library.setLevel(logging.DEBUG)
+    library = logging.getLogger(OF_LIBRARIES)
+    shows_library = verbosity >= WITH_LINES
+    library.handlers = [handler if shows_library else logging.NullHandler()]
+    library.setLevel(logging.DEBUG if shows_library else logging.NOTSET)
 
 
 def is_journal(stream: IO[str]) -> bool:
