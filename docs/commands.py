@@ -77,12 +77,12 @@ def typed(argument: Argument) -> str:
         return name.upper()
     if argument.kind is bool:
         return f"--no-{name}" if argument.default else to_flag(name)
-    return f"{to_flag(name)} VALUE"
+    return f"{to_flag(name)} VALUE" if argument.takes_value else to_flag(name)
 
 
 def default(argument: Argument) -> str:
     """Return the default of an option for people; '' for a flag, and where nothing is given."""
-    plain = argument.kind is bool or argument.default in (None, "", [])
+    plain = not argument.takes_value or argument.default in (None, "", [])
     return "" if plain else f"`{argument.default}`"
 
 

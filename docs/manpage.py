@@ -155,7 +155,8 @@ def option_text(argument: Argument) -> str:
         return f"\\fI{name.upper()}\\fR"
     if argument.kind is bool:
         return f"\\fB{roff(f'--no-{name}' if argument.default else f'--{name}')}\\fR"
-    return f"\\fB{roff(f'--{name}')}\\fR={values_text(argument)}"
+    given = f"={values_text(argument)}" if argument.takes_value else ""
+    return f"\\fB{roff(f'--{name}')}\\fR{given}"
 
 
 def values_text(argument: Argument) -> str:

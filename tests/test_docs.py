@@ -177,3 +177,11 @@ def test_each_message_of_the_troubleshooting_is_one_of_the_program():
     said = [*messages()]
     unknown = [each for each in headings if not any(each.rstrip(" …") in text for text in said)]
     assert unknown == []
+
+
+@pytest.mark.parametrize("page", ["reference/commands.md", "iotstack.1"])
+def test_a_flag_without_a_value_has_none(page):
+    """`-v` is counted: Invoke says that its kind is a number, but it takes none."""
+    lines = (DOCS / page).read_text("utf-8").replace("\\-", "-").splitlines()
+    (shown,) = {line for line in lines if "--verbose" in line and "VERB" not in line}
+    assert "VALUE" not in shown
