@@ -22,7 +22,7 @@ from invoke.exceptions import Exit
 from invoke.parser.argument import Argument
 from invoke.tasks import Task
 
-from ..core.errors import ExitCode, Interrupted, IotstackError, Refused, UsageError
+from ..core.errors import ExitCode, Interrupted, IotstackError, Refused, SettingsError, UsageError
 
 if TYPE_CHECKING:  # --list and --help need none of it: a task imports them when it runs
     from ..commands.monitoring.watched_run import WatchedRun
@@ -35,6 +35,8 @@ Exit codes: 0 success; 1 failed; 2 wrong usage or settings; 3 finished with warn
 129, 130, 143 stopped by a signal.
 """
 
+ALARMS = frozenset({"monitor", "notify"})
+"""Tasks that tell people what is wrong: they must be told, too, why these cannot."""
 CRITICAL = 2
 """The exit code that Nagios and similar monitors take for an alarm."""
 
@@ -216,6 +218,10 @@ class SharedTask(Task):  # type: ignore[type-arg]
     def _body(self, work: TaskContext, given: dict[str, Any]) -> Any:
         """Run the body; those who watch the task learn that it begins."""
         dry = work.options.dry_run or given.get("dry_run")
+        if self.watched and not dry:
+            from ..monitoring.kept_settings import keep_settings
+
+            keep_settings(work.settings)
         if self.watched and work.settings.monitoring and not dry:
             from ..commands.monitoring.watched_run import WatchedRun
 
@@ -254,6 +260,10 @@ class SharedTask(Task):  # type: ignore[type-arg]
         except IotstackError as error:
             if debug:
                 traceback.print_exc()
+            if isinstance(error, SettingsError) and (self.watched or self.title in ALARMS):
+                from ..commands.monitoring.settings_watch import tell_of_settings
+
+                tell_of_settings(error, self.title, report)
             code = self._tell(error, report, error.exit_code, as_json=as_json)
         except Exception as error:
             if debug or not self.monitored:
@@ -282,6 +292,10 @@ class SharedTask(Task):  # type: ignore[type-arg]
         if self.opens:
             options = replace(options, identity=given.pop("identity"))
         settings = load_settings(file, checkout=checkout, may_be_missing=self.founds)
+        if self.watched and not file:
+            from ..monitoring.kept_settings import refuse_if_gone
+
+            refuse_if_gone(settings, checkout)
         return settings.opened_by(options.identity), options
 
     def _on_hosts(

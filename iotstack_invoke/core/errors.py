@@ -71,9 +71,10 @@ class RuntagError(UsageError):
 class SettingsError(UsageError):
     """The settings file is wrong; the message lists all its mistakes at once."""
 
-    def __init__(self, text: str, mistakes: Iterable[str] = ()) -> None:
+    def __init__(self, text: str, mistakes: Iterable[str] = (), *, file: str = "") -> None:
         super().__init__(text)
         self.mistakes = tuple(mistakes)
+        self.file = file
 
 
 class RuleError(UsageError):

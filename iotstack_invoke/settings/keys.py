@@ -451,5 +451,5 @@ ROWS = ("vaults", "hosts", "services", "notify")
 SINGLE = tuple(name for name in TOP if name not in ROWS)
 PLAIN_KEYS = frozenset(
     name for table in TABLES.values() for name, key in table.items() if not key.secret
-) - {"run", *(f"{name}_command" for name in SECRETS)}
+) - {"run", *TABLES["hooks"], *(f"{name}_command" for name in SECRETS)}
 """The keys whose values a message may quote."""

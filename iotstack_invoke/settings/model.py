@@ -319,11 +319,13 @@ def load_content(
             continue
         except (NotToml, UnicodeDecodeError) as error:
             hint = _line_hint(content, str(error))
-            raise SettingsError(f"{candidate} is not valid TOML: {error}.{hint}") from error
+            text = f"{candidate} is not valid TOML: {error}.{hint}"
+            raise SettingsError(text, file=candidate) from error
         except OSError as error:
-            raise SettingsError(f"Cannot read {candidate}: {error.strerror}.") from error
+            text = f"Cannot read {candidate}: {error.strerror}."
+            raise SettingsError(text, file=candidate) from error
     if (path or os.environ.get("IOTSTACK_SETTINGS")) and not may_be_missing:
-        raise SettingsError(f"Settings file {candidates[0]} not found.")
+        raise SettingsError(f"Settings file {candidates[0]} not found.", file=candidates[0])
     return {}, ""
 
 
@@ -364,7 +366,7 @@ def read_settings(content: Mapping[str, Any], file: str) -> Settings:
     mistakes = mistakes_in(content)
     if mistakes:
         listed = "\n".join(f"  {mistake}" for mistake in mistakes)
-        raise SettingsError(f"{file} has mistakes:\n{listed}", mistakes)
+        raise SettingsError(f"{file} has mistakes:\n{listed}", mistakes, file=file)
     stack = content.get("stack", {})
     vaults = content.get("vaults", [])
     influx = content.get("influxdb", {})

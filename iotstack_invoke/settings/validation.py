@@ -5,7 +5,6 @@ Pure. Knows the keys of each table and their valid values; their meaning is in m
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -492,16 +491,17 @@ def _hooks_mistakes(where: str, hooks: Mapping[str, Any]) -> list[str]:
 
 
 def _hook_mistakes(where: str, hook: Mapping[str, Any]) -> list[str]:
+    """Quote no word of a command: it may be a secret, and messages go to phones."""
     rest = {key: value for key, value in hook.items() if key != "run"}
     found = _wrong(where, rest, TABLES["hook"])
     words = hook.get("run")
     if isinstance(words, str):
-        shell = json.dumps(["sh", "-c", words], ensure_ascii=False)
-        found.append(f"{where}: {words!r} must be a list of words, or {shell} for a shell")
+        shell = '["sh", "-c", "…"] for a line of a shell'
+        found.append(f"{where}: it must be a list of words, such as {shell}")
     elif not (isinstance(words, list) and words and all(isinstance(w, str) for w in words)):
         found.append(f"{where}: 'run' must be a list of words that begins with the program")
     elif not words[0] or words[0].startswith(("~", "-")) or "=" in words[0]:
-        found.append(f"{where}: {words[0]!r} is not a program; use its name or its absolute path")
+        found.append(f"{where}: its first word must be a program: its name or its absolute path")
     return [*found, *_limit_mistakes(where, _sound(hook, "hook"))]
 
 

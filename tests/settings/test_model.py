@@ -871,17 +871,20 @@ NO_WORDS = "'run' must be a list of words that begins with the program"
     [
         (
             '"say \\"it\\""',
-            """'say "it"' must be a list of words, or ["sh", "-c", "say \\"it\\""] for a shell""",
+            'it must be a list of words, such as ["sh", "-c", "…"] for a line of a shell',
         ),
-        ('{ run = "a" }', """'a' must be a list of words, or ["sh", "-c", "a"] for a shell"""),
+        (
+            '{ run = "a" }',
+            'it must be a list of words, such as ["sh", "-c", "…"] for a line of a shell',
+        ),
         ("[]", NO_WORDS),
         ("{}", NO_WORDS),
         ("3", NO_WORDS),
         ('["say", 3]', NO_WORDS),
         ('{ run = { a = "b" } }', NO_WORDS),
-        ('[""]', "'' is not a program; use its name or its absolute path"),
-        ('["~/say"]', "'~/say' is not a program; use its name or its absolute path"),
-        ('["A=b", "say"]', "'A=b' is not a program; use its name or its absolute path"),
+        ('[""]', "its first word must be a program: its name or its absolute path"),
+        ('["~/say"]', "its first word must be a program: its name or its absolute path"),
+        ('["A=b", "say"]', "its first word must be a program: its name or its absolute path"),
         ('{ run = ["a"], limit = 1 }', "'limit' is unknown; did you mean 'limit_s'?"),
         ('{ run = ["a"], limit_s = true }', "limit_s = True must be a whole number"),
         (
@@ -916,10 +919,10 @@ def test_a_hook_is_words_and_never_a_shell_line(start, title, hook, told):
     ("text", "told"),
     [
         ("hooks = 3", "hooks: must be a table: [hooks]"),
-        ("[hooks]\nbefore_backup = 3", "[hooks]: before_backup = 3 must be a list"),
+        ("[hooks]\nbefore_backup = 3", "[hooks]: before_backup must be a list"),
         (
             '[hooks]\nafter_backup = ["say"]',
-            '[hooks]: after_backup number 1: \'say\' must be a list of words, or ["sh", "-c", "say"] for a shell',
+            '[hooks]: after_backup number 1: it must be a list of words, such as ["sh", "-c", "…"] for a line of a shell',
         ),
         (
             "[hooks]\nbefor_backup = []",

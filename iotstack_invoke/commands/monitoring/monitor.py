@@ -54,15 +54,25 @@ def monitor(
 
 
 def look(
-    settings: Settings, limit: timedelta, report: Report, *, look_at_vaults: bool
+    settings: Settings,
+    limit: timedelta,
+    report: Report,
+    *,
+    look_at_vaults: bool,
+    more: tuple[Problem, ...] = (),
 ) -> tuple[Problem, ...]:
-    """Tell of problems, and publish the state; return all problems, old ones too."""
+    """Tell of problems, and publish the state; return all problems, old ones too.
+
+    `more`: problems that the caller prints.
+    """
     with open_environment(settings) as environment:
         facts = observe(environment, limit, look_at_vaults=look_at_vaults)
+        facts = replace(facts, problems=(*more, *facts.problems))
         problems = (*facts.problems, *_publish(environment, facts))
     notifications = Notifications(settings, report)
     for each in _untold(facts, problems, limit):
-        if notifications.notify_problem(replace(each, key=f"{PROBLEM}{each.key}"), facts.host):
+        named = replace(each, key=f"{PROBLEM}{each.key}")
+        if notifications.notify_problem(named, facts.host) and each not in more:
             report.warn(each.text)
     still = frozenset(f"{PROBLEM}{each.key}" for each in problems)
     notifications.notify_over(
