@@ -27,12 +27,15 @@ class NoMachineError(Exception):
     """What this computer lacks to boot one."""
 
 
-def make_tree(folder):
-    """Make the files of such a machine, with a user who may use sudo; raises NoMachineError."""
+def make_tree(folder, *, more=()):
+    """Make the files of such a machine, with a user who may use sudo; raises NoMachineError.
+
+    `more`: further packages of Debian.
+    """
     lacking = [each for each in PROGRAMS if shutil.which(each) is None]
     if lacking or os.geteuid():
         raise NoMachineError(f"needs root, and the programs {', '.join(PROGRAMS)}")
-    unpack_debian(folder)
+    unpack_debian(folder, more)
     for words in (
         ("useradd", "--create-home", "--shell", "/bin/sh", USER),
         ("rm", "/etc/hostname"),
@@ -42,7 +45,7 @@ def make_tree(folder):
     return folder
 
 
-def unpack_debian(folder):
+def unpack_debian(folder, more=()):
     """Unpack a small Debian from the mirror of packages that this computer uses."""
     words = ("apt-get", "indextargets", "--format", "$(SITE) $(RELEASE) $(COMPONENT)")
     asked = [*words, "Created-By: Packages"]
@@ -51,7 +54,7 @@ def unpack_debian(folder):
     suite = dict(each.partition("=")[::2] for each in lines).get("VERSION_CODENAME", "")
     rows = (line.split() for line in told.splitlines())
     mirror = next((row[0] for row in rows if row[1:] == [suite, "main"]), "")
-    words = ["debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}"]
+    words = ["debootstrap", "--variant=minbase", f"--include={','.join((*PACKAGES, *more))}"]
     made = subprocess.run(
         [*words, suite, folder, mirror], capture_output=True, text=True, check=False
     )

@@ -8,12 +8,11 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import urllib.parse
 import urllib.request
-from pathlib import Path
 
 import folders
-import invoke
 import pytest
 from booted import USER as PERSON
 from booted import Booted, NoMachineError, make_tree
@@ -25,21 +24,19 @@ from rootfs import accounts, import_image, rootfs_tar
 from stand import DOORS, compose, query, wait_ping
 from stand_machine import PATH, USER
 
-SITE = Path(invoke.__file__).parents[1]
 NAME = "cellar"
 """Of the Pi: systemd-nspawn takes it from the folder."""
-PROGRAM = "/usr/local/bin/iotstack"
+CLONE = f"/home/{PERSON}/iotstack-invoke"
+PROGRAM = f"{CLONE}/.venv/bin/iotstack"
+SOURCES = "/srv"
+"""Of the program and of what it needs: the machine has no line to the internet."""
 SENSOR, PROBLEM = f"sensor.backup_of_{NAME}", f"binary_sensor.backup_of_{NAME}_problem"
 HOSTS = f"/home/{PERSON}/.config/iotstack/hosts.toml"
 WAIT = "/var/tmp/wait"
 FAKETIME = "/usr/lib/x86_64-linux-gnu/faketime"
 METRICS = "/var/lib/metrics"
-START = f"""#!/usr/bin/python3
-import sys
-sys.path[:0] = [{str(folders.CHECKOUT)!r}, {str(SITE)!r}]
-from iotstack_invoke.cli.command import main
-sys.exit(main())
-"""
+SETUP = f"git clone -q {SOURCES}/iotstack-invoke.git {CLONE} && cd {CLONE} && sh setup"
+"""As README says."""
 COMPOSE = """
 services:
   influxdb:
@@ -75,6 +72,17 @@ scrape_configs:
   - job_name: node
     static_configs: [{targets: ["127.0.0.1:9100"]}]
 """
+
+
+def bring_sources(folder):
+    """Put the last commit, and the wheels of all packages that it needs, into a folder."""
+    folder.mkdir(exist_ok=True)
+    clone = ["git", "clone", "-q", "--bare", folders.CHECKOUT, folder / "iotstack-invoke.git"]
+    wheels = [sys.executable, "-m", "pip", "wheel", "-q", "-w", folder / "wheels"]
+    for words in (clone, [*wheels, folders.CHECKOUT, "setuptools"]):
+        subprocess.run(words, check=True)
+    for path in (folder, *folder.rglob("*")):
+        os.chown(path, 1000, 1000)  # git reads a repository of one's own alone
 
 
 class Home:
@@ -116,20 +124,21 @@ class Home:
         return self.stack / "backups"
 
     def _make_pi(self, tree):
-        """A small Debian with systemd, Python, and the program; its Docker is the engine's."""
-        make_tree(tree)
-        program = tree / PROGRAM[1:]
-        program.write_text(START)
-        program.chmod(0o755)
+        """A small Debian with git and Python, where the program is set up; the Docker is the engine's."""
+        make_tree(tree, more=("git", "python3-venv"))
+        bring_sources(tree / SOURCES[1:])
         with (tree / "etc/group").open("a") as stream:
             stream.write(f"docker:x:998999:{PERSON}\n")
         shutil.copytree(self.engine.user_home / ".ssh", tree / f"home/{PERSON}/.ssh")
         (tree / METRICS[1:]).mkdir()
         for path in (*(tree / f"home/{PERSON}").rglob("*"), tree / METRICS[1:]):
             os.chown(path, 1000, 1000)
-        shared = (folders.CHECKOUT, SITE, "/usr/bin/docker", FAKETIME)
+        shared = ("/usr/bin/docker", FAKETIME)
         words = ("--bind=/run/docker.sock", f"--bind={self.stack}:{self.stack}:rbind")
-        return Booted(tree, shared=shared, words=words, before=self.engine.enter()).start()
+        pi = Booted(tree, shared=shared, words=words, before=self.engine.enter()).start()
+        offline = ("PIP_NO_INDEX=1", f"PIP_FIND_LINKS={SOURCES}/wheels")
+        pi.run("sh", "-c", SETUP, user=PERSON, environment=offline, limit_s=600)
+        return pi
 
     def _start_prometheus(self, folder):
         (folder / "prometheus.yml").write_text(PROMETHEUS)
