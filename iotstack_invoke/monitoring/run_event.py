@@ -32,6 +32,7 @@ ENDINGS: Mapping[int, str] = {
     ExitCode.REFUSED: "was refused before anything was changed",
     KILLED: "did not end: it was killed, or the machine was switched off",
 }
+MINUTE_S = 60
 STOPPED_FROM = 128
 """Exit codes above it: a signal stopped the run."""
 
@@ -69,6 +70,13 @@ class RunEvent:
         began = f"{self.began.astimezone():%Y-%m-%d %H:%M}"
         if self.exit_code == KILLED:
             return "\n".join((*self.messages, f"It began at {began}."))
-        took = duration_text((self.ended - self.began).total_seconds())
+        took = _took((self.ended - self.began).total_seconds())
         code = f", exit code {self.exit_code}" if self.exit_code else ""
         return "\n".join((*self.messages, f"It began at {began} and took {took}{code}."))
+
+
+def _took(seconds: float) -> str:
+    """Return a duration of which only whole seconds are known."""
+    if seconds < 1:
+        return "less than 1 s"
+    return f"{seconds:.0f} s" if seconds < MINUTE_S else duration_text(seconds)

@@ -25,6 +25,8 @@ _RUNTAGS = re.compile(r"\d{4}-\d\d-\d\d_\d{4}(-\d+)?(, \d{4}-\d\d-\d\d_\d{4}(-\d
 _AWAY = re.compile(r"( is unreachable): .*")
 """One time a machine that is off does not answer, another time there is no route to it."""
 _NUMBERS = re.compile(r"\d+")
+_PROGRAM = re.compile(r"\b(inv|iotstack) (?=[a-z])")
+"""How the program was started."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,8 @@ Troubles = Mapping[str, Trouble]
 
 def gist_of(text: str) -> str:
     """Return a text by which a trouble is known again: without names of backups, times, sizes."""
-    return _NUMBERS.sub("0", _AWAY.sub(r"\1", _RUNTAGS.sub("0", text)))
+    text = _PROGRAM.sub("", _RUNTAGS.sub("0", text))
+    return _NUMBERS.sub("0", _AWAY.sub(r"\1", text))
 
 
 def judge(

@@ -167,20 +167,31 @@ class Report:
         return any(text in told for told in self._told)
 
     def fail(self, text: str) -> None:
-        """Print an error, for a user or for cron's mail."""
-        self.troubles.append(text)
-        LOGGER.error("%s", text)
+        """Print an error, for a user or for cron's mail.
+
+        Of a reason that a terminal shows already, in the line of its step, it prints where it is.
+        """
+        self._keep(text)
+        told, _, why = text.partition(": ")
+        shown = why and any(line.endswith(f": {why}") for line in self._told)
+        LOGGER.error("%s", f"{told}: failed, see above" if shown else text)
 
     def failed(self, results: Iterable[JobResult]) -> None:
         """Print at the end which jobs failed and why, without reasons printed before."""
         for each in results:
-            if not self.has_told(each.message):
-                self.fail(f"{each.job.title}: {each.message}")
+            text = f"{each.job.title}: {each.message}"
+            if self.has_told(each.message):
+                self._keep(text)
+            else:
+                self.fail(text)
 
     def warn(self, text: str) -> None:
         """Print a warning, while the run continues."""
-        self.troubles.append(text)
+        self._keep(text)
         LOGGER.warning("%s", text)
+
+    def _keep(self, text: str) -> None:
+        self.troubles.append(self._repeating(text))
 
     def write(self, text: str) -> None:
         """Print a result unchanged."""

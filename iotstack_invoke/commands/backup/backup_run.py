@@ -128,15 +128,11 @@ def how_it_went(manifest: Manifest | None, *, made_all: bool, noted: Collection[
     return "warnings" if noted else "complete"
 
 
-def failures_told(result: RunResult, report: Report) -> list[str]:
-    """Return what failed and why; jobs that failed for the same reason are grouped.
-
-    A reason that a terminal shows already, in the line of its step, is not repeated.
-    """
+def failures_told(result: RunResult) -> list[str]:
+    """Return what failed and why; jobs that failed for the same reason are grouped."""
     names: dict[str, list[str]] = {}
     for each in result.failed:
-        why = "failed, see above" if report.has_told(each.message) else each.message
-        names.setdefault(why, []).append(each.job.title)
+        names.setdefault(each.message, []).append(each.job.title)
     return [f"{', '.join(dict.fromkeys(told))}: {why}" for why, told in names.items()]
 
 
@@ -398,7 +394,7 @@ class _BackupRun:
         self.lock.hold_again()
         log = self._open_log()
         manifest = self.environment.manifest(self.runtag)
-        problems = failures_told(result, self.report)
+        problems = failures_told(result)
         made = manifest.made if manifest else ()
         problems += [f"{p.kind} part: {why}" for p in made for why in p.lacking.values()]
         problems += map(self._unproven_told, self.unproven)
@@ -475,7 +471,7 @@ class _BackupRun:
                 records,
                 lambda plan, own: self._do(plan, own, reporter),
             )
-        problems += failures_told(result, self.report)
+        problems += failures_told(result)
         without_log = {each.job.output.role for each in result.failed}
         unlike = self._compare()
         for vault in reached:

@@ -18,7 +18,7 @@ from ...monitoring.run_event import KILLED, Outcome, RunEvent
 from ...monitoring.run_records import SECOND, RunRecord, RunRecords
 from ...monitoring.stack_facts import Problem
 from ...monitoring.troubles import TroubleFile, judge
-from ...reporting.report import Report
+from ...reporting.report import Report, as_called
 from ...settings.model import Settings
 from ...settings.monitoring import NotifyConfig
 
@@ -98,7 +98,7 @@ class Notifications:
             occasion,
             problem.title,
             people,
-            lambda occasion: Message(occasion, title, problem.text),
+            lambda occasion: Message(occasion, title, as_called(problem.text)),
         ).is_new
 
     def notify_over(

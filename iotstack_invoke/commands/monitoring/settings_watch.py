@@ -15,7 +15,7 @@ from ...core.units import read_duration
 from ...monitoring.kept_settings import KeptSettings
 from ...monitoring.run_event import RunEvent
 from ...monitoring.stack_facts import Problem
-from ...reporting.report import Report
+from ...reporting.report import Report, as_called
 from .monitor import MAX_AGE, look
 from .notifications import Notifications
 
@@ -31,7 +31,7 @@ def tell_of_settings(error: SettingsError, task: str, report: Report) -> None:
     now = datetime.now(UTC)
     name = os.path.basename(error.file)
     text = f"Nothing is backed up: {name} cannot be used. {error}\nCheck it: inv config.check"
-    event = RunEvent(task, socket.gethostname(), now, now, ExitCode.USAGE, (text,))
+    event = RunEvent(task, socket.gethostname(), now, now, ExitCode.USAGE, (as_called(text),))
     problem = Problem(KEY, text, is_failure=True)
     try:
         Notifications(kept, report).ping_end(event, "")

@@ -2,9 +2,12 @@
 
 import json
 import os
+import re
 import shlex
 import signal
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -370,3 +373,38 @@ def test_a_host_that_does_not_exist_is_told_and_no_metric(watched, listener, nam
     shown = watched.run("metrics").stdout
     assert 'run_success{task="backup"}' in shown
     assert "backup@" not in shown
+
+
+def test_the_phone_is_told_the_reason_that_the_terminal_showed_before(watched, listener):
+    """The last lines on the terminal say `see above`; the message says why, as by the schedule."""
+    with watched.settings.open("a") as stream:
+        stream.write('[[vaults]]\nname = "nas"\nkind = "folder"\nfolder = "/nonexistent/nas"\n')
+    person = Person(watched.words("backup"), watched.environment)
+    person.sees("copy the manifest to nas: failed, see above")
+    assert person.ends() == 3
+    (body,) = [each["body"] for each in listener.heard if each["path"] == "/phone"]
+    assert "The folder of vault 'nas' is missing: /nonexistent/nas." in body
+    assert "see above" not in body
+    listener.heard.clear()
+    assert watched.run("backup").returncode == 3
+    assert titles(listener) == []  # known already
+
+
+def test_messages_name_the_program_as_it_was_started(watched, listener, tmp_path):
+    """Who installed `iotstack` has no `inv`; whichever it was, the same trouble is one message."""
+    with watched.settings.open("a") as stream:
+        stream.write('[[vaults]]\nname = "nas"\nkind = "folder"\nfolder = "/nonexistent/nas"\n')
+    script = tmp_path / "iotstack"
+    script.write_text("from iotstack_invoke.cli.command import main\nmain()\n")
+    for words in ([sys.executable, script, "backup"], watched.words("backup")):
+        subprocess.run(words, env=watched.environment, capture_output=True, check=False)
+    (body,) = [each["body"] for each in listener.heard if each["path"] == "/phone"]
+    assert "`iotstack sync`" in body
+    assert "inv sync" not in body
+
+
+def test_short_runs_take_less_than_a_second(watched, listener):
+    """Only whole seconds are known of a run: none is told with tenths."""
+    assert watched.run("backup").returncode == 0
+    (end,) = [each["body"] for each in listener.heard if each["path"].endswith("/0")]
+    assert re.search(r"took (less than 1|\d+) s\.", end)
