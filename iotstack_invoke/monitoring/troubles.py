@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 
@@ -25,6 +25,8 @@ _RUNTAGS = re.compile(r"\d{4}-\d\d-\d\d_\d{4}(-\d+)?(, \d{4}-\d\d-\d\d_\d{4}(-\d
 _AWAY = re.compile(r"( is unreachable): .*")
 """One time a machine that is off does not answer, another time there is no route to it."""
 _NUMBERS = re.compile(r"\d+")
+_COUNTED = re.compile(r"\b0 (\w+?)s\b")
+"""A number of things."""
 _PROGRAM = re.compile(r"\b(inv|iotstack) (?=[a-z])")
 """How the program was started."""
 
@@ -44,10 +46,39 @@ Troubles = Mapping[str, Trouble]
 """By what they are about: a task, or a problem's key."""
 
 
-def gist_of(text: str) -> str:
-    """Return a text by which a trouble is known again: without names of backups, times, sizes."""
-    text = _PROGRAM.sub("", _RUNTAGS.sub("0", text))
-    return _NUMBERS.sub("0", _AWAY.sub(r"\1", text))
+def gist_of(text: str) -> frozenset[str]:
+    """Return the lines by which a trouble is known again.
+
+    They are without names of backups, times, sizes, and the steps that failed for one reason.
+    """
+    return frozenset(map(_gist_of_line, text.splitlines()))
+
+
+def _gist_of_line(line: str) -> str:
+    text = _PROGRAM.sub("", _RUNTAGS.sub("0", line))
+    text = _NUMBERS.sub("0", _AWAY.sub(r"\1", text))
+    text = _COUNTED.sub(r"0 \1", text).replace("copies them there", "copies it there")
+    return text.partition(": ")[2] or text if line.startswith("  ") else text
+
+
+def explained(messages: Iterable[str], troubles: Mapping[str, str]) -> frozenset[str]:
+    """Return the vaults that cannot be read, if all that a run told follows from that; else none.
+
+    `troubles`: why each of them cannot, by name.
+    """
+    lines = [line for each in messages for line in each.splitlines() if line.strip()]
+    reasons = {name: _gist_of_line(why).partition(". ")[0] for name, why in troubles.items()}
+    found = set()
+    for line, below in zip(lines, (*lines[1:], ""), strict=False):
+        names = {name for name, why in reasons.items() if why in _gist_of_line(line)}
+        names |= {
+            name for name in troubles if line.strip().startswith(f"Cannot tell what {name} ")
+        }
+        is_headline = below.startswith("  ") and not line.startswith("  ")
+        if not names and not is_headline:
+            return frozenset()
+        found |= names
+    return frozenset(found)
 
 
 def judge(
@@ -64,9 +95,9 @@ def judge(
     told = utc_text(now)
     if known is None:
         return occasion, {**others, key: Trouble(occasion, text, told, told)}
-    is_same = known.occasion == occasion and gist_of(known.text) == gist_of(text)
+    is_same = known.occasion == occasion and gist_of(text) <= gist_of(known.text)
     if is_same and timedelta() <= now - read_utc(known.notified_utc) < AGAIN_AFTER:
-        return "", {**troubles}
+        return "", {**others, key: replace(known, text=text)}  # what is over may come again
     return occasion, {
         **others,
         key: replace(known, occasion=occasion, text=text, notified_utc=told),

@@ -3,10 +3,11 @@
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iotstack_invoke.monitoring.troubles import Trouble, TroubleFile, judge
+from iotstack_invoke.monitoring.troubles import Trouble, TroubleFile, explained, judge
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -41,6 +42,36 @@ def test_a_machine_that_is_off_is_one_trouble():
     assert tell((0, "warning", first), (1, "warning", second)) == ["warning", ""]
     full = second.replace("is unreachable", "is full")
     assert tell((0, "warning", first), (1, "warning", full)) == ["warning", "warning"]
+
+
+def test_part_of_a_known_trouble_is_no_new_one():
+    """What is over may come again, and is then told again."""
+    both = "1 backup is odd.\n  one: the disk is slow\n  two: the NAS is off"
+    one = "3 backups are odd.\n  one, three: the disk is slow".replace("are", "is")
+    steps = ((0, "warning", both), (1, "warning", one), (2, "warning", both))
+    assert tell(*steps) == ["warning", "", "warning"]
+
+
+AWAY = {"nas": "nas (10.0.0.5) is unreachable: timed out. Is it on?"}
+
+
+@pytest.mark.parametrize(
+    ("messages", "names"),
+    [
+        (["nas (10.0.0.5) is unreachable: No route to host."], {"nas"}),
+        (["Some steps failed.", "  copy a: nas (10.0.0.5) is unreachable: x"], {"nas"}),
+        (["Some steps failed.", "  Cannot tell what nas has. Not copied yet: 3."], {"nas"}),
+        (["Some steps failed.", "  a: nas (10.0.0.5) is unreachable: x", "  b: tar ended"], set()),
+        (["Some steps failed."], set()),
+        (["Some steps failed.", "  b: tar ended"], set()),
+        (["nas is full."], set()),
+        ([], set()),
+    ],
+)
+def test_what_follows_from_a_vault_that_is_away(messages, names):
+    """All that was told must, or nothing counts as explained."""
+    assert explained(messages, AWAY) == names
+    assert explained(["\n".join(messages)], AWAY) == names
 
 
 def test_another_trouble_is_told():

@@ -13,7 +13,7 @@ from ...environment.environment import Environment, open_environment
 from ...monitoring.run_event import Outcome, RunEvent
 from ...monitoring.run_records import RunRecords
 from ...monitoring.stack_facts import Problem, StackFacts
-from ...monitoring.troubles import PROBLEM
+from ...monitoring.troubles import PROBLEM, explained
 from ...reporting.report import Report
 from ...settings.model import Settings
 from .gather import observe
@@ -38,13 +38,20 @@ def monitor(
     """Look once; return 0, or 3 if there are problems.
 
     Each problem is printed and sent once, and again if its text changes or it lasts a week. One
-    that the last backup reported is neither printed nor sent, but counts. As JSON, all that go on
-    are printed. Raises UsageError for an invalid `max_age`.
+    that the last backup reported is neither printed nor sent, but counts. At a terminal and as
+    JSON, all that go on are printed. Raises UsageError for an invalid `max_age`.
     """
     limit = read_duration(max_age)
     for key, _ in RunRecords(settings.stack.folder).all():
         notify_silent(settings, key, report)
-    problems = tuple(look(settings, limit, report, look_at_vaults=look_at_vaults))
+    facts = observe_and_publish(settings, limit, look_at_vaults=look_at_vaults)
+    problems = facts.problems
+    if report.live and not as_json:
+        for each in problems:
+            report.warn(each.text)
+        if not problems:
+            report.tell("No problems.", style="green")
+    tell_of(facts, settings, limit, report, printed=problems if report.live else ())
     now = datetime.now(UTC)
     looked = RunEvent(MONITOR, socket.gethostname(), now, now, ExitCode.GOOD)
     Notifications(settings, report).notify_recovery(looked)  # of its unit, if that failed
@@ -65,32 +72,61 @@ def look(
 
     `more`: problems that the caller prints.
     """
+    facts = observe_and_publish(settings, limit, look_at_vaults=look_at_vaults, more=more)
+    tell_of(facts, settings, limit, report, printed=more)
+    return facts.problems
+
+
+def observe_and_publish(
+    settings: Settings,
+    limit: timedelta,
+    *,
+    look_at_vaults: bool,
+    more: tuple[Problem, ...] = (),
+) -> StackFacts:
+    """Publish the state of the stack, and return it; what could not be published is a problem."""
     with open_environment(settings) as environment:
         facts = observe(environment, limit, look_at_vaults=look_at_vaults)
         facts = replace(facts, problems=(*more, *facts.problems))
-        problems = (*facts.problems, *_publish(environment, facts))
+        failed = _publish(environment, facts)
+        return replace(facts, problems=(*facts.problems, *failed))
+
+
+def tell_of(
+    facts: StackFacts,
+    settings: Settings,
+    limit: timedelta,
+    report: Report,
+    *,
+    printed: tuple[Problem, ...] = (),
+) -> None:
+    """Tell of the problems that people do not know, and of those that are over."""
     notifications = Notifications(settings, report)
-    for each in _untold(facts, problems, limit):
+    for each in _untold(facts, limit):
         named = replace(each, key=f"{PROBLEM}{each.key}")
-        if notifications.notify_problem(named, facts.host) and each not in more:
+        if notifications.notify_problem(named, facts.host) and each not in printed:
             report.warn(each.text)
-    still = frozenset(f"{PROBLEM}{each.key}" for each in problems)
+    still = frozenset(f"{PROBLEM}{each.key}" for each in facts.problems)
     notifications.notify_over(
         still, PROBLEM, facts.host, unsaid=tuple(PROBLEM + each for each in UNSAID)
     )
-    return problems
 
 
-def _untold(
-    facts: StackFacts, problems: tuple[Problem, ...], limit: timedelta
-) -> Iterator[Problem]:
+def causes_of(event: RunEvent, facts: StackFacts) -> tuple[Problem, ...]:
+    """Return the vaults that are away as problems, if they explain all that a run told."""
+    away = {each.name: each.trouble for each in facts.places if each.trouble}
+    keys = {f"away {name}" for name in explained(event.messages, away)}
+    return tuple(each for each in facts.problems if each.key in keys)
+
+
+def _untold(facts: StackFacts, limit: timedelta) -> Iterator[Problem]:
     """Yield the problems that no run has told.
 
     A vault that is off is in the backup's warnings, and a full disk is why a backup failed.
     """
     last = facts.runs.get("backup")
     is_recent = last is not None and facts.now - last.ended <= limit
-    for each in problems:
+    for each in facts.problems:
         if not (last and is_recent and _is_told_by(last, each.key)):
             yield each
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -17,7 +17,7 @@ from ...monitoring.notifiers import LIMIT_S, Message, message_of, ping_end, ping
 from ...monitoring.run_event import KILLED, Outcome, RunEvent
 from ...monitoring.run_records import SECOND, RunRecord, RunRecords
 from ...monitoring.stack_facts import Problem
-from ...monitoring.troubles import TroubleFile, judge
+from ...monitoring.troubles import PROBLEM, TroubleFile, judge
 from ...reporting.report import Report, as_called
 from ...settings.model import Settings
 from ...settings.monitoring import NotifyConfig
@@ -57,13 +57,43 @@ class Notifications:
         pings = [row for row in self._rows if row.kind == "ping" and event.task in row.tasks]
         self._deliver({row.name: partial(ping_end, row, event, run) for row in pings})
 
-    def notify_run(self, event: RunEvent, run: str = "", *, key: str = "") -> bool:
+    def notify_run(
+        self,
+        event: RunEvent,
+        run: str = "",
+        *,
+        key: str = "",
+        causes: Iterable[Problem] = (),
+    ) -> bool:
         """Tell monitors and people how a run ended; return whether people need not be told again.
 
-        `key` tells runs of several hosts apart.
+        `key` tells runs of several hosts apart. `causes`: problems that explain all that the run
+        told: people are told if they do not know one of them, and then they know it.
         """
         self.ping_end(event, run)
-        return self._notify_people(event, key or event.task)
+        if not causes:
+            return self._notify_people(event, key or event.task)
+        self._forget(key or event.task)
+        people = [row for row in self._people if {event.task, "monitor"} & row.tasks]
+        is_done = True
+        for each in causes:
+            known = self._notify_once(
+                f"{PROBLEM}{each.key}",
+                _occasion(each),
+                each.title,
+                people,
+                lambda occasion: message_of(event, occasion),
+            )
+            is_done &= known.is_done
+            people = [] if known.is_new else people
+        return is_done
+
+    def _forget(self, key: str) -> None:
+        """Let a trouble end without a message: another one takes its place."""
+        with contextlib.suppress(IotstackError), self._file.held():
+            troubles = self._file.read()
+            if troubles.pop(key, None):
+                self._file.write(troubles)
 
     def notify_recovery(self, event: RunEvent) -> None:
         """Tell that a task is good again, if people were told that it was not."""
@@ -90,12 +120,11 @@ class Notifications:
 
     def notify_problem(self, problem: Problem, host: str) -> bool:
         """Tell of something that is wrong without a run; return whether it was unknown."""
-        occasion = "failure" if problem.is_failure else "warning"
         title = f"{host}: {problem.title}"
         people = [row for row in self._people if "monitor" in row.tasks]
         return self._notify_once(
             problem.key,
-            occasion,
+            _occasion(problem),
             problem.title,
             people,
             lambda occasion: Message(occasion, title, as_called(problem.text)),
@@ -180,6 +209,10 @@ def notify_silent(settings: Settings, key: str, report: Report, why: str = "") -
     with contextlib.suppress(IotstackError):
         records.write(key, replace(last, is_told=is_told))
     return True
+
+
+def _occasion(problem: Problem) -> str:
+    return "failure" if problem.is_failure else "warning"
 
 
 def _same(message: Message, _occasion: str) -> Message:

@@ -28,6 +28,7 @@ from ...monitoring.run_records import (
     key_of,
     shortened,
 )
+from ...monitoring.stack_facts import StackFacts
 from ...reporting.report import Report
 from ...settings.model import Settings
 from .notifications import Notifications
@@ -99,18 +100,31 @@ class WatchedRun:
             self._notifications.ping_end(record.event, self._run)  # the start was pinged
             self._write(replace(record, is_told=True))
             return
-        if self._notifications.notify_run(record.event, self._run, key=self._key):
-            self._write(replace(record, is_told=True))
-        self._look()
+        facts = self._look()
+        from .monitor import MAX_AGE, causes_of, tell_of
 
-    def _look(self) -> None:
-        """Bring Home Assistant and the metrics of this machine's stack up to date."""
+        causes = causes_of(record.event, facts) if facts else ()
+        is_told = self._notifications.notify_run(
+            record.event, self._run, key=self._key, causes=causes
+        )
+        if is_told:
+            self._write(replace(record, is_told=True))
+        if facts:
+            tell_of(facts, self._settings, read_duration(MAX_AGE), self._report)
+
+    def _look(self) -> StackFacts | None:
+        """Bring Home Assistant and the metrics of this machine's stack up to date.
+
+        Returns None for a run on another machine, and if that failed.
+        """
         backups = f"{self._settings.stack.folder}/{BACKUPS}"
         if self._key != self._record.task or not os.path.isdir(backups):
-            return  # another machine's run
-        from .monitor import MAX_AGE, look
+            return None
+        from .monitor import MAX_AGE, observe_and_publish
 
-        look(self._settings, read_duration(MAX_AGE), self._report, look_at_vaults=True)
+        with self._harmless():
+            return observe_and_publish(self._settings, read_duration(MAX_AGE), look_at_vaults=True)
+        return None
 
     def _write(self, record: RunRecord) -> None:
         with contextlib.suppress(IotstackError):  # a full disk: the run itself tells of it

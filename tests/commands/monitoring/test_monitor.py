@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from listeners import listening
+from person import Person
 
 from iotstack_invoke.backups.manifest import read_manifest, utc_text
 from iotstack_invoke.commands.monitoring import home_assistant
@@ -82,6 +83,47 @@ def test_a_vault_that_is_away_is_told_by_the_backup_alone(stack, listener, tmp_p
     assert "finished with warnings" in titles(listener)[0]
     assert stack.run("monitor").returncode == 3
     assert len(titles(listener)) == 1
+
+
+@pytest.mark.parametrize("first", ["backup", "monitor", "verify", "rehearse", "sync"])
+def test_a_vault_that_is_away_is_one_message_whoever_finds_it(stack, listener, tmp_path, first):
+    """A backup each day, a rehearsal each week, a look each hour; its end is one message too."""
+    tasks = ["backup", "monitor", "verify", "rehearse", "sync"]
+    assert stack.run("backup").returncode == 0
+    (tmp_path / "usb").rename(tmp_path / "away")
+    for task in [first, *tasks, *tasks]:
+        assert stack.run(task).returncode in (1, 3)
+    (_,) = titles(listener)
+    assert "The folder of vault 'usb' is missing" in listener.heard[0]["body"]
+    (tmp_path / "away").rename(tmp_path / "usb")
+    for task in tasks:
+        assert stack.run(task).returncode == 0
+    (_, title) = titles(listener)
+    assert title.endswith("over: The backups in usb cannot be read")
+
+
+def test_a_vault_that_is_away_hides_no_other_trouble(stack, listener, tmp_path):
+    """What people know of the vault explains no broken tar."""
+    assert stack.run("backup").returncode == 0
+    (tmp_path / "usb").rename(tmp_path / "away")
+    assert stack.run("backup").returncode == 3
+    stack.tool("tar", "exit 2")
+    assert stack.run("backup").returncode == 1
+    assert "tar ended with exit 2" in listener.heard[-1]["body"]
+    assert len(titles(listener)) == 2
+
+
+def test_a_person_sees_all_problems(stack, listener, tmp_path):
+    """Also those that the phone was told of."""
+    assert stack.run("monitor").returncode == 3
+    person = Person(stack.words("monitor"), stack.environment)
+    person.sees("No good backup was made here")
+    assert person.ends() == 3
+    assert len(titles(listener)) == 1
+    assert stack.run("backup").returncode == 0
+    person = Person(stack.words("monitor"), stack.environment)
+    person.sees("No problems.")
+    assert person.ends() == 0
 
 
 def test_without_vaults_the_last_look_counts(stack, listener, tmp_path):

@@ -382,6 +382,7 @@ def test_the_phone_is_told_the_reason_that_the_terminal_showed_before(watched, l
     person = Person(watched.words("backup"), watched.environment)
     person.sees("copy the manifest to nas: failed, see above")
     assert person.ends() == 3
+    print([(e["title"], e["body"]) for e in listener.heard])
     (body,) = [each["body"] for each in listener.heard if each["path"] == "/phone"]
     assert "The folder of vault 'nas' is missing: /nonexistent/nas." in body
     assert "see above" not in body
@@ -398,6 +399,7 @@ def test_messages_name_the_program_as_it_was_started(watched, listener, tmp_path
     script.write_text("from iotstack_invoke.cli.command import main\nmain()\n")
     for words in ([sys.executable, script, "backup"], watched.words("backup")):
         subprocess.run(words, env=watched.environment, capture_output=True, check=False)
+    print([(e["title"], e["body"]) for e in listener.heard])
     (body,) = [each["body"] for each in listener.heard if each["path"] == "/phone"]
     assert "`iotstack sync`" in body
     assert "inv sync" not in body
