@@ -59,7 +59,7 @@ def keep_settings(settings: Settings) -> None:
     with contextlib.suppress(IotstackError):  # a full disk: the earlier copy stays
         if settings.monitoring:
             kept.keep()
-        else:
+        elif kept.exists():
             kept.forget()
 
 

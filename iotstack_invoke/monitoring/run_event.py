@@ -8,7 +8,7 @@ from enum import Enum
 
 from ..core.dataclass import dataclass
 from ..core.errors import ExitCode
-from ..reporting.report import duration_text
+from ..reporting.report import as_called, duration_text
 
 KILLED = -9
 """The exit code of a run without an end: it was killed, or the machine lost power."""
@@ -69,7 +69,8 @@ class RunEvent:
         """The title, the messages, and how long it took; lines end without a newline."""
         began = f"{self.began.astimezone():%Y-%m-%d %H:%M}"
         if self.exit_code == KILLED:
-            return "\n".join((*self.messages, f"It began at {began}."))
+            left = as_called("To see what it left: inv status")
+            return "\n".join((*self.messages, f"It began at {began}. {left}"))
         took = _took((self.ended - self.began).total_seconds())
         code = f", exit code {self.exit_code}" if self.exit_code else ""
         return "\n".join((*self.messages, f"It began at {began} and took {took}{code}."))

@@ -243,7 +243,8 @@ def _see(environment: Environment, at: str, name: str) -> list[Seen]:
     found = [_with_unfinished(e, name, ended=ended) if e.place == HERE else e for e in found]
     if name:
         found = [replace(e, place=name, host="") if e.place == HERE else e for e in found]
-    return [_compared(each, found[0]) for each in found]
+    cure = "" if name else ": inv sync"
+    return [_compared(each, found[0], cure, ended=ended) for each in found]
 
 
 def _with_unfinished(seen: Seen, name: str, *, ended: bool) -> Seen:
@@ -340,17 +341,29 @@ def _lacks(
         yield f"{good.runtag} is missing {lacks_told(missing)}"
 
 
-def _compared(seen: Seen, first: Seen) -> Seen:
+def _compared(seen: Seen, first: Seen, cure: str, *, ended: bool) -> Seen:
     """Return the state of a location, and whether its newest good set differs from the first's.
 
-    For example if a set was made again and not copied, or a copy was changed.
+    For example if a set was made again and not copied, or a copy was changed. `ended`: no run may
+    be copying it now; else a set that is not there yet is no trouble.
     """
     one, other = seen.newest.good, first.newest.good
-    if not (one and other) or one.runtag != other.runtag or one.manifest == other.manifest:
-        return seen
     where = "here" if first.place == HERE else f"in {first.place}"
-    told = f"{one.runtag} is not the same backup as the one {where}"
+    if not (one and other) or one.manifest == other.manifest:
+        return seen
+    if one.runtag == other.runtag:
+        told = f"{one.runtag} is not the same backup as the one {where}"
+    elif ended and _made(first) > _made(seen):
+        told = f"{other.runtag}, which is {where}, is not completely there{cure}"
+    else:
+        return seen
     return replace(seen, lacks=f"{seen.lacks}; {told}" if seen.lacks else told)
+
+
+def _made(seen: Seen) -> tuple[str, str]:
+    """Return what orders the newest good sets of locations by age."""
+    good = seen.newest.good
+    return (good.manifest.started_utc, good.runtag) if good and good.manifest else ("", "")
 
 
 def _uncovered(seen: Seen, environment: Environment) -> str:

@@ -410,3 +410,30 @@ def test_short_runs_take_less_than_a_second(watched, listener):
     assert watched.run("backup").returncode == 0
     (end,) = [each["body"] for each in listener.heard if each["path"].endswith("/0")]
     assert re.search(r"took (less than 1|\d+) s\.", end)
+
+
+def test_a_run_that_was_killed_while_it_copied_is_seen(watched, listener, tmp_path):
+    """The vault has a part of it: status warns, the message says to look there, and sync mends it."""
+    (tmp_path / "nas").mkdir()
+    with watched.settings.open("a") as stream:
+        stream.write(
+            f'[[vaults]]\nname = "nas"\nkind = "folder"\nfolder = "{tmp_path}/nas"\n'
+            'limit_rate = "50K"\n'
+        )
+    assert watched.run("backup --runtag first").returncode == 0
+    assert watched.run("status").returncode == 0
+    (watched.folder / "volumes/nodered/large").write_bytes(os.urandom(1 << 20))
+    copying = tmp_path / "nas/second.general-backup.tar.gz.partial"
+    manifest = watched.folder / "backups/second.manifest.json"
+    with watched.start("backup --runtag second") as process:
+        until(lambda: copying.exists() and manifest.exists())
+        process.kill()
+    seen = watched.run("status")
+    assert seen.returncode == 1
+    assert "WARNING nas: second, which is here, is not completely there: inv sync;" in seen.stdout
+    watched.run("monitor")
+    (body,) = [each["body"] for each in listener.heard if each["path"] == "/phone"]
+    assert "To see what it left: inv status" in body
+    watched.settings.write_text(watched.settings.read_text().replace('limit_rate = "50K"', ""))
+    assert watched.run("sync").returncode == 0
+    assert watched.run("status").returncode == 0
