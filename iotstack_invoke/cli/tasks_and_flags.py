@@ -656,7 +656,7 @@ def schedule_show(work: TaskContext, json: bool = False) -> int:
     """Show each scheduled task: its next run, when the last one ended, and how."""
     from ..commands.setup.schedule import show_schedule
 
-    return show_schedule(work.report, as_json=json)
+    return show_schedule(work.settings, work.report, as_json=json)
 
 
 @shared_task(name="remove", group="schedule")

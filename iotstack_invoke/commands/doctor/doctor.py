@@ -57,6 +57,7 @@ from ...hosts.local import READ_ONLY, within
 from ...hosts.pasted import host_flag, logging_in, over_ssh
 from ...hosts.ssh_settings import Ssh
 from ...hosts.trust import Trust
+from ...monitoring.run_records import RunRecords
 from ...reporting.report import Report, size_text
 from ...settings.model import Hooks, HostConfig, Settings, VaultConfig
 from ...stack.compose import COMPOSE_FILES, inspect_all, named
@@ -169,7 +170,7 @@ def find_here(settings: Settings) -> Iterator[Finding]:
     environment = Environment.of(settings)
     folder, sudo = environment.settings.stack.folder, settings.stack.sudo
     stack = _Examined(environment.host, settings, folder, sudo, settings.hooks)
-    own = _Backups(environment, stack)
+    own, runs = _Backups(environment, stack), RunRecords(folder)
     try:
         yield from answers(
             (
@@ -183,7 +184,7 @@ def find_here(settings: Settings) -> Iterator[Finding]:
                 ("vaults", own.vaults),
                 ("last backup", own.age),
                 ("notify", lambda: monitoring_findings(settings)),
-                ("schedule", lambda: find_schedule(environment.host)),
+                ("schedule", lambda: find_schedule(environment.host, runs)),
             )
         )
     finally:
@@ -678,6 +679,14 @@ class _Backups:
             yield warning(
                 f"{topic} mount", found, f'add mount = "{drive}" to this vault in hosts.toml'
             )
+        own = "" if self.environment.far else self.environment.backups
+        if own and not vault.is_far and is_same_disk(vault.folder, own):
+            yield warning(
+                f"{topic} disk",
+                "its copies are on the same file system as the backups here: one broken disk "
+                "takes both",
+                "use another drive, another machine or a cloud: inv init --copies",
+            )
         yield judge_space(
             f"{topic} space",
             storage.free_bytes(storage.root),
@@ -692,6 +701,14 @@ class _Backups:
         if other:
             fix = f"rename one of them: {RENAME}"
             yield failed(f"{topic} names", namesake_told(name, other), fix)
+
+
+def is_same_disk(one: str, other: str) -> bool:
+    """Return whether two folders of this machine are on one file system; False if unknown."""
+    try:
+        return os.stat(one).st_dev == os.stat(other).st_dev
+    except OSError:
+        return False
 
 
 def judge_encryption(topic: str, recipients: tuple[str, ...]) -> Iterator[Finding]:

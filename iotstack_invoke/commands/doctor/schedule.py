@@ -8,6 +8,7 @@ from datetime import datetime
 
 from ...core.errors import StepFailed
 from ...hosts.base import Host
+from ...monitoring.run_records import RunRecords
 from ..setup.installed import (
     CRON,
     USER,
@@ -29,7 +30,7 @@ TOPIC = "schedule"
 INSTALL = "inv schedule.install"
 
 
-def find_schedule(host: Host) -> Iterator[Finding]:
+def find_schedule(host: Host, runs: RunRecords) -> Iterator[Finding]:
     """Yield the findings of each schedule of this machine; a hint if it has none."""
     found = installed(host)
     if not found and has_line_of_owner(host):
@@ -40,7 +41,8 @@ def find_schedule(host: Host) -> Iterator[Finding]:
     for each in found:
         stays_out = "" if each.kind != USER or lingers(user) else user
         try:
-            tasks = ask_cron(each, now) if each.kind == CRON else ask_systemd(host, each)
+            is_cron = each.kind == CRON
+            tasks = ask_cron(each, runs, now) if is_cron else ask_systemd(host, each)
         except StepFailed:
             if not stays_out:
                 raise
@@ -70,6 +72,7 @@ def judge_schedule(
             wrong.append(failed(TOPIC, f"{task} is {state} in systemd", INSTALL))
         if each.has_failed:
             log = f"journalctl{own} -u {unit_name(task)} shows why"
+            log = f"run it again to see why: inv {task}" if schedule.kind == CRON else log
             wrong.append(warning(TOPIC, f"the last {task}: {each.outcome}", log))
     yield from wrong
     if not wrong:

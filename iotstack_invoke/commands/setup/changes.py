@@ -14,7 +14,8 @@ from .answers import Answers, free_name, keep_text, place_name, place_text
 from .questions import CurrentAnswers
 
 COMMENTS = {
-    "": "A place for second copies. Old ones are removed by `inv prune --at NAME` alone.",
+    "": "A place for second copies. What these rules do not keep is removed each week by the "
+    "schedule of init, or by `inv prune --at NAME`.",
     "keep": "the newest good backups",
     "keep_daily": "the newest of each day",
     "keep_weekly": "the newest of each week",
@@ -43,8 +44,7 @@ def changed_text(text: str, current: CurrentAnswers, answers: Answers) -> str:
         comments = {**COMMENTS, "": as_called(COMMENTS[""].replace("NAME", row["name"]))}
         text = with_row(text, "vaults", row, {**comments, **below_home})
     if answers.notify:
-        kind = answers.notify["kind"]
-        name = free_name(kind, (each["name"] for each in current.notify), kind)
+        name = _receiver_name(current, answers.notify)
         text = with_row(text, "notify", {"name": name, **answers.notify}, {"": TOLD})
     return text
 
@@ -58,9 +58,10 @@ def summary(current: CurrentAnswers, answers: Answers) -> Iterator[str]:
     copies = keep_text(answers.keep_copies)
     of_copies = f"; of the new copies {copies or 'all'}" if answers.vault else ""
     yield f"  keep     {keep_text(answers.keep)} here{of_copies}"
-    yield f"  at       {answers.at or 'never'}"
+    more = ", rehearsed weekly, verified monthly, looked after hourly" if answers.at else ""
+    yield f"  at       {answers.at or 'never'}{more}"
     told = [each["name"] for each in current.notify]
-    told += [answers.notify["kind"]] if answers.notify else []
+    told += [_receiver_name(current, answers.notify)] if answers.notify else []
     yield f"  notify   {', '.join(told) or 'none'}"
 
 
@@ -73,6 +74,11 @@ def _vault_row(
     if place["kind"] == "folder":
         drive = unnamed_mount(os.path.expanduser(place["folder"]))
     return {"name": name, **place, **({"mount": drive} if drive else {}), **policy}
+
+
+def _receiver_name(current: CurrentAnswers, row: Mapping[str, Any]) -> str:
+    kind: str = row["kind"]
+    return free_name(kind, (each["name"] for each in current.notify), kind)
 
 
 def _from_home(folder: str) -> str:

@@ -19,8 +19,10 @@ from ...core.errors import ExitCode, Refused, StepFailed, ended
 from ...hosts.base import ANY_EXIT, Command, Host
 from ...hosts.local import LocalHost
 from ...hosts.shutdown import RUNS_SYSTEMD
+from ...monitoring.run_event import KILLED
+from ...monitoring.run_records import RunRecords
 from .crontab import block_in, has_own_line, timers_in
-from .timetable import BACKUP, COMMANDS, LISTEN, MONITOR
+from .timetable import BACKUP, COMMANDS, LISTEN, MONITOR, Timer
 from .units import MARK, all_names, calendar_in, program_in, unit_name
 
 USER, SYSTEM, CRON = "user", "system", "cron"
@@ -218,9 +220,11 @@ def looks_hourly(host: Host) -> bool:
 
 
 def next_backup(host: Host) -> datetime | None:
-    """Return when systemd starts the next backup; None if it has no schedule, or no answer."""
+    """Return when the schedule starts the next backup; None without one, or without an answer."""
     if not has_systemd():
-        return None
+        now = datetime.now().astimezone()
+        timers = timers_in(block_in(read_crontab(host)))
+        return next((each.next_run(now) for each in timers if each.task == BACKUP), None)
     timer = unit_name(BACKUP, "timer")
     for schedule in installed_units():
         if timer in schedule.texts:
@@ -252,10 +256,21 @@ def systemctl(kind: str) -> tuple[str, ...]:
     return ("env", f"XDG_RUNTIME_DIR=/run/user/{os.geteuid()}", "systemctl", "--user")
 
 
-def ask_cron(schedule: Schedule, now: datetime) -> tuple[Scheduled, ...]:
-    """Return the tasks of our block of a crontab; cron does not know how they ended."""
-    timers = timers_in(schedule.texts[CRON])
-    return tuple(Scheduled(each.task, each.every, each.next_run(now)) for each in timers)
+def ask_cron(schedule: Schedule, runs: RunRecords, now: datetime) -> tuple[Scheduled, ...]:
+    """Return the tasks of our block of a crontab, and how they ended by their own records."""
+    return tuple(_by_cron(each, runs, now) for each in timers_in(schedule.texts[CRON]))
+
+
+def _by_cron(timer: Timer, runs: RunRecords, now: datetime) -> Scheduled:
+    known, begins = runs.last(timer.task), timer.next_run(now)
+    if known is None or known.is_running:
+        return Scheduled(timer.task, timer.every, begins)
+    event = known.event
+    is_good = event.exit_code in (ExitCode.GOOD, ExitCode.WARNINGS)
+    result = "success" if is_good else "signal" if event.exit_code == KILLED else "exit-code"
+    code = abs(event.exit_code)
+    began, ended = event.began.astimezone(), event.ended.astimezone()
+    return Scheduled(timer.task, timer.every, begins, began, ended, result, code)
 
 
 def _scheduled(task: str, schedule: Schedule, facts: Mapping[str, Mapping[str, str]]) -> Scheduled:

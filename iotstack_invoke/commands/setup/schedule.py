@@ -22,6 +22,7 @@ from ...core.processes import pause
 from ...hosts.base import ANY_EXIT, Command
 from ...hosts.inspect import root_words_if_any
 from ...hosts.local import LocalHost
+from ...monitoring.run_records import RunRecords
 from ...reporting.report import PROGRAM, Report
 from ...settings.model import Settings, places_to_look
 from . import crontab, units
@@ -151,7 +152,7 @@ def install(settings: Settings, request: ScheduleRequest, report: Report) -> int
                 report.write(f"# {machine.folder}/{name}\n{text}")
             return ExitCode.GOOD
         machine.put_units(files, next(iter(before), None))
-    return show_schedule(report, as_json=False)
+    return show_schedule(settings, report, as_json=False)
 
 
 def remove_schedule(settings: Settings, report: Report) -> int:
@@ -169,11 +170,12 @@ def remove_schedule(settings: Settings, report: Report) -> int:
     return ExitCode.GOOD
 
 
-def show_schedule(report: Report, *, as_json: bool) -> int:
+def show_schedule(settings: Settings, report: Report, *, as_json: bool) -> int:
     """Print each task of the schedule: when, its next run, when the last one ended and how."""
     host, now = LocalHost("/"), datetime.now().astimezone()
+    runs = RunRecords(settings.stack.folder)
     found = [
-        (each, ask_cron(each, now) if each.kind == CRON else ask_systemd(host, each))
+        (each, ask_cron(each, runs, now) if each.kind == CRON else ask_systemd(host, each))
         for each in installed(host)
     ]
     if as_json:
@@ -285,6 +287,8 @@ class _Machine:
             stream.write(text.encode("utf-8", "surrogateescape"))
             stream.flush()
             self._run("crontab", stream.name)
+        if crontab.block_in(crontab_to_change(self.host)) != block:
+            raise StepFailed("The crontab does not hold what was written. See: crontab -l")
 
     def _let_linger(self) -> None:
         """Let this user's units run without a login, and wait until its systemd answers."""

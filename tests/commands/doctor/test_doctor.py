@@ -82,10 +82,12 @@ def test_where_all_is_well_it_says_so(stack, tmp_path):
     stack.settings.chmod(0o600)
     before = stack.tree()
     found = examine(stack)
-    of_vault = ("vault usb", "vault usb space", "last backup in usb")
+    of_vault = ("vault usb", "vault usb disk", "vault usb space", "last backup in usb")
     expected = (*FACTS, *of_vault, "last backup here", "notify hc", "schedule")
     assert tuple(found) == expected
-    assert set(verdicts(found).values()) == {"good"}
+    judged = verdicts(found)
+    assert judged.pop("vault usb disk") == "warning"  # it is a folder beside the stack
+    assert set(judged.values()) == {"good"}
     assert stack.tree() == before
     assert not [each for each in os.listdir(vault) if each.startswith(".")]
 
