@@ -37,6 +37,10 @@ _OF_CORE = {
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
+SHOWN = ("help", "list[", "version", "print-completion-script", "dry")
+"""The flags of Invoke that `--help` shows, by their beginnings."""
+
+
 class IotstackProgram(Program):
     """Invoke's Program with suggestions for a wrong command line, and our exit code.
 
@@ -60,6 +64,14 @@ class IotstackProgram(Program):
                 _end_usage(f"--print-completion-script {shell}: use one of {', '.join(SHELLS)}.")
             sys.stdout.write(script(shell))
             raise Exit
+
+    def print_help(self) -> None:
+        """Print how the program is used; flags of Invoke that change nothing here are left out."""
+        sys.stdout.write(f"Usage: {self.binary} TASK [OPTIONS]\n\nOptions before the task:\n\n")
+        flags = self.initial_context.help_tuples()
+        self.print_columns([each for each in flags if each[0].split("--")[-1].startswith(SHOWN)])
+        self.list_tasks()
+        sys.stdout.write(f"The options of a task: {self.binary} --help TASK\n")
 
     def parse_core(self, argv: list[str] | None) -> None:
         """Read the flags before the task."""

@@ -83,3 +83,13 @@ def test_the_list_of_tasks_imports_nothing_of_a_task(little_stack):
     ours = {name.removeprefix("iotstack_invoke.") for name in found if "iotstack_invoke." in name}
     cli = {f"cli.{name}" for name in ("command", "shared_task", "program", "tasks_and_flags")}
     assert ours <= {"cli", "core", "core.errors", *cli}
+
+
+def test_help_shows_no_flag_of_invoke_that_does_nothing_here(little_stack):
+    """Those work still for who knows them."""
+    told = little_stack.run("--help").stdout
+    assert told.startswith("Usage: ")
+    assert "Back up the stack" in told
+    assert all(each in told for each in ("--help", "--list", "--version", "--dry"))
+    assert not any(each in told for each in ("--write-pyc", "--pty", "--list-depth", "--hide"))
+    assert little_stack.run("--list-depth 1 --list").returncode == 0
