@@ -38,6 +38,10 @@ from .dialog import Choice, Dialog
 YES, NO = "yes", "no"
 SAME, OTHER, OTHER_MACHINE = "same", "other", "machine"
 MORE_KEEP = "5,daily=7,weekly=4"
+AT_QUESTION = (
+    "\nA schedule also rehearses a restore each week, verifies the backups each month, and looks "
+    "for problems each hour.\nWhen to back up each day (HH:MM, or never)"
+)
 NTFY_SERVER = "https://ntfy.sh"
 
 
@@ -259,7 +263,7 @@ def _at(given: InitFlags, current: CurrentAnswers, dialog: Dialog | None) -> str
     if dialog is None:
         return current.at
     default = current.at or (NEVER if current.has_file else USUAL_AT)
-    return read_at(dialog.text("\nWhen to back up each day (HH:MM, or never)", default, read_at))
+    return read_at(dialog.text(AT_QUESTION, default, read_at))
 
 
 def _new_receiver(text: str, current: CurrentAnswers) -> Mapping[str, Any] | None:

@@ -82,6 +82,7 @@ def test_five_answers_at_a_terminal(new):
     asks.sees("Which backups stay")
     asks.sees("Number [1]: ")
     asks.types("")
+    asks.sees("A schedule also rehearses")
     asks.sees("[03:00]: ")
     asks.types("25:00")
     asks.sees("must be a time of day")
