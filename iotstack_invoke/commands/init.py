@@ -7,8 +7,11 @@ the last answer.
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
+from ..backups.names import KINDS
 from ..core.errors import ExitCode, IotstackError, Refused, StepFailed
+from ..core.stack_folders import BACKUPS
 from ..core.toml_text import read_toml
 from ..reporting.report import Report
 from ..settings.edit import with_table
@@ -55,12 +58,18 @@ def set_up(
     code = tell_findings(settings, "", report, as_json=False) or code
     if answers.notify:
         report.write("To test the notification: inv notify --test")
-    if not code and not backs_up and dialog:
+    if not code and not backs_up and dialog and not _has_backup(settings):
         backs_up = dialog.agrees("Make the first backup now?")
     if backs_up:
         return _first_backup(settings, options, report) or code
     report.write("To make a backup: inv backup")
     return code
+
+
+def _has_backup(settings: Settings) -> bool:
+    """Return whether a backup was made here: then the next one is not the first."""
+    folder = Path(settings.stack.folder, BACKUPS)
+    return any(folder.glob(f"*.{KINDS['manifest']}"))
 
 
 def _first_backup(settings: Settings, options: Options, report: Report) -> int:

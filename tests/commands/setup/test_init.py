@@ -319,3 +319,24 @@ def test_lists_to_choose_from(new):
     assert asks.ends() == 0
     assert content(new)["stack"]["keep_daily"] == 7
     assert content(new)["notify"][0]["url"].startswith("https://ntfy.sh/iotstack-")
+
+
+def test_two_receivers_of_one_kind_are_shown_by_name(new):
+    """As they are in the file."""
+    base = f"init --stack {new.folder} --copies none --keep 5 --at never --notify"
+    new.run(f"{base} ntfy:http://127.0.0.1:9/a")
+    told = new.run(f"{base} ntfy:http://127.0.0.1:9/b").stdout
+    assert f"  notify   {', '.join(each['name'] for each in content(new)['notify'])}\n" in told
+
+
+def test_after_a_backup_the_first_one_is_not_offered(known):
+    """Its last line says how to make one."""
+    assert known.run("backup").returncode in (0, 3)
+    asks = person(known)
+    for shown in ("(as now, 1 container)", "as now: usb", "as now: 3", "or never)", "nowhere"):
+        asks.sees(shown)
+        asks.sees("]: ")
+        asks.types("")
+    asks.sees("What doctor finds:")
+    assert "first backup" not in asks.sees("To make a backup: inv backup")
+    assert asks.ends() in (0, 3)
