@@ -32,17 +32,19 @@ def default_runtag(now: datetime) -> Runtag:
 
 
 def free_runtag(runtag: Runtag, names: Iterable[str]) -> Runtag:
-    """Return a runtag of the clock, or the first of `…-2`, `…-3` … that no file has.
+    """Return a runtag of the clock, or `…-2`, `…-3` … after the last that a file has.
 
+    One before it may have been removed, and may still be in a place that cannot be read now.
     `names`: the files of every folder in which it must be free. Files of a crashed run count too.
     """
     taken = {name.partition(".")[0] for name in names if name.startswith(runtag)}
-    number = 1
-    free = runtag
-    while free in taken:
-        number += 1
-        free = Runtag(f"{runtag}-{number}")
-    return free
+    numbers = [int(each[len(runtag) + 1 :]) for each in taken if _is_numbered(each, runtag)]
+    last = max(numbers, default=1 if runtag in taken else 0)
+    return Runtag(f"{runtag}-{last + 1}") if last else runtag
+
+
+def _is_numbered(name: str, runtag: Runtag) -> bool:
+    return bool(re.fullmatch(rf"{re.escape(runtag)}-[1-9]\d{{0,5}}", name, re.ASCII))
 
 
 def read_runtag(text: str) -> Runtag:

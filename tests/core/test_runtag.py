@@ -126,15 +126,16 @@ def test_only_a_dated_runtag_tells_a_time(runtag, time):
     [
         ((), ""),
         (("2026-11-23_1101.manifest.json", "2026-11-23_11.pin.txt"), ""),
-        (("2026-11-23_1100-2.manifest.json",), ""),
+        (("2026-11-23_1100-2.manifest.json",), "-3"),
         (("2026-11-23_1100.general-backup.tar.gz",), "-2"),
         (("2026-11-23_1100.backup-log.txt.partial",), "-2"),
         (("2026-11-23_1100.removing", "2026-11-23_1100-2.unfinished.jsonl"), "-3"),
-        (("2026-11-23_1100.manifest.json", "2026-11-23_1100-3.manifest.json"), "-2"),
+        (("2026-11-23_1100.manifest.json", "2026-11-23_1100-3.manifest.json"), "-4"),
+        (("2026-11-23_1100-old.manifest.json", "2026-11-23_1100-0.manifest.json"), ""),
     ],
 )
 def test_a_runtag_of_the_clock_that_is_taken_gets_a_number(names, free):
-    """Whatever file bears it, of a dead run as well; the first number that is free."""
+    """Whatever file bears it, of a dead run as well; one that may have been used is not again."""
     runtag = default_runtag(datetime(2026, 11, 23, 11, 0))
     assert free_runtag(runtag, names) == f"{runtag}{free}"
     assert is_runtag(free_runtag(runtag, names))
