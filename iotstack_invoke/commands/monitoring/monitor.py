@@ -11,7 +11,7 @@ from ...core.errors import ExitCode, Interrupted, IotstackError, ended
 from ...core.units import read_duration
 from ...environment.environment import Environment, open_environment
 from ...monitoring.run_event import Outcome, RunEvent
-from ...monitoring.run_records import RunRecords
+from ...monitoring.run_records import MOST_MESSAGES, RunRecords
 from ...monitoring.stack_facts import Problem, StackFacts
 from ...monitoring.troubles import PROBLEM, explained
 from ...reporting.report import Report
@@ -113,7 +113,12 @@ def tell_of(
 
 
 def causes_of(event: RunEvent, facts: StackFacts) -> tuple[Problem, ...]:
-    """Return the vaults that are away as problems, if they explain all that a run told."""
+    """Return the vaults that are away as problems, if they explain all that a run told.
+
+    Not of a run whose first messages were not kept.
+    """
+    if len(event.messages) >= MOST_MESSAGES:
+        return ()
     away = {each.name: each.trouble for each in facts.places if each.trouble}
     keys = {f"away {name}" for name in explained(event.messages, away)}
     return tuple(each for each in facts.problems if each.key in keys)

@@ -8,13 +8,17 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from ...core.errors import ExitCode, Interrupted, SettingsError
 from ...core.units import read_duration
+from ...hosts.inspect import host_name
+from ...hosts.local import LocalHost
 from ...monitoring.kept_settings import KeptSettings
 from ...monitoring.run_event import RunEvent
 from ...monitoring.stack_facts import Problem
+from ...monitoring.troubles import PROBLEM
 from ...reporting.report import Report, as_called
 from .monitor import MAX_AGE, look
 from .notifications import Notifications
@@ -33,8 +37,11 @@ def tell_of_settings(error: SettingsError, task: str, report: Report) -> None:
     text = f"Nothing is backed up: {name} cannot be used. {error}\nCheck it: inv config.check"
     event = RunEvent(task, socket.gethostname(), now, now, ExitCode.USAGE, (as_called(text),))
     problem = Problem(KEY, text, is_failure=True)
+    notifications = Notifications(kept, report)
     try:
-        Notifications(kept, report).ping_end(event, "")
+        notifications.ping_end(event, "")
+        named = replace(problem, key=f"{PROBLEM}{KEY}")
+        notifications.notify_problem(named, host_name(LocalHost("/")))
         look(kept, read_duration(MAX_AGE), report, look_at_vaults=False, more=(problem,))
     except Interrupted:
         raise
