@@ -292,7 +292,7 @@ class SharedTask(Task):  # type: ignore[type-arg]
         if self.opens:
             options = replace(options, identity=given.pop("identity"))
         settings = load_settings(file, checkout=checkout, may_be_missing=self.founds)
-        if self.watched and not file:
+        if (self.watched or self.monitored or self.title in ALARMS) and not file:
             from ..monitoring.kept_settings import refuse_if_gone
 
             refuse_if_gone(settings, checkout)

@@ -93,6 +93,8 @@ def test_a_file_that_is_gone_is_not_replaced_by_defaults(little_stack, listener)
     assert done.returncode == 2
     assert f"{own} is gone" in done.stderr
     assert copy in done.stderr
+    for line in ("monitor", "status", "prune"):
+        assert little_stack.run(line).returncode == 2
     assert len(messages(listener)) == 1
     os.unlink(copy)  # as the message says
     assert "is gone" not in little_stack.run("backup --dry-run").stderr
